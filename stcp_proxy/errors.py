@@ -1,0 +1,278 @@
+"""The whole taxonomy of failures: who caused it, its code on the wire, its label in logs and metrics.
+
+Every expected failure is an `StcpError`. Its text is one sentence of the form *what happened: why; what to do*, fit for an
+operator's log. One place, `code_for`, turns any exception into what the other side is told.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import ClassVar
+
+
+class Code(enum.IntEnum):
+    """Reasons carried by REJECT and RESET frames (PROTOCOL.md section 2). The numbers are the wire's."""
+
+    DENIED = 1
+    UNKNOWN_SERVICE = 2
+    TARGET_REFUSED = 3
+    TARGET_TIMED_OUT = 4
+    TARGET_UNREACHABLE = 5
+    OVER_LIMIT = 6
+    SHUTTING_DOWN = 7
+    PLAIN_RESET = 8
+    IDLE_TIMEOUT = 9
+    PROTOCOL_ERROR = 10
+    KEY_REVOKED = 11
+    INTERNAL_ERROR = 12
+
+
+class Cause(enum.StrEnum):
+    """Who can do something about a failure."""
+
+    CONFIG = "config"
+    PEER = "peer"
+    CLIENT = "client"
+    TARGET = "target"
+    LIMIT = "limit"
+    NETWORK = "network"
+    OURS = "ours"
+
+
+class StcpError(Exception):
+    """An expected failure.
+
+    Args:
+        what: what happened, and why where that is known.
+        remedy: what the reader can do about it, an imperative clause.
+    """
+
+    cause: ClassVar[Cause] = Cause.OURS
+    code: ClassVar[Code] = Code.INTERNAL_ERROR
+    label: ClassVar[str] = "internal_error"
+
+    def __init__(self, what: str, *, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+
+# -- configuration: said before anything starts, exit status 2 ----------------------------------------------------------
+
+
+class ConfigError(StcpError):
+    """A flag, a file or a key that cannot be used as it is."""
+
+    cause = Cause.CONFIG
+    label = "config"
+
+
+class KeyFileError(ConfigError):
+    """A key file or key text that is missing, malformed, or open to others."""
+
+    label = "key_file"
+
+
+# -- the peer: before it has proved who it is ----------------------------------------------------------------------------
+
+
+class HandshakeError(StcpError):
+    """The other side of the wire leg did not complete a handshake that this side may accept."""
+
+    cause = Cause.PEER
+    code = Code.PROTOCOL_ERROR
+    label = "handshake"
+
+
+class NotStcp(HandshakeError):
+    """The first bytes are not STCP's."""
+
+    label = "not_stcp"
+
+
+class VersionRefused(HandshakeError):
+    """STCP, but a version this side does not speak."""
+
+    label = "version"
+
+
+class SuiteRefused(HandshakeError):
+    """A suite that this side's configuration does not allow."""
+
+    code = Code.DENIED
+    label = "suite"
+
+
+class MalformedHandshake(HandshakeError):
+    """A length or a key that the format does not allow."""
+
+    label = "malformed"
+
+
+class HandshakeNotAuthentic(HandshakeError):
+    """A handshake message failed its tag: wrong key, wrong secret, or bytes changed on the way."""
+
+    code = Code.DENIED
+    label = "not_authentic"
+
+
+class UnknownPeer(HandshakeError):
+    """The peer proved a key that no access rule names."""
+
+    code = Code.DENIED
+    label = "unknown_peer"
+
+
+class HandshakeTimedOut(HandshakeError):
+    """The deadline passed before the peer had proved itself."""
+
+    label = "handshake_timeout"
+
+
+class HandshakeClosed(HandshakeError):
+    """The peer closed the wire leg during the handshake."""
+
+    label = "handshake_closed"
+
+
+class PeerUnreachable(StcpError):
+    """No address of the peer could be connected to."""
+
+    cause = Cause.NETWORK
+    code = Code.TARGET_UNREACHABLE
+    label = "peer_unreachable"
+
+
+# -- the peer: afterwards ------------------------------------------------------------------------------------------------
+
+
+class FrameError(StcpError):
+    """A frame that the format or the connection's state does not allow; the connection cannot go on."""
+
+    cause = Cause.PEER
+    code = Code.PROTOCOL_ERROR
+    label = "bad_frame"
+
+
+class FrameNotAuthentic(FrameError):
+    """A frame failed its tag: bytes changed on the way."""
+
+    label = "bad_tag"
+
+
+class CounterExhausted(FrameError):
+    """A direction has used every nonce it may use."""
+
+    cause = Cause.LIMIT
+    label = "counter_exhausted"
+
+
+class Truncated(StcpError):
+    """The wire leg ended without FIN: the peer crashed, or somebody cut the connection."""
+
+    cause = Cause.NETWORK
+    code = Code.PROTOCOL_ERROR
+    label = "truncated"
+
+
+class PeerRejected(StcpError):
+    """The peer answered OPEN with REJECT."""
+
+    cause = Cause.PEER
+    label = "rejected"
+
+    def __init__(self, reason: int, text: str) -> None:
+        super().__init__(f"the peer refused the connection: {describe(reason, text)}")
+        self.reason = reason
+        self.text = text
+
+
+# -- the target and the application ---------------------------------------------------------------------------------------
+
+
+class TargetError(StcpError):
+    """The target could not be reached."""
+
+    cause = Cause.TARGET
+    code = Code.TARGET_UNREACHABLE
+    label = "target_unreachable"
+
+
+class TargetRefused(TargetError):
+    """The target refused the connection."""
+
+    code = Code.TARGET_REFUSED
+    label = "target_refused"
+
+
+class TargetTimedOut(TargetError):
+    """The target did not answer before the dial deadline."""
+
+    code = Code.TARGET_TIMED_OUT
+    label = "target_timed_out"
+
+
+class ServiceUnknown(StcpError):
+    """OPEN names a service that this listener does not offer."""
+
+    cause = Cause.PEER
+    code = Code.UNKNOWN_SERVICE
+    label = "unknown_service"
+
+
+# -- limits and our own state ---------------------------------------------------------------------------------------------
+
+
+class OverLimit(StcpError):
+    """A configured limit is reached."""
+
+    cause = Cause.LIMIT
+    code = Code.OVER_LIMIT
+    label = "over_limit"
+
+
+class ShuttingDown(StcpError):
+    """This side is stopping and takes nothing new."""
+
+    cause = Cause.OURS
+    code = Code.SHUTTING_DOWN
+    label = "shutting_down"
+
+
+_MEANING = {
+    Code.DENIED: "access denied",
+    Code.UNKNOWN_SERVICE: "unknown service",
+    Code.TARGET_REFUSED: "its target refused the connection",
+    Code.TARGET_TIMED_OUT: "its target did not answer in time",
+    Code.TARGET_UNREACHABLE: "its target cannot be reached",
+    Code.OVER_LIMIT: "over its limit",
+    Code.SHUTTING_DOWN: "it is shutting down",
+    Code.PLAIN_RESET: "its application reset the connection",
+    Code.IDLE_TIMEOUT: "idle for too long",
+    Code.PROTOCOL_ERROR: "protocol error",
+    Code.KEY_REVOKED: "key revoked",
+    Code.INTERNAL_ERROR: "internal error",
+}
+
+
+def describe(reason: int, text: str = "") -> str:
+    """Words for a wire code, with the peer's own text behind it.
+
+    Args:
+        reason: a code as it came from the wire; unknown ones are shown by number.
+        text: the peer's text, already decoded; control characters are shown escaped.
+    """
+    try:
+        meaning = _MEANING[Code(reason)]
+    except ValueError:
+        meaning = f"code {reason}"
+    clean = "".join(ch if ch.isprintable() else repr(ch)[1:-1] for ch in text)
+    return f"{meaning} ({clean})" if clean else meaning
+
+
+def code_for(exc: BaseException) -> Code:
+    """The wire code that tells the other side about `exc`."""
+    return exc.code if isinstance(exc, StcpError) else Code.INTERNAL_ERROR

@@ -1,0 +1,46 @@
+"""Thirty-two bytes that must not be seen."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+from stcp_proxy.protocol.wire import KEY_LEN
+
+
+class Secret:
+    """A private key, shared secret or cipher key: redacted repr, constant-time comparison, no pickling.
+
+    Python cannot promise that no copy stays in memory; SECURITY.md says what that means.
+
+    Args:
+        raw: exactly 32 bytes.
+
+    Raises:
+        ValueError: on any other length.
+    """
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        if len(raw) != KEY_LEN:
+            raise ValueError(f"a secret is {KEY_LEN} bytes, not {len(raw)}")
+        self._raw: Final = bytes(raw)
+
+    def reveal(self) -> bytes:
+        """The bytes themselves: for the cipher and the key file, never for a message."""
+        return self._raw
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._raw, other._raw)
+
+    def __hash__(self) -> int:
+        raise TypeError("a secret is not a dictionary key")
+
+    def __reduce__(self) -> object:
+        raise TypeError("a secret is not pickled")
