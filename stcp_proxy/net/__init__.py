@@ -1,0 +1,1 @@
+"""Sockets: addresses, listening, dialling, tuning, and a thin stream over a socket."""
