@@ -190,5 +190,3 @@ async def _send(stream: trio.abc.SendStream, data: bytes, broken: HandshakeClose
         await stream.send_all(data)
     except trio.BrokenResourceError:
         raise broken from None
-
-

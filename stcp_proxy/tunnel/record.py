@@ -12,7 +12,13 @@ from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
 
 _log = structlog.get_logger("stcp_proxy.connection")
 
-_ORDINARY = {EndReason.FINISHED, EndReason.PLAIN_RESET, EndReason.PEER_RESET, EndReason.IDLE_TIMEOUT, EndReason.HALF_CLOSE_TIMEOUT}
+_ORDINARY = {
+    EndReason.FINISHED,
+    EndReason.PLAIN_RESET,
+    EndReason.PEER_RESET,
+    EndReason.IDLE_TIMEOUT,
+    EndReason.HALF_CLOSE_TIMEOUT,
+}
 """Ends that are the applications' own business, or what was configured."""
 
 

@@ -182,7 +182,8 @@ class Service:
                 self._proved(connection)
                 return
             raise OverLimit(
-                f"no place left for a peer that has proved nothing for {_SILENCE:g} s", remedy="raise max_handshakes if it is honest"
+                f"no place left for a peer that has proved nothing for {_SILENCE:g} s",
+                remedy="raise max_handshakes if it is honest",
             )
         except trio.Cancelled:
             connection.failed(stopping())
@@ -192,9 +193,7 @@ class Service:
 
     def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession:
         if self.plan.mode is Mode.LISTEN:
-            return ListenSession(
-                self.plan, self._trust, self._engine, sock, connection, lambda: self._proved(connection)
-            )
+            return ListenSession(self.plan, self._trust, self._engine, sock, connection, lambda: self._proved(connection))
         return ConnectSession(self.plan, self._trust, self._engine, sock, connection)
 
     def _proved(self, connection: Connection) -> None:

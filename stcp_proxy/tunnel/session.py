@@ -227,7 +227,8 @@ class ConnectSession:
             dialled = await dial((target,), timeout=share)
         except TargetError as exc:
             raise PeerUnreachable(
-                f"the peer cannot be reached: {exc.what}", remedy="check that `stcp-proxy listen` runs there and no firewall is between"
+                f"the peer cannot be reached: {exc.what}",
+                remedy="check that `stcp-proxy listen` runs there and no firewall is between",
             ) from None
         stream = LegStream(dialled.sock)
         try:

@@ -115,5 +115,3 @@ def _settle_memory() -> None:
     """What start-up built stays: keep the collector from walking it again for every generation."""
     gc.collect()
     gc.freeze()
-
-
