@@ -18,6 +18,7 @@ _ORDINARY = {
     EndReason.PEER_RESET,
     EndReason.IDLE_TIMEOUT,
     EndReason.HALF_CLOSE_TIMEOUT,
+    EndReason.ABORTED,
 }
 """Ends that are the applications' own business, or what was configured."""
 
@@ -67,7 +68,7 @@ class Connection:
 
     def ended(self, end: RelayEnd) -> None:
         """The engine is done with it: say so."""
-        level = "info" if end.reason in _ORDINARY or end.code is not None else "warning"
+        level = "info" if end.reason in _ORDINARY else "warning"
         extra: dict[str, object] = {}
         if end.code is not None:
             extra["why"] = describe(end.code, end.text)

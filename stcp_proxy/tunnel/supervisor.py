@@ -1,7 +1,7 @@
 """All tunnels of a process: start, signals, drain.
 
-Nurseries mirror lifetimes: listeners in one, connections in another. A stop cancels the first, gives the second its deadline, tells
-what is left "shutting down", and only then closes the engines.
+Nurseries mirror lifetimes: listeners in one, connections in another. A stop cancels the first, gives the second its deadline,
+tells what is left "shutting down", and only then closes the engines.
 """
 
 from __future__ import annotations
