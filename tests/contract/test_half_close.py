@@ -9,7 +9,7 @@ import pytest
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason
 
-from .harness import Background, MakePair, MakeRig, digest, noise, quiet, read_exactly, read_to_end, seal_all
+from .harness import Background, MakePair, MakeRig, digest, noise, quiet, read_exactly, read_to_end, reset, seal_all, wait_reset
 
 
 def test_eof_of_the_application_is_fin_behind_all_data(rig: MakeRig) -> None:
@@ -89,6 +89,54 @@ def test_the_application_closes_at_once_after_writing(rig: MakeRig) -> None:
     assert digest(r.peer.read_to_fin()) == digest(data)
     r.peer.send_fin()
     assert r.end.wait().reason is EndReason.FINISHED
+
+
+def test_the_peer_closes_its_sending_side_behind_fin(rig: MakeRig) -> None:
+    """FIN said that direction is over; that TCP says it too cuts nothing off."""
+    r = rig()
+    r.peer.send_fin()
+    r.peer.sock.shutdown(socket.SHUT_WR)
+    assert read_to_end(r.app) == (b"", "eof")
+    r.app.sendall(b"still here")
+    r.app.shutdown(socket.SHUT_WR)
+    assert r.peer.read_to_fin() == b"still here"
+    assert r.peer.read_to_end() == ([], "eof")
+    assert r.end.wait().reason is EndReason.FINISHED
+
+
+def test_the_peer_closes_its_sending_side_behind_fin_and_then_breaks(rig: MakeRig) -> None:
+    """Only the reverse direction is left, and it has nothing to say: that the wire is gone must still be noticed."""
+    r = rig()
+    r.peer.send_fin()
+    r.peer.sock.shutdown(socket.SHUT_WR)
+    assert read_to_end(r.app) == (b"", "eof")
+    r.app.sendall(b"x")
+    assert r.peer.read_data(1) == b"x"
+    reset(r.peer.sock)
+    wait_reset(r.app)
+    assert r.end.wait().reason is EndReason.TRUNCATED
+
+
+def test_the_wire_ends_inside_a_frame_behind_fin(rig: MakeRig) -> None:
+    """Only RESET may follow FIN, and it was cut: the reverse direction may not go on as if nothing had been said."""
+    r = rig()
+    r.peer.send_fin()
+    assert read_to_end(r.app) == (b"", "eof")
+    r.peer.sock.sendall(r.peer.sealer.seal(FrameType.RESET, b"\x00\x08")[:-1])
+    r.peer.sock.shutdown(socket.SHUT_WR)
+    wait_reset(r.app)
+    assert r.end.wait().reason is EndReason.TRUNCATED
+
+
+def test_the_peer_is_gone_behind_fin(rig: MakeRig) -> None:
+    """FIN, and then the whole wire leg closed: the reverse direction has nobody to go to."""
+    r = rig()
+    r.peer.send_fin()
+    r.peer.sock.close()
+    assert read_to_end(r.app) == (b"", "eof")
+    r.app.sendall(b"to nobody")
+    wait_reset(r.app)
+    assert r.end.wait().reason is EndReason.TRUNCATED
 
 
 @pytest.mark.parametrize("first", [0, 1])
