@@ -18,6 +18,7 @@ One step moves at most one buffer; a connection with more to do queues itself be
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import socket
 import struct
@@ -39,6 +40,7 @@ _READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select
 _TO_THE_END: Final = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP | select.EPOLLERR
 _RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _DATA: Final = int(FrameType.DATA)
+_log: Final = logging.getLogger(__name__)
 
 
 class Duplex:
@@ -105,7 +107,7 @@ class Duplex:
 
     def abort(self, code: Code, text: str) -> None:
         """Send RESET to the peer and a TCP RST to the application."""
-        self._engine.call(lambda: self._reset(EndReason.ABORTED, code, text))
+        self._engine.call(self, lambda: self._reset(EndReason.ABORTED, code, text))
 
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 
@@ -484,7 +486,10 @@ class Duplex:
                 leg.close()
         self.partial = b""
         self.plain_left = self.wire_left = None
-        on_end(end)
+        try:
+            on_end(end)
+        except Exception:  # the owner's bug or its end: no reason for the other connections to suffer
+            _log.exception("on_end of a relayed connection raised")
 
     # -- turns and deadlines -----------------------------------------------------------------------------------------------
 

@@ -342,6 +342,7 @@ def make_rig(
     family: socket.AddressFamily = socket.AF_INET,
     buffers: int | None = None,
     plain: tuple[socket.socket, socket.socket] | None = None,
+    on_end: Callable[[RelayEnd], None] | None = None,
 ) -> Rig:
     """Hand a fresh connection to `engine`.
 
@@ -352,7 +353,8 @@ def make_rig(
         limits: the handover's limits.
         family: of both legs.
         buffers: see `tcp_pair`.
-        plain: the plain leg (application's end, engine's end), where it is not to be a TCP connection.
+        plain: the plain leg (application's end, engine's end), where it is not to be a fresh TCP connection.
+        on_end: takes the end in place of the rig's own box.
     """
     app, near = plain or tcp_pair(family, buffers=buffers)
     far, wire = tcp_pair(family, buffers=buffers)
@@ -367,7 +369,7 @@ def make_rig(
             wire_bytes=queued if isinstance(queued, bytes) else queued(peer.sealer),
             limits=limits,
         ),
-        end,
+        on_end or end,
     )
     return Rig(app, peer, relay, end)
 

@@ -10,9 +10,10 @@ import pytest
 
 from stcp_proxy.errors import Code
 from stcp_proxy.protocol.wire import MAX_TEXT, FrameType
-from stcp_proxy.relay.engine import EndReason, Engine, RelayLimits
+from stcp_proxy.relay.engine import EndReason, Engine, RelayEnd, RelayLimits
 
 from .harness import (
+    PATIENCE,
     Background,
     MakePair,
     MakeRig,
@@ -162,6 +163,14 @@ def test_text_longer_than_the_format_allows_is_cut_at_a_character(rig: MakeRig) 
     assert r.peer.expect_reset(Code.INTERNAL_ERROR) == "ü" * (MAX_TEXT // 2)
 
 
+def test_text_that_is_no_unicode(rig: MakeRig) -> None:
+    """Undecodable bytes in an operating system's message become lone surrogates; the reason goes out all the same."""
+    bystander, r = rig(), rig()
+    r.relay.abort(Code.INTERNAL_ERROR, "no such file: \udcff")
+    assert r.peer.expect_reset(Code.INTERNAL_ERROR).startswith("no such file: ")
+    bystander.check_alive()
+
+
 @pytest.mark.parametrize("side", [0, 1])
 def test_through_two_engines(pair: MakePair, side: int) -> None:
     p = pair()
@@ -213,4 +222,51 @@ def test_close_ends_every_connection(engine: Engine) -> None:
     for r in rigs:
         assert read_to_end(r.app) == (b"", "reset")
         assert r.end.wait().reason is EndReason.ABORTED
+        r.close()
+
+
+def test_adopt_races_with_close(engine: Engine) -> None:
+    """Whichever comes first, every connection that was handed over ends, once, with both legs closed."""
+    rigs: list[Rig] = []
+    enough = threading.Event()
+
+    def adopt() -> None:
+        for _ in range(100):
+            rigs.append(make_rig(engine))
+            if len(rigs) == 30:
+                enough.set()
+
+    task = Background(adopt)
+    assert enough.wait(PATIENCE)
+    engine.close()
+    task.join()
+    for r in rigs:
+        assert read_to_end(r.app) == (b"", "reset")
+        assert r.end.wait().reason is EndReason.ABORTED
+        r.close()
+
+
+def test_an_owner_that_raises_hurts_nobody_else(engine: Engine, rig: MakeRig) -> None:
+    """on_end of a tunnel that is already gone may raise; the other connections, and close(), do not suffer from it."""
+    bystander = rig()
+    calls: list[RelayEnd] = []
+
+    def raises(end: RelayEnd) -> None:
+        calls.append(end)
+        raise RuntimeError("the owner is gone")
+
+    others = [make_rig(engine, on_end=raises) for _ in range(3)]
+    for r in others:
+        r.check_alive()
+    others[0].relay.abort(Code.SHUTTING_DOWN, "bye")
+    assert read_to_end(others[0].app) == (b"", "reset")
+    others[0].peer.sock.close()
+    others[1].peer.sock.close()
+    assert read_to_end(others[1].app) == (b"", "reset")
+    bystander.check_alive()
+    engine.close()
+    assert read_to_end(bystander.app) == (b"", "reset")
+    assert bystander.end.wait().reason is EndReason.ABORTED
+    assert len(calls) == 3
+    for r in others:
         r.close()
