@@ -344,7 +344,7 @@ class Duplex:
         if self._on_end is None or self._end is not None:
             return
         if failure is not None:
-            self._lose(EndReason.BAD_FRAME, Code.PROTOCOL_ERROR, str(failure))
+            self._lose(EndReason.BAD_FRAME, text=str(failure))
         elif reset is not None:
             code, text = opening.decode_reason(reset)
             self._lose(EndReason.PEER_RESET, code, text)

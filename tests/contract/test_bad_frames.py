@@ -135,6 +135,7 @@ def assert_fatal(r: Rig) -> None:
     r.peer.sock.close()
     end = r.end.wait()
     assert end.reason is EndReason.BAD_FRAME
+    assert end.code == (Code.PROTOCOL_ERROR if frames else None), "the code is RESET's, where there was one"
     assert end.text, "a bad frame comes with words about it"
 
 
