@@ -157,7 +157,7 @@ async def _connect_patiently(sock: socket.socket, sockaddr: Any) -> int:
         await trio.sleep(_UNIX_RETRY)
         status = sock.connect_ex(sockaddr)
     if status == errno.EINPROGRESS:
-        await trio.lowlevel.wait_writable(sock)
+        await trio.lowlevel.wait_writable(sock.fileno())
         status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     else:
         await trio.lowlevel.checkpoint()
