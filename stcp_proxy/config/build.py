@@ -127,7 +127,9 @@ class _Builder:
         self.source = source
         self.config = config
         self._files: dict[tuple[str, object], Any] = {}
-        self._names = {key: name for name, key in config.peers.items()}
+        self._names: dict[PublicKey, str] = {}
+        for name, key in config.peers.items():
+            self._names.setdefault(key, name)
 
     def plan(self) -> Plan:
         config = self.config

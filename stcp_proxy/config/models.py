@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from stcp_proxy.config.plan import LogFormat
 from stcp_proxy.config.source import KeyPath, Source
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.keys import PRIVATE_PREFIX, PSK_PREFIX, PublicKey
+from stcp_proxy.keys import PublicKey, check_file_name
 from stcp_proxy.net.address import Address, parse_address
 from stcp_proxy.redact import shown
 
@@ -80,11 +80,7 @@ def _name(text: str) -> str:
 
 
 def _file(text: str) -> str:
-    if PRIVATE_PREFIX in text.lower() or PSK_PREFIX in text.lower():
-        raise ConfigError(
-            "a secret stands where the name of its file belongs: consider it exposed",
-            remedy="make a new one with 'stcp-proxy keygen --out FILE' and name FILE here",
-        )
+    check_file_name(text)
     if not text or "\0" in text:
         raise ConfigError("the name of a file belongs here", remedy="make one with 'stcp-proxy keygen --out FILE'")
     return text
@@ -226,5 +222,5 @@ def _keys_at(path: KeyPath) -> list[str]:
 
 
 def _suggest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word.lower().replace("-", "_"), known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word.lower().replace("-", "_"), known, n=1, cutoff=0.75)
     return f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"

@@ -18,7 +18,7 @@ from typing import Any, Final
 import yaml
 
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.redact import printable, shown
+from stcp_proxy.redact import shown, without_keys
 
 MAX_FILE: Final = 256 * 1024
 MAX_NODES: Final = 100_000
@@ -104,7 +104,7 @@ _FLAG_NAMES: Final = {"identity": "key", "log.level": "log-level", "log.format":
 
 def flag_source(data: dict[str, Any]) -> Source:
     """Data made from flags: a mistake is located by the flag's name."""
-    return Source("the command line", data, Path(), _flag_of)
+    return Source("the flags", data, Path(), _flag_of)
 
 
 def _flag_of(path: KeyPath) -> str:
@@ -138,7 +138,7 @@ _SCALARS: Final[dict[str, Callable[[str], Any]]] = {
     _FLOAT: float,
     _STR: str,
 }
-_BARE_V6: Final = re.compile(r"\[[0-9a-fA-F:.%]*:[0-9a-fA-F:.%]*\]:\d")
+_BARE_ADDRESS: Final = re.compile(r"[\s\[{,](\[[0-9a-fA-F:.%]*:[0-9a-fA-F:.%]*\])?:\d")
 
 
 def file_source(path: str | Path) -> Source:
@@ -149,19 +149,16 @@ def file_source(path: str | Path) -> Source:
     """
     path = Path(path)
     text = _read(path)
-    loader = _Loader(text)
+    tree = _Tree(path)
     try:
-        root = loader.get_single_node()
+        root = yaml.compose(text, Loader=_Loader)
         if root is None:
             raise ConfigError(f"{path} is empty", remedy="describe at least one tunnel under 'tunnels:'")
-        tree = _Tree(path)
         data = tree.build(root, ())
     except yaml.YAMLError as exc:
         raise _syntax(path, text, exc) from None
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply", remedy="describe tunnels in plain mappings") from None
-    finally:
-        loader.dispose()
     source = Source(str(path), data, path.parent, tree.where, tree.findings)
     if not isinstance(data, dict):
         source.report((), "the file is not a mapping", "start it with 'tunnels:'")
@@ -197,9 +194,11 @@ def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
     remedy = "check the indentation and the quotes"
     if written and "\t" in written[0]:
         remedy = "indent with spaces, not tabs"
-    elif written and _BARE_V6.search(written[0]):
-        remedy = 'put an address that starts with a bracket in quotes, "[::1]:7443"'
-    return ConfigError(f"{path}:{mark.line + 1}: this is not YAML: {printable(str(getattr(exc, 'problem', exc)))}", remedy=remedy)
+    elif written and _BARE_ADDRESS.search(written[0]):
+        remedy = "put an address that starts with a bracket or a colon in quotes"
+    return ConfigError(
+        f"{path}:{mark.line + 1}: this is not YAML: {without_keys(str(getattr(exc, 'problem', exc)))}", remedy=remedy
+    )
 
 
 class _Tree:
@@ -263,7 +262,7 @@ class _Tree:
                 where = f"{self.path}:{line}: {dotted((*path, key.value))}"
                 self.findings.append(Finding(where, f"this key is already set in line {first}", "remove one of them"))
             else:
-                self._lines[(*path, key.value)] = line
+                self._lines.setdefault((*path, key.value), line)
                 found[key.value] = self.build(value, (*path, key.value))
         for part in merged:
             if not isinstance(part, yaml.MappingNode):
