@@ -62,7 +62,7 @@ class Handover:
         wire: connected stream socket to the peer, non-blocking.
         send: cipher state of the direction plain to wire.
         receive: cipher state of the direction wire to plain.
-        wire_bytes: ciphertext already read from the wire leg, behind the last opened frame.
+        wire_bytes: ciphertext already read from the wire leg, behind the last opened frame; at most two frames' worth.
         limits: deadlines.
     """
 
