@@ -223,6 +223,10 @@ class TargetTimedOut(TargetError):
     label = "target_timed_out"
 
 
+class TargetUnreachable(TargetError):
+    """No route, no such name, no such socket."""
+
+
 class ServiceUnknown(StcpError):
     """OPEN names a service that this listener does not offer."""
 

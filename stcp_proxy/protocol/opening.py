@@ -120,8 +120,12 @@ def parse_attributes(plaintext: bytes) -> dict[int, bytes]:
 
 
 def encode_reason(code: int, text: str) -> bytes:
-    """The plaintext of RESET or REJECT; the text is cut at a character within the format's limit."""
-    return code.to_bytes(CODE_LEN, "big") + text.encode()[:MAX_TEXT].decode(errors="ignore").encode()
+    """The plaintext of RESET or REJECT.
+
+    The text is cut at a character within the format's limit, and what cannot be encoded (a file name from the system, say)
+    becomes a question mark: no reason is lost over its words.
+    """
+    return code.to_bytes(CODE_LEN, "big") + text.encode(errors="replace")[:MAX_TEXT].decode(errors="ignore").encode()
 
 
 def decode_reason(plaintext: bytes) -> tuple[int, str]:

@@ -18,6 +18,7 @@ One step moves at most one buffer; a connection with more to do queues itself be
 from __future__ import annotations
 
 import contextlib
+import logging
 import select
 import socket
 import struct
@@ -39,6 +40,7 @@ _READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select
 _TO_THE_END: Final = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP | select.EPOLLERR
 _RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _DATA: Final = int(FrameType.DATA)
+_log: Final = logging.getLogger(__name__)
 
 
 class Duplex:
@@ -105,7 +107,7 @@ class Duplex:
 
     def abort(self, code: Code, text: str) -> None:
         """Send RESET to the peer and a TCP RST to the application."""
-        self._engine.call(lambda: self._reset(EndReason.ABORTED, code, text))
+        self._engine.call(self, lambda: self._reset(EndReason.ABORTED, code, text))
 
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 
@@ -132,7 +134,7 @@ class Duplex:
             if mask & _TO_THE_END:
                 self._plain_to_end = True
                 # An error waits behind unread bytes; where nothing reads them, it has to be asked for.
-                if mask & select.EPOLLERR and (self._up_ended or self.wire_left is not None) and self._plain_error():
+                if mask & select.EPOLLERR and (self._up_ended or self.wire_left is not None) and _error(self._plain):
                     self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
                     return
             self._plain_ready = True
@@ -292,13 +294,22 @@ class Duplex:
             self._lose(EndReason.TRUNCATED, text=self._broken or _words(exc))
             return
         if n == 0:
-            self._lose(EndReason.TRUNCATED, text=self._broken or "the peer closed the wire leg without FIN")
+            self._end_of_wire()
             return
         if n == len(room) or self._wire_to_end:
             self._queue()
         else:
             self._wire_ready = False
         self._open_frames(held + n)
+
+    def _end_of_wire(self) -> None:
+        """The wire leg has no more bytes: truncation, unless FIN has come and our direction can still be sent."""
+        if self._phase is not Phase.ENDED or self.partial:
+            self._lose(EndReason.TRUNCATED, text=self._broken or "the peer closed the wire leg without FIN or inside a frame")
+        elif self._broken or _error(self._wire):
+            self._lose(EndReason.TRUNCATED, text=self._broken or "the wire leg broke before this side's FIN")
+        else:
+            self._wire_ready = False
 
     def _open_frames(self, size: int, *, into_scratch: bool = False) -> None:
         """Open every whole frame of the first `size` bytes of scratch_in, and send what they held."""
@@ -333,7 +344,7 @@ class Duplex:
         if self._on_end is None or self._end is not None:
             return
         if failure is not None:
-            self._lose(EndReason.BAD_FRAME, Code.PROTOCOL_ERROR, str(failure))
+            self._lose(EndReason.BAD_FRAME, text=str(failure))
         elif reset is not None:
             code, text = opening.decode_reason(reset)
             self._lose(EndReason.PEER_RESET, code, text)
@@ -397,9 +408,6 @@ class Duplex:
             self._close()
             return True
         return False
-
-    def _plain_error(self) -> bool:
-        return self._plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     def _reset(self, reason: EndReason, code: Code, text: str) -> None:
         """End the connection from this side: RESET to the peer, a TCP RST to the application."""
@@ -478,7 +486,10 @@ class Duplex:
                 leg.close()
         self.partial = b""
         self.plain_left = self.wire_left = None
-        on_end(end)
+        try:
+            on_end(end)
+        except Exception:  # the owner's bug or its end: no reason for the other connections to suffer
+            _log.exception("on_end of a relayed connection raised")
 
     # -- turns and deadlines -----------------------------------------------------------------------------------------------
 
@@ -501,6 +512,11 @@ class Duplex:
         limit = self._limit()
         if limit is not None:
             self._engine.deadlines.set(self, self._active + limit)
+
+
+def _error(leg: socket.socket) -> bool:
+    """Whether an error waits at `leg`, a reset above all. Behind EOF, recv does not tell."""
+    return leg.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
 
 def _words(exc: OSError) -> str:

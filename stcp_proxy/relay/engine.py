@@ -130,7 +130,9 @@ class Relay(Protocol):
 class Engine(Protocol):
     """Carries connections. Thread-safe: `adopt` and `abort` may be called from any thread."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What logs and status call it."""
 
     def start(self) -> None:
         """Take up resources (descriptors, a thread). Raises OSError when there are none."""

@@ -47,7 +47,7 @@ class PumpEngine:
         self.again: Final[collections.deque[Duplex]] = collections.deque()
         """Connections that have more to do, in turn."""
         self._handlers: dict[int, tuple[Duplex, Callable[[int], None]]] = {}
-        self._inbox: collections.deque[Callable[[], None]] = collections.deque()
+        self._inbox: collections.deque[tuple[Duplex, Callable[[], None]]] = collections.deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -73,17 +73,19 @@ class PumpEngine:
         if len(handover.wire_bytes) > self.chunk:
             raise ValueError(f"a handover carries at most {self.chunk} bytes of the wire")
         duplex = Duplex(self, handover, on_end)
-        self.call(lambda: self._begin(duplex))
+        if not self.call(duplex, lambda: self._begin(duplex)):
+            duplex.drop()
         return duplex
 
-    def call(self, function: Callable[[], None]) -> None:
-        """Run `function` in the engine's thread, soon; dropped when the engine is closed."""
+    def call(self, duplex: Duplex, function: Callable[[], None]) -> bool:
+        """Run `function` for `duplex` in the engine's thread, soon; False when the engine is closed and nothing runs any more."""
         with self._lock:
             if self._stopping:
-                return
-            self._inbox.append(function)
+                return False
+            self._inbox.append((duplex, function))
             if self._thread is not None and len(self._inbox) == 1:
                 os.eventfd_write(self._wake, 1)
+            return True
 
     def close(self) -> None:
         """Give every leg a TCP RST, stop the thread, close everything. Idempotent."""
@@ -102,20 +104,19 @@ class PumpEngine:
 
     def _begin(self, duplex: Duplex) -> None:
         plain, wire = duplex.legs
-        try:
-            for leg, handler in ((plain, duplex.on_plain), (wire, duplex.on_wire)):
-                self._handlers[leg.fileno()] = (duplex, handler)
-                self._epoll.register(leg.fileno(), INTEREST)
-            duplex.begin()
-        except Exception as exc:
-            duplex.fail(exc)
+        for leg, handler in ((plain, duplex.on_plain), (wire, duplex.on_wire)):
+            self._handlers[leg.fileno()] = (duplex, handler)
+            self._epoll.register(leg.fileno(), INTEREST)
+        duplex.begin()
 
     def _run(self) -> None:
         try:
             while not self._stopping:
                 self._turn()
         finally:
-            self._stopping = True
+            with self._lock:
+                self._stopping = True
+            self._take_calls()  # what was adopted last ends like the rest
             for duplex in {entry[0] for entry in self._handlers.values()}:
                 duplex.drop()
             self._epoll.close()
@@ -136,15 +137,12 @@ class PumpEngine:
                 entry[0].fail(exc)
         for _ in range(len(self.again)):
             duplex = self.again.popleft()
-            try:
-                duplex.step()
-            except Exception as exc:
-                duplex.fail(exc)
+            _guarded(duplex, duplex.step)
         if self._inbox:
             self._take_calls()
         if len(self.deadlines):
             for duplex in self.deadlines.expired(self.now):
-                duplex.on_deadline()
+                _guarded(duplex, duplex.on_deadline)
 
     def _timeout(self) -> float | None:
         if self.again:
@@ -158,5 +156,13 @@ class PumpEngine:
                 os.eventfd_read(self._wake)
             calls = list(self._inbox)
             self._inbox.clear()
-        for function in calls:
-            function()
+        for duplex, function in calls:
+            _guarded(duplex, function)
+
+
+def _guarded(duplex: Duplex, step: Callable[[], None]) -> None:
+    """Run `step`; what it raises is a bug of ours that ends `duplex`, and no other connection."""
+    try:
+        step()
+    except Exception as exc:
+        duplex.fail(exc)
