@@ -6,9 +6,12 @@ import errno
 import select
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from stcp_proxy.errors import StcpError, describe
+from stcp_proxy.errors import ConfigError, StcpError, describe
+from stcp_proxy.keys import PublicKey, load_private_key
 from stcp_proxy.lab.link import MAX_READ, READ, Link, Owner
+from stcp_proxy.lab.stress import MakeLink
 from stcp_proxy.protocol.frames import Opener, Sealer, sealed_size
 from stcp_proxy.protocol.handshake import Credentials, Established, Initiator
 from stcp_proxy.protocol.lifecycle import Phase, follow
@@ -32,6 +35,28 @@ class Identity:
     def link(self, owner: Owner, queue: Sequence[bytes], first: int) -> Link:
         """A connection of this identity, for `stress.Run`."""
         return SecureLink(owner, queue, first, self)
+
+
+def link_maker(key: Path | None, peer: str | None, suite: str) -> MakeLink:
+    """What makes the connections of a run: plain ones, or with a key ones that speak STCP.
+
+    Args:
+        key: private key file of the stress client.
+        peer: the listening proxy's public key, as text.
+        suite: "hybrid" or "classic".
+
+    Raises:
+        ConfigError: one of the two without the other, or an unknown suite.
+        KeyFileError: a key that cannot be used.
+    """
+    if key is None and peer is None:
+        return Link
+    if key is None or peer is None:
+        raise ConfigError("--key and --peer belong together", remedy="give both to speak STCP, or none")
+    suites = {"hybrid": Suite.HYBRID_KEYS, "classic": Suite.CLASSIC_KEYS}
+    if suite not in suites:
+        raise ConfigError(f"there is no suite called {suite!r}", remedy="write hybrid or classic")
+    return Identity(KeyPair(load_private_key(key).secret), PublicKey.parse(peer).raw, suites[suite]).link
 
 
 class SecureLink(Link):

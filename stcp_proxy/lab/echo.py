@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import threading
 from typing import Final
@@ -196,6 +197,13 @@ class EchoServer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def wait_for_signal(self) -> None:
+        """Serve until SIGINT or SIGTERM."""
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        stopped.wait()
 
     def close(self) -> None:
         """Close all connections and the listener."""

@@ -289,6 +289,7 @@ static struct conn *establish(struct target t, unsigned n, bool sink)
 	char hello[HELLO];
 
 	memset(hello, 'h', sizeof(hello));
+	memcpy(hello, &(uint32_t){ htobe32(HELLO - 4) }, 4);	/* a whole message to a framed echo server, too */
 	while (ready < n) {
 		while (begun < n && begun - ready < WINDOW)
 			begin(&conns[begun++], &t);

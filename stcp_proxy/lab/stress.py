@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from stcp_proxy.lab.link import LENGTH_LEN, Link, messages
+from stcp_proxy.lab.link import LENGTH_LEN, Link, Owner, messages
 from stcp_proxy.lab.loadgen import LabError
 from stcp_proxy.lab.tally import Summary, Tally
 
@@ -62,7 +62,8 @@ class Options:
         return self.size + (0 if self.raw else LENGTH_LEN)
 
 
-MakeLink = Callable[["Run", tuple[bytes, ...], int], Link]
+MakeLink = Callable[[Owner, tuple[bytes, ...], int], Link]
+"""What a connection is: `Link`, or one that speaks STCP itself. Called with the run, its messages, and which comes first."""
 
 
 class Run:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stcp_proxy.lab.bench import cells, plots
+from stcp_proxy.lab.bench import plots as plots
 from stcp_proxy.lab.bench.cells import Table
 from stcp_proxy.lab.bench.figures import Figures, targets
 
 
-def as_json(figures: Figures, environment: Mapping[str, str], command: Sequence[str]) -> str:
+def as_json(figures: Figures, environment: Mapping[str, str], command: str) -> str:
     """Every sample, the medians, the targets, and what it was measured on."""
     results, plan = figures.results, figures.results.plan
     content: dict[str, Any] = {
-        "command": shlex.join(command),
+        "command": command,
         "began": _moment(results.began),
         "took_seconds": round(results.took, 1),
         "environment": dict(environment),
@@ -54,26 +53,33 @@ def markdown(table: Table) -> str:
     return "\n".join([f"### {table.title}", "", *lines, ""])
 
 
-def write_markdown(path: Path, figures: Figures, environment: Mapping[str, str], command: Sequence[str]) -> None:
-    """Write the report, and its plots into a folder of the same name beside it.
+def environment_lines(environment: Mapping[str, str], command: str) -> list[str]:
+    """The command and what it ran on, as paragraphs."""
+    return [f"`{command}`", "\n".join(f"- {name}: {value}" for name, value in environment.items())]
 
-    Raises:
-        LabError: matplotlib is missing.
-        OSError: the file cannot be written.
-    """
+
+def heading(figures: Figures, environment: Mapping[str, str], command: str) -> list[str]:
+    """Paragraphs above the tables: command, method, environment, versions, and what is not in the tables."""
     results = figures.results
-    pictures = plots.draw(figures, path.with_suffix(""))
-    parts = [
-        "# Benchmark",
-        f"`{shlex.join(command)}`",
+    method = (
         f"{_moment(results.began)}, {results.took:.0f} s: {results.plan.rounds} rounds of {results.plan.seconds:g} s a sample, "
-        "all pairs in turns within each round. Medians of the rounds; a ratio is the median of each round's ratio.",
-        "\n".join(f"- {name}: {value}" for name, value in environment.items()),
+        "all pairs in turns within each round. Medians of the rounds; a ratio is the median of each round's ratio."
+    )
+    return [
+        *environment_lines(environment, command),
+        method,
         "\n".join(f"- {peer.title}: {peer.version()}" for peer in figures.peers if peer.version()),
         *(f"Left out: {name}: {why.splitlines()[0]}" for name, why in results.absent.items()),
         *(f"Failed: {row} through {peer}: {what}" for row, peer, what in results.failures),
-        *(markdown(table) for table in cells.overview(figures)),
-        *(markdown(cells.verdicts(f"Targets of {peer.name}", targets(figures, peer.name))) for peer in figures.ours()),
-        *(f"![{picture.stem}]({path.stem}/{picture.name})" for picture in pictures),
     ]
-    path.write_text("\n\n".join(part for part in parts if part).replace("\n\n\n", "\n\n") + "\n")
+
+
+def write_markdown(path: Path, above: Sequence[str], tables: Sequence[Table], pictures: Sequence[Path]) -> None:
+    """Write a report: paragraphs, tables, and plots that lie in a folder of the report's name.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    parts = ["# Benchmark", *above, *(markdown(table) for table in tables)]
+    parts += [f"![{picture.stem}]({path.stem}/{picture.name})" for picture in pictures]
+    path.write_text("\n\n".join(part.strip() for part in parts if part) + "\n")

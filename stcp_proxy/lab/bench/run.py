@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import enum
+import json
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from stcp_proxy.lab.bench import cells, environment, figures, measure, peers, report, rows, table
+from stcp_proxy.lab import ladder, reference
+from stcp_proxy.lab.bench import cells, environment, figures, growth, measure, peers, report, rows, table
+from stcp_proxy.lab.bench.cells import Table
 from stcp_proxy.lab.bench.figures import Figures
 from stcp_proxy.lab.bench.measure import Plan
+
+
+class Task(enum.StrEnum):
+    """What the benchmark is asked for."""
+
+    COMPARE = "compare"
+    GROWTH = "growth"
+    LADDER = "ladder"
+    REFERENCE = "reference"
+    FLOOR = "floor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,79 +39,116 @@ class Options:
         report: where the Markdown report goes.
     """
 
+    task: Task = Task.COMPARE
     rows: Sequence[str] = ()
     peers: Sequence[str] = ()
     variants: Sequence[str] = ()
     rounds: int = 5
-    seconds: float = 2.0
+    seconds: float | None = None
     quick: bool = False
     json: Path | None = None
     report: Path | None = None
 
 
-def plan_of(options: Options) -> Plan:
-    """The plan for these options; `quick` stays under a minute with all rows and peers.
+SECONDS = 2.0
+
+
+def run(options: Options) -> int:
+    """Do it and show it.
+
+    Returns:
+        Exit status: 1 when this project failed in a row, or missed the floor where that was asked for.
 
     Raises:
         ConfigError: a row, peer or variant that does not exist.
+        LabError: an instrument does not work here.
     """
-    chosen = rows.choose(options.rows), peers.choose(options.peers, peers.variants(options.variants))
-    if options.quick:
-        return Plan(*chosen, rounds=1, seconds=0.25, idle=200, idle_seconds=0.2)
-    return Plan(*chosen, rounds=options.rounds, seconds=options.seconds)
-
-
-def bench(options: Options, console: Console) -> int:
-    """Run the benchmark, show its tables, write what was asked for.
-
-    Returns:
-        Exit status: 1 when this project failed in a row.
-    """
+    console = Console()
+    if options.task is Task.LADDER:
+        return _ladder(options, console)
+    if options.task is Task.REFERENCE:
+        return _reference(options, console)
     plan, before = plan_of(options), environment.describe()
     with table.progress(console, plan.steps) as progress:
         answers = Figures(measure.run(plan, progress))
-    show(answers, console)
-    for peer in answers.ours():
-        table.show(console, cells.verdicts(f"Targets of {peer.name}", figures.targets(answers, peer.name)))
-    _write(answers, before, options, console)
+    _show_failures(answers, console)
+    tables = [growth.table(answers)] if options.task is Task.GROWTH else cells.overview(answers)
+    verdicts = {peer.name: _targets(options.task, answers, peer.name) for peer in answers.ours()}
+    tables += [cells.verdicts(f"Targets of {name}", found) for name, found in verdicts.items() if found]
+    for each in tables:
+        table.show(console, each)
+    _write(answers, tables, before, options, console)
+    if options.task is Task.FLOOR:
+        return int(answers.failed() or not all(target.met for found in verdicts.values() for target in found))
     return int(answers.failed())
 
 
-def floor(options: Options, console: Console) -> int:
-    """The first floor only: this project against HAProxy with TLS.
-
-    Returns:
-        Exit status: 1 when the floor is not reached by every engine that is there.
-    """
-    wanted = [peer.name for peer in peers.OURS if not peer.missing()]
-    plan = Plan(
-        rows.choose([row for row, _, _ in figures.FLOOR]), peers.choose([*wanted, "haproxy"]), options.rounds, options.seconds
-    )
-    with table.progress(console, plan.steps) as progress:
-        answers = Figures(measure.run(plan, progress))
-    show(answers, console)
-    reached = not answers.failed()
-    for name in wanted:
-        verdicts = figures.floor(answers, name)
-        table.show(console, cells.verdicts(f"The floor under {name}", verdicts))
-        reached = reached and all(target.met for target in verdicts)
-    return int(not reached)
+def plan_of(options: Options) -> Plan:
+    """The plan for these options; `quick` stays under a minute with all rows and peers."""
+    extra = peers.variants(options.variants)
+    names = options.peers
+    if options.task is Task.FLOOR:
+        chosen = rows.choose([row for row, _, _ in figures.FLOOR])
+        names = names or [*(peer.name for peer in peers.OURS), "haproxy"]
+    elif options.task is Task.GROWTH:
+        chosen = growth.ROWS
+        names = names or growth.PEERS
+    else:
+        chosen = rows.choose(options.rows)
+    plan = Plan(chosen, peers.choose(names, extra), rounds=options.rounds, seconds=options.seconds or SECONDS)
+    return replace(plan, rounds=1, seconds=0.25, idle=200, idle_seconds=0.2) if options.quick else plan
 
 
-def show(answers: Figures, console: Console) -> None:
+def _targets(task: Task, answers: Figures, peer: str) -> tuple[figures.Target, ...]:
+    if task is Task.GROWTH:
+        return ()
+    return figures.floor(answers, peer) if task is Task.FLOOR else figures.targets(answers, peer)
+
+
+def _show_failures(answers: Figures, console: Console) -> None:
     for name, why in answers.results.absent.items():
         console.print(f"left out: {name}: {why}", highlight=False, markup=False)
     for row, peer, what in answers.results.failures:
         console.print(f"failed: {row} through {peer}: {what}", highlight=False, markup=False)
-    for each in cells.overview(answers):
-        table.show(console, each)
 
 
-def _write(answers: Figures, before: dict[str, str], options: Options, console: Console) -> None:
-    command = ["stcp-proxy", *sys.argv[1:]]
+def _command() -> str:
+    return shlex.join(["stcp-proxy", *sys.argv[1:]])
+
+
+def _write(answers: Figures, tables: Sequence[Table], before: dict[str, str], options: Options, console: Console) -> None:
     if options.json:
-        options.json.write_text(report.as_json(answers, before, command))
-        console.print(f"samples written to {options.json}")
+        options.json.write_text(report.as_json(answers, before, _command()))
+        console.print(f"every sample is in {options.json}")
     if options.report:
-        report.write_markdown(options.report, answers, before, command)
-        console.print(f"report written to {options.report}")
+        folder = options.report.with_suffix("")
+        drawn = growth.draw(answers, folder) if options.task is Task.GROWTH else report.plots.draw(answers, folder)
+        report.write_markdown(options.report, report.heading(answers, before, _command()), tables, drawn)
+        console.print(f"the report is in {options.report}")
+
+
+def _ladder(options: Options, console: Console) -> int:
+    with table.progress(console, ladder.STEPS) as progress:
+        rungs = ladder.climb(seconds=options.seconds or SECONDS, progress=progress)
+    _deliver(ladder.table(rungs), [rung.as_dict() for rung in rungs], options, console)
+    return 0
+
+
+def _reference(options: Options, console: Console) -> int:
+    engines = [peer for peer in peers.choose(options.peers or [each.name for each in peers.OURS]) if not peer.missing()]
+    duration = options.seconds or reference.DURATION
+    with table.progress(console, len(engines) * len(reference.RUNS)) as progress:
+        outcomes = reference.run(engines, duration=duration, progress=progress)
+    _deliver(reference.table(outcomes), [outcome.as_dict() for outcome in outcomes], options, console)
+    return int(not all(outcome.clean for outcome in outcomes))
+
+
+def _deliver(shown: Table, content: object, options: Options, console: Console) -> None:
+    """Show one table, and write it where that was asked for."""
+    table.show(console, shown)
+    before = environment.describe()
+    if options.json:
+        everything = {"command": _command(), "environment": before, "results": content}
+        options.json.write_text(json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
+    if options.report:
+        report.write_markdown(options.report, report.environment_lines(before, _command()), [shown], [])
