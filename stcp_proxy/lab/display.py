@@ -55,7 +55,9 @@ def execute(run: Run, console: Console, *, report_every: float) -> Summary:
                 bar.refresh()
             if report_every and elapsed - reported[0] >= report_every:
                 requests = run.tally.requests
-                console.print(_line(run, elapsed, (requests - reported[1]) / (elapsed - reported[0])), highlight=False)
+                console.print(
+                    _line(run, elapsed, (requests - reported[1]) / (elapsed - reported[0])), highlight=False, soft_wrap=True
+                )
                 reported[:] = elapsed, requests
 
         return run.execute(on_tick)

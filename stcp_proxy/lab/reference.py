@@ -1,8 +1,8 @@
 """The four runs of the report that this project starts from, through a pair of proxies, beside that report's figures.
 
 It measured STCP inside a kernel, with the forebears of `echo` and `stress`. Its throughput counts the message and its 4-byte
-length, both ways, as ours does (10,647 requests a second of 256 bytes are 5.54 MB/s only so). "Messages per connection" means that
-a new connection was opened after so many, which is our `churn`.
+length, both ways, as ours does (10,647 requests a second of 256 bytes are 5.54 MB/s only so). "Messages per connection" means
+that a new connection was opened after so many, which is our `churn`.
 """
 
 from __future__ import annotations

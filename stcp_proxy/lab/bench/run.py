@@ -63,7 +63,7 @@ def run(options: Options) -> int:
         ConfigError: a row, peer or variant that does not exist.
         LabError: an instrument does not work here.
     """
-    console = Console()
+    console = table.standard_output()
     if options.task is Task.LADDER:
         return _ladder(options, console)
     if options.task is Task.REFERENCE:

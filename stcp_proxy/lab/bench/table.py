@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import rich.box
 import rich.table
@@ -13,7 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stcp_proxy.lab.bench.cells import Table
 from stcp_proxy.lab.bench.measure import Progress as Step
 
-_COLOURS = {"met": "green", "missed": "red"}
+WIDE: Final = 220
+_COLOURS: Final = {"met": "green", "missed": "red"}
+
+
+def standard_output() -> Console:
+    """Standard output; in a file or a pipe wide enough for every table."""
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
 
 def show(console: Console, table: Table) -> None:
