@@ -94,6 +94,20 @@ def test_while_the_peer_goes_on_sending(rig: MakeRig) -> None:
     assert r.end.wait().reason is EndReason.ABORTED
 
 
+@pytest.mark.parametrize("late", ["data", "fin", "reset", "garbage"])
+def test_what_comes_behind_our_reset_is_thrown_away(rig: MakeRig, late: str) -> None:
+    """Nothing of it is judged, counted or passed on; least of all may it cost the peer our RESET."""
+    r = rig()
+    r.check_alive()
+    r.relay.abort(Code.SHUTTING_DOWN, "bye")
+    assert read_to_end(r.app) == (b"", "reset")  # so the abort has been made
+    kinds = {"data": (FrameType.DATA, b"late"), "fin": (FrameType.FIN, b""), "reset": (FrameType.RESET, b"\x00\x08")}
+    for _ in range(3):
+        r.peer.sock.sendall(r.peer.sealer.seal(*kinds[late]) if late in kinds else bytes(100))
+    assert_aborted(r)
+    assert (r.end.wait().bytes_to_wire, r.end.wait().bytes_to_plain) == (4, 4)
+
+
 def flood(r: Rig) -> None:
     try:
         while True:
