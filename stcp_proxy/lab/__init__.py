@@ -1,4 +1,12 @@
-"""The lab: what shows and measures the product, through its public ports.
+"""The lab: what shows and measures the product through its public ports, and the peers beside it.
 
-- ``demo``   both proxies, a server, a client and an eavesdropper on this machine
+- ``demo``         both proxies, a bank, its customer and an eavesdropper on this machine
+- ``loadgen.c``    load generator and echo server in C, compiled on the spot; ``loadgen.py`` drives it
+- ``echo``         the framed echo server
+- ``stress``       the stress client, which checks every byte; ``channel`` lets it speak STCP itself
+- ``bench``        this project against its peers, in turns within the same minutes
+- ``ladder``       seal and open alone, frames in memory, the engine over socketpairs, the whole pair
+- ``reference``    the four runs of the report this project starts from
+
+docs/PERFORMANCE.md shows what they measured.
 """

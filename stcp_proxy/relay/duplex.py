@@ -219,7 +219,7 @@ class Duplex:
             self._end_up()
             return
         try:
-            frames = self._sealer.seal_data(scratch, n)
+            frames = self._sealer.seal_scratch(scratch, n)
         except StcpError as exc:
             self._lose(EndReason.BAD_FRAME, text=str(exc))
             return
@@ -317,7 +317,7 @@ class Duplex:
             self._open_frames(held + n)
             return
         try:
-            data = self._opener.open_data(scratch, n)
+            data = self._opener.open_scratch(scratch, n)
         except FrameError as exc:
             self._lose(EndReason.BAD_FRAME, text=str(exc))
             return
