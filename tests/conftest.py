@@ -1,7 +1,7 @@
 """What holds for all tests.
 
-A test that needs what the machine lacks skips itself with the reason. Where STCP_NO_SKIP is set, as in CI, a skip is a failure: there,
-everything has been installed, and what does not run shows nothing.
+A test that needs what the machine lacks skips itself with the reason. Where STCP_NO_SKIP is set, as in CI, a skip is a failure:
+everything has been installed there, and a test that does not run shows nothing.
 """
 
 from __future__ import annotations

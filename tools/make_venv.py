@@ -2,8 +2,8 @@
 
     python3 tools/make_venv.py .venv
 
-Debian packs the venv module's pip apart, as python3-venv. Where that is missing, the environment is made without pip, and pip comes
-into it from where pip itself comes from: the package index, with the checksum that the index gives. Standard library only.
+Debian packs the venv module's pip apart, as python3-venv. Where that is missing, the environment is made without pip, and pip
+comes into it from the package index, checked against the checksum given there. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -46,11 +47,12 @@ def fetch_pip(python: Path) -> None:
     """Install pip for `python` from the package index. A wheel of pip can install itself."""
     page = f"{INDEX.rstrip('/')}/pip/"
     request = urllib.request.Request(page, headers={"Accept": "application/vnd.pypi.simple.v1+json"})
-    with urllib.request.urlopen(request, timeout=60) as reply:
+    trust = ssl.create_default_context(cafile=os.environ.get("PIP_CERT"))
+    with urllib.request.urlopen(request, timeout=60, context=trust) as reply:
         files = json.load(reply)["files"]
     wheels = [file for file in files if file["filename"].endswith("-py3-none-any.whl") and not file.get("yanked")]
     newest = max(wheels, key=lambda file: version(file["filename"]))
-    with urllib.request.urlopen(urljoin(page, newest["url"]), timeout=60) as reply:
+    with urllib.request.urlopen(urljoin(page, newest["url"]), timeout=60, context=trust) as reply:
         wheel = reply.read()
     if hashlib.sha256(wheel).hexdigest() != newest["hashes"]["sha256"]:
         raise ValueError(f"{newest['filename']} is not what the index says it is")
