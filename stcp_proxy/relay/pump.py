@@ -41,6 +41,8 @@ class PumpEngine:
         self.now = time.monotonic()
         """Time of the batch under way, seconds."""
         self.deadlines: Final[Deadlines[Duplex]] = Deadlines()
+        self.stalls: Final[Deadlines[Duplex]] = Deadlines()
+        """When to look at a connection whose send came up short."""
         self.again: Final[collections.deque[Duplex]] = collections.deque()
         """Connections that have more to do, in turn."""
         self._handlers: dict[int, tuple[Duplex, Callable[[int], None]]] = {}
@@ -140,11 +142,14 @@ class PumpEngine:
         if len(self.deadlines):
             for duplex in self.deadlines.expired(self.now):
                 _guarded(duplex, duplex.on_deadline)
+        if len(self.stalls):
+            for duplex in self.stalls.expired(self.now):
+                _guarded(duplex, duplex.on_stall_check)
 
     def _timeout(self) -> float | None:
         if self.again:
             return 0
-        due = self.deadlines.next()
+        due = min(filter(None, (self.deadlines.next(), self.stalls.next())), default=None)
         return None if due is None else max(0.0, due - time.monotonic())
 
     def _take_calls(self) -> None:

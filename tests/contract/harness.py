@@ -342,6 +342,7 @@ def make_rig(
     family: socket.AddressFamily = socket.AF_INET,
     buffers: int | None = None,
     plain: tuple[socket.socket, socket.socket] | None = None,
+    user_timeout: int | None = None,
     on_end: Callable[[RelayEnd], None] | None = None,
 ) -> Rig:
     """Hand a fresh connection to `engine`.
@@ -354,10 +355,14 @@ def make_rig(
         family: of both legs.
         buffers: see `tcp_pair`.
         plain: the plain leg (application's end, engine's end), where it is not to be a fresh TCP connection.
+        user_timeout: TCP_USER_TIMEOUT of both legs, milliseconds.
         on_end: takes the end in place of the rig's own box.
     """
     app, near = plain or tcp_pair(family, buffers=buffers)
     far, wire = tcp_pair(family, buffers=buffers)
+    if user_timeout is not None:
+        for leg in (near, wire):
+            leg.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout)
     peer = Peer(far, Sealer(KEY_IN, counters[1]), Opener(KEY_OUT, counters[0]))
     end = EndBox()
     relay = engine.adopt(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
+
+import pytest
 
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason
@@ -16,6 +19,7 @@ from .harness import (
     noise,
     read_exactly,
     read_to_end,
+    seal_all,
     send_until_stalled,
 )
 
@@ -142,3 +146,19 @@ def test_a_stalled_connection_does_not_hold_up_others(rig: MakeRig) -> None:
     send_until_stalled(stalled.app, lambda: noise(CHUNK), limit=BOUND)
     for _ in range(50):
         other.check_alive()
+
+
+@pytest.mark.parametrize("side", ["app", "peer"])
+def test_a_pause_is_not_a_death(rig: MakeRig, side: str) -> None:
+    """A reader that pauses for longer than TCP_USER_TIMEOUT keeps its connection: it answers every window probe."""
+    r = rig(buffers=BUFFERS, user_timeout=3500)
+    blob = noise(2 << 20, 7)
+    if side == "app":
+        writer = Background(lambda: (r.peer.sock.sendall(seal_all(r.peer.sealer, blob)), r.peer.send_fin()))
+        time.sleep(6)
+        assert digest(read_exactly(r.app, len(blob))) == digest(blob)
+    else:
+        writer = Background(lambda: (r.app.sendall(blob), r.app.shutdown(socket.SHUT_WR)))
+        time.sleep(6)
+        assert digest(r.peer.read_to_fin()) == digest(blob)
+    writer.join()
