@@ -12,7 +12,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1|/' | column -t -s '|' 2>/dev/null || true
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(PRODUCT)  ## the product in a quarter of a minute: both proxies, a server, a client, an eavesdropper
 	@$(BIN)/stcp-proxy demo
