@@ -49,7 +49,7 @@ def _options(
 def main() -> None:
     """Run the command line of this process; an expected failure is one sentence on stderr, not a traceback."""
     try:
-        app()
+        app(prog_name="stcp-proxy")
     except StcpError as exc:
         print(f"stcp-proxy: {exc}", file=sys.stderr)
         sys.exit(WRONG_USAGE if isinstance(exc, ConfigError) else FAILED)
