@@ -189,9 +189,7 @@ class Pair:
         self.keys = keys or Keys(folder)
         targets = [to] if isinstance(to, str) else to
         flags = [flag for target in targets for flag in ("--to", target)]
-        self.listen = Proxy(
-            ["listen", "--bind", wire, *flags, *self.keys.listen(), *(listen or [])], log=folder / "listen.log"
-        )
+        self.listen = Proxy(["listen", "--bind", wire, *flags, *self.keys.listen(), *(listen or [])], log=folder / "listen.log")
         try:
             self.listen.ready()
             self.connect = Proxy(

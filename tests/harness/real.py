@@ -1,6 +1,6 @@
 """Trials with real software: whole when STCP_FULL_SIZE is set, otherwise of a size that keeps the suite short.
 
-    STCP_FULL_SIZE=1 pytest -q -s --timeout=900 tests/real/test_1_redis.py       the whole trial with its figures printed
+STCP_FULL_SIZE=1 pytest -q -s --timeout=900 tests/real/test_1_redis.py       the whole trial with its figures printed
 """
 
 from __future__ import annotations
