@@ -21,6 +21,7 @@ import trio
 
 from stcp_proxy.config import KeyAuth, TunnelPlan
 from stcp_proxy.errors import (
+    ClientGone,
     Code,
     FrameError,
     HandshakeError,
@@ -181,7 +182,7 @@ class ConnectSession:
         self._engine = engine
         self._plain = LegStream(plain)
         self._record = record
-        self._early: bytes | None = None
+        self._early = b""
         self._may_retry = True
 
     async def run(self) -> None:
@@ -266,8 +267,11 @@ class ConnectSession:
 
     def _first_bytes(self) -> bytes:
         """What the application has sent already; kept, because another peer may have to be asked."""
-        if self._early is None or self._early == b"":
-            self._early = self._plain.receive_nowait(MAX_PLAINTEXT)
+        if not self._early:
+            try:
+                self._early = self._plain.receive_nowait(MAX_PLAINTEXT)
+            except trio.BrokenResourceError:
+                raise ClientGone("the application reset its connection before the peer was ready") from None
         return self._early
 
     async def _answer(self, stream: LegStream, channel: exchange.Channel) -> None:
