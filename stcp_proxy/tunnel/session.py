@@ -23,7 +23,6 @@ from stcp_proxy.config import KeyAuth, TunnelPlan
 from stcp_proxy.errors import (
     ClientGone,
     Code,
-    FrameError,
     HandshakeError,
     HandshakeTimedOut,
     PeerRejected,
@@ -127,14 +126,9 @@ class ListenSession:
         with trio.move_on_after(plan.handshake_timeout):
             channel, established = await exchange.respond(self._stream, responder)
             record.channel = established.channel_id
-            record.peer = trust.name(established.peer)
-            try:
-                await exchange.read_open(self._stream, channel)
-            except FrameError as exc:
-                record.peer = ""
-                raise exc
+            await exchange.read_open(self._stream, channel)
+            record.peer = trust.name(established.peer)  # not before: the first message may have been a replay of its own
             return channel
-        record.peer = ""
         what = "it answered nothing" if channel is None else "its first frame did not come"
         raise HandshakeTimedOut(f"the peer did not prove itself within {plan.handshake_timeout:g} s: {what}")
 
