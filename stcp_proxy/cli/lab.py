@@ -117,7 +117,7 @@ def bench(
     """Measure this project beside its peers on this machine, in turns within the same minutes.
 
     Pairs: stcp, stcp-kernel, haproxy, nginx, stunnel, spiped, and as yardsticks plain (HAProxy without TLS) and direct
-    (no proxy). What is not installed is left out and named.
+    (no proxy); only when named, splice (plain, splicing in the kernel). What is not installed is left out and named.
     """
     from stcp_proxy.lab.bench.run import Options, Task, run
 
