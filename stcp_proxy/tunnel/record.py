@@ -7,7 +7,8 @@ from typing import Protocol
 
 import structlog
 
-from stcp_proxy.errors import Cause, StcpError, describe
+from stcp_proxy.errors import Cause, ClientGone, ShuttingDown, StcpError, UnknownPeer, describe
+from stcp_proxy.keys import PublicKey
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
 
 _log = structlog.get_logger("stcp_proxy.connection")
@@ -92,7 +93,9 @@ class Connection:
             extra = {"reason": exc.label, "cause": exc.cause.value, "why": exc.what}
             if exc.remedy:
                 extra["remedy"] = exc.remedy
-            level = "error" if exc.cause is Cause.OURS else "warning"
+            if isinstance(exc, UnknownPeer):
+                extra["key"] = str(PublicKey(exc.peer))
+            level = "info" if isinstance(exc, ClientGone | ShuttingDown) else "error" if exc.cause is Cause.OURS else "warning"
             self._say(level, "connection refused", **extra)
         else:
             self._say("error", "connection refused", reason="internal_error", why=f"{type(exc).__name__}: {exc}", exc_info=exc)

@@ -117,14 +117,22 @@ def quiet(sock: socket.socket, seconds: float = QUIET) -> bool:
     return not select.select([sock], [], [], seconds)[0]
 
 
-def send_chunks(sock: socket.socket, data: bytes, seed: int = 1, largest: int = 30_000) -> None:
-    """Send `data` in chunks of random sizes."""
+def send_chunks(sock: socket.socket, data: bytes, seed: int = 1, *, largest: int = 30_000, end: bool = False) -> None:
+    """Send `data` in chunks of random sizes, and end this direction behind them where `end` says so."""
     rng = random.Random(seed)
     at = 0
     while at < len(data):
         size = rng.choice((1, rng.randint(1, 100), rng.randint(1, largest)))
         sock.sendall(data[at : at + size])
         at += size
+    if end:
+        sock.shutdown(socket.SHUT_WR)
+
+
+def send_and_end(sock: socket.socket, data: bytes) -> None:
+    """Send `data` and end this direction."""
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
 
 
 def send_until_stalled(sock: socket.socket, chunks: Callable[[], bytes], *, limit: int) -> tuple[int, bytes]:
