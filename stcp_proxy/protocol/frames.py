@@ -159,7 +159,7 @@ class Sealer(CipherDirection):
         self.seal_into(kind, plaintext, memoryview(out))
         return bytes(out)
 
-    def seal_data(self, scratch: Scratch, size: int) -> memoryview:
+    def seal_scratch(self, scratch: Scratch, size: int) -> memoryview:
         """Seal the first `size` bytes of `scratch.source` as one DATA frame, or as several where they are more than one holds.
 
         Args:
@@ -173,7 +173,7 @@ class Sealer(CipherDirection):
             CounterExhausted: no number is left.
         """
         if size > MAX_PLAINTEXT:
-            return self._seal_several(scratch, size)
+            return scratch.result[: self.seal_data(scratch.source[:size], scratch.result)]
         n = self._n
         if n >= self._check_at:
             self._due()
@@ -183,12 +183,23 @@ class Sealer(CipherDirection):
         self._n = n + 1
         return frame
 
-    def _seal_several(self, scratch: Scratch, size: int) -> memoryview:
-        source, result = scratch.source, scratch.result
+    def seal_data(self, data: memoryview, out: memoryview) -> int:
+        """Seal `data` as one DATA frame, or as several where it is more than one holds.
+
+        Args:
+            data: at least one byte.
+            out: at least `sealed_size(len(data))` long, not overlapping `data`.
+
+        Returns:
+            Bytes written to `out`.
+
+        Raises:
+            CounterExhausted: no number is left.
+        """
         at = 0
-        for start in range(0, size, MAX_PLAINTEXT):
-            at += self.seal_into(_DATA, source[start : min(size, start + MAX_PLAINTEXT)], result[at:])
-        return result[:at]
+        for start in range(0, len(data), MAX_PLAINTEXT):
+            at += self.seal_into(_DATA, data[start : start + MAX_PLAINTEXT], out[at:])
+        return at
 
 
 def sealed_size(size: int) -> int:
@@ -238,7 +249,7 @@ class Opener(CipherDirection):
         self._n = n + 1
         return used, kind, size
 
-    def open_data(self, scratch: Scratch, size: int) -> memoryview | None:
+    def open_scratch(self, scratch: Scratch, size: int) -> memoryview | None:
         """Open the first `size` bytes of `scratch.source` if they are exactly one DATA frame that holds something.
 
         Returns:

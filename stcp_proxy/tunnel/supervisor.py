@@ -17,13 +17,18 @@ import trio
 
 from stcp_proxy.config import Plan
 from stcp_proxy.errors import Code
+from stcp_proxy.relay import inloop
 from stcp_proxy.relay.choice import choose
+from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.pump import PumpEngine
 from stcp_proxy.tunnel import log
 from stcp_proxy.tunnel.exchange import LINGER
 from stcp_proxy.tunnel.service import Service
 
 _log = structlog.get_logger("stcp_proxy.supervisor")
 
+_COLLECT_AFTER: Final = 20_000
+"""Objects, net, between two collections: some two hundred connections' worth."""
 _GRACE: Final = LINGER + 1.0
 """Seconds for RESET and REJECT to get out after the drain."""
 
@@ -41,11 +46,17 @@ def run(plan: Plan) -> int:
 async def serve(plan: Plan) -> int:
     """The same inside a running Trio. Returns the exit status."""
     _raise_descriptor_limit()
-    engines = {choice: choose(choice) for choice in {tunnel.engine for tunnel in plan.tunnels}}
+    engines: dict[str, Engine] = {}
+    for choice in {tunnel.engine for tunnel in plan.tunnels}:
+        engine = choose(choice)
+        engines[choice] = next((known for known in engines.values() if known.name == engine.name), engine)
     services = [Service(tunnel, engines[tunnel.engine]) for tunnel in plan.tunnels]
     try:
-        for engine in engines.values():
-            engine.start()
+        for engine in set(engines.values()):
+            if isinstance(engine, PumpEngine):
+                inloop.start(engine)
+            else:
+                engine.start()
         for service in services:
             service.open()
         await _serve(plan, services)
@@ -112,6 +123,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def _settle_memory() -> None:
-    """What start-up built stays: keep the collector from walking it again for every generation."""
+    """What start-up built stays: keep the collector from walking it again and again, and from coming every few connections."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
