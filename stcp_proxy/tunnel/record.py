@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -22,6 +23,30 @@ _ORDINARY = {
     EndReason.ABORTED,
 }
 """Ends that are the applications' own business, or what was configured."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a process has done so far.
+
+    Attributes:
+        served: connections that were relayed and have ended.
+        refused: connections that did not come to be relayed.
+        bytes_to_wire: application bytes read from plain legs.
+        bytes_to_plain: application bytes given to plain legs.
+    """
+
+    served: int = 0
+    refused: int = 0
+    bytes_to_wire: int = 0
+    bytes_to_plain: int = 0
+
+    def add(self, other: Totals) -> None:
+        """Count `other` in."""
+        self.served += other.served
+        self.refused += other.refused
+        self.bytes_to_wire += other.bytes_to_wire
+        self.bytes_to_plain += other.bytes_to_plain
 
 
 class Owner(Protocol):

@@ -6,10 +6,12 @@ tells what is left "shutting down", and only then closes the engines.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import resource
 import signal
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -21,8 +23,9 @@ from stcp_proxy.relay import inloop
 from stcp_proxy.relay.choice import choose
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.pump import PumpEngine
-from stcp_proxy.tunnel import log
+from stcp_proxy.tunnel import log, workers
 from stcp_proxy.tunnel.exchange import LINGER
+from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.service import Service
 
 _log = structlog.get_logger("stcp_proxy.supervisor")
@@ -40,11 +43,24 @@ def run(plan: Plan) -> int:
         StcpError: it could not start.
     """
     log.configure(plan.log_level, plan.log_format)
+    if plan.workers > 1:
+        return workers.run(plan, lambda share, listeners, totals: trio.run(serve, share, listeners, totals))
     return trio.run(serve, plan)
 
 
-async def serve(plan: Plan) -> int:
-    """The same inside a running Trio. Returns the exit status."""
+async def serve(
+    plan: Plan, listeners: Sequence[list[socket.socket]] | None = None, totals: Callable[[Totals], None] | None = None
+) -> int:
+    """The same inside a running Trio, in this process.
+
+    Args:
+        plan: what to serve.
+        listeners: listening sockets for each tunnel of the plan, where they exist already; owned by this call.
+        totals: told at the end what has been done.
+
+    Returns:
+        The exit status.
+    """
     _raise_descriptor_limit()
     engines: dict[str, Engine] = {}
     for choice in {tunnel.engine for tunnel in plan.tunnels}:
@@ -57,14 +73,16 @@ async def serve(plan: Plan) -> int:
                 inloop.start(engine)
             else:
                 engine.start()
-        for service in services:
-            service.open()
+        for number, service in enumerate(services):
+            service.open(listeners[number] if listeners is not None else None)
         await _serve(plan, services)
     finally:
         for service in services:
             service.close()
         for engine in engines.values():
             engine.close()
+        if totals is not None:
+            totals(_sum(services))
     return 0
 
 
@@ -88,7 +106,7 @@ async def _serve(plan: Plan, services: list[Service]) -> None:
             connections.cancel_scope.cancel()
         with trio.move_on_after(_GRACE):
             await _wait_idle(services)
-        _log.info("stopped", cut_off=left)
+        _log.info("stopped", cut_off=left, **dataclasses.asdict(_sum(services)))
 
 
 async def _drain(services: list[Service], seconds: float, signals: AsyncIterator[int]) -> None:
@@ -109,6 +127,13 @@ async def _drain(services: list[Service], seconds: float, signals: AsyncIterator
 async def _wait_idle(services: list[Service]) -> None:
     for service in services:
         await service.wait_idle()
+
+
+def _sum(services: list[Service]) -> Totals:
+    done = Totals()
+    for service in services:
+        done.add(service.totals)
+    return done
 
 
 def _open(services: list[Service]) -> int:
