@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import time
-from typing import Final, Literal
+from collections.abc import Iterator
+from typing import Final, Literal, TextIO
 
 import structlog
 
@@ -36,9 +39,38 @@ def configure(level: str = "info", style: Literal["text", "json"] | None = None,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # One write for a line: workers share the file.
+        logger_factory=structlog.WriteLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
+
+
+class _Unfailing:
+    """A file for log lines that loses them rather than raise: connections do not end because a disk is full, or because whoever
+    read the log is gone.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with self._losing():
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with self._losing():
+            self._file.flush()
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            # For good: what is still buffered would fail again at exit, and spoil its status.
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._file.fileno())
+        except OSError:
+            pass
 
 
 def _name_worker(worker: int) -> structlog.typing.Processor:

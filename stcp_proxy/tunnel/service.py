@@ -126,7 +126,7 @@ class Service:
                         self._say_exhausted(exc)
                         await trio.sleep(_EXHAUSTED_PAUSE)
                     continue
-                self._admit(sock, describe_sockaddr(sock.family, address), connections)
+                self._admit(sock, _client(sock, address), connections)
 
     def _has_room(self) -> bool:
         return len(self._connections) < self.plan.max_connections and len(self._proving) < self.plan.max_handshakes
@@ -172,7 +172,7 @@ class Service:
 
     def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery) -> None:
         sock.setblocking(False)
-        connection = Connection(self.plan.name, client or "unix", self)
+        connection = Connection(self.plan.name, client, self)
         scope = trio.CancelScope()
         self._connections.add(connection)
         self._proving[connection] = (trio.current_time(), scope)
@@ -227,3 +227,8 @@ class Service:
             self.totals.bytes_to_wire += end.bytes_to_wire + connection.early
             self.totals.bytes_to_plain += end.bytes_to_plain
             connection.ended(end)
+
+
+def _client(sock: socket.socket, address: object) -> str:
+    """Who has connected, for the log; clients of a unix socket have no address, as a rule."""
+    return describe_sockaddr(sock.family, address) if address else "unix"
