@@ -8,11 +8,11 @@ PRODUCT := $(VENV)/.product
 EVERYTHING := $(VENV)/.everything
 ARGS ?=
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench check-speed clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(PRODUCT)  ## the product in a quarter of a minute: both proxies, a server, a client, an eavesdropper
 	@$(BIN)/stcp-proxy demo
@@ -31,6 +31,9 @@ format: $(EVERYTHING)  ## let ruff write the code as it should stand
 
 bench: $(EVERYTHING)  ## this project beside its peers on this machine
 	$(BIN)/stcp-proxy bench $(ARGS)
+
+check-speed: $(EVERYTHING)  ## the least that must be reached against HAProxy with TLS; fails when it is not
+	$(BIN)/stcp-proxy bench --floor $(ARGS)
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
