@@ -120,10 +120,18 @@ class HandshakeNotAuthentic(HandshakeError):
 
 
 class UnknownPeer(HandshakeError):
-    """The peer proved a key that no access rule names."""
+    """The peer proved a key that no access rule names.
+
+    Args:
+        peer: its public key, 32 bytes: public, so the operator's log may show it.
+    """
 
     code = Code.DENIED
     label = "unknown_peer"
+
+    def __init__(self, peer: bytes) -> None:
+        super().__init__("the peer's key is not allowed here", remedy="if it should be, add its public key to the access rule")
+        self.peer = peer
 
 
 class HandshakeTimedOut(HandshakeError):
@@ -213,6 +221,10 @@ class TargetTimedOut(TargetError):
 
     code = Code.TARGET_TIMED_OUT
     label = "target_timed_out"
+
+
+class TargetUnreachable(TargetError):
+    """No route, no such name, no such socket."""
 
 
 class ServiceUnknown(StcpError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from typing import Final
+from typing import Final, NoReturn
 
 from stcp_proxy.protocol.wire import KEY_LEN
 
@@ -42,5 +42,5 @@ class Secret:
     def __hash__(self) -> int:
         raise TypeError("a secret is not a dictionary key")
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled")

@@ -62,7 +62,7 @@ class Handover:
         wire: connected stream socket to the peer, non-blocking.
         send: cipher state of the direction plain to wire.
         receive: cipher state of the direction wire to plain.
-        wire_bytes: ciphertext already read from the wire leg, behind the last opened frame.
+        wire_bytes: ciphertext already read from the wire leg, behind the last opened frame; at most two frames' worth.
         limits: deadlines.
     """
 
@@ -130,7 +130,9 @@ class Relay(Protocol):
 class Engine(Protocol):
     """Carries connections. Thread-safe: `adopt` and `abort` may be called from any thread."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What logs and status call it."""
 
     def start(self) -> None:
         """Take up resources (descriptors, a thread). Raises OSError when there are none."""

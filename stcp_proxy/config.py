@@ -1,0 +1,113 @@
+"""From flags or a YAML file to a frozen plan of what to run.
+
+Both ways go through the same pydantic models, which refuse what they do not know, and then through the same checks of sense.
+Every mistake that can be found is listed at once, with file, line and key path; nothing starts before there is none.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from stcp_proxy.keys import PrivateKey, PublicKey
+from stcp_proxy.net.address import Address
+from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.protocol.wire import Suite
+
+LogFormat = Literal["text", "json"]
+
+
+class Mode(enum.StrEnum):
+    """Which end of the wire leg a tunnel is."""
+
+    LISTEN = "listen"
+    CONNECT = "connect"
+
+
+class EngineChoice(enum.StrEnum):
+    """Which engine may carry a tunnel's connections."""
+
+    AUTO = "auto"
+    KERNEL = "kernel"
+    PYTHON = "python"
+
+
+# -- the plan --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAuth:
+    """Each side proves a key of its own.
+
+    Attributes:
+        identity: ours.
+        peers: whom we talk to, and the name in logs; on the connect side exactly one.
+    """
+
+    identity: PrivateKey
+    peers: Mapping[PublicKey, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PskAuth:
+    """Both sides hold the same secret, which names nobody.
+
+    Attributes:
+        secret: the shared secret.
+    """
+
+    secret: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelPlan:
+    """One tunnel, complete and checked.
+
+    Attributes:
+        name: in logs and metrics.
+        mode: which end of the wire leg this is.
+        bind: where it accepts.
+        to: where it dials, in order of preference.
+        auth: who may talk to whom.
+        suites: exactly one for connect, all that are accepted for listen.
+        engine: which engine may carry its connections.
+        max_connections: accepted and not ended, handshakes included.
+        max_handshakes: accepted and not yet proved.
+        handshake_timeout: seconds from accept (or dial) to the peer's proof.
+        dial_timeout: seconds for the whole dial, names included.
+        idle_timeout: seconds without a byte in either direction; None is no limit.
+        half_close_timeout: the same once one direction has ended.
+    """
+
+    name: str
+    mode: Mode
+    bind: Address
+    to: tuple[Address, ...]
+    auth: KeyAuth | PskAuth
+    suites: tuple[Suite, ...]
+    engine: EngineChoice = EngineChoice.AUTO
+    max_connections: int = 10_000
+    max_handshakes: int = 256
+    handshake_timeout: float = 10.0
+    dial_timeout: float = 10.0
+    idle_timeout: float | None = None
+    half_close_timeout: float = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that one process runs.
+
+    Attributes:
+        tunnels: at least one.
+        drain: seconds that connections may take to finish after a stop.
+        log_level: debug, info, warning or error.
+        log_format: None picks text on a terminal and JSON elsewhere.
+    """
+
+    tunnels: tuple[TunnelPlan, ...]
+    drain: float = 30.0
+    log_level: str = "info"
+    log_format: LogFormat | None = None

@@ -1,0 +1,8 @@
+"""Sockets before and outside of a connection's encryption.
+
+- ``address``  what a user writes for an address, and what a log says for one
+- ``listen``   bound and listening sockets for an address
+- ``dial``     a connected socket for a list of addresses: resolve, try all, one deadline
+- ``stream``   a Trio stream over a socket that is going to be handed on
+- ``tuning``   the socket options of both legs
+"""

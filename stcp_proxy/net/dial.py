@@ -1,0 +1,187 @@
+"""A connected socket for a list of addresses: names resolved afresh, everything tried in order, one deadline.
+
+The deadline is shared fairly and lazily. A target gets an equal part of what is left, by the number of targets that are left;
+an address of a target likewise. So one black hole cannot starve what stands behind it, an early failure gives its time to the
+rest, and a single address has the whole deadline.
+
+IP addresses never go through the resolver's thread (trio answers those inline), and neither does `localhost`, which is the
+loopback address by definition (RFC 6761): a local target costs no thread switch per connection.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import trio
+
+from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
+from stcp_proxy.net.address import Address, UnixAddress, describe_sockaddr
+
+_LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+_UNIX_RETRY: Final = 0.01
+"""Seconds between attempts at a unix socket whose backlog is full: the system has no readiness event for that."""
+_OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_TIMED_OUT: Final = "no answer in time"
+_WORDS: Final = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ETIMEDOUT: _TIMED_OUT,
+    errno.ENOENT: "no such socket",
+    errno.EADDRNOTAVAIL: "no local address or port to dial from",
+}
+
+_Candidate = tuple[int, Any]
+"""Family and sockaddr."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """A connection that was made. Whoever receives it owns the socket.
+
+    Attributes:
+        sock: connected, non-blocking.
+        address: the address, as configured, that worked.
+        name: text of the concrete address behind it.
+    """
+
+    sock: socket.socket
+    address: Address
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """One attempt: where, and how it failed (an errno, or words for what has none)."""
+
+    name: str
+    status: int
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.words}"
+
+
+async def dial(targets: Sequence[Address], *, timeout: float) -> Dialled:
+    """Connect to the first target that answers.
+
+    Args:
+        targets: at least one, in order of preference.
+        timeout: seconds for everything together, names included.
+
+    Raises:
+        TargetRefused, TargetTimedOut, TargetUnreachable: none answered; the text tells every attempt. A mixture is a time-out
+            before it is a refusal, and a refusal before it is anything else.
+        OverLimit: this process has no descriptor left.
+
+    Cancellation closes the socket under way.
+    """
+    deadline = trio.current_time() + timeout
+    failures: list[_Failure] = []
+    for index, target in enumerate(targets):
+        share = _share(deadline, len(targets) - index)
+        found = await _dial_target(target, share, failures)
+        if found is not None:
+            return found
+    raise _summary(targets, failures)
+
+
+async def dial_one(target: Address, *, timeout: float) -> Dialled:
+    """Connect to one target, through all addresses that it has; for a caller that does more per target than dial.
+
+    Args, Raises and cancellation: as `dial`.
+    """
+    return await dial([target], timeout=timeout)
+
+
+def _share(deadline: float, waiting: int) -> float:
+    """The deadline of the next attempt when `waiting` attempts, this one included, must make do until `deadline`."""
+    now = trio.current_time()
+    return now + max(0.0, deadline - now) / waiting
+
+
+async def _dial_target(target: Address, deadline: float, failures: list[_Failure]) -> Dialled | None:
+    """Try every address of a target; what fails is added to `failures`."""
+    candidates = await _candidates(target, deadline, failures)
+    for index, (family, sockaddr) in enumerate(candidates):
+        name = describe_sockaddr(family, sockaddr)
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as exc:
+            if exc.errno in _OUT_OF_FILES:
+                raise OverLimit("no file descriptor is left to dial with", remedy="raise the limit of open files") from None
+            status = exc.errno or errno.EIO  # a host without IPv6, say
+        else:
+            status = await _connect(sock, sockaddr, _share(deadline, len(candidates) - index))
+            if status == 0:
+                return Dialled(sock, target, name)
+            sock.close()
+        failures.append(_Failure(name, status, _WORDS.get(status) or os.strerror(status).lower()))
+    return None
+
+
+async def _candidates(target: Address, deadline: float, failures: list[_Failure]) -> list[_Candidate]:
+    if isinstance(target, UnixAddress):
+        return [(socket.AF_UNIX, target.path)]
+    if target.host == "localhost":
+        return [(family, (host, target.port)) for family, host in _LOOPBACK]
+    with trio.move_on_at(deadline):
+        try:
+            found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+            failures.append(_Failure(str(target), 0, f"cannot resolve {target.host}: {reason}"))
+            return []
+        return list(dict.fromkeys((int(family), sockaddr) for family, _, _, _, sockaddr in found))
+    failures.append(_Failure(str(target), errno.ETIMEDOUT, f"resolving {target.host} took too long"))
+    return []
+
+
+async def _connect(sock: socket.socket, sockaddr: Any, deadline: float) -> int:
+    """Connect, and return 0 or the errno. Always a checkpoint; closes the socket when it is cancelled."""
+    try:
+        with trio.move_on_at(deadline):
+            return await _connect_patiently(sock, sockaddr)
+        return errno.ETIMEDOUT
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _connect_patiently(sock: socket.socket, sockaddr: Any) -> int:
+    status = sock.connect_ex(sockaddr)
+    while status == errno.EAGAIN and sock.family == socket.AF_UNIX:
+        await trio.sleep(_UNIX_RETRY)
+        status = sock.connect_ex(sockaddr)
+    if status == errno.EINPROGRESS:
+        await trio.lowlevel.wait_writable(sock.fileno())
+        status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    else:
+        await trio.lowlevel.checkpoint()
+    if status == 0 and _met_itself(sock):
+        return errno.ECONNREFUSED
+    return status
+
+
+def _met_itself(sock: socket.socket) -> bool:
+    """Whether TCP connected the socket to itself, as it does when a local port without a listener is also the one picked to
+    dial from: nobody is there."""
+    if sock.family == socket.AF_UNIX:
+        return False
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:
+        return False  # connected and already reset: the reader will see it
+
+
+def _summary(targets: Sequence[Address], failures: Sequence[_Failure]) -> TargetError:
+    statuses = {failure.status for failure in failures}
+    what = f"cannot reach {' or '.join(map(str, targets))} ({'; '.join(map(str, failures))})"
+    if errno.ETIMEDOUT in statuses:
+        return TargetTimedOut(what, remedy="check that it is up and that no firewall drops its packets")
+    if errno.ECONNREFUSED in statuses:
+        return TargetRefused(what, remedy="check that the program is running and listens there")
+    return TargetUnreachable(what, remedy="check the address and the route to it")

@@ -1,0 +1,95 @@
+"""A Trio stream over a plain non-blocking socket that is going to be handed on."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import Final
+
+import trio
+
+_RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+class LegStream(trio.abc.HalfCloseableStream):
+    """One leg of a connection during the opening.
+
+    `trio.SocketStream` sets TCP_NOTSENT_LOWAT, which the relay would inherit, and takes a checkpoint for every call. This one
+    tries first and waits only when it would block; the socket can be taken out again with `detach`.
+
+    Args:
+        sock: connected, non-blocking stream socket; owned by the stream until `detach`.
+    """
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Up to `max_bytes` (default 32 KiB); empty at the end.
+
+        Raises:
+            trio.BrokenResourceError: the connection is broken.
+        """
+        size = max_bytes or 32768
+        while True:
+            try:
+                return self._sock.recv(size)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._sock.fileno())
+            except OSError as exc:
+                raise trio.BrokenResourceError(str(exc)) from exc
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        """What is there already, or nothing."""
+        try:
+            return self._sock.recv(max_bytes)
+        except OSError:
+            return b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of `data`. When cancelled, an unknown part of it has gone.
+
+        Raises:
+            trio.BrokenResourceError: the connection is broken.
+        """
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self._sock.send(left) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock.fileno())
+            except OSError as exc:
+                raise trio.BrokenResourceError(str(exc)) from exc
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the socket takes bytes."""
+        await trio.lowlevel.wait_writable(self._sock.fileno())
+
+    async def send_eof(self) -> None:
+        """End the sending direction; a connection that is already gone is left alone."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def aclose(self) -> None:
+        """Close without ceremony."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close now. No task may be waiting on this stream."""
+        self._sock.close()
+
+    def reset(self) -> None:
+        """Close so that the other end sees a TCP RST."""
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+        self._sock.close()
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket itself, for the handover."""
+        return self._sock

@@ -1,0 +1,204 @@
+"""One direction of frames: `Sealer` writes them, `Opener` reads them (PROTOCOL.md section 2).
+
+    type (u8) ‖ 0 (u8) ‖ length (u16) ‖ ciphertext ‖ tag (16)
+
+Each owns its direction's key and counter: the counter is checked before use, rekeys by itself, and ends the session at its limit.
+Both work from and into buffers of the caller's, so that nothing is allocated for a chunk. The largest number a frame may use is
+2^64-2: 2^64-1 belongs to REKEY.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, TypeAlias
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from stcp_proxy.errors import CounterExhausted, FrameError, FrameNotAuthentic
+from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.protocol.wire import (
+    FRAME_OVERHEAD,
+    HEADER_LEN,
+    KEY_LEN,
+    MAX_LENGTH,
+    MAX_PLAINTEXT,
+    MIN_LENGTH,
+    NONCE_LEN,
+    REKEY_INTERVAL,
+    REKEY_NONCE,
+    TAG_LEN,
+    FrameType,
+)
+
+_HEADER: Final = struct.Struct(">BBH")
+_COUNTER: Final = struct.Struct(">Q")
+_COUNTER_AT: Final = NONCE_LEN - _COUNTER.size
+_LAST_TYPE: Final = max(FrameType)
+_DATA: Final = int(FrameType.DATA)
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class CipherDirection:
+    """Key and counter of one direction.
+
+    Args:
+        key: the key in force for the frame before `counter`.
+        counter: number of the next frame. At a positive multiple of 2^20 the rekey before it is still to be made.
+    """
+
+    __slots__ = ("_aead", "_check_at", "_key", "_n", "_nonce")
+
+    def __init__(self, key: Secret, counter: int = 0) -> None:
+        if not 0 <= counter <= REKEY_NONCE:
+            raise ValueError("a counter has 64 bits")
+        self._key = key
+        self._aead = AESGCM(key.reveal())
+        self._nonce = bytearray(NONCE_LEN)
+        self._n = counter
+        # The next counter at which something is due: a rekey, or the end. Checked with one comparison for every frame.
+        self._check_at = min(-(-max(counter, 1) // REKEY_INTERVAL) * REKEY_INTERVAL, REKEY_NONCE)
+
+    @property
+    def counter(self) -> int:
+        """Number of the next frame."""
+        return self._n
+
+    @property
+    def key(self) -> Secret:
+        """The key in force for the frame before `counter`."""
+        return self._key
+
+    def _due(self) -> None:
+        """Do what is due before frame `counter`."""
+        if self._n >= REKEY_NONCE:
+            raise CounterExhausted("this direction has used every frame number it may use", remedy="open a new connection")
+        nonce = REKEY_NONCE.to_bytes(NONCE_LEN, "big")
+        self._key = Secret(self._aead.encrypt(nonce, bytes(KEY_LEN), None)[:KEY_LEN])
+        self._aead = AESGCM(self._key.reveal())
+        self._check_at = min(self._n + REKEY_INTERVAL, REKEY_NONCE)
+
+
+class Sealer(CipherDirection):
+    """Writes the frames of one direction."""
+
+    __slots__ = ()
+
+    def seal_into(self, kind: int, plaintext: Buffer, out: memoryview) -> int:
+        """Seal one frame.
+
+        Args:
+            kind: a FrameType.
+            plaintext: at most MAX_PLAINTEXT bytes.
+            out: where the frame goes; at least FRAME_OVERHEAD bytes longer than `plaintext`, and not overlapping it.
+
+        Returns:
+            Length of the frame in bytes.
+
+        Raises:
+            CounterExhausted: no number is left.
+        """
+        size = len(plaintext)
+        if size > MAX_PLAINTEXT:
+            raise ValueError(f"a frame carries at most {MAX_PLAINTEXT} bytes, not {size}")
+        n = self._n
+        if n >= self._check_at:
+            self._due()
+        end = size + FRAME_OVERHEAD
+        _HEADER.pack_into(out, 0, kind, 0, size + TAG_LEN)
+        _COUNTER.pack_into(self._nonce, _COUNTER_AT, n)
+        self._aead.encrypt_into(self._nonce, plaintext, out[:HEADER_LEN], out[HEADER_LEN:end])
+        self._n = n + 1
+        return end
+
+    def seal(self, kind: int, plaintext: Buffer = b"") -> bytes:
+        """Seal one frame into bytes of its own: for everything but the stream of data."""
+        out = bytearray(len(plaintext) + FRAME_OVERHEAD)
+        self.seal_into(kind, plaintext, memoryview(out))
+        return bytes(out)
+
+    def seal_data(self, data: memoryview, out: memoryview) -> int:
+        """Seal `data` as one DATA frame, or as several where it is longer than a frame may be.
+
+        Args:
+            data: at least one byte.
+            out: at least `sealed_size(len(data))` long.
+
+        Returns:
+            Bytes written to `out`.
+        """
+        if len(data) <= MAX_PLAINTEXT:
+            return self.seal_into(_DATA, data, out)
+        at = 0
+        for start in range(0, len(data), MAX_PLAINTEXT):
+            at += self.seal_into(_DATA, data[start : start + MAX_PLAINTEXT], out[at:])
+        return at
+
+
+def sealed_size(size: int) -> int:
+    """Bytes on the wire of `size` bytes of data in full frames."""
+    return size + -(-size // MAX_PLAINTEXT) * FRAME_OVERHEAD
+
+
+class Opener(CipherDirection):
+    """Reads the frames of one direction."""
+
+    __slots__ = ()
+
+    def open_into(self, data: memoryview, out: memoryview) -> tuple[int, int, int] | None:
+        """Open the frame at the beginning of `data`.
+
+        Args:
+            data: bytes from the wire, of any length.
+            out: where the plaintext goes; at least MAX_PLAINTEXT long, or as long as `data`. Its contents are worthless unless
+                this returns.
+
+        Returns:
+            (bytes of `data` used, frame type, length of the plaintext), or None when the frame is not complete yet. The type is a
+            FrameType; whether it may come now is the lifecycle's to say.
+
+        Raises:
+            FrameError: a header that the format does not allow; checked as soon as the header is there.
+            FrameNotAuthentic: the tag failed.
+            CounterExhausted: no number is left.
+        """
+        if len(data) < HEADER_LEN:
+            return None
+        kind, reserved, length = _HEADER.unpack_from(data)
+        if reserved or kind > _LAST_TYPE or not MIN_LENGTH <= length <= MAX_LENGTH:
+            raise _bad_header(kind, reserved, length)
+        used = length + HEADER_LEN
+        if len(data) < used:
+            return None
+        n = self._n
+        if n >= self._check_at:
+            self._due()
+        _COUNTER.pack_into(self._nonce, _COUNTER_AT, n)
+        size = length - TAG_LEN
+        try:
+            self._aead.decrypt_into(self._nonce, data[HEADER_LEN:used], data[:HEADER_LEN], out[:size])
+        except InvalidTag:
+            raise FrameNotAuthentic(
+                f"frame {n} did not authenticate: bytes changed on the way", remedy="look for what rewrites the wire leg"
+            ) from None
+        self._n = n + 1
+        return used, kind, size
+
+    def open(self, data: Buffer) -> tuple[int, int, bytes] | None:
+        """`open_into` with bytes of its own for the plaintext: (bytes used, frame type, plaintext)."""
+        view = memoryview(data)
+        out = bytearray(min(len(view), MAX_PLAINTEXT))
+        opened = self.open_into(view, memoryview(out))
+        if opened is None:
+            return None
+        used, kind, size = opened
+        return used, kind, bytes(out[:size])
+
+
+def _bad_header(kind: int, reserved: int, length: int) -> FrameError:
+    if reserved:
+        return FrameError("a frame header has a reserved byte that is not zero")
+    if kind > _LAST_TYPE:
+        return FrameError(f"a frame of unknown type {kind}")
+    return FrameError(f"a frame of length {length}, outside {MIN_LENGTH} to {MAX_LENGTH}")

@@ -1,0 +1,145 @@
+"""The contents of OPEN, ACCEPT, REJECT, RESET and FIN (PROTOCOL.md section 2).
+
+Attributes are a sequence of type (u8) ‖ length (u16) ‖ value; unknown types are ignored, known ones may come once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from stcp_proxy.errors import FrameError
+from stcp_proxy.protocol.wire import ADDRESS_LEN, ATTRIBUTE_HEADER_LEN, CODE_LEN, MAX_SERVICE, MAX_TEXT, Attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An IP address and port: family (u8) ‖ 4 or 16 bytes ‖ port (u16) on the wire."""
+
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address
+    port: int
+
+    def encode(self) -> bytes:
+        return bytes([self.ip.version]) + self.ip.packed + self.port.to_bytes(2, "big")
+
+    @classmethod
+    def decode(cls, value: bytes) -> Endpoint:
+        """Raises FrameError unless `value` is exactly one address."""
+        if not value or ADDRESS_LEN.get(value[0]) != len(value):
+            raise FrameError("an address attribute of a wrong family or length")
+        return cls(ipaddress.ip_address(value[1:-2]), int.from_bytes(value[-2:], "big"))
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What an initiator says in OPEN. All of it is the peer's word: authentic, not thereby true.
+
+    Attributes:
+        service: the service it wants, where a listener offers several.
+        client: address of the application's client on the initiator's side.
+        original: address that client dialled before it was intercepted.
+    """
+
+    service: str | None = None
+    client: Endpoint | None = None
+    original: Endpoint | None = None
+
+    def encode(self) -> bytes:
+        """The plaintext of OPEN.
+
+        Raises:
+            ValueError: the service name is longer than the format allows.
+        """
+        out = b""
+        if self.service is not None:
+            name = self.service.encode()
+            if not 0 < len(name) <= MAX_SERVICE:
+                raise ValueError(f"a service name has 1 to {MAX_SERVICE} bytes")
+            out += _attribute(Attribute.SERVICE, name)
+        if self.client is not None:
+            out += _attribute(Attribute.CLIENT, self.client.encode())
+        if self.original is not None:
+            out += _attribute(Attribute.ORIGINAL, self.original.encode())
+        return out
+
+    @classmethod
+    def decode(cls, plaintext: bytes) -> Opening:
+        """Read OPEN.
+
+        Raises:
+            FrameError: truncated, repeated or malformed attributes.
+        """
+        found = parse_attributes(plaintext)
+        service = found.get(Attribute.SERVICE)
+        client = found.get(Attribute.CLIENT)
+        original = found.get(Attribute.ORIGINAL)
+        return cls(
+            service=None if service is None else _service(service),
+            client=None if client is None else Endpoint.decode(client),
+            original=None if original is None else Endpoint.decode(original),
+        )
+
+
+def _attribute(kind: Attribute, value: bytes) -> bytes:
+    return bytes([kind]) + len(value).to_bytes(2, "big") + value
+
+
+def _service(value: bytes) -> str:
+    if not 0 < len(value) <= MAX_SERVICE:
+        raise FrameError("a service name of a wrong length")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise FrameError("a service name that is not UTF-8") from None
+
+
+def parse_attributes(plaintext: bytes) -> dict[int, bytes]:
+    """The attributes of OPEN or ACCEPT by type, unknown types included.
+
+    Raises:
+        FrameError: one is cut short, or a known one is repeated.
+    """
+    found: dict[int, bytes] = {}
+    at = 0
+    while at < len(plaintext):
+        start = at + ATTRIBUTE_HEADER_LEN
+        if start > len(plaintext):
+            raise FrameError("an attribute is cut short")
+        kind = plaintext[at]
+        end = start + int.from_bytes(plaintext[at + 1 : start], "big")
+        if end > len(plaintext):
+            raise FrameError("an attribute is cut short")
+        if kind in found and kind in set(Attribute):
+            raise FrameError(f"attribute {kind} comes twice")
+        found[kind] = plaintext[start:end]
+        at = end
+    return found
+
+
+def encode_reason(code: int, text: str) -> bytes:
+    """The plaintext of RESET or REJECT.
+
+    The text is cut at a character within the format's limit, and what cannot be encoded (a file name from the system, say)
+    becomes a question mark: no reason is lost over its words.
+    """
+    return code.to_bytes(CODE_LEN, "big") + text.encode(errors="replace")[:MAX_TEXT].decode(errors="ignore").encode()
+
+
+def decode_reason(plaintext: bytes) -> tuple[int, str]:
+    """Code and text of RESET or REJECT.
+
+    Raises:
+        FrameError: too short or too long. Bytes that are not UTF-8 are replaced: the frame ends the connection either way.
+    """
+    if not CODE_LEN <= len(plaintext) <= CODE_LEN + MAX_TEXT:
+        raise FrameError(f"a RESET or REJECT of {len(plaintext)} bytes")
+    return int.from_bytes(plaintext[:CODE_LEN], "big"), plaintext[CODE_LEN:].decode(errors="replace")
+
+
+def check_fin(plaintext: bytes) -> None:
+    """Raises FrameError unless FIN is empty, as it must be."""
+    if plaintext:
+        raise FrameError("a FIN frame that carries bytes")

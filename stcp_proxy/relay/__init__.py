@@ -1,0 +1,7 @@
+"""After the handshake: one engine interface and its engines.
+
+- ``engine``     the interface, the handover, and the laws that every engine keeps
+- ``pump``       the user-space engine: one thread, one epoll set, shared buffers
+- ``duplex``     one connection inside it: both directions, from handover to close
+- ``deadlines``  its timers
+"""

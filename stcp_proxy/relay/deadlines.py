@@ -1,0 +1,58 @@
+"""Deadlines of many things, most of which never come to pass.
+
+A heap with lazy deletion: moving or dropping a deadline leaves the old entry behind, and the heap is rebuilt when more than half
+of it is left over, so that it stays proportional to what is alive.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+_SLACK = 64
+
+
+class Deadlines(Generic[_T]):
+    """At most one deadline for each item; items are compared by identity. Times are of any one clock, in seconds."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, _T]] = []
+        self._current: dict[int, tuple[float, int, _T]] = {}
+        self._serial = 0
+
+    def __len__(self) -> int:
+        return len(self._current)
+
+    def set(self, item: _T, when: float) -> None:
+        """Give `item` the deadline `when`, in place of the one it may have."""
+        self._serial += 1
+        entry = (when, self._serial, item)
+        self._current[id(item)] = entry
+        heapq.heappush(self._heap, entry)
+        self._compact()
+
+    def discard(self, item: _T) -> None:
+        """Take the deadline of `item` away, if it has one."""
+        if self._current.pop(id(item), None) is not None:
+            self._compact()
+
+    def next(self) -> float | None:
+        """The earliest deadline, or None."""
+        heap = self._heap
+        while heap and self._current.get(id(heap[0][2])) is not heap[0]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def expired(self, now: float) -> Iterator[_T]:
+        """Take out and yield every item whose deadline is not after `now`, earliest first."""
+        while (when := self.next()) is not None and when <= now:
+            item = heapq.heappop(self._heap)[2]
+            del self._current[id(item)]
+            yield item
+
+    def _compact(self) -> None:
+        if len(self._heap) > 2 * len(self._current) + _SLACK:
+            self._heap = list(self._current.values())
+            heapq.heapify(self._heap)

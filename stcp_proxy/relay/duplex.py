@@ -1,0 +1,523 @@
+"""One connection inside the user-space engine: two legs, two directions, from handover to close.
+
+    plain leg --recv--> in --seal--> out --send--> wire leg        ("up")
+    wire leg  --recv--> in --open--> out --send--> plain leg       ("down")
+
+`in` and `out` are the engine's scratch buffers, shared by all connections. A connection keeps bytes of its own only for a partial
+send (`wire_left`, `plain_left`) and for the beginning of a frame (`partial`).
+
+Readiness is edge-triggered: each leg is registered once, for everything, and the flags `plain_ready` and `wire_ready` remember
+that a leg may have bytes. A read that did not fill the buffer has drained the socket, so the flag falls without asking again,
+unless end, error or urgent data was announced, behind which no further edge comes: then the leg is read until it says so itself.
+A direction whose send came up short leaves its flag standing and reads no more until the rest has gone: that is the back-pressure
+and the memory bound.
+
+One step moves at most one buffer; a connection with more to do queues itself behind all others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from stcp_proxy.errors import Code, FrameError, StcpError
+from stcp_proxy.protocol import opening
+from stcp_proxy.protocol.frames import Opener, Sealer
+from stcp_proxy.protocol.lifecycle import Phase, follow
+from stcp_proxy.protocol.wire import FrameType
+from stcp_proxy.relay.engine import EndReason, Handover, RelayEnd
+
+if TYPE_CHECKING:
+    from stcp_proxy.relay.pump import PumpEngine
+
+INTEREST: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
+_READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP | select.EPOLLERR
+_TO_THE_END: Final = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP | select.EPOLLERR
+_RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_DATA: Final = int(FrameType.DATA)
+_log: Final = logging.getLogger(__name__)
+
+
+class Duplex:
+    """A connection that the pump carries; the `Relay` that its owner holds.
+
+    All methods but `counts` and `abort` belong to the engine's thread.
+    """
+
+    __slots__ = (
+        "_active",
+        "_broken",
+        "_end",
+        "_engine",
+        "_limits",
+        "_on_end",
+        "_opener",
+        "_phase",
+        "_plain",
+        "_plain_ready",
+        "_plain_to_end",
+        "_queued",
+        "_received",
+        "_sealer",
+        "_sent",
+        "_up_ended",
+        "_wire",
+        "_wire_ready",
+        "_wire_to_end",
+        "partial",
+        "plain_left",
+        "wire_left",
+    )
+
+    engine: Final = "python"
+
+    def __init__(self, pump: PumpEngine, handover: Handover, on_end: Callable[[RelayEnd], None]) -> None:
+        self._engine = pump
+        self._plain: socket.socket = handover.plain
+        self._wire: socket.socket = handover.wire
+        self._sealer = Sealer(handover.send.key, handover.send.counter)
+        self._opener = Opener(handover.receive.key, handover.receive.counter)
+        self._limits = handover.limits
+        self._on_end: Callable[[RelayEnd], None] | None = on_end
+        self._end: RelayEnd | None = None
+        """Set once the connection is lost: from then on only the wire leg lives, to carry RESET out."""
+        self._phase = Phase.STREAM
+        self._up_ended = False
+        self._broken = ""
+        """Why the wire leg takes no more bytes, while what it still holds is being read."""
+        self._plain_ready = self._wire_ready = True
+        self._plain_to_end = self._wire_to_end = False
+        self._queued = False
+        self._sent = self._received = 0
+        self._active = 0.0
+        self.partial = handover.wire_bytes
+        self.plain_left: bytes | None = None
+        self.wire_left: bytes | None = None
+
+    # -- from any thread ---------------------------------------------------------------------------------------------------
+
+    def counts(self) -> tuple[int, int]:
+        """Application bytes so far: (plain to wire, wire to plain)."""
+        return self._sent, self._received
+
+    def abort(self, code: Code, text: str) -> None:
+        """Send RESET to the peer and a TCP RST to the application."""
+        self._engine.call(self, lambda: self._reset(EndReason.ABORTED, code, text))
+
+    # -- the engine's thread -----------------------------------------------------------------------------------------------
+
+    @property
+    def legs(self) -> tuple[socket.socket, socket.socket]:
+        """Plain and wire leg."""
+        return self._plain, self._wire
+
+    def begin(self) -> None:
+        """First step after registration: frames that came with the handover, then whatever the legs hold."""
+        self._touch()
+        self._watch()
+        if self.partial:
+            self._open_frames(len(self.partial), into_scratch=True)
+        if self._on_end is not None and self._end is None:
+            self.step()
+
+    def on_plain(self, mask: int) -> None:
+        """The plain leg has news: `mask` is epoll's."""
+        self._active = self._engine.now
+        if mask & select.EPOLLOUT and self.plain_left is not None:
+            self._flush_plain()
+        if mask & _READABLE and self._end is None:
+            if mask & _TO_THE_END:
+                self._plain_to_end = True
+                # An error waits behind unread bytes; where nothing reads them, it has to be asked for.
+                if mask & select.EPOLLERR and (self._up_ended or self.wire_left is not None) and _error(self._plain):
+                    self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
+                    return
+            self._plain_ready = True
+            if self.wire_left is None and not self._up_ended:
+                self._up()
+
+    def on_wire(self, mask: int) -> None:
+        """The wire leg has news: `mask` is epoll's."""
+        self._active = self._engine.now
+        if mask & select.EPOLLOUT and self.wire_left is not None:
+            self._flush_wire()
+        if mask & _READABLE and self._on_end is not None:
+            if mask & _TO_THE_END:
+                self._wire_to_end = True
+            self._wire_ready = True
+            if self._end is not None:
+                self._drain_wire()
+            elif self.plain_left is None:
+                self._down()
+
+    def step(self) -> None:
+        """Go on where a full buffer or a full turn had stopped this connection."""
+        self._queued = False
+        if self._plain_ready and self.wire_left is None and not self._up_ended and self._end is None:
+            self._up()
+        if self._end is not None:
+            if self._wire_ready and self._on_end is not None:
+                self._drain_wire()
+        elif self._wire_ready and self.plain_left is None:
+            self._down()
+
+    def on_deadline(self) -> None:
+        """The deadline set last has passed."""
+        if self._end is not None:
+            if self.wire_left is not None:
+                self._kill(self._wire)
+            self._close()
+            return
+        limit = self._limit()
+        if limit is None:
+            return
+        if self._active + limit > self._engine.now:
+            self._watch()
+        elif self._half_closed and self._limits.half_close is not None and limit == self._limits.half_close:
+            self._reset(EndReason.HALF_CLOSE_TIMEOUT, Code.IDLE_TIMEOUT, f"half-closed and idle for {limit:g} s")
+        else:
+            self._reset(EndReason.IDLE_TIMEOUT, Code.IDLE_TIMEOUT, f"idle for {limit:g} s")
+
+    def fail(self, exc: BaseException) -> None:
+        """A bug of ours: end this connection, and no other."""
+        self._lose(EndReason.INTERNAL_ERROR, text=f"{type(exc).__name__}: {exc}")
+
+    def drop(self) -> None:
+        """Give both legs a TCP RST without ceremony: the engine closes."""
+        self._lose(EndReason.ABORTED, text="the engine was closed")
+
+    # -- up: plain to wire -------------------------------------------------------------------------------------------------
+
+    def _up(self) -> None:
+        engine = self._engine
+        try:
+            n = self._plain.recv_into(engine.scratch_in)
+        except BlockingIOError:
+            self._plain_ready = False
+            return
+        except OSError:
+            self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
+            return
+        if n == 0:
+            self._end_up()
+            return
+        out = engine.scratch_out
+        try:
+            size = self._sealer.seal_data(engine.scratch_in[:n], out)
+        except StcpError as exc:
+            self._lose(EndReason.BAD_FRAME, text=str(exc))
+            return
+        self._sent += n
+        if n == engine.chunk or self._plain_to_end:
+            self._queue()
+        else:
+            self._plain_ready = False
+        try:
+            done = self._wire.send(out[:size])
+        except BlockingIOError:
+            done = 0
+        except OSError as exc:
+            self._wire_broke(exc)
+            return
+        if done < size:
+            self.wire_left = bytes(out[done:size])
+
+    def _end_up(self) -> None:
+        """The application has ended its direction."""
+        self._plain_ready = False
+        self._up_ended = True
+        try:
+            self._send_frame(FrameType.FIN, b"")
+        except StcpError as exc:
+            self._lose(EndReason.BAD_FRAME, text=str(exc))
+            return
+        self._half_close()
+
+    def _send_frame(self, kind: FrameType, plaintext: bytes) -> None:
+        """Put one frame behind what is left to send, and send what can be sent."""
+        frame = self._sealer.seal(kind, plaintext)
+        self.wire_left = frame if self.wire_left is None else self.wire_left + frame
+        self._flush_wire()
+
+    def _flush_wire(self) -> None:
+        left = self.wire_left
+        if left is None or self._broken:
+            return
+        try:
+            done = self._wire.send(left)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._wire_broke(exc)
+            return
+        if done < len(left):
+            self.wire_left = left[done:]
+            return
+        self.wire_left = None
+        if self._end is not None:
+            self._shut_wire()
+        elif self._up_ended:
+            self._finish_if_done()
+        elif self._plain_ready:
+            self._up()
+
+    def _wire_broke(self, exc: OSError) -> None:
+        """The wire leg takes no more. What it has received may still be a RESET that says why: read to its end first."""
+        if self._end is not None:
+            self._close()
+            return
+        self._broken = _words(exc)
+        self.wire_left = b""  # left for ever: nothing more is read from the plain leg
+        self._wire_ready = self._wire_to_end = True
+        self._queue()
+
+    # -- down: wire to plain -----------------------------------------------------------------------------------------------
+
+    def _down(self) -> None:
+        engine = self._engine
+        held = len(self.partial)
+        room = engine.scratch_in
+        if held:
+            room[:held] = self.partial
+            room = room[held:]
+        try:
+            n = self._wire.recv_into(room)
+        except BlockingIOError:
+            self._wire_ready = False
+            return
+        except OSError as exc:
+            self._lose(EndReason.TRUNCATED, text=self._broken or _words(exc))
+            return
+        if n == 0:
+            self._end_of_wire()
+            return
+        if n == len(room) or self._wire_to_end:
+            self._queue()
+        else:
+            self._wire_ready = False
+        self._open_frames(held + n)
+
+    def _end_of_wire(self) -> None:
+        """The wire leg has no more bytes: truncation, unless FIN has come and our direction can still be sent."""
+        if self._phase is not Phase.ENDED or self.partial:
+            self._lose(EndReason.TRUNCATED, text=self._broken or "the peer closed the wire leg without FIN or inside a frame")
+        elif self._broken or _error(self._wire):
+            self._lose(EndReason.TRUNCATED, text=self._broken or "the wire leg broke before this side's FIN")
+        else:
+            self._wire_ready = False
+
+    def _open_frames(self, size: int, *, into_scratch: bool = False) -> None:
+        """Open every whole frame of the first `size` bytes of scratch_in, and send what they held."""
+        engine = self._engine
+        if into_scratch:
+            engine.scratch_in[:size] = self.partial
+        data = engine.scratch_in[:size]
+        out = engine.scratch_out
+        at = filled = 0
+        failure: FrameError | None = None
+        reset: bytes | None = None
+        open_into = self._opener.open_into
+        try:
+            while (opened := open_into(data[at:] if at else data, out[filled:] if filled else out)) is not None:
+                used, kind, length = opened
+                at += used
+                if kind == _DATA and self._phase is Phase.STREAM:
+                    filled += length
+                    continue
+                self._phase = follow(self._phase, kind)
+                if self._phase is Phase.CLOSED:
+                    reset = bytes(out[filled : filled + length])
+                    opening.decode_reason(reset)
+                    break
+                if self._phase is Phase.ENDED:
+                    opening.check_fin(bytes(out[filled : filled + length]))
+        except FrameError as exc:
+            failure = exc
+        self.partial = bytes(data[at:]) if at < size else b""
+        if filled:
+            self._deliver(out[:filled])
+        if self._on_end is None or self._end is not None:
+            return
+        if failure is not None:
+            self._lose(EndReason.BAD_FRAME, text=str(failure))
+        elif reset is not None:
+            code, text = opening.decode_reason(reset)
+            self._lose(EndReason.PEER_RESET, code, text)
+        elif self._phase is Phase.ENDED and self.plain_left is None:
+            self._end_down()
+
+    def _deliver(self, data: memoryview) -> None:
+        try:
+            done = self._plain.send(data)
+        except BlockingIOError:
+            done = 0
+        except OSError:
+            self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
+            return
+        self._received += done
+        if done < len(data):
+            self.plain_left = bytes(data[done:])
+
+    def _flush_plain(self) -> None:
+        left = self.plain_left
+        if left is None:
+            return
+        try:
+            done = self._plain.send(left)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
+            return
+        self._received += done
+        if done < len(left):
+            self.plain_left = left[done:]
+            return
+        self.plain_left = None
+        if self._phase is Phase.ENDED:
+            self._end_down()
+        if self._on_end is not None and self._end is None and self._wire_ready:
+            self._down()
+
+    def _end_down(self) -> None:
+        """FIN has come and every byte before it has been taken by the plain leg."""
+        with contextlib.suppress(OSError):
+            self._plain.shutdown(socket.SHUT_WR)
+        self._half_close()
+
+    # -- ends --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _half_closed(self) -> bool:
+        return self._up_ended or self._phase is Phase.ENDED
+
+    def _half_close(self) -> None:
+        if not self._finish_if_done():
+            self._watch()
+
+    def _finish_if_done(self) -> bool:
+        if self._end is not None or self._on_end is None:
+            return True
+        if self._up_ended and self.wire_left is None and self._phase is Phase.ENDED and self.plain_left is None:
+            self._end = self._summary(EndReason.FINISHED, None, "")
+            self._close()
+            return True
+        return False
+
+    def _reset(self, reason: EndReason, code: Code, text: str) -> None:
+        """End the connection from this side: RESET to the peer, a TCP RST to the application."""
+        if self._end is not None or self._on_end is None:
+            return
+        if self._broken:
+            self._lose(reason, code, text)
+            return
+        self._end = self._summary(reason, code, text)
+        self._kill(self._plain)
+        self.plain_left = None
+        self.partial = b""
+        self._engine.deadlines.set(self, self._engine.now + self._limits.linger)
+        try:
+            self._send_frame(FrameType.RESET, opening.encode_reason(code, text))
+        except StcpError:
+            self._close()
+            return
+        if self._on_end is not None and self._wire_ready:
+            self._queue()
+
+    def _lose(self, reason: EndReason, code: int | None = None, text: str = "") -> None:
+        """End the connection where the wire leg has nothing more to carry: a TCP RST to both legs."""
+        if self._on_end is None:
+            return
+        if self._end is None:
+            self._end = self._summary(reason, code, text)
+        if reason is not EndReason.PEER_RESET:
+            self._kill(self._wire)
+        self._close()
+
+    def _shut_wire(self) -> None:
+        """RESET has gone: end our side of the wire leg, and keep reading so that TCP does not destroy the frame on its way."""
+        try:
+            self._wire.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close()
+
+    def _drain_wire(self) -> None:
+        try:
+            n = self._wire.recv_into(self._engine.scratch_in)
+        except BlockingIOError:
+            self._wire_ready = False
+            return
+        except OSError:
+            n = 0
+        if n == 0:
+            self._close()
+        else:
+            self._queue()
+
+    def _summary(self, reason: EndReason, code: int | None, text: str) -> RelayEnd:
+        return RelayEnd(reason, self._sent, self._received, code, text)
+
+    def _kill(self, leg: socket.socket) -> None:
+        """Close one leg so that its other end sees a TCP RST."""
+        if leg.fileno() < 0:
+            return
+        self._engine.forget(leg)
+        with contextlib.suppress(OSError):
+            leg.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+        leg.close()
+
+    def _close(self) -> None:
+        """Both legs down, the owner told. The plain leg sees a clean end only when the connection finished."""
+        on_end, end = self._on_end, self._end
+        if on_end is None or end is None:
+            return
+        self._on_end = None
+        self._engine.deadlines.discard(self)
+        if end.reason is not EndReason.FINISHED:
+            self._kill(self._plain)
+        for leg in (self._plain, self._wire):
+            if leg.fileno() >= 0:
+                self._engine.forget(leg)
+                leg.close()
+        self.partial = b""
+        self.plain_left = self.wire_left = None
+        try:
+            on_end(end)
+        except Exception:  # the owner's bug or its end: no reason for the other connections to suffer
+            _log.exception("on_end of a relayed connection raised")
+
+    # -- turns and deadlines -----------------------------------------------------------------------------------------------
+
+    def _queue(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self._engine.again.append(self)
+
+    def _touch(self) -> None:
+        self._active = self._engine.now
+
+    def _limit(self) -> float | None:
+        """Seconds of rest that this connection is allowed now."""
+        limits = [self._limits.idle]
+        if self._half_closed:
+            limits.append(self._limits.half_close)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def _watch(self) -> None:
+        limit = self._limit()
+        if limit is not None:
+            self._engine.deadlines.set(self, self._active + limit)
+
+
+def _error(leg: socket.socket) -> bool:
+    """Whether an error waits at `leg`, a reset above all. Behind EOF, recv does not tell."""
+    return leg.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+
+def _words(exc: OSError) -> str:
+    return f"the wire leg broke: {exc.strerror or exc}"

@@ -1,0 +1,27 @@
+"""Tunnels: what happens to a connection, a listener, a process.
+
+- ``exchange``    handshake and OPEN over any stream, up to the handover
+- ``session``     one connection from accept to handover, for either role
+- ``service``     one tunnel: its listeners, limits, live connections
+- ``supervisor``  all of them: start, signals, drain
+- ``record``      what is known of a connection, and its one log line
+- ``log``         how log lines look
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stcp_proxy.config import Plan
+
+
+def run(plan: Plan) -> int:
+    """Serve every tunnel of `plan` until SIGTERM or SIGINT.
+
+    Returns:
+        Exit status: 0 after an orderly stop, 1 when it failed while running.
+    """
+    from stcp_proxy.tunnel import supervisor  # trio and the engines are loaded only by those who serve
+
+    return supervisor.run(plan)

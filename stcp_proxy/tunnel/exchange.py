@@ -1,0 +1,192 @@
+"""Handshake and opening over any stream, up to the point where an engine takes over (PROTOCOL.md sections 1 and 3).
+
+    initiator                          responder
+    message 1            ->
+                         <-            message 2
+    OPEN, DATA at once   ->            (authenticates OPEN, only then dials)
+                         <-            ACCEPT, or REJECT
+
+The functions raise what went wrong as `StcpError`, never a stream's own exception. Cancelling one leaves the stream in an unknown
+state: close it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from stcp_proxy.errors import FrameNotAuthentic, HandshakeClosed, PeerRejected, Truncated
+from stcp_proxy.protocol.frames import Opener, Sealer
+from stcp_proxy.protocol.handshake import Established, Initiator, Responder
+from stcp_proxy.protocol.lifecycle import Phase, follow
+from stcp_proxy.protocol.opening import Opening, decode_reason, encode_reason, parse_attributes
+from stcp_proxy.protocol.wire import FrameType
+from stcp_proxy.relay.engine import DirectionKey
+
+_READ: Final = 32768
+LINGER: Final = 2.0
+"""Seconds that a refused peer is still listened to, so that TCP does not destroy REJECT on its way."""
+
+
+class Channel:
+    """An established connection before its handover: keys, counters, and bytes read too far.
+
+    Args:
+        established: the handshake's result.
+    """
+
+    __slots__ = ("_opener", "_sealer", "established", "rest")
+
+    def __init__(self, established: Established) -> None:
+        self.established = established
+        self.rest = established.rest
+        self._sealer = Sealer(established.send_key)
+        self._opener = Opener(established.receive_key)
+
+    @property
+    def send(self) -> DirectionKey:
+        """Cipher state towards the peer, for the handover."""
+        return DirectionKey(self._sealer.key, self._sealer.counter)
+
+    @property
+    def receive(self) -> DirectionKey:
+        """Cipher state from the peer, for the handover."""
+        return DirectionKey(self._opener.key, self._opener.counter)
+
+    def seal(self, kind: FrameType, plaintext: bytes = b"") -> bytes:
+        """One frame."""
+        return self._sealer.seal(kind, plaintext)
+
+    async def read_frame(self, stream: trio.abc.ReceiveStream) -> tuple[int, bytes]:
+        """The next frame: (type, plaintext).
+
+        Raises:
+            FrameError: malformed or not authentic.
+            Truncated: the wire leg ended or broke.
+        """
+        while True:
+            opened = self._opener.open(self.rest)
+            if opened is not None:
+                used, kind, plaintext = opened
+                self.rest = self.rest[used:]
+                return kind, plaintext
+            self.rest += await _more(stream, Truncated("the peer closed the wire leg in the middle of the opening"))
+
+    async def reject(self, stream: trio.abc.HalfCloseableStream, code: int, text: str = "") -> None:
+        """Answer OPEN with REJECT, then listen for a moment so that it arrives."""
+        with trio.move_on_after(LINGER):
+            try:
+                await stream.send_all(self.seal(FrameType.REJECT, encode_reason(code, text)))
+                await stream.send_eof()
+                while await stream.receive_some(_READ):
+                    await trio.lowlevel.checkpoint()  # a peer that floods us must not keep the deadline from passing
+            except trio.BrokenResourceError:
+                return
+
+    async def accept(self, stream: trio.abc.SendStream) -> None:
+        """Answer OPEN with ACCEPT.
+
+        Raises:
+            Truncated: the wire leg broke.
+        """
+        await _send(stream, self.seal(FrameType.ACCEPT), Truncated("the wire leg broke before the connection was accepted"))
+
+
+async def respond(stream: trio.abc.Stream, responder: Responder) -> tuple[Channel, Established]:
+    """The responder's half of the handshake. The peer has proved nothing yet: message 1 may be a replay."""
+    closed = HandshakeClosed("the peer closed the connection during the handshake", remedy="look in its log for the reason")
+    while (answer := responder.receive(await _more(stream, closed))) is None:
+        pass
+    await _send(stream, answer.reply, closed)
+    return Channel(answer.established), answer.established
+
+
+async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening:
+    """The initiator's first frame. When this returns, the peer has proved itself.
+
+    Raises:
+        FrameError: not authentic, not OPEN, or malformed.
+        HandshakeClosed: the wire leg ended before it.
+    """
+    try:
+        kind, plaintext = await channel.read_frame(stream)
+    except Truncated:
+        raise HandshakeClosed("the peer closed the connection before its first frame") from None
+    except FrameNotAuthentic:
+        raise FrameNotAuthentic(
+            "the first frame did not authenticate", remedy="somebody may have replayed a handshake; the target was not dialled"
+        ) from None
+    follow(Phase.EXPECT_OPEN, kind)
+    return Opening.decode(plaintext)
+
+
+async def initiate(stream: trio.abc.Stream, initiator: Initiator) -> Channel:
+    """The initiator's half of the handshake.
+
+    Raises:
+        HandshakeError: with the likely causes.
+    """
+    closed = HandshakeClosed(
+        "the peer closed the connection during the handshake",
+        remedy="it may not allow this side's key, suite or version, or not speak STCP at all: its log says which",
+    )
+    await _send(stream, initiator.message_1(), closed)
+    while (established := initiator.receive(await _more(stream, closed))) is None:
+        pass
+    return Channel(established)
+
+
+async def open_channel(stream: trio.abc.Stream, channel: Channel, opening: Opening, early: Callable[[], bytes]) -> int:
+    """Send OPEN, and whatever the application has said already at once behind it.
+
+    Args:
+        stream: the wire leg.
+        channel: the established channel.
+        opening: contents of OPEN.
+        early: gives the application's first bytes, at most one frame of them; asked once.
+
+    Returns:
+        How many bytes of the application's went with OPEN.
+
+    Raises:
+        Truncated: the wire leg broke.
+    """
+    frames = channel.seal(FrameType.OPEN, opening.encode())
+    data = early()
+    if data:
+        frames += channel.seal(FrameType.DATA, data)
+    await _send(stream, frames, Truncated("the wire leg broke during the opening"))
+    return len(data)
+
+
+async def read_answer(stream: trio.abc.ReceiveStream, channel: Channel) -> None:
+    """Wait for ACCEPT.
+
+    Raises:
+        PeerRejected: the responder answered with REJECT.
+        FrameError: anything else than an answer.
+        Truncated: the wire leg ended first.
+    """
+    kind, plaintext = await channel.read_frame(stream)
+    if follow(Phase.EXPECT_ACCEPT, kind) is Phase.CLOSED:
+        raise PeerRejected(*decode_reason(plaintext))
+    parse_attributes(plaintext)
+
+
+async def _more(stream: trio.abc.ReceiveStream, ended: HandshakeClosed | Truncated) -> bytes:
+    try:
+        data = bytes(await stream.receive_some(_READ))
+    except trio.BrokenResourceError:
+        raise ended from None
+    if not data:
+        raise ended
+    return data
+
+
+async def _send(stream: trio.abc.SendStream, data: bytes, broken: HandshakeClosed | Truncated) -> None:
+    try:
+        await stream.send_all(data)
+    except trio.BrokenResourceError:
+        raise broken from None

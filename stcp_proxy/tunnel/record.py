@@ -1,0 +1,108 @@
+"""What is known of one connection, from accept to its one log line."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import structlog
+
+from stcp_proxy.errors import Cause, StcpError, describe
+from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
+
+_log = structlog.get_logger("stcp_proxy.connection")
+
+_ORDINARY = {
+    EndReason.FINISHED,
+    EndReason.PLAIN_RESET,
+    EndReason.PEER_RESET,
+    EndReason.IDLE_TIMEOUT,
+    EndReason.HALF_CLOSE_TIMEOUT,
+    EndReason.ABORTED,
+}
+"""Ends that are the applications' own business, or what was configured."""
+
+
+class Owner(Protocol):
+    """Who keeps the live connections."""
+
+    def settle(self, connection: Connection, end: RelayEnd) -> None:
+        """From an engine's thread: see to it that `connection.ended(end)` is called in Trio's."""
+
+    def forget(self, connection: Connection) -> None:
+        """In Trio's thread: the connection has ended, whatever its end was."""
+
+
+class Connection:
+    """One accepted connection.
+
+    Args:
+        tunnel: the tunnel's name.
+        client: address of whoever connected, as text.
+        owner: who keeps it.
+
+    Attributes:
+        channel: the channel id that both sides log; empty before the handshake.
+        peer: the peer's name in this side's configuration; empty before the handshake.
+        target: address this side dialled.
+        relay: the engine's handle, once an engine carries it.
+        early: application bytes that went with OPEN, before the engine counted.
+    """
+
+    __slots__ = ("_owner", "channel", "client", "early", "peer", "relay", "started", "target", "tunnel")
+
+    def __init__(self, tunnel: str, client: str, owner: Owner) -> None:
+        self.tunnel = tunnel
+        self.client = client
+        self.started = time.monotonic()
+        self.channel = ""
+        self.peer = ""
+        self.target = ""
+        self.early = 0
+        self.relay: Relay | None = None
+        self._owner = owner
+
+    def relay_ended(self, end: RelayEnd) -> None:
+        """The engine's callback, in its thread."""
+        self._owner.settle(self, end)
+
+    def ended(self, end: RelayEnd) -> None:
+        """The engine is done with it: say so."""
+        level = "info" if end.reason in _ORDINARY else "warning"
+        extra: dict[str, object] = {}
+        if end.code is not None:
+            extra["why"] = describe(end.code, end.text)
+        elif end.text:
+            extra["why"] = end.text
+        relay = self.relay
+        self._say(
+            level,
+            "connection closed",
+            reason=end.reason.value,
+            bytes_to_wire=end.bytes_to_wire + self.early,
+            bytes_to_plain=end.bytes_to_plain,
+            engine=relay.engine if relay is not None else "",
+            **extra,
+        )
+
+    def failed(self, exc: BaseException) -> None:
+        """It did not come to be relayed."""
+        extra: dict[str, object] = {}
+        if isinstance(exc, StcpError):
+            extra = {"reason": exc.label, "cause": exc.cause.value, "why": exc.what}
+            if exc.remedy:
+                extra["remedy"] = exc.remedy
+            level = "error" if exc.cause is Cause.OURS else "warning"
+            self._say(level, "connection refused", **extra)
+        else:
+            self._say("error", "connection refused", reason="internal_error", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
+
+    def _say(self, level: str, event: str, **fields: object) -> None:
+        known: dict[str, object] = {"tunnel": self.tunnel, "client": self.client}
+        for name in ("channel", "peer", "target"):
+            value = getattr(self, name)
+            if value:
+                known[name] = value
+        seconds = round(time.monotonic() - self.started, 3)
+        getattr(_log, level)(event, **known, **fields, seconds=seconds)
+        self._owner.forget(self)

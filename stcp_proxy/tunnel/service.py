@@ -1,0 +1,218 @@
+"""One tunnel: its listening sockets, its limits, its live connections.
+
+Accepting is its own nursery, apart from the connections, so that a stop can end the one and wait for the other. When a limit is
+reached nothing is accepted: newcomers wait in the kernel's backlog. On a listen tunnel, whose callers are strangers until they
+have proved themselves, a full set of handshakes gives up its oldest silent member after a second, so that a few hundred silent
+strangers cannot shut the door.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import socket
+from typing import Final
+
+import structlog
+import trio
+
+from stcp_proxy.config import Mode, TunnelPlan
+from stcp_proxy.errors import Code, OverLimit
+from stcp_proxy.net.address import describe_sockaddr
+from stcp_proxy.net.listen import close_listeners, open_listeners
+from stcp_proxy.relay.engine import Engine, RelayEnd
+from stcp_proxy.tunnel.log import OncePerSecond
+from stcp_proxy.tunnel.record import Connection
+from stcp_proxy.tunnel.session import ConnectSession, ListenSession, Trust, stopping
+
+_log = structlog.get_logger("stcp_proxy.tunnel")
+
+_BACKLOG: Final = 4096
+_BATCH: Final = 64
+"""Connections accepted before the others get their turn."""
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_EXHAUSTED_PAUSE: Final = 0.1
+_SILENCE: Final = 1.0
+"""Seconds after which a stranger gives up its place to the next one, when all places are taken."""
+
+
+class Service:
+    """A tunnel that serves.
+
+    Args:
+        plan: what it is to do.
+        engine: carries its connections.
+    """
+
+    def __init__(self, plan: TunnelPlan, engine: Engine) -> None:
+        self.plan: Final = plan
+        self._engine = engine
+        self._token = trio.lowlevel.current_trio_token()
+        self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
+        self._trust = Trust.of(plan)
+        self._listeners: list[socket.socket] = []
+        self._connections: set[Connection] = set()
+        self._proving: dict[Connection, tuple[float, trio.CancelScope]] = {}
+        """Connections that have not proved themselves, oldest first."""
+        self._changed = trio.lowlevel.ParkingLot()
+        self._limit_hits = OncePerSecond()
+        self._exhausted_hits = OncePerSecond()
+
+    # -- life --------------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Bind and listen.
+
+        Raises:
+            StcpError: in a sentence, when it cannot.
+        """
+        self._listeners = open_listeners(self.plan.bind, backlog=_BACKLOG)
+        for listener in self._listeners:
+            _log.info(
+                "listening",
+                tunnel=self.plan.name,
+                mode=self.plan.mode.value,
+                address=describe_sockaddr(listener.family, listener.getsockname()),
+                to=[str(address) for address in self.plan.to],
+                engine=self._engine.name,
+            )
+
+    def close(self) -> None:
+        """Stop listening. Connections go on."""
+        close_listeners(self._listeners)
+        self._listeners = []
+
+    async def accept(self, connections: trio.Nursery) -> None:
+        """Accept until cancelled; every connection becomes a task of `connections` until its handover."""
+        async with trio.open_nursery() as nursery:
+            for listener in self._listeners:
+                nursery.start_soon(self._accept_from, listener, connections)
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that have not ended."""
+        return len(self._connections)
+
+    async def wait_idle(self) -> None:
+        """Return when no connection is left."""
+        while self._connections:
+            await self._changed.park()
+
+    def abort(self, code: Code, text: str) -> None:
+        """RESET every connection that is being relayed."""
+        for connection in list(self._connections):
+            if connection.relay is not None:
+                connection.relay.abort(code, text)
+
+    # -- accepting -----------------------------------------------------------------------------------------------------------
+
+    async def _accept_from(self, listener: socket.socket, connections: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener.fileno())
+            for _ in range(_BATCH):
+                if not self._has_room():
+                    await self._wait_for_room()
+                try:
+                    sock, address = listener.accept()
+                except BlockingIOError:
+                    break
+                except OSError as exc:
+                    if exc.errno in _EXHAUSTED:
+                        self._say_exhausted(exc)
+                        await trio.sleep(_EXHAUSTED_PAUSE)
+                    continue
+                self._admit(sock, describe_sockaddr(sock.family, address), connections)
+
+    def _has_room(self) -> bool:
+        return len(self._connections) < self.plan.max_connections and len(self._proving) < self.plan.max_handshakes
+
+    async def _wait_for_room(self) -> None:
+        while not self._has_room():
+            if (count := self._limit_hits.take()) is not None:
+                full = "max_handshakes" if len(self._proving) >= self.plan.max_handshakes else "max_connections"
+                _log.warning(
+                    "limit reached: new connections wait",
+                    tunnel=self.plan.name,
+                    limit=full,
+                    value=getattr(self.plan, full),
+                    times=count,
+                    remedy=f"raise {full} if this load is meant",
+                )
+            with trio.move_on_after(self._give_up_oldest()):
+                await self._changed.park()
+
+    def _give_up_oldest(self) -> float:
+        """Where handshakes are what is full, cancel the oldest if it has been silent for long. Returns seconds until the next."""
+        if self.plan.mode is Mode.CONNECT or len(self._proving) < self.plan.max_handshakes:
+            return float("inf")
+        oldest, (since, scope) = next(iter(self._proving.items()))
+        left = since + _SILENCE - trio.current_time()
+        if left <= 0:
+            del self._proving[oldest]
+            scope.cancel()
+            return _SILENCE
+        return left
+
+    def _say_exhausted(self, exc: OSError) -> None:
+        if (count := self._exhausted_hits.take()) is not None:
+            _log.error(
+                "cannot accept: new connections wait",
+                tunnel=self.plan.name,
+                why=exc.strerror,
+                times=count,
+                remedy="raise the limit of open files (ulimit -n, LimitNOFILE) or lower max_connections",
+            )
+
+    # -- connections ---------------------------------------------------------------------------------------------------------
+
+    def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery) -> None:
+        sock.setblocking(False)
+        connection = Connection(self.plan.name, client or "unix", self)
+        scope = trio.CancelScope()
+        self._connections.add(connection)
+        self._proving[connection] = (trio.current_time(), scope)
+        connections.start_soon(self._serve, connection, sock, scope)
+
+    async def _serve(self, connection: Connection, sock: socket.socket, scope: trio.CancelScope) -> None:
+        """One connection up to its handover; nothing that happens here reaches another connection."""
+        try:
+            with scope:
+                await self._session(connection, sock).run()
+                self._proved(connection)
+                return
+            raise OverLimit(
+                f"no place left for a peer that has proved nothing for {_SILENCE:g} s",
+                remedy="raise max_handshakes if it is honest",
+            )
+        except trio.Cancelled:
+            connection.failed(stopping())
+            raise
+        except Exception as exc:
+            connection.failed(exc)
+
+    def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession:
+        if self.plan.mode is Mode.LISTEN:
+            return ListenSession(self.plan, self._trust, self._engine, sock, connection, lambda: self._proved(connection))
+        return ConnectSession(self.plan, self._trust, self._engine, sock, connection)
+
+    def _proved(self, connection: Connection) -> None:
+        if self._proving.pop(connection, None) is not None:
+            self._changed.unpark_all()
+
+    def forget(self, connection: Connection) -> None:
+        """See `Owner.forget`."""
+        self._connections.discard(connection)
+        self._proving.pop(connection, None)
+        self._changed.unpark_all()
+
+    def settle(self, connection: Connection, end: RelayEnd) -> None:
+        """See `Owner.settle`: many ends are one wake-up of Trio's thread."""
+        self._ends.append((connection, end))
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._say_ends, idempotent=True)
+
+    def _say_ends(self) -> None:
+        while self._ends:
+            connection, end = self._ends.popleft()
+            connection.ended(end)

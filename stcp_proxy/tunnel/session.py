@@ -1,0 +1,312 @@
+"""One connection from accept to handover, for either role.
+
+    listen   wire leg accepted -> handshake -> OPEN authenticated -> target dialled -> ACCEPT -> engine
+    connect  plain leg accepted -> peer dialled -> handshake -> OPEN -> ACCEPT -> engine
+
+A session ends in one of two ways: an engine has both sockets, or an exception says why not and both are closed. The order is the
+security argument: nothing is dialled, and nothing told, before the peer's first frame has authenticated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import trio
+
+from stcp_proxy.config import KeyAuth, TunnelPlan
+from stcp_proxy.errors import (
+    Code,
+    FrameError,
+    HandshakeError,
+    HandshakeTimedOut,
+    PeerRejected,
+    PeerUnreachable,
+    ShuttingDown,
+    StcpError,
+    TargetError,
+    TargetTimedOut,
+    Truncated,
+    code_for,
+)
+from stcp_proxy.net.address import Address
+from stcp_proxy.net.dial import dial
+from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.tuning import tune_leg
+from stcp_proxy.protocol.handshake import Credentials, Initiator, Responder
+from stcp_proxy.protocol.noise import KeyPair
+from stcp_proxy.protocol.opening import Endpoint, Opening
+from stcp_proxy.protocol.wire import MAX_PLAINTEXT
+from stcp_proxy.relay.engine import Engine, Handover, RelayLimits
+from stcp_proxy.tunnel import exchange
+from stcp_proxy.tunnel.record import Connection
+
+_log = structlog.get_logger("stcp_proxy.session")
+
+_TRY_NEXT: Final = {
+    Code.TARGET_REFUSED,
+    Code.TARGET_TIMED_OUT,
+    Code.TARGET_UNREACHABLE,
+    Code.OVER_LIMIT,
+    Code.SHUTTING_DOWN,
+}
+"""REJECT codes after which another peer may well say yes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """A tunnel's access rule in the form that the handshake uses.
+
+    Attributes:
+        credentials: what this side proves itself with.
+        names: peers by public key, 32 bytes; empty with a shared secret.
+    """
+
+    credentials: Credentials
+    names: dict[bytes, str]
+
+    @classmethod
+    def of(cls, plan: TunnelPlan) -> Trust:
+        if isinstance(plan.auth, KeyAuth):
+            names = {key.raw: name for key, name in plan.auth.peers.items()}
+            return cls(Credentials(static=KeyPair(plan.auth.identity.secret)), names)
+        return cls(Credentials(psk=plan.auth.secret), {})
+
+    def name(self, peer: bytes | None) -> str:
+        """The configured name of an authenticated peer; a shared secret names nobody."""
+        return "(shared secret)" if peer is None else self.names.get(peer, "")
+
+
+class ListenSession:
+    """The responder's side of one connection.
+
+    Args:
+        plan: the tunnel.
+        trust: its access rule.
+        engine: who carries the connection afterwards.
+        wire: the accepted socket, non-blocking; owned by the session.
+        record: what is known of the connection.
+        proved: called once, when the peer has proved itself.
+    """
+
+    def __init__(
+        self, plan: TunnelPlan, trust: Trust, engine: Engine, wire: socket.socket, record: Connection, proved: Callable[[], None]
+    ) -> None:
+        self._plan = plan
+        self._trust = trust
+        self._engine = engine
+        self._stream = LegStream(wire)
+        self._record = record
+        self._proved = proved
+
+    async def run(self) -> None:
+        """Bring the connection to its handover.
+
+        Raises:
+            StcpError: why it did not come to that; the wire leg is closed.
+        """
+        tune_leg(self._stream.socket)
+        try:
+            channel = await self._prove()
+            self._proved()
+            await self._reach_target(channel)
+        except BaseException:
+            self._stream.close()
+            raise
+
+    async def _prove(self) -> exchange.Channel:
+        plan, trust, record = self._plan, self._trust, self._record
+        responder = Responder(plan.suites, trust.credentials, allowed=trust.names)
+        channel: exchange.Channel | None = None
+        with trio.move_on_after(plan.handshake_timeout):
+            channel, established = await exchange.respond(self._stream, responder)
+            record.channel = established.channel_id
+            record.peer = trust.name(established.peer)
+            try:
+                await exchange.read_open(self._stream, channel)
+            except FrameError as exc:
+                record.peer = ""
+                raise exc
+            return channel
+        record.peer = ""
+        what = "it answered nothing" if channel is None else "its first frame did not come"
+        raise HandshakeTimedOut(f"the peer did not prove itself within {plan.handshake_timeout:g} s: {what}")
+
+    async def _reach_target(self, channel: exchange.Channel) -> None:
+        plan, record = self._plan, self._record
+        plain: socket.socket | None = None
+        try:
+            try:
+                dialled = await dial(plan.to, timeout=plan.dial_timeout)
+            except StcpError as exc:
+                # The peer learns the kind of failure; addresses behind this side are not its business.
+                await channel.reject(self._stream, code_for(exc))
+                raise
+            plain = dialled.sock
+            record.target = dialled.name
+            tune_leg(plain)
+            await channel.accept(self._stream)
+            _hand_over(plan, self._engine, channel, plain=plain, wire=self._stream.socket, record=record)
+        except trio.Cancelled:
+            if plain is not None:
+                plain.close()
+            with trio.CancelScope(shield=True):
+                await channel.reject(self._stream, Code.SHUTTING_DOWN)
+            raise
+        except BaseException:
+            if plain is not None:
+                plain.close()
+            raise
+
+
+class ConnectSession:
+    """The initiator's side of one connection.
+
+    Args:
+        plan: the tunnel.
+        trust: whom it trusts: exactly one peer, or a shared secret.
+        engine: who carries the connection afterwards.
+        plain: the accepted socket, non-blocking; owned by the session.
+        record: what is known of the connection.
+    """
+
+    def __init__(self, plan: TunnelPlan, trust: Trust, engine: Engine, plain: socket.socket, record: Connection) -> None:
+        self._plan = plan
+        self._trust = trust
+        self._engine = engine
+        self._plain = LegStream(plain)
+        self._record = record
+        self._early: bytes | None = None
+        self._may_retry = True
+
+    async def run(self) -> None:
+        """Bring the connection to its handover, trying each peer address in order.
+
+        Raises:
+            StcpError: why it did not come to that; the application got a TCP RST.
+        """
+        tune_leg(self._plain.socket)
+        try:
+            await self._try_each()
+        except BaseException:
+            self._plain.reset()
+            raise
+
+    async def _try_each(self) -> None:
+        targets = self._plan.to
+        deadline = trio.current_time() + self._plan.dial_timeout
+        for at, target in enumerate(targets):
+            share = max(0.0, deadline - trio.current_time()) / (len(targets) - at)
+            try:
+                await self._try(target, share)
+                return
+            except StcpError as exc:
+                if at + 1 == len(targets) or not self._may_try_next(exc):
+                    raise
+                _log.warning(
+                    "trying the next address", tunnel=self._plan.name, failed=str(target), reason=exc.label, why=exc.what
+                )
+            if deadline <= trio.current_time():
+                raise PeerUnreachable(f"no address of the peer answered within {self._plan.dial_timeout:g} s")
+
+    def _may_try_next(self, exc: StcpError) -> bool:
+        """Whether another peer may be asked. Never when this one may have passed on what the application said."""
+        if isinstance(exc, PeerRejected):
+            return exc.reason in _TRY_NEXT
+        return self._may_retry and isinstance(exc, PeerUnreachable | HandshakeError | Truncated)
+
+    async def _try(self, target: Address, share: float) -> None:
+        plan, record = self._plan, self._record
+        self._may_retry = True
+        try:
+            dialled = await dial((target,), timeout=share)
+        except TargetError as exc:
+            raise PeerUnreachable(
+                f"the peer cannot be reached: {exc.what}",
+                remedy="check that `stcp-proxy listen` runs there and no firewall is between",
+            ) from None
+        stream = LegStream(dialled.sock)
+        try:
+            tune_leg(dialled.sock)
+            record.target = dialled.name
+            channel = await self._handshake(stream)
+            self._may_retry = False
+            record.early = await self._open(stream, channel)
+            self._may_retry = record.early == 0
+            await self._answer(stream, channel)
+            _hand_over(plan, self._engine, channel, plain=self._plain.socket, wire=stream.socket, record=record)
+        except BaseException:
+            stream.close()
+            raise
+
+    async def _handshake(self, stream: LegStream) -> exchange.Channel:
+        plan, trust = self._plan, self._trust
+        remote = next(iter(trust.names), None)
+        initiator = Initiator(plan.suites[0], trust.credentials, remote_static=remote)
+        with trio.move_on_after(plan.handshake_timeout):
+            channel = await exchange.initiate(stream, initiator)
+            self._record.channel = channel.established.channel_id
+            self._record.peer = trust.name(channel.established.peer)
+            return channel
+        raise HandshakeTimedOut(
+            f"the peer did not answer the handshake within {plan.handshake_timeout:g} s",
+            remedy="check that `stcp-proxy listen` of the same version runs at that address",
+        )
+
+    async def _open(self, stream: LegStream, channel: exchange.Channel) -> int:
+        opening = Opening(client=_endpoint(self._plain.socket))
+        with trio.move_on_after(self._plan.handshake_timeout):
+            return await exchange.open_channel(stream, channel, opening, self._first_bytes)
+        raise HandshakeTimedOut("the peer stopped reading during the opening")
+
+    def _first_bytes(self) -> bytes:
+        """What the application has sent already; kept, because another peer may have to be asked."""
+        if self._early is None or self._early == b"":
+            self._early = self._plain.receive_nowait(MAX_PLAINTEXT)
+        return self._early
+
+    async def _answer(self, stream: LegStream, channel: exchange.Channel) -> None:
+        patience = self._plan.dial_timeout + self._plan.handshake_timeout
+        with trio.move_on_after(patience):
+            await exchange.read_answer(stream, channel)
+            return
+        raise TargetTimedOut(f"the peer did not answer OPEN within {patience:g} s", remedy="look in its log for its target")
+
+
+def _hand_over(
+    plan: TunnelPlan,
+    engine: Engine,
+    channel: exchange.Channel,
+    *,
+    plain: socket.socket,
+    wire: socket.socket,
+    record: Connection,
+) -> None:
+    handover = Handover(
+        plain=plain,
+        wire=wire,
+        send=channel.send,
+        receive=channel.receive,
+        wire_bytes=channel.rest,
+        limits=RelayLimits(idle=plan.idle_timeout, half_close=plan.half_close_timeout),
+    )
+    record.relay = engine.adopt(handover, record.relay_ended)
+
+
+def _endpoint(sock: socket.socket) -> Endpoint | None:
+    """The other end's IP address and port; None for a unix socket."""
+    with contextlib.suppress(OSError, ValueError):
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            host, port = sock.getpeername()[:2]
+            return Endpoint(ipaddress.ip_address(host.partition("%")[0]), port)
+    return None
+
+
+def stopping() -> ShuttingDown:
+    """Why a session was cut short by a stop."""
+    return ShuttingDown("this proxy is shutting down", remedy="connect again once it runs")

@@ -1,0 +1,117 @@
+"""All tunnels of a process: start, signals, drain.
+
+Nurseries mirror lifetimes: listeners in one, connections in another. A stop cancels the first, gives the second its deadline,
+tells what is left "shutting down", and only then closes the engines.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import signal
+from collections.abc import AsyncIterator
+from typing import Final
+
+import structlog
+import trio
+
+from stcp_proxy.config import Plan
+from stcp_proxy.errors import Code
+from stcp_proxy.relay.choice import choose
+from stcp_proxy.tunnel import log
+from stcp_proxy.tunnel.exchange import LINGER
+from stcp_proxy.tunnel.service import Service
+
+_log = structlog.get_logger("stcp_proxy.supervisor")
+
+_GRACE: Final = LINGER + 1.0
+"""Seconds for RESET and REJECT to get out after the drain."""
+
+
+def run(plan: Plan) -> int:
+    """Serve `plan` until SIGTERM or SIGINT; see `stcp_proxy.tunnel.run`.
+
+    Raises:
+        StcpError: it could not start.
+    """
+    log.configure(plan.log_level, plan.log_format)
+    return trio.run(serve, plan)
+
+
+async def serve(plan: Plan) -> int:
+    """The same inside a running Trio. Returns the exit status."""
+    _raise_descriptor_limit()
+    engines = {choice: choose(choice) for choice in {tunnel.engine for tunnel in plan.tunnels}}
+    services = [Service(tunnel, engines[tunnel.engine]) for tunnel in plan.tunnels]
+    try:
+        for engine in engines.values():
+            engine.start()
+        for service in services:
+            service.open()
+        await _serve(plan, services)
+    finally:
+        for service in services:
+            service.close()
+        for engine in engines.values():
+            engine.close()
+    return 0
+
+
+async def _serve(plan: Plan, services: list[Service]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as listeners:
+                for service in services:
+                    listeners.start_soon(service.accept, connections)
+                _settle_memory()
+                _log.info("ready", tunnels=len(services))
+                number = await anext(signals)
+                listeners.cancel_scope.cancel()
+            for service in services:
+                service.close()
+            _log.info("stopping", signal=signal.Signals(number).name, open=_open(services), drain_seconds=plan.drain)
+            await _drain(services, plan.drain, signals)
+            left = _open(services)
+            for service in services:
+                service.abort(Code.SHUTTING_DOWN, "")
+            connections.cancel_scope.cancel()
+        with trio.move_on_after(_GRACE):
+            await _wait_idle(services)
+        _log.info("stopped", cut_off=left)
+
+
+async def _drain(services: list[Service], seconds: float, signals: AsyncIterator[int]) -> None:
+    """Let connections finish, until the deadline or a second signal."""
+
+    async def second_signal(scope: trio.CancelScope) -> None:
+        await anext(signals)
+        _log.info("a second signal: stopping at once")
+        scope.cancel()
+
+    with trio.move_on_after(seconds) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second_signal, scope)
+            await _wait_idle(services)
+            nursery.cancel_scope.cancel()
+
+
+async def _wait_idle(services: list[Service]) -> None:
+    for service in services:
+        await service.wait_idle()
+
+
+def _open(services: list[Service]) -> int:
+    return sum(service.open_connections for service in services)
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as the process may: a connection needs two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _settle_memory() -> None:
+    """What start-up built stays: keep the collector from walking it again for every generation."""
+    gc.collect()
+    gc.freeze()

@@ -1,0 +1,144 @@
+"""When one leg would block, reading from the other stops: a slow reader costs a bounded amount of memory, and loses nothing."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+
+from stcp_proxy.protocol.wire import FrameType
+from stcp_proxy.relay.engine import EndReason
+
+from .harness import (
+    Background,
+    MakePair,
+    MakeRig,
+    digest,
+    noise,
+    read_exactly,
+    read_to_end,
+    send_until_stalled,
+)
+
+BUFFERS = 1 << 16
+BOUND = 3 << 20
+"""Bytes that everything between two sockets with buffers of `BUFFERS` may hold: the kernel doubles each of them, and an engine
+has its own on top. Without back-pressure, what is taken has no bound at all."""
+CHUNK = 20_000
+
+
+def test_an_application_that_does_not_read(rig: MakeRig) -> None:
+    r = rig(buffers=BUFFERS)
+    sent: list[bytes] = []
+
+    def chunks() -> bytes:
+        sent.append(noise(CHUNK, len(sent)))
+        return r.peer.sealer.seal(FrameType.DATA, sent[-1])
+
+    taken, rest = send_until_stalled(r.peer.sock, chunks, limit=BOUND)
+    assert taken > 0
+    counted = r.relay.counts()
+    r.app.sendall(b"the other way is open")
+    assert r.peer.read_data(21) == b"the other way is open"
+    r.wait_counts(21, counted[1])  # nothing more is taken while the reader stands still
+    writer = Background(lambda: r.peer.sock.sendall(rest + r.peer.sealer.seal(FrameType.FIN)))
+    got, ending = read_to_end(r.app)
+    writer.join()
+    assert (digest(got), ending) == (digest(b"".join(sent)), "eof")
+    r.app.shutdown(socket.SHUT_WR)
+    r.peer.expect(FrameType.FIN)
+    end = r.end.wait()
+    assert (end.reason, end.bytes_to_plain) == (EndReason.FINISHED, len(got))
+
+
+def test_a_peer_that_does_not_read(rig: MakeRig) -> None:
+    r = rig(buffers=BUFFERS)
+    sent: list[bytes] = []
+
+    def chunks() -> bytes:
+        sent.append(noise(CHUNK, len(sent)))
+        return sent[-1]
+
+    taken, rest = send_until_stalled(r.app, chunks, limit=BOUND)
+    assert taken > 0
+    counted = r.relay.counts()
+    r.peer.send_data(b"the other way is open")
+    assert read_exactly(r.app, 21) == b"the other way is open"
+    r.wait_counts(counted[0], 21)  # nothing more is taken while the reader stands still
+    writer = Background(lambda: (r.app.sendall(rest), r.app.shutdown(socket.SHUT_WR)))
+    got = r.peer.read_to_fin()
+    writer.join()
+    assert digest(got) == digest(b"".join(sent))
+    r.peer.send_fin()
+    end = r.end.wait()
+    assert (end.reason, end.bytes_to_wire) == (EndReason.FINISHED, len(got))
+
+
+def test_both_stop_reading_and_resume(rig: MakeRig) -> None:
+    r = rig(buffers=BUFFERS)
+    out: list[bytes] = []
+    back: list[bytes] = []
+
+    def from_app() -> bytes:
+        out.append(noise(CHUNK, len(out)))
+        return out[-1]
+
+    def from_peer() -> bytes:
+        back.append(noise(CHUNK, 1000 + len(back)))
+        return r.peer.sealer.seal(FrameType.DATA, back[-1])
+
+    _, app_rest = send_until_stalled(r.app, from_app, limit=BOUND)
+    _, peer_rest = send_until_stalled(r.peer.sock, from_peer, limit=BOUND)
+    tasks = [
+        Background(lambda: (r.app.sendall(app_rest), r.app.shutdown(socket.SHUT_WR))),
+        Background(lambda: r.peer.sock.sendall(peer_rest + r.peer.sealer.seal(FrameType.FIN))),
+    ]
+    got: list[bytes] = []
+    tasks.append(Background(lambda: got.append(r.peer.read_to_fin())))
+    read, ending = read_to_end(r.app)
+    for task in tasks:
+        task.join()
+    assert (digest(read), ending) == (digest(b"".join(back)), "eof")
+    assert digest(got[0]) == digest(b"".join(out))
+    assert r.end.wait().reason is EndReason.FINISHED
+
+
+def test_a_reader_that_takes_one_byte_at_a_time_out_of_a_full_pipe(rig: MakeRig) -> None:
+    r = rig(buffers=4096)
+    counter = itertools.count()
+    sent: list[bytes] = []
+
+    def chunks() -> bytes:
+        sent.append(noise(5000, next(counter)))
+        return r.peer.sealer.seal(FrameType.DATA, sent[-1])
+
+    _, rest = send_until_stalled(r.peer.sock, chunks, limit=BOUND)
+    writer = Background(lambda: r.peer.sock.sendall(rest + r.peer.sealer.seal(FrameType.FIN)))
+    head = b"".join(r.app.recv(1) for _ in range(3000))
+    got, ending = read_to_end(r.app)
+    writer.join()
+    assert (digest(head + got), ending) == (digest(b"".join(sent)), "eof")
+
+
+def test_a_reader_that_stops_at_the_end_of_two_engines(pair: MakePair) -> None:
+    p = pair(buffers=BUFFERS)
+    sent: list[bytes] = []
+
+    def chunks() -> bytes:
+        sent.append(noise(CHUNK, len(sent)))
+        return sent[-1]
+
+    _, rest = send_until_stalled(p.apps[0], chunks, limit=BOUND)
+    p.apps[1].sendall(b"open")
+    assert read_exactly(p.apps[0], 4) == b"open"
+    writer = Background(lambda: (p.apps[0].sendall(rest), p.apps[0].shutdown(socket.SHUT_WR)))
+    got, ending = read_to_end(p.apps[1])
+    writer.join()
+    assert (digest(got), ending) == (digest(b"".join(sent)), "eof")
+
+
+def test_a_stalled_connection_does_not_hold_up_others(rig: MakeRig) -> None:
+    stalled, other = rig(buffers=BUFFERS), rig()
+    send_until_stalled(stalled.peer.sock, lambda: stalled.peer.sealer.seal(FrameType.DATA, noise(CHUNK)), limit=BOUND)
+    send_until_stalled(stalled.app, lambda: noise(CHUNK), limit=BOUND)
+    for _ in range(50):
+        other.check_alive()

@@ -1,0 +1,141 @@
+"""Addresses: one canonical text for each, and a sentence for each mistake."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stcp_proxy.errors import ConfigError
+from stcp_proxy.net.address import Address, Role, TcpAddress, UnixAddress, describe_sockaddr, parse_address
+
+label = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+name = st.lists(label, min_size=1, max_size=4).filter(lambda labels: not labels[-1].isdigit()).map(".".join)
+ip = st.ip_addresses().filter(lambda address: int(address) != 0).map(str)
+tcp = st.builds(TcpAddress, st.one_of(name, ip), st.integers(1, 65535))
+unix = st.from_regex(r"/[a-z0-9._/-]{0,60}[a-z0-9]", fullmatch=True).map(UnixAddress)
+
+
+@given(st.one_of(tcp, unix), st.sampled_from(["bind", "to"]))
+def test_text_round_trip(address: Address, role: Role) -> None:
+    assert parse_address(str(address), role=role) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "role", "host", "port", "canonical"),
+    [
+        (":8080", "bind", "", 8080, ":8080"),
+        (":8080", "to", "localhost", 8080, "localhost:8080"),
+        (":0", "bind", "", 0, ":0"),
+        ("127.0.0.1:80", "to", "127.0.0.1", 80, "127.0.0.1:80"),
+        ("0.0.0.0:80", "bind", "0.0.0.0", 80, "0.0.0.0:80"),
+        ("[::]:80", "bind", "::", 80, "[::]:80"),
+        ("[0:0:0:0:0:0:0:1]:080", "to", "::1", 80, "[::1]:80"),
+        ("[FE80::1%eth0]:80", "to", "fe80::1%eth0", 80, "[fe80::1%eth0]:80"),
+        ("DB1.Internal:7443", "to", "db1.internal", 7443, "db1.internal:7443"),
+        ("db.example.:65535", "to", "db.example.", 65535, "db.example.:65535"),
+        ("my_service:1", "to", "my_service", 1, "my_service:1"),
+    ],
+)
+def test_tcp(text: str, role: Role, host: str, port: int, canonical: str) -> None:
+    address = parse_address(text, role=role)
+    assert address == TcpAddress(host, port)
+    assert str(address) == canonical
+
+
+def test_unix() -> None:
+    assert parse_address("unix:/run/redis.sock", role="to") == UnixAddress("/run/redis.sock")
+    assert str(UnixAddress("/run/redis.sock")) == "unix:/run/redis.sock"
+    assert parse_address("unix:/" + "x" * 106, role="bind") == UnixAddress("/" + "x" * 106)
+
+
+@pytest.mark.parametrize(
+    ("text", "role", "says"),
+    [
+        ("", "to", "no port"),
+        ("db1", "to", "no port"),
+        ("db1:", "to", "not a number"),
+        ("db1:http", "to", "not a number"),
+        ("db1:-1", "to", "not a number"),
+        ("db1:٣", "to", "not a number"),
+        ("db1:0", "to", "out of range"),
+        ("db1:65536", "bind", "out of range"),
+        ("db1:" + "9" * 5000, "bind", "out of range"),
+        ("::1:80", "to", "in brackets"),
+        ("[::1]", "to", "in brackets"),
+        ("[db1]:80", "to", "no IPv6 address"),
+        ("[]:80", "to", "no IPv6 address"),
+        ("[127.0.0.1]:80", "to", "no IPv6 address"),
+        ("1.2.3.400:80", "to", "IPv4"),
+        ("127.1:80", "to", "IPv4"),
+        ("010.0.0.1:80", "to", "IPv4"),
+        ("*:80", "bind", "without a star"),
+        ("a b:80", "to", "host name"),
+        ("-a:80", "to", "host name"),
+        ("a..b:80", "to", "host name"),
+        ("bücher.example:80", "to", "host name"),
+        ("a" * 64 + ":80", "to", "host name"),
+        (".".join(["abc"] * 64) + ":80", "to", "host name"),
+        ("http://db1:80", "to", "more than one colon"),
+        ("0.0.0.0:80", "to", "not one to dial"),
+        ("[::]:80", "to", "not one to dial"),
+        ("/run/x.sock", "bind", "write unix:/path"),
+        ("unix:x.sock", "bind", "absolute"),
+        ("unix:", "bind", "absolute"),
+        ("unix:@x", "bind", "access control"),
+        ("unix:/run/", "bind", "does not name a socket"),
+        ("unix:/a\0b", "bind", "does not name a socket"),
+        ("unix:/" + "x" * 107, "bind", "108 bytes"),
+        ("unix:/" + "é" * 54, "bind", "109 bytes"),
+    ],
+)
+def test_refused(text: str, role: Role, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_address(text, role=role)
+    message = str(caught.value)
+    assert says in message
+    assert message.isprintable()
+
+
+def test_a_secret_in_the_wrong_place_is_not_repeated() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_address("stcp-key:AAECAwQFBgcICQoLDA0ODw==", role="to")
+    assert "AAECAw" not in str(caught.value)
+
+
+@given(st.text(max_size=60), st.sampled_from(["bind", "to"]))
+def test_any_text_is_an_address_or_a_refusal(text: str, role: Role) -> None:
+    try:
+        address = parse_address(text, role=role)
+    except ConfigError:
+        return
+    assert parse_address(str(address), role=role) == address
+
+
+@pytest.mark.parametrize(
+    ("family", "sockaddr", "text"),
+    [
+        (socket.AF_INET, ("10.0.0.1", 80), "10.0.0.1:80"),
+        (socket.AF_INET6, ("::1", 80, 0, 0), "[::1]:80"),
+        (socket.AF_INET6, ("::ffff:10.0.0.1", 80, 0, 0), "10.0.0.1:80"),
+        (socket.AF_INET6, ("fe80::1%lo", 80, 0, 1), "[fe80::1%lo]:80"),
+        (socket.AF_INET6, ("fe80::1", 80, 0, 99999), "[fe80::1%99999]:80"),
+        (socket.AF_UNIX, "/run/x.sock", "unix:/run/x.sock"),
+        (socket.AF_UNIX, "", "unix:"),
+        (socket.AF_UNIX, b"\0name", "unix:@name"),
+        (socket.AF_UNIX, "/run/a\nb", "unix:/run/a\\nb"),
+    ],
+)
+def test_describe_sockaddr(family: int, sockaddr: Any, text: str) -> None:
+    assert describe_sockaddr(family, sockaddr) == text
+
+
+@given(st.ip_addresses(), st.integers(1, 65535))
+def test_described_address_is_one_that_parses(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> None:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    text = describe_sockaddr(family, (str(address), port, 0, 0))
+    assert str(parse_address(text, role="bind")) == text

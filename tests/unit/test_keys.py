@@ -1,0 +1,228 @@
+"""Key text and key files: what is taken, what is refused, and that no refusal repeats what it was given."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stcp_proxy import keys
+from stcp_proxy.errors import KeyFileError
+from stcp_proxy.keys import PrivateKey, PublicKey
+from stcp_proxy.protocol.secret import Secret
+
+RAW = bytes(range(1, 33))
+BODY = base64.b64encode(RAW).decode()
+PUB = "stcp-pub:" + BODY
+KEY = "stcp-key:" + BODY
+PSK = "stcp-psk:" + base64.b64encode(bytes(range(100, 132))).decode()
+
+
+def refusal(parse: Callable[[str], object], text: str) -> str:
+    """The message of a refusal, which holds no part of the key."""
+    with pytest.raises(KeyFileError) as caught:
+        parse(text)
+    message = str(caught.value)
+    assert BODY[:12] not in message
+    assert BODY[-12:] not in message
+    return message
+
+
+# -- text ------------------------------------------------------------------------------------------------------------------
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_keys_round_trip(raw: bytes) -> None:
+    private = PrivateKey(Secret(raw))
+    assert PrivateKey.parse(keys.format_private_key(private)) == private
+    assert PublicKey.parse(str(private.public)) == private.public
+
+
+def test_public_half_is_rfc_7748s() -> None:
+    alice = PrivateKey(Secret(bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")))
+    assert alice.public.raw.hex() == "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"
+
+
+def test_generated_keys_differ_and_psk_round_trips() -> None:
+    assert PrivateKey.generate() != PrivateKey.generate()
+    psk = keys.generate_psk()
+    assert keys.parse_psk(keys.format_psk(psk) + "\n") == psk
+
+
+def test_public_key_is_a_dictionary_key_and_a_private_one_shows_nothing() -> None:
+    assert {PublicKey(RAW): 1}[PublicKey.parse(f"  {PUB}\n")] == 1
+    assert PUB in repr(PublicKey(RAW))
+    assert BODY[:12] not in repr(PrivateKey.parse(KEY)) + str(PrivateKey.parse(KEY))
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "says"),
+    [
+        (PublicKey.parse, KEY, "exposed"),
+        (PublicKey.parse, "stcp-psk:" + BODY, "exposed"),
+        (PublicKey.parse, KEY[:-9], "exposed"),
+        (PublicKey.parse, KEY.upper(), "exposed"),
+        (PublicKey.parse, "db=" + KEY, "exposed"),
+        (PublicKey.parse, BODY, "does not start with 'stcp-pub:'"),
+        (PublicKey.parse, "STCP-PUB:" + BODY, "small letters"),
+        (PublicKey.parse, "", "does not start"),
+        (PublicKey.parse, PUB[:-1], "cut short"),
+        (PublicKey.parse, PUB + "AAAA", "cut short"),
+        (PublicKey.parse, "stcp-pub:" + BODY[:-2] + "B=", "damaged"),  # non-zero bits behind the last byte
+        (PublicKey.parse, PUB.replace("E", "é", 1), "damaged"),
+        (PublicKey.parse, PUB[:20] + " " + PUB[20:], "damaged"),
+        (PublicKey.parse, "stcp-pub:" + base64.b64encode(bytes(32)).decode(), "not usable"),
+        (PublicKey.parse, "stcp-pub:" + base64.b64encode(b"\1" + bytes(31)).decode(), "not usable"),
+        (PrivateKey.parse, PUB, "this is a public key, where a private key belongs"),
+        (PrivateKey.parse, "stcp-psk:" + BODY, "this is a shared secret, where a private key belongs"),
+        (PrivateKey.parse, KEY[:-4], "cut short"),
+        (PrivateKey.parse, BODY, "does not start"),
+        (keys.parse_psk, KEY, "this is a private key, where a shared secret belongs"),
+        (keys.parse_psk, "stcp-psk:" + base64.b64encode(b"correct horse battery staple abc").decode(), "not random"),
+        (keys.parse_psk, "stcp-psk:" + base64.b64encode(b"\xff" * 32).decode(), "not random"),
+    ],
+)
+def test_text_refused(parse: Callable[[str], object], text: str, says: str) -> None:
+    assert says in refusal(parse, text)
+
+
+@given(st.text())
+def test_any_text_is_a_key_or_a_refusal(text: str) -> None:
+    for parse in (PublicKey.parse, PrivateKey.parse, keys.parse_psk):
+        with pytest.raises(KeyFileError):
+            parse(text)
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_public_key_has_one_length(length: int) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        PublicKey(bytes(length))
+
+
+# -- files -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Callable[[str | bytes], Path]:
+    def make(content: str | bytes) -> Path:
+        path = tmp_path / "host.key"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.chmod(0o600)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("content", [KEY, KEY + "\n", f"# ours\n\n  {KEY}  \r\n\n", f"# clé\n{KEY}\n"])
+def test_file_with_newline_and_comments(key_file: Callable[[str | bytes], Path], content: str) -> None:
+    assert keys.load_private_key(key_file(content)) == PrivateKey.parse(KEY)
+
+
+def test_psk_file(key_file: Callable[[str | bytes], Path]) -> None:
+    assert keys.load_psk(str(key_file(PSK))) == keys.parse_psk(PSK)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "no key"),
+        ("# only a comment\n", "no key"),
+        (f"{KEY}\n{KEY}\n", "2 lines"),
+        (PUB, "this is a public key"),
+        (b"\xff\xfe" + KEY.encode("utf-16-le"), "not a private key"),
+        (KEY + "\n" * 5000, "larger than 4096"),
+    ],
+)
+def test_file_content_refused(key_file: Callable[[str | bytes], Path], content: str | bytes, says: str) -> None:
+    path = key_file(content)
+    message = refusal(lambda _: keys.load_private_key(path), "")
+    assert says in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o610, 0o601, 0o666, 0o644])
+def test_file_open_to_others_refused(key_file: Callable[[str | bytes], Path], mode: int) -> None:
+    path = key_file(KEY)
+    path.chmod(mode)
+    message = refusal(lambda _: keys.load_private_key(path), "")
+    assert f"{mode:04o}" in message
+    assert f"chmod 600 {path}" in message
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o700])
+def test_file_of_ours_alone(key_file: Callable[[str | bytes], Path], mode: int) -> None:
+    path = key_file(KEY)
+    path.chmod(mode)
+    assert keys.load_private_key(path).secret.reveal() == RAW
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file away needs root")
+def test_file_of_somebody_else_refused(key_file: Callable[[str | bytes], Path]) -> None:
+    path = key_file(KEY)
+    os.chown(path, 12345, -1)
+    assert "belongs to user 12345" in refusal(lambda _: keys.load_private_key(path), "")
+
+
+def test_links_are_followed_and_the_file_behind_them_is_judged(tmp_path: Path, key_file: Callable[[str | bytes], Path]) -> None:
+    """As Kubernetes mounts a Secret: key -> ..data/key, ..data -> ..2026_01_01."""
+    version = tmp_path / "..2026_01_01"
+    version.mkdir()
+    real = key_file(KEY).rename(version / "key")
+    (tmp_path / "..data").symlink_to(version.name)
+    link = tmp_path / "key"
+    link.symlink_to("..data/key")
+    assert keys.load_private_key(link) == PrivateKey.parse(KEY)
+    real.chmod(0o644)
+    assert "0644" in refusal(lambda _: keys.load_private_key(link), "")
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir(0o700)
+    for name, says in [
+        ("fifo", "not a regular file"),
+        ("folder", "not a regular file"),
+        ("loop", "cannot open"),
+        ("missing", "does not exist; make one with 'stcp-proxy keygen"),
+        ("a\0b", "cannot open"),
+    ]:
+        assert says in refusal(lambda _, name=name: keys.load_private_key(tmp_path / name), "")  # type: ignore[misc]
+
+
+def test_written_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "new.key"
+    before = os.umask(0o777)
+    try:
+        keys.write_secret_file(path, KEY + "\n")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert keys.load_private_key(path) == PrivateKey.parse(KEY)
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "host.key"
+    path.write_text("precious")
+    (tmp_path / "link").symlink_to("elsewhere")
+    for name in ("host.key", "link"):
+        assert "never overwritten" in refusal(lambda _, name=name: keys.write_secret_file(tmp_path / name, KEY), "")  # type: ignore[misc]
+    assert path.read_text() == "precious"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_write_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "cannot create" in refusal(lambda _: keys.write_secret_file(tmp_path / "no" / "host.key", KEY), "")
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space left" in refusal(lambda _: keys.write_secret_file(tmp_path / "host.key", KEY), "")
+    assert not (tmp_path / "host.key").exists()
