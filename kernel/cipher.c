@@ -186,3 +186,12 @@ int stcp_cipher_open(struct stcp_cipher *c, u8 *frame, u32 len)
 		WRITE_ONCE(c->n, c->n + 1);
 	return err;
 }
+
+/* Whose fault a failure of stcp_cipher_seal() or _open() is. */
+enum stcp_end stcp_cipher_blame(int err)
+{
+	/* Not authentic, or out of numbers: as the Python engine names it. */
+	if (err == -EBADMSG || err == -EKEYEXPIRED)
+		return STCP_END_BAD_FRAME;
+	return STCP_END_INTERNAL_ERROR;
+}

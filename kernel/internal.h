@@ -60,6 +60,7 @@ int stcp_cipher_init(struct stcp_cipher *c, const u8 *key, u64 n);
 void stcp_cipher_destroy(struct stcp_cipher *c);
 int stcp_cipher_seal(struct stcp_cipher *c, u8 *frame, u8 type, u32 len);
 int stcp_cipher_open(struct stcp_cipher *c, u8 *frame, u32 len);
+enum stcp_end stcp_cipher_blame(int err);
 
 /* -- buffer.c -------------------------------------------------------------- */
 
@@ -136,6 +137,8 @@ struct stcp_direction {
 	bool fin;			/* its FIN has been sealed or opened */
 	bool fin_passed;		/* ... and has reached the other leg */
 	bool last_frame;		/* seal: RESET is in the buffer or gone */
+	bool broken;			/* seal: the wire takes no more, for @error */
+	int error;
 	bool blocked;			/* waits for room in @to: readers need not call */
 	enum stcp_mode mode;		/* the relay's, when the last step began */
 	bool settled;			/* in that mode; under relay->lock */
@@ -185,9 +188,9 @@ void stcp_relay_destroy(struct stcp_relay *relay);
 void stcp_relay_kick(struct stcp_relay *relay);
 void stcp_relay_progress(struct stcp_relay *relay);
 bool stcp_relay_reset(struct stcp_relay *relay, enum stcp_end end, int error,
-		      u16 code, const u8 *text, u16 text_len);
+		      u16 code, const void *text, u16 text_len);
 bool stcp_relay_break(struct stcp_relay *relay, enum stcp_end end, int error);
-bool stcp_relay_peer_reset(struct stcp_relay *relay, u16 code, const u8 *text,
+bool stcp_relay_peer_reset(struct stcp_relay *relay, u16 code, const void *text,
 			   u16 text_len);
 void stcp_relay_half_closed(struct stcp_relay *relay);
 void stcp_relay_settle(struct stcp_direction *d);

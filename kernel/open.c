@@ -63,10 +63,8 @@ static enum stcp_next stcp_open_frame(struct stcp_direction *d, u32 length)
 	u32 len = length - STCP_TAG_LEN;
 	int err = stcp_cipher_open(&d->cipher, frame, length);
 
-	if (err == -EBADMSG)
-		return stcp_open_bad(d, err);
 	if (err) {
-		stcp_relay_break(d->relay, STCP_END_INTERNAL_ERROR, err);
+		stcp_relay_break(d->relay, stcp_cipher_blame(err), err);
 		return STCP_NEXT_MORE;
 	}
 	stcp_stat_add(sock_net(d->relay->wire->sk), STCP_STAT_FRAMES_OPENED, 1);
@@ -121,6 +119,23 @@ static void stcp_open_compact(struct stcp_direction *d)
 	d->out_end = 0;
 }
 
+/*
+ * The wire has no more bytes. That is truncation, unless FIN has come and the
+ * other direction can still be sent.
+ */
+static enum stcp_next stcp_open_end(struct stcp_direction *d, int err)
+{
+	const struct stcp_direction *seal = &d->relay->seal;
+
+	if (smp_load_acquire(&seal->broken))
+		return stcp_open_truncated(d, seal->error);
+	if (!d->fin || stcp_have(d) || err)
+		return stcp_open_truncated(d, err);
+	if (stcp_leg_broken(d->from))
+		return stcp_open_truncated(d, READ_ONCE(d->from->sk->sk_err));
+	return STCP_NEXT_SETTLED;
+}
+
 static enum stcp_next stcp_open_recv(struct stcp_direction *d)
 {
 	int n;
@@ -134,7 +149,7 @@ static enum stcp_next stcp_open_recv(struct stcp_direction *d)
 	if (n == -ENOBUFS)
 		return STCP_NEXT_RETRY;
 	if (n != -EAGAIN)
-		return stcp_open_truncated(d, n);
+		return stcp_open_end(d, n);
 	/* The peer's FIN came and all before it was delivered. */
 	return d->fin ? STCP_NEXT_SETTLED : STCP_NEXT_WAIT;
 }
@@ -149,12 +164,8 @@ static enum stcp_next stcp_open_run(struct stcp_direction *d)
 	next = stcp_direction_send(d, &err, stcp_text_follows(d));
 	if (err)
 		return stcp_open_plain_reset(d, err);
-	if (next != STCP_NEXT_MORE) {
-		/* Nobody will take the rest, and no FIN can follow. */
-		if (stcp_leg_broken(d->from))
-			return stcp_open_truncated(d, READ_ONCE(d->from->sk->sk_err));
+	if (next != STCP_NEXT_MORE)
 		return next;
-	}
 	if (d->fin && !d->fin_passed) {
 		d->fin_passed = true;
 		stcp_leg_shutdown(d->to);

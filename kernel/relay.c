@@ -46,7 +46,7 @@ void stcp_relay_progress(struct stcp_relay *relay)
 /* -- changes of mode ------------------------------------------------------- */
 
 static void stcp_relay_cause(struct stcp_relay *relay, enum stcp_end end,
-			     int error, u16 code, const u8 *text, u16 text_len)
+			     int error, u16 code, const void *text, u16 text_len)
 {
 	lockdep_assert_held(&relay->lock);
 	if (relay->end != STCP_END_NONE)
@@ -61,7 +61,7 @@ static void stcp_relay_cause(struct stcp_relay *relay, enum stcp_end end,
 
 static bool stcp_relay_enter(struct stcp_relay *relay, enum stcp_mode mode,
 			     enum stcp_end end, int error, u16 code,
-			     const u8 *text, u16 text_len)
+			     const void *text, u16 text_len)
 {
 	bool entered;
 
@@ -86,7 +86,7 @@ static bool stcp_relay_enter(struct stcp_relay *relay, enum stcp_mode mode,
 
 /* Tell the peer, give up the plain leg. Returns whether this was the first cause. */
 bool stcp_relay_reset(struct stcp_relay *relay, enum stcp_end end, int error,
-		      u16 code, const u8 *text, u16 text_len)
+		      u16 code, const void *text, u16 text_len)
 {
 	return stcp_relay_enter(relay, STCP_MODE_RESET, end, error, code, text,
 				text_len);
@@ -99,7 +99,7 @@ bool stcp_relay_break(struct stcp_relay *relay, enum stcp_end end, int error)
 }
 
 /* The peer said RESET. */
-bool stcp_relay_peer_reset(struct stcp_relay *relay, u16 code, const u8 *text,
+bool stcp_relay_peer_reset(struct stcp_relay *relay, u16 code, const void *text,
 			   u16 text_len)
 {
 	return stcp_relay_enter(relay, STCP_MODE_BREAK, STCP_END_PEER_RESET, 0,
@@ -122,6 +122,18 @@ static unsigned long stcp_relay_limit(struct stcp_relay *relay, enum stcp_end *e
 	return msecs_to_jiffies(ms);
 }
 
+static void stcp_relay_expire(struct stcp_relay *relay, enum stcp_end end)
+{
+	bool half = end == STCP_END_HALF_CLOSE_TIMEOUT;
+	u32 ms = half ? relay->half_close_ms : relay->idle_ms;
+	char text[64];
+	int len;
+
+	len = scnprintf(text, sizeof(text), "%sidle for %u.%03u s",
+			half ? "half-closed and " : "", ms / 1000, ms % 1000);
+	stcp_relay_reset(relay, end, -ETIMEDOUT, STCP_CODE_IDLE_TIMEOUT, text, len);
+}
+
 static void stcp_clock(struct work_struct *work)
 {
 	struct stcp_relay *relay = container_of(to_delayed_work(work),
@@ -142,8 +154,7 @@ static void stcp_clock(struct work_struct *work)
 			return;
 		due = READ_ONCE(relay->last) + limit;
 		if (time_after_eq(jiffies, due))
-			stcp_relay_reset(relay, end, -ETIMEDOUT,
-					 STCP_CODE_IDLE_TIMEOUT, NULL, 0);
+			stcp_relay_expire(relay, end);
 	}
 	if (time_before(jiffies, due))
 		queue_delayed_work(stcp_queue, &relay->clock, due - jiffies);

@@ -12,8 +12,24 @@
 
 static enum stcp_next stcp_seal_failed(struct stcp_direction *d, int err)
 {
-	stcp_relay_break(d->relay, STCP_END_INTERNAL_ERROR, err);
+	stcp_relay_break(d->relay, stcp_cipher_blame(err), err);
 	return STCP_NEXT_MORE;
+}
+
+/*
+ * The wire takes no more. What it has received may still be a RESET that says
+ * why, so the other direction reads it to its end and decides.
+ */
+static enum stcp_next stcp_seal_broken(struct stcp_direction *d, int err)
+{
+	if (d->mode == STCP_MODE_RESET) {
+		d->out = d->out_end;
+		return STCP_NEXT_SETTLED;
+	}
+	d->error = err;
+	smp_store_release(&d->broken, true);
+	stcp_direction_kick(&d->relay->open);
+	return STCP_NEXT_WAIT;
 }
 
 /* Seal @len bytes that stand behind the header's room; the rest is sending. */
@@ -102,7 +118,6 @@ static enum stcp_next stcp_seal_break(struct stcp_direction *d)
 
 enum stcp_next stcp_seal_step(struct stcp_direction *d)
 {
-	struct stcp_relay *relay = d->relay;
 	enum stcp_next next;
 	int err = 0;
 
@@ -110,11 +125,11 @@ enum stcp_next stcp_seal_step(struct stcp_direction *d)
 		return STCP_NEXT_WAIT;
 	if (d->mode == STCP_MODE_BREAK)
 		return stcp_seal_break(d);
+	if (d->broken && d->mode == STCP_MODE_RUN)
+		return STCP_NEXT_WAIT;
 	next = stcp_direction_send(d, &err, false);
-	if (err) {
-		stcp_relay_break(relay, STCP_END_TRUNCATED, err);
-		return STCP_NEXT_MORE;
-	}
+	if (err)
+		return stcp_seal_broken(d, err);
 	if (next != STCP_NEXT_MORE)
 		return next;
 	if (d->mode == STCP_MODE_RESET)

@@ -155,6 +155,7 @@ static int stcp_get_status(struct sock *sk, char __user *optval,
 		return -EFAULT;
 	if (len != sizeof(status))
 		return -EPROTONOSUPPORT;
+	/* This order is how user space tests for our interface. */
 	if (!relay)
 		return -ENOTCONN;
 	stcp_relay_status(relay, &status);
