@@ -239,7 +239,11 @@ def _nobody(end: RelayEnd) -> None:
 
 
 def _hand_over(handover: Handover) -> None:
-    """Give both sockets to the module. Raises OSError with both as they were, but for the protocol that has no effect by itself."""
+    """Give both sockets to the module.
+
+    Raises:
+        OSError: it does not take them. Both are as they were, but for the protocol, which has no effect by itself.
+    """
     if len(handover.wire_bytes) > abi.MAX_QUEUED:
         raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
     for leg in (handover.plain, handover.wire):

@@ -44,7 +44,7 @@ class End(enum.IntEnum):
     INTERNAL_ERROR = 9
 
 
-REASON: Final = {end: EndReason[end.name] for end in End if end is not End.NONE}
+REASON: Final[dict[End, EndReason]] = {end: EndReason[end.name] for end in End if end is not End.NONE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +77,9 @@ class Status:
 
     @classmethod
     def unpack(cls, raw: bytes) -> Status:
-        _, ended, end, error, *numbers, code, text_len, text = STATUS_ARGS.unpack(raw)
-        return cls(bool(ended), End(end), error, *numbers, code, text[:text_len])
+        (_, ended, end, error, sent, received, send_counter, receive_counter, buffered, code, text_len, text) = (
+            STATUS_ARGS.unpack(raw)
+        )
+        return cls(
+            bool(ended), End(end), error, sent, received, send_counter, receive_counter, buffered, code, text[:text_len]
+        )  # fmt: skip
