@@ -143,6 +143,20 @@ def format_psk(secret: Secret) -> str:
     return PSK_PREFIX + _encode(secret.reveal())
 
 
+def check_file_name(path: str | Path) -> None:
+    """Refuse a key itself where the name of its file belongs, before the name appears in a message.
+
+    Raises:
+        KeyFileError: the name holds what looks like a secret.
+    """
+    lowered = str(path).lower()
+    if PRIVATE_PREFIX in lowered or PSK_PREFIX in lowered:
+        raise KeyFileError(
+            "a secret stands where the name of its file belongs: consider it exposed",
+            remedy="make a new one with 'stcp-proxy keygen --out FILE' and name FILE here",
+        )
+
+
 # -- files -----------------------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +196,7 @@ def write_secret_file(path: str | Path, text: str) -> None:
     Raises:
         KeyFileError: it exists, or cannot be written; no partial file is left.
     """
+    check_file_name(path)
     path = Path(path)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _SECRET_MODE)
@@ -219,6 +234,7 @@ def _read_secret_file(path: str | Path) -> bytes:
     Symbolic links are followed, because Kubernetes mounts Secrets through two of them. What counts is the descriptor: the
     name may point elsewhere a moment later. O_NONBLOCK keeps a FIFO in the way from holding us up.
     """
+    check_file_name(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:

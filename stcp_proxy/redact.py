@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 
 _MAX_SHOWN = 120
-_KEY_LIKE = re.compile(r"stcp-?(key|psk)|[A-Za-z0-9+/_-]{40,}", re.IGNORECASE)
+_KEY_LIKE = re.compile(r"stcp-?(key|psk)|[A-Za-z0-9+/]{40,}", re.IGNORECASE)
+_KEY_LIKE_WORD = re.compile(rf"[^\s'\"]*(?:{_KEY_LIKE.pattern})[^\s'\"]*", re.IGNORECASE)
 
 
 def shown(value: object) -> str:
@@ -23,6 +24,11 @@ def shown(value: object) -> str:
     if len(text) > _MAX_SHOWN:
         text = text[:_MAX_SHOWN] + "…"
     return f"'{printable(text)}'" if isinstance(value, str) else printable(text)
+
+
+def without_keys(text: str) -> str:
+    """Another program's words about somebody's input, printable and with an ellipsis for all that may be a key."""
+    return printable(_KEY_LIKE_WORD.sub("…", text))
 
 
 def printable(text: str) -> str:

@@ -176,3 +176,46 @@ def _parse_host(text: str, host: str) -> str:
     if len(name) > _MAX_HOST or not all(_LABEL.fullmatch(label) for label in labels):
         raise ConfigError(f"{shown(text)} has no valid host name", remedy=_FORMS)
     return name
+
+
+# -- mistakes that two addresses make together -------------------------------------------------------------------------------
+
+_ANY: Final = {"0.0.0.0": 4, "::": 6}  # noqa: S104
+_HOSTS: Final = {"": ("0.0.0.0", "::"), "localhost": ("127.0.0.1", "::1")}  # noqa: S104
+
+
+def clash(first: Address, second: Address) -> bool:
+    """Whether two addresses cannot both be listened on, as far as that can be told without resolving names."""
+    if isinstance(first, UnixAddress) or isinstance(second, UnixAddress):
+        return _same_file(first, second)
+    if first.port != second.port or first.port == 0:
+        return False
+    pairs = [(a, b) for a in _hosts(first) for b in _hosts(second)]
+    return any(a == b or _ANY.get(a, 0) == _version(b) or _ANY.get(b, 0) == _version(a) for a, b in pairs)
+
+
+def loops(bind: Address, target: Address) -> bool:
+    """Whether dialling `target` reaches the very socket that listens on `bind`, as far as that can be told."""
+    if isinstance(bind, UnixAddress) or isinstance(target, UnixAddress):
+        return _same_file(bind, target)
+    if bind.port != target.port:
+        return False
+    pairs = [(a, b) for a in _hosts(bind) for b in _hosts(target)]
+    return any(a == b or (_ANY.get(a, 0) == _version(b) and ipaddress.ip_address(b).is_loopback) for a, b in pairs)
+
+
+def _same_file(first: Address, second: Address) -> bool:
+    both = isinstance(first, UnixAddress) and isinstance(second, UnixAddress)
+    return both and os.path.realpath(str(first)[len(UNIX_PREFIX) :]) == os.path.realpath(str(second)[len(UNIX_PREFIX) :])
+
+
+def _hosts(address: TcpAddress) -> tuple[str, ...]:
+    return _HOSTS.get(address.host, (address.host,))
+
+
+def _version(host: str) -> int:
+    """4 or 6; -1 for a name, which equals nothing."""
+    try:
+        return ipaddress.ip_address(host).version
+    except ValueError:
+        return -1

@@ -21,6 +21,7 @@ from stcp_proxy.protocol.wire import (
     FRAME_OVERHEAD,
     HEADER_LEN,
     KEY_LEN,
+    MAX_FRAME,
     MAX_LENGTH,
     MAX_PLAINTEXT,
     MIN_LENGTH,
@@ -32,12 +33,54 @@ from stcp_proxy.protocol.wire import (
 )
 
 _HEADER: Final = struct.Struct(">BBH")
-_COUNTER: Final = struct.Struct(">Q")
-_COUNTER_AT: Final = NONCE_LEN - _COUNTER.size
+_DATA_HEADER: Final = struct.Struct(">I")
+"""The header of a DATA frame is its length, as type and reserved byte are zero."""
 _LAST_TYPE: Final = max(FrameType)
 _DATA: Final = int(FrameType.DATA)
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class Scratch:
+    """A pair of buffers that frames are sealed and opened between, with the views of them that each size needs.
+
+    Slicing a memoryview costs as much as a quarter of the cipher for a small frame, so the slices are kept by size.
+
+    Args:
+        chunk: bytes that `source` takes, at least MAX_FRAME.
+
+    Attributes:
+        source: where bytes are read into.
+        result: where frames or plaintext come out.
+    """
+
+    __slots__ = ("open_views", "result", "result_head", "seal_views", "source", "source_head")
+    _MOST_SIZES: Final = 1024
+
+    def __init__(self, chunk: int) -> None:
+        if chunk < MAX_FRAME:
+            raise ValueError("a chunk holds at least one frame")
+        self.source: Final = memoryview(bytearray(chunk))
+        self.result: Final = memoryview(bytearray(max(chunk, sealed_size(chunk))))
+        self.source_head: Final = self.source[:HEADER_LEN]
+        self.result_head: Final = self.result[:HEADER_LEN]
+        self.seal_views: Final[dict[int, tuple[memoryview, memoryview, memoryview]]] = {}
+        self.open_views: Final[dict[int, tuple[memoryview, memoryview]]] = {}
+
+    def for_sealing(self, size: int) -> tuple[memoryview, memoryview, memoryview]:
+        """Plaintext of `size` bytes in `source`; ciphertext with tag, and the whole frame, in `result`."""
+        if len(self.seal_views) >= self._MOST_SIZES:
+            self.seal_views.clear()
+        end = size + FRAME_OVERHEAD
+        views = self.seal_views[size] = (self.source[:size], self.result[HEADER_LEN:end], self.result[:end])
+        return views
+
+    def for_opening(self, size: int) -> tuple[memoryview, memoryview]:
+        """Ciphertext and tag of a frame of `size` bytes in `source`; its plaintext in `result`."""
+        if len(self.open_views) >= self._MOST_SIZES:
+            self.open_views.clear()
+        views = self.open_views[size] = (self.source[HEADER_LEN:size], self.result[: size - FRAME_OVERHEAD])
+        return views
 
 
 class CipherDirection:
@@ -48,14 +91,13 @@ class CipherDirection:
         counter: number of the next frame. At a positive multiple of 2^20 the rekey before it is still to be made.
     """
 
-    __slots__ = ("_aead", "_check_at", "_key", "_n", "_nonce")
+    __slots__ = ("_aead", "_check_at", "_key", "_n")
 
     def __init__(self, key: Secret, counter: int = 0) -> None:
         if not 0 <= counter <= REKEY_NONCE:
             raise ValueError("a counter has 64 bits")
         self._key = key
         self._aead = AESGCM(key.reveal())
-        self._nonce = bytearray(NONCE_LEN)
         self._n = counter
         # The next counter at which something is due: a rekey, or the end. Checked with one comparison for every frame.
         self._check_at = min(-(-max(counter, 1) // REKEY_INTERVAL) * REKEY_INTERVAL, REKEY_NONCE)
@@ -107,8 +149,7 @@ class Sealer(CipherDirection):
             self._due()
         end = size + FRAME_OVERHEAD
         _HEADER.pack_into(out, 0, kind, 0, size + TAG_LEN)
-        _COUNTER.pack_into(self._nonce, _COUNTER_AT, n)
-        self._aead.encrypt_into(self._nonce, plaintext, out[:HEADER_LEN], out[HEADER_LEN:end])
+        self._aead.encrypt_into(n.to_bytes(NONCE_LEN, "big"), plaintext, out[:HEADER_LEN], out[HEADER_LEN:end])
         self._n = n + 1
         return end
 
@@ -118,18 +159,43 @@ class Sealer(CipherDirection):
         self.seal_into(kind, plaintext, memoryview(out))
         return bytes(out)
 
+    def seal_scratch(self, scratch: Scratch, size: int) -> memoryview:
+        """Seal the first `size` bytes of `scratch.source` as one DATA frame, or as several where they are more than one holds.
+
+        Args:
+            scratch: buffers; the frames are written to `scratch.result`.
+            size: at least one byte.
+
+        Returns:
+            The frames: a view of `scratch.result`, valid until the next call.
+
+        Raises:
+            CounterExhausted: no number is left.
+        """
+        if size > MAX_PLAINTEXT:
+            return scratch.result[: self.seal_data(scratch.source[:size], scratch.result)]
+        n = self._n
+        if n >= self._check_at:
+            self._due()
+        plaintext, body, frame = scratch.seal_views.get(size) or scratch.for_sealing(size)
+        _DATA_HEADER.pack_into(scratch.result_head, 0, size + TAG_LEN)
+        self._aead.encrypt_into(n.to_bytes(NONCE_LEN, "big"), plaintext, scratch.result_head, body)
+        self._n = n + 1
+        return frame
+
     def seal_data(self, data: memoryview, out: memoryview) -> int:
-        """Seal `data` as one DATA frame, or as several where it is longer than a frame may be.
+        """Seal `data` as one DATA frame, or as several where it is more than one holds.
 
         Args:
             data: at least one byte.
-            out: at least `sealed_size(len(data))` long.
+            out: at least `sealed_size(len(data))` long, not overlapping `data`.
 
         Returns:
             Bytes written to `out`.
+
+        Raises:
+            CounterExhausted: no number is left.
         """
-        if len(data) <= MAX_PLAINTEXT:
-            return self.seal_into(_DATA, data, out)
         at = 0
         for start in range(0, len(data), MAX_PLAINTEXT):
             at += self.seal_into(_DATA, data[start : start + MAX_PLAINTEXT], out[at:])
@@ -174,16 +240,36 @@ class Opener(CipherDirection):
         n = self._n
         if n >= self._check_at:
             self._due()
-        _COUNTER.pack_into(self._nonce, _COUNTER_AT, n)
         size = length - TAG_LEN
         try:
-            self._aead.decrypt_into(self._nonce, data[HEADER_LEN:used], data[:HEADER_LEN], out[:size])
+            nonce = n.to_bytes(NONCE_LEN, "big")
+            self._aead.decrypt_into(nonce, data[HEADER_LEN:used], data[:HEADER_LEN], out[:size])
         except InvalidTag:
-            raise FrameNotAuthentic(
-                f"frame {n} did not authenticate: bytes changed on the way", remedy="look for what rewrites the wire leg"
-            ) from None
+            raise _not_authentic(n) from None
         self._n = n + 1
         return used, kind, size
+
+    def open_scratch(self, scratch: Scratch, size: int) -> memoryview | None:
+        """Open the first `size` bytes of `scratch.source` if they are exactly one DATA frame that holds something.
+
+        Returns:
+            The plaintext: a view of `scratch.result`, valid until the next call; None when `open_into` has to look.
+
+        Raises:
+            FrameNotAuthentic, CounterExhausted: as `open_into`.
+        """
+        if not FRAME_OVERHEAD < size <= MAX_FRAME or _DATA_HEADER.unpack_from(scratch.source_head)[0] != size - HEADER_LEN:
+            return None
+        n = self._n
+        if n >= self._check_at:
+            self._due()
+        body, plaintext = scratch.open_views.get(size) or scratch.for_opening(size)
+        try:
+            self._aead.decrypt_into(n.to_bytes(NONCE_LEN, "big"), body, scratch.source_head, plaintext)
+        except InvalidTag:
+            raise _not_authentic(n) from None
+        self._n = n + 1
+        return plaintext
 
     def open(self, data: Buffer) -> tuple[int, int, bytes] | None:
         """`open_into` with bytes of its own for the plaintext: (bytes used, frame type, plaintext)."""
@@ -194,6 +280,12 @@ class Opener(CipherDirection):
             return None
         used, kind, size = opened
         return used, kind, bytes(out[:size])
+
+
+def _not_authentic(n: int) -> FrameNotAuthentic:
+    return FrameNotAuthentic(
+        f"frame {n} did not authenticate: bytes changed on the way", remedy="look for what rewrites the wire leg"
+    )
 
 
 def _bad_header(kind: int, reserved: int, length: int) -> FrameError:

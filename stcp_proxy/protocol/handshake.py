@@ -169,7 +169,7 @@ class Responder:
     """The listening side.
 
     Args:
-        suites: what this side's configuration allows.
+        suites: what this side's configuration allows; those that `credentials` cannot speak are refused like any other.
         credentials: this side's key pair or the shared secret.
         allowed: public keys that may connect, 32 bytes each (suites 1 and 2).
         entropy: source of the ephemeral keys.
@@ -184,7 +184,7 @@ class Responder:
         entropy: Entropy = SYSTEM_ENTROPY,
     ) -> None:
         self.state = State.WAIT
-        self._suites = suites
+        self._suites = sorted(suite for suite in suites if (suite in PSK_SUITES) == (credentials.psk is not None))
         self._credentials = credentials
         self._allowed = allowed if callable(allowed) else allowed.__contains__
         self._entropy = entropy

@@ -3,8 +3,9 @@
     plain leg --recv--> in --seal--> out --send--> wire leg        ("up")
     wire leg  --recv--> in --open--> out --send--> plain leg       ("down")
 
-`in` and `out` are the engine's scratch buffers, shared by all connections. A connection keeps bytes of its own only for a partial
-send (`wire_left`, `plain_left`) and for the beginning of a frame (`partial`).
+`in` and `out` are the two buffers of the engine's `Scratch`, shared by all connections. A connection keeps bytes of its own only
+for a partial send (`wire_left`, `plain_left`) and for the beginning of a frame (`partial`). The common case, one read that is one
+message, takes the short way: no branch that it does not need, and no slice that `Scratch` does not already have.
 
 Readiness is edge-triggered: each leg is registered once, for everything, and the flags `plain_ready` and `wire_ready` remember
 that a leg may have bytes. A read that did not fill the buffer has drained the socket, so the flag falls without asking again,
@@ -39,6 +40,10 @@ INTEREST: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.
 _READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP | select.EPOLLERR
 _TO_THE_END: Final = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP | select.EPOLLERR
 _RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_OUT: Final = select.EPOLLOUT
+_ERROR: Final = select.EPOLLERR
+_JUST_BYTES: Final = select.EPOLLIN | select.EPOLLOUT
+"""What epoll reports of a leg that has bytes to read, and is otherwise as it was."""
 _DATA: Final = int(FrameType.DATA)
 _log: Final = logging.getLogger(__name__)
 
@@ -128,13 +133,18 @@ class Duplex:
     def on_plain(self, mask: int) -> None:
         """The plain leg has news: `mask` is epoll's."""
         self._active = self._engine.now
-        if mask & select.EPOLLOUT and self.plain_left is not None:
+        if mask & _OUT and self.plain_left is not None:
             self._flush_plain()
-        if mask & _READABLE and self._end is None:
+        if mask == _JUST_BYTES:
+            if self.wire_left is None and not self._up_ended and self._end is None:
+                self._up()
+            else:
+                self._plain_ready = True
+        elif mask & _READABLE and self._end is None:
             if mask & _TO_THE_END:
                 self._plain_to_end = True
                 # An error waits behind unread bytes; where nothing reads them, it has to be asked for.
-                if mask & select.EPOLLERR and (self._up_ended or self.wire_left is not None) and _error(self._plain):
+                if mask & _ERROR and (self._up_ended or self.wire_left is not None) and _error(self._plain):
                     self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
                     return
             self._plain_ready = True
@@ -144,9 +154,11 @@ class Duplex:
     def on_wire(self, mask: int) -> None:
         """The wire leg has news: `mask` is epoll's."""
         self._active = self._engine.now
-        if mask & select.EPOLLOUT and self.wire_left is not None:
+        if mask & _OUT and self.wire_left is not None:
             self._flush_wire()
-        if mask & _READABLE and self._on_end is not None:
+        if mask == _JUST_BYTES and self.plain_left is None and self._end is None:
+            self._down()
+        elif mask & _READABLE and self._on_end is not None:
             if mask & _TO_THE_END:
                 self._wire_to_end = True
             self._wire_ready = True
@@ -194,9 +206,9 @@ class Duplex:
     # -- up: plain to wire -------------------------------------------------------------------------------------------------
 
     def _up(self) -> None:
-        engine = self._engine
+        scratch = self._engine.scratch
         try:
-            n = self._plain.recv_into(engine.scratch_in)
+            n = self._plain.recv_into(scratch.source)
         except BlockingIOError:
             self._plain_ready = False
             return
@@ -206,26 +218,26 @@ class Duplex:
         if n == 0:
             self._end_up()
             return
-        out = engine.scratch_out
         try:
-            size = self._sealer.seal_data(engine.scratch_in[:n], out)
+            frames = self._sealer.seal_scratch(scratch, n)
         except StcpError as exc:
             self._lose(EndReason.BAD_FRAME, text=str(exc))
             return
         self._sent += n
-        if n == engine.chunk or self._plain_to_end:
+        if n == self._engine.chunk or self._plain_to_end:
+            self._plain_ready = True
             self._queue()
         else:
             self._plain_ready = False
         try:
-            done = self._wire.send(out[:size])
+            done = self._wire.send(frames)
         except BlockingIOError:
             done = 0
         except OSError as exc:
             self._wire_broke(exc)
             return
-        if done < size:
-            self.wire_left = bytes(out[done:size])
+        if done < len(frames):
+            self.wire_left = bytes(frames[done:])
 
     def _end_up(self) -> None:
         """The application has ended its direction."""
@@ -279,9 +291,9 @@ class Duplex:
     # -- down: wire to plain -----------------------------------------------------------------------------------------------
 
     def _down(self) -> None:
-        engine = self._engine
+        scratch = self._engine.scratch
+        room = scratch.source
         held = len(self.partial)
-        room = engine.scratch_in
         if held:
             room[:held] = self.partial
             room = room[held:]
@@ -297,10 +309,22 @@ class Duplex:
             self._end_of_wire()
             return
         if n == len(room) or self._wire_to_end:
+            self._wire_ready = True
             self._queue()
         else:
             self._wire_ready = False
-        self._open_frames(held + n)
+        if held or self._phase is not Phase.STREAM:
+            self._open_frames(held + n)
+            return
+        try:
+            data = self._opener.open_scratch(scratch, n)
+        except FrameError as exc:
+            self._lose(EndReason.BAD_FRAME, text=str(exc))
+            return
+        if data is None:
+            self._open_frames(n)
+        else:
+            self._deliver(data)
 
     def _end_of_wire(self) -> None:
         """The wire leg has no more bytes: truncation, unless FIN has come and our direction can still be sent."""
@@ -312,12 +336,12 @@ class Duplex:
             self._wire_ready = False
 
     def _open_frames(self, size: int, *, into_scratch: bool = False) -> None:
-        """Open every whole frame of the first `size` bytes of scratch_in, and send what they held."""
-        engine = self._engine
+        """Open every whole frame of the first `size` bytes of the scratch, and send what they held."""
+        scratch = self._engine.scratch
         if into_scratch:
-            engine.scratch_in[:size] = self.partial
-        data = engine.scratch_in[:size]
-        out = engine.scratch_out
+            scratch.source[:size] = self.partial
+        data = scratch.source[:size]
+        out = scratch.result
         at = filled = 0
         failure: FrameError | None = None
         reset: bytes | None = None
@@ -448,7 +472,7 @@ class Duplex:
 
     def _drain_wire(self) -> None:
         try:
-            n = self._wire.recv_into(self._engine.scratch_in)
+            n = self._wire.recv_into(self._engine.scratch.source)
         except BlockingIOError:
             self._wire_ready = False
             return

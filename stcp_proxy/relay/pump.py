@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from stcp_proxy.protocol.frames import sealed_size
-from stcp_proxy.protocol.wire import MAX_FRAME, MAX_PLAINTEXT
+from stcp_proxy.protocol.frames import Scratch
+from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.deadlines import Deadlines
 from stcp_proxy.relay.duplex import INTEREST, Duplex
 from stcp_proxy.relay.engine import Handover, RelayEnd
@@ -36,11 +36,8 @@ class PumpEngine:
     name: Final = "python"
 
     def __init__(self, *, chunk: int = CHUNK) -> None:
-        if chunk < MAX_FRAME:
-            raise ValueError("a chunk holds at least one frame")
         self.chunk: Final = chunk
-        self.scratch_in: Final = memoryview(bytearray(chunk))
-        self.scratch_out: Final = memoryview(bytearray(sealed_size(chunk)))
+        self.scratch: Final = Scratch(chunk)
         self.now = time.monotonic()
         """Time of the batch under way, seconds."""
         self.deadlines: Final[Deadlines[Duplex]] = Deadlines()

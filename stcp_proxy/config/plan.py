@@ -1,7 +1,6 @@
-"""From flags or a YAML file to a frozen plan of what to run.
+"""What a process is to run, complete and checked: the frozen result of reading flags or a file.
 
-Both ways go through the same pydantic models, which refuse what they do not know, and then through the same checks of sense.
-Every mistake that can be found is listed at once, with file, line and key path; nothing starts before there is none.
+Nothing here knows where it came from. The defaults of all settings stand here, once.
 """
 
 from __future__ import annotations
@@ -32,9 +31,6 @@ class EngineChoice(enum.StrEnum):
     AUTO = "auto"
     KERNEL = "kernel"
     PYTHON = "python"
-
-
-# -- the plan --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

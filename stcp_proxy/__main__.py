@@ -1,0 +1,5 @@
+"""`python -m stcp_proxy`."""
+
+from stcp_proxy.cli import main
+
+main()

@@ -1,0 +1,19 @@
+"""`stcp-proxy check`: what a file would run."""
+
+from __future__ import annotations
+
+import typer
+
+from stcp_proxy.cli.options import ConfigFile
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check")(check)
+
+
+def check(config: ConfigFile) -> None:
+    """Check a YAML file and the keys it names, and print what would run."""
+    from stcp_proxy.config import describe_plan, load_plan
+
+    print(describe_plan(load_plan(config)))

@@ -1,0 +1,56 @@
+"""`stcp-proxy connect`: one tunnel's end beside the client."""
+
+from __future__ import annotations
+
+import typer
+
+from stcp_proxy.cli import options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("connect")(connect)
+
+
+def connect(
+    bind: options.Bind,
+    to: options.To,
+    key: options.Key = None,
+    peer: options.Peer = None,
+    psk: options.Psk = None,
+    suite: options.Suite = None,
+    engine: options.Engine = None,
+    max_connections: options.MaxConnections = None,
+    max_handshakes: options.MaxHandshakes = None,
+    handshake_timeout: options.HandshakeTimeout = None,
+    dial_timeout: options.DialTimeout = None,
+    idle_timeout: options.IdleTimeout = None,
+    half_close_timeout: options.HalfCloseTimeout = None,
+    drain: options.Drain = None,
+    log_level: options.LogLevel = None,
+    log_format: options.LogFormat = None,
+) -> None:
+    """Beside the client: accept plain TCP, hand on STCP."""
+    from stcp_proxy import tunnel
+    from stcp_proxy.config import Mode, plan_from_flags
+
+    plan = plan_from_flags(
+        mode=Mode.CONNECT,
+        bind=bind,
+        to=to,
+        key=key,
+        peer=peer,
+        psk=psk,
+        suite=[suite] if suite else [],
+        engine=engine,
+        max_connections=max_connections,
+        max_handshakes=max_handshakes,
+        handshake_timeout=handshake_timeout,
+        dial_timeout=dial_timeout,
+        idle_timeout=idle_timeout,
+        half_close_timeout=half_close_timeout,
+        drain=drain,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    raise typer.Exit(tunnel.run(plan))

@@ -1,0 +1,42 @@
+"""Options that more than one command has. Values stay text: the configuration's models judge them, in one set of words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def _option(metavar: str, words: str, panel: str | None = None) -> Any:
+    return typer.Option(metavar=metavar, help=words, rich_help_panel=panel)
+
+
+_KEYS = "Who may talk to whom"
+_LIMITS = "Limits and deadlines"
+_LOGS = "Logs"
+
+Bind = Annotated[str, _option("ADDR", "Accept here: host:port, \\[v6]:port, :port or unix:/path.")]
+To = Annotated[list[str], _option("ADDR", "Hand on to here; repeat it for failover, in order.")]
+Engine = Annotated[str | None, _option("auto|kernel|python", "Which engine relays; auto unless said.")]
+
+Key = Annotated[Path | None, _option("FILE", "This side's private key.", _KEYS)]
+Psk = Annotated[Path | None, _option("FILE", "A shared secret instead of keys, the same on both sides.", _KEYS)]
+Allow = Annotated[list[str] | None, _option("[NAME=]PUBKEY", "A public key that may connect; repeat it for more.", _KEYS)]
+Peer = Annotated[str | None, _option("PUBKEY", "The other side's public key.", _KEYS)]
+Suite = Annotated[str | None, _option("hybrid|classic", "The key exchange to send; hybrid unless said.", _KEYS)]
+Suites = Annotated[
+    list[str] | None, _option("hybrid|classic", "A key exchange to accept, repeatable; hybrid unless said.", _KEYS)
+]
+
+MaxConnections = Annotated[int | None, _option("N", "Connections at a time; 10000 unless said.", _LIMITS)]
+MaxHandshakes = Annotated[int | None, _option("N", "Handshakes under way at a time; 256 unless said.", _LIMITS)]
+HandshakeTimeout = Annotated[str | None, _option("TIME", "For the peer's proof; 10s unless said.", _LIMITS)]
+DialTimeout = Annotated[str | None, _option("TIME", "For reaching a target, names included; 10s unless said.", _LIMITS)]
+IdleTimeout = Annotated[str | None, _option("TIME", "End a connection that is silent for this long; never unless said.", _LIMITS)]
+HalfCloseTimeout = Annotated[str | None, _option("TIME", "The same once one direction has ended; 15m unless said.", _LIMITS)]
+Drain = Annotated[str | None, _option("TIME", "How long connections may finish after a stop; 30s unless said.", _LIMITS)]
+
+LogLevel = Annotated[str | None, _option("debug|info|warning|error", "How much is logged; info unless said.", _LOGS)]
+LogFormat = Annotated[str | None, _option("text|json", "Text on a terminal and JSON elsewhere unless said.", _LOGS)]
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file.", show_default=False)]

@@ -1,0 +1,31 @@
+"""From flags or a YAML file to a frozen plan of what to run.
+
+Both ways go through the same pydantic models, which refuse what they do not know, and then through the same checks of sense.
+Every mistake that can be found is listed at once, with file, line and key path, and nothing starts before there is none.
+
+- ``plan``     the result: frozen dataclasses, and every default
+- ``source``   YAML text to plain data that knows its lines; flags to the same data; findings
+- ``models``   the shape: keys, types and ranges
+- ``build``    the sense: models to a plan, key files read, contradictions found
+- ``show``     a plan in words, for `stcp-proxy check`
+"""
+
+from stcp_proxy.config.build import load_plan, plan_from_flags
+from stcp_proxy.config.plan import EngineChoice, KeyAuth, LogFormat, Mode, Plan, PskAuth, TunnelPlan
+from stcp_proxy.config.show import describe_plan
+from stcp_proxy.config.source import ConfigProblems, Finding
+
+__all__ = [
+    "ConfigProblems",
+    "EngineChoice",
+    "Finding",
+    "KeyAuth",
+    "LogFormat",
+    "Mode",
+    "Plan",
+    "PskAuth",
+    "TunnelPlan",
+    "describe_plan",
+    "load_plan",
+    "plan_from_flags",
+]

@@ -1,0 +1,275 @@
+"""The sense of a configuration: models to a plan, with key files read and contradictions found.
+
+A mistake is noted and the rest goes on, so that one run lists them all; a value that could not be made is None from there on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+from stcp_proxy.config.models import ConfigModel, TunnelModel, validate
+from stcp_proxy.config.plan import EngineChoice, KeyAuth, Mode, Plan, PskAuth, TunnelPlan
+from stcp_proxy.config.source import KeyPath, Source, file_source, flag_source
+from stcp_proxy.errors import ConfigError, KeyFileError
+from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey, load_private_key, load_psk
+from stcp_proxy.net.address import Address, UnixAddress, clash, loops
+from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.redact import shown
+
+_T = TypeVar("_T")
+
+_SUITES: Final = {
+    ("hybrid", KeyAuth): Suite.HYBRID_KEYS,
+    ("classic", KeyAuth): Suite.CLASSIC_KEYS,
+    ("hybrid", PskAuth): Suite.HYBRID_PSK,
+    ("classic", PskAuth): Suite.CLASSIC_PSK,
+}
+_SETTINGS: Final = (
+    "max_connections",
+    "max_handshakes",
+    "handshake_timeout",
+    "dial_timeout",
+    "idle_timeout",
+    "half_close_timeout",
+)
+_SHORT_KEY: Final = len(PUBLIC_PREFIX) + 12
+
+
+def load_plan(path: str | Path) -> Plan:
+    """The plan in a YAML file.
+
+    Raises:
+        ConfigError: with every mistake that was found, by file, line and key path.
+    """
+    return _build(file_source(path))
+
+
+def plan_from_flags(
+    *,
+    mode: Mode,
+    bind: str,
+    to: Sequence[str],
+    key: str | Path | None = None,
+    allow: Sequence[str] = (),
+    peer: str | None = None,
+    psk: str | Path | None = None,
+    engine: str | None = None,
+    suite: Sequence[str] = (),
+    log_level: str | None = None,
+    log_format: str | None = None,
+    drain: float | str | None = None,
+    **settings: float | str | None,
+) -> Plan:
+    """The plan of one tunnel, named after its mode. What is None or empty has the default that it has in a file.
+
+    Args:
+        mode: which command it was.
+        bind, to, peer, engine, suite: as in a file.
+        key, psk: names of files.
+        allow: public keys, each alone or as NAME=KEY.
+        log_level, log_format, drain: as in a file.
+        settings: max_connections and the other limits and deadlines of a tunnel, as in a file.
+
+    Raises:
+        ConfigError: with every mistake that was found, by flag.
+    """
+    peers, allowed = _named_keys(allow)
+    tunnel: dict[str, Any] = {"mode": mode.value, "bind": bind, "to": list(to), "allow": allowed, "peer": peer}
+    tunnel |= {"identity": _text(key), "psk": _text(psk), "suite": list(suite), "engine": engine, **settings}
+    log = {"level": log_level, "format": log_format}
+    data = {"peers": peers, "tunnels": {mode.value: _given(tunnel)}, "drain": drain, "log": _given(log)}
+    return _build(flag_source(_given(data)))
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what was not given."""
+    return {name: value for name, value in options.items() if value is not None and value != []}
+
+
+def _named_keys(allow: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """`--allow` values as the `peers` and `allow` of a file."""
+    peers: dict[str, str] = {}
+    allowed = []
+    for text in allow:
+        name, equals, key = text.partition("=")
+        if equals and not name.lower().startswith("stcp-") and key.lower().startswith("stcp-"):
+            if name in peers:
+                raise ConfigError("--allow: the same name is given to two keys", remedy="give each key a name of its own")
+            peers[name] = key
+            allowed.append(name)
+        else:
+            allowed.append(text)
+    return peers, allowed
+
+
+# -- models to plan --------------------------------------------------------------------------------------------------------
+
+
+def _build(source: Source) -> Plan:
+    plan = _Builder(source, validate(source)).plan()
+    source.raise_findings()
+    return plan
+
+
+class _Builder:
+    """One pass over a model; mistakes go to the source."""
+
+    def __init__(self, source: Source, config: ConfigModel) -> None:
+        self.source = source
+        self.config = config
+        self._files: dict[tuple[str, object], Any] = {}
+        self._names: dict[PublicKey, str] = {}
+        for name, key in config.peers.items():
+            self._names.setdefault(key, name)
+
+    def plan(self) -> Plan:
+        config = self.config
+        self._check_peers()
+        if config.identity is not None:
+            self._load(load_private_key, config.identity, ("identity",))
+        tunnels = [self._tunnel(name, tunnel) for name, tunnel in config.tunnels.items()]
+        self._check_binds()
+        log = config.log
+        settings = {
+            "drain": config.drain,
+            "log_level": log.level if log else None,
+            "log_format": log.format if log else None,
+        }
+        return Plan(tuple(tunnel for tunnel in tunnels if tunnel is not None), **_given(settings))
+
+    def _tunnel(self, name: str, tunnel: TunnelModel) -> TunnelPlan | None:
+        path: KeyPath = ("tunnels", name)
+        self._check_addresses(path, tunnel)
+        auth = self._auth(path, tunnel)
+        if auth is None:
+            return None
+        return TunnelPlan(
+            name=name,
+            mode=Mode(tunnel.mode),
+            bind=tunnel.bind,
+            to=tuple(tunnel.to),
+            auth=auth,
+            suites=self._suites(path, tunnel, auth),
+            engine=EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
+            **_given({setting: getattr(tunnel, setting) for setting in _SETTINGS}),
+        )
+
+    # -- who may talk to whom
+
+    def _auth(self, path: KeyPath, tunnel: TunnelModel) -> KeyAuth | PskAuth | None:
+        rule, other = ("allow", "peer") if tunnel.mode == "listen" else ("peer", "allow")
+        if getattr(tunnel, other) is not None:
+            self.source.report((*path, other), f"a {tunnel.mode} tunnel has no '{other}'", f"use '{rule}'")
+            return None
+        if getattr(tunnel, rule) is None:
+            return self._psk_auth(path, tunnel, rule)
+        if tunnel.psk is not None:
+            remedy = "keep one: keys say who is who, a shared secret does not"
+            self.source.report((*path, "psk"), f"'{rule}' and 'psk' exclude each other", remedy)
+            return None
+        return self._key_auth(path, tunnel, rule)
+
+    def _psk_auth(self, path: KeyPath, tunnel: TunnelModel, rule: str) -> PskAuth | None:
+        """Without a key rule there must be a shared secret, of the tunnel's own or the file's default."""
+        where: KeyPath = ("psk",) if tunnel.psk is None else (*path, "psk")
+        file = self.config.psk if tunnel.psk is None else tunnel.psk
+        if tunnel.identity is not None and tunnel.psk is not None:
+            remedy = f"remove it, or use '{rule}' instead of 'psk'"
+            self.source.report((*path, "identity"), "a tunnel with 'psk' has no key of its own", remedy)
+            return None
+        if file is None or tunnel.identity is not None:
+            whom = "anybody could connect" if rule == "allow" else "anybody could answer"
+            remedy = f"set '{rule}' to the public key of the other side"
+            self.source.report((*path, rule), f"neither '{rule}' nor 'psk' is given, so {whom}", remedy)
+            return None
+        secret = self._load(load_psk, file, where)
+        return None if secret is None else PskAuth(secret)
+
+    def _key_auth(self, path: KeyPath, tunnel: TunnelModel, rule: str) -> KeyAuth | None:
+        rules = [tunnel.peer] if rule == "peer" else tunnel.allow or []
+        paths: list[KeyPath] = [(*path, rule)] if rule == "peer" else [(*path, rule, index) for index in range(len(rules))]
+        found = [self._peer(at, entry) for at, entry in zip(paths, rules, strict=True)]
+        where: KeyPath = ("identity",) if tunnel.identity is None else (*path, "identity")
+        file = self.config.identity if tunnel.identity is None else tunnel.identity
+        if file is None:
+            remedy = "make one with 'stcp-proxy keygen --out FILE' and name it here"
+            self.source.report(where, "a private key of this side's own is needed", remedy)
+            return None
+        identity = self._load(load_private_key, file, where)
+        if identity is None:
+            return None
+        for at, key in zip(paths, found, strict=True):
+            if key == identity.public:
+                remedy = "name the other side's, which 'stcp-proxy pubkey' prints there"
+                self.source.report(at, "this is this side's own public key", remedy)
+        peers = {key: self._names.get(key, str(key)[:_SHORT_KEY] + "…") for key in found if key is not None}
+        return KeyAuth(identity, MappingProxyType(peers)) if peers else None
+
+    def _peer(self, path: KeyPath, entry: str | PublicKey | None) -> PublicKey | None:
+        """The key behind one entry of `allow` or `peer`."""
+        if not isinstance(entry, str):
+            return entry
+        key = self.config.peers.get(entry)
+        if key is None:
+            close = difflib.get_close_matches(entry, self.config.peers, n=1)
+            remedy = f"did you mean '{close[0]}'?" if close else "add it there, or write the public key itself (stcp-pub:…)"
+            self.source.report(path, f"{shown(entry)} is not in 'peers'", remedy)
+        return key
+
+    def _suites(self, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth) -> tuple[Suite, ...]:
+        names = tunnel.suite or self.config.suite or ["hybrid"]
+        suites = tuple(dict.fromkeys(_SUITES[name, type(auth)] for name in names))
+        if tunnel.mode == "connect" and len(suites) > 1:
+            where: KeyPath = (*path, "suite") if tunnel.suite else ("suite",)
+            self.source.report(where, "a connect tunnel sends exactly one suite and never falls back", "name one")
+        return suites
+
+    def _load(self, load: Callable[[Path], _T], file: str, path: KeyPath) -> _T | None:
+        """The key in a file; each file is read, and complained about, once."""
+        slot = (file, load)
+        if slot not in self._files:
+            self._files[slot] = None
+            try:
+                self._files[slot] = load(self.source.base / file)
+            except KeyFileError as exc:
+                self.source.blame(path, exc)
+        found: _T | None = self._files[slot]
+        return found
+
+    # -- contradictions
+
+    def _check_peers(self) -> None:
+        for name, key in self.config.peers.items():
+            if self._names[key] != name:
+                self.source.report(("peers", name), f"'{self._names[key]}' has the same key", "keep one name for a key")
+
+    def _check_addresses(self, path: KeyPath, tunnel: TunnelModel) -> None:
+        self._check_folder((*path, "bind"), tunnel.bind)
+        for index, target in enumerate(tunnel.to):
+            self._check_folder((*path, "to", index), target)
+            if loops(tunnel.bind, target):
+                what = f"{target} is where this tunnel itself listens ({tunnel.bind})"
+                self.source.report((*path, "to", index), what, "name the address to hand on to")
+
+    def _check_folder(self, path: KeyPath, address: Address) -> None:
+        if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):
+            self.source.report(path, f"the folder {folder} of the unix socket does not exist", "create it, or correct the path")
+
+    def _check_binds(self) -> None:
+        seen: list[tuple[str, Address]] = []
+        for name, tunnel in self.config.tunnels.items():
+            for other, bound in seen:
+                if clash(bound, tunnel.bind):
+                    what = f"{tunnel.bind} is taken by tunnel '{other}' ({bound})"
+                    self.source.report(("tunnels", name, "bind"), what, "give each tunnel its own")
+                    break
+            seen.append((name, tunnel.bind))

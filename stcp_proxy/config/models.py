@@ -1,0 +1,226 @@
+"""The shape of a configuration: which keys there are, of what type, in what range.
+
+What a value means in its context (is the peer known, is the folder there) is build.py's business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from stcp_proxy.config.plan import LogFormat
+from stcp_proxy.config.source import KeyPath, Source
+from stcp_proxy.errors import ConfigError
+from stcp_proxy.keys import PublicKey, check_file_name
+from stcp_proxy.net.address import Address, parse_address
+from stcp_proxy.redact import shown
+
+_T = TypeVar("_T")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|)")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+_MAX_SECONDS: Final = 366 * 24 * 3600.0
+
+
+def parse_duration(value: object) -> float:
+    """Seconds, from a number of them or from text like 30s, 5m, 1h, 250ms.
+
+    Raises:
+        ConfigError: anything else, a negative number, or more than a year.
+    """
+    seconds = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        seconds = float(match[1]) * _UNITS[match[2]]
+    if not 0 <= seconds <= _MAX_SECONDS:
+        raise ConfigError(f"{shown(value)} is not a time", remedy="write seconds, or a number with ms, s, m or h")
+    return seconds
+
+
+def _deadline(value: object) -> float:
+    seconds = parse_duration(value)
+    if seconds == 0:
+        raise ConfigError("this time must be more than zero", remedy="leave it out for the default")
+    return seconds
+
+
+def _checked(parse: Callable[[Any], _T], *, text_only: bool = True) -> Callable[[object], _T]:
+    """A pydantic validator from a parser that raises ConfigError."""
+
+    def validate(value: object) -> _T:
+        if text_only and not isinstance(value, str):
+            raise PydanticCustomError("stcp", "{what}", {"what": "text belongs here", "remedy": "put it in quotes"})
+        try:
+            return parse(value)
+        except ConfigError as exc:
+            raise PydanticCustomError("stcp", "{what}", {"what": exc.what, "remedy": exc.remedy}) from None
+
+    return validate
+
+
+def _bind(text: str) -> Address:
+    return parse_address(text, role="bind")
+
+
+def _to(text: str) -> Address:
+    return parse_address(text, role="to")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ConfigError(f"{shown(text)} is not a name", remedy="use letters, digits, '.', '_' and '-', at most 63")
+    return text
+
+
+def _file(text: str) -> str:
+    check_file_name(text)
+    if not text or "\0" in text:
+        raise ConfigError("the name of a file belongs here", remedy="make one with 'stcp-proxy keygen --out FILE'")
+    return text
+
+
+def _peer(text: str) -> str | PublicKey:
+    """A name from `peers`, or a key itself."""
+    if text.lower().startswith("stcp-"):
+        return PublicKey.parse(text)
+    if not _NAME.fullmatch(text):
+        raise ConfigError(
+            "this is neither a name nor a public key", remedy="write a name from 'peers', or 'stcp-pub:' and the key"
+        )
+    return text
+
+
+def _some(value: object) -> object:
+    """One value stands for a list of one."""
+    return value if isinstance(value, list) else [value]
+
+
+def _one_peer(value: object) -> object:
+    if isinstance(value, list):
+        remedy = "name one; for several hosts with the same key, list their addresses under 'to'"
+        raise PydanticCustomError("stcp", "{what}", {"what": "a connect tunnel has one peer", "remedy": remedy})
+    return value
+
+
+Name = Annotated[str, PlainValidator(_checked(_name))]
+File = Annotated[str, PlainValidator(_checked(_file))]
+Bind = Annotated[Address, PlainValidator(_checked(_bind))]
+To = Annotated[Address, PlainValidator(_checked(_to))]
+Key = Annotated[PublicKey, PlainValidator(_checked(PublicKey.parse))]
+Peer = Annotated[str | PublicKey, PlainValidator(_checked(_peer))]
+Span = Annotated[float, PlainValidator(_checked(parse_duration, text_only=False))]
+Deadline = Annotated[float, PlainValidator(_checked(_deadline, text_only=False))]
+Engine = Literal["auto", "kernel", "python"]
+SuiteName = Literal["hybrid", "classic"]
+Suites = Annotated[list[SuiteName], BeforeValidator(_some), Field(min_length=1)]
+Limit = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+
+
+class LogModel(_Model):
+    """`log:`"""
+
+    level: Literal["debug", "info", "warning", "error"] | None = None
+    format: LogFormat | None = None
+
+
+class TunnelModel(_Model):
+    """One entry of `tunnels:`"""
+
+    mode: Literal["listen", "connect"]
+    bind: Bind
+    to: Annotated[list[To], BeforeValidator(_some), Field(min_length=1)]
+    peer: Annotated[Peer, BeforeValidator(_one_peer)] | None = None
+    allow: Annotated[list[Peer], BeforeValidator(_some), Field(min_length=1)] | None = None
+    identity: File | None = None
+    psk: File | None = None
+    suite: Suites | None = None
+    engine: Engine | None = None
+    max_connections: Limit | None = None
+    max_handshakes: Limit | None = None
+    handshake_timeout: Deadline | None = None
+    dial_timeout: Deadline | None = None
+    idle_timeout: Deadline | None = None
+    half_close_timeout: Deadline | None = None
+
+
+class ConfigModel(_Model):
+    """The whole file."""
+
+    identity: File | None = None
+    psk: File | None = None
+    peers: dict[Name, Key] = Field(default_factory=dict)
+    tunnels: Annotated[dict[Name, TunnelModel], Field(min_length=1)]
+    suite: Suites | None = None
+    engine: Engine | None = None
+    drain: Span | None = None
+    log: LogModel | None = None
+
+
+def validate(source: Source) -> ConfigModel:
+    """The model of a source's data.
+
+    Raises:
+        ConfigProblems: with everything that is wrong about its shape.
+    """
+    model = None
+    try:
+        model = ConfigModel.model_validate(source.data)
+    except ValidationError as exc:
+        for error in exc.errors(include_url=False, include_input=False):
+            _explain(source, error)
+    source.raise_findings()
+    assert model is not None  # noqa: S101  (a ValidationError has at least one error)
+    return model
+
+
+def _explain(source: Source, error: ErrorDetails) -> None:
+    """A pydantic error as a finding. Its own words are for programmers, and only the fallback."""
+    path: KeyPath = tuple(step for step in error["loc"] if step != "[key]")
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "stcp":
+            source.report(path, context["what"], context["remedy"])
+        case "extra_forbidden":
+            source.report(path, "there is no such key", _suggest(str(path[-1]), _keys_at(path[:-1])))
+        case "missing":
+            source.report(path, f"'{path[-1]}' is missing", _MISSING.get(str(path[-1])))
+        case "literal_error":
+            source.report(path, f"{context['expected']} belongs here")
+        case "model_type" | "dict_type":
+            source.report(path, "a mapping belongs here", "write its keys below it, indented")
+        case "int_type" | "greater_than_equal" | "less_than_equal":
+            source.report(path, "a whole number from 1 to 1000000 belongs here")
+        case "too_short":
+            source.report(path, "this is empty", "leave it out, or fill it")
+        case _:
+            source.report(path, error["msg"])
+
+
+_MISSING: Final = {
+    "mode": "write 'mode: connect' beside the client, 'mode: listen' beside the server",
+    "bind": "say where to accept connections",
+    "to": "say where to hand connections on to",
+    "tunnels": "describe at least one tunnel",
+}
+
+
+def _keys_at(path: KeyPath) -> list[str]:
+    """The keys that are known in the mapping at `path`."""
+    model = TunnelModel if path[:1] == ("tunnels",) else LogModel if path == ("log",) else ConfigModel
+    return list(model.model_fields)
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word.lower().replace("-", "_"), known, n=1, cutoff=0.75)
+    return f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"

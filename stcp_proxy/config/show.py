@@ -1,0 +1,59 @@
+"""A plan in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from stcp_proxy.config.plan import KeyAuth, Mode, Plan, TunnelPlan
+from stcp_proxy.protocol.wire import Suite
+
+_SUITES: Final = {
+    Suite.HYBRID_KEYS: "hybrid (X25519 with ML-KEM-768, keys)",
+    Suite.CLASSIC_KEYS: "classic (X25519, keys)",
+    Suite.HYBRID_PSK: "hybrid (X25519 with ML-KEM-768, shared secret)",
+    Suite.CLASSIC_PSK: "classic (X25519, shared secret)",
+}
+
+
+def describe_plan(plan: Plan) -> str:
+    """What would run, for a person to check: every address, every key in full, every limit; nothing secret."""
+    blocks = ["\n".join(_tunnel(tunnel)) for tunnel in plan.tunnels]
+    log = f"log: level {plan.log_level}, {plan.log_format or 'text on a terminal, JSON elsewhere'}"
+    return "\n\n".join([*blocks, f"drain: {_time(plan.drain)}\n{log}"])
+
+
+def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
+    plain, wire = ("from plain", "to STCP") if tunnel.mode is Mode.CONNECT else ("from STCP", "to plain")
+    yield f"{tunnel.name} ({tunnel.mode})"
+    yield from _rows(plain, [str(tunnel.bind)])
+    yield from _rows(wire, [str(target) for target in tunnel.to])
+    if isinstance(tunnel.auth, KeyAuth):
+        yield from _rows("own key", [str(tunnel.auth.identity.public)])
+        peers = [f"{key}  {name}" for key, name in tunnel.auth.peers.items()]
+        yield from _rows("peer" if tunnel.mode is Mode.CONNECT else "allowed", peers)
+    else:
+        yield from _rows("auth", ["a shared secret: whoever holds it is in"])
+    yield from _rows("suite", [_SUITES[suite] for suite in tunnel.suites])
+    yield from _rows("engine", [str(tunnel.engine)])
+    yield from _rows("limits", [f"{tunnel.max_connections} connections, {tunnel.max_handshakes} handshakes under way"])
+    yield from _rows("deadlines", [_deadlines(tunnel)])
+
+
+def _rows(label: str, values: list[str]) -> Iterator[str]:
+    """A label before the first value, and the others below it."""
+    for value in values:
+        yield f"  {label:<11} {value}"
+        label = ""
+
+
+def _deadlines(tunnel: TunnelPlan) -> str:
+    idle = "never" if tunnel.idle_timeout is None else _time(tunnel.idle_timeout)
+    return (
+        f"handshake {_time(tunnel.handshake_timeout)}, dial {_time(tunnel.dial_timeout)}, "
+        f"idle {idle}, half-closed {_time(tunnel.half_close_timeout)}"
+    )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:g} s"

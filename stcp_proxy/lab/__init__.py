@@ -1,0 +1,11 @@
+"""The lab: instruments that measure the product through its public ports, and the peers beside it.
+
+- ``loadgen.c``    load generator and echo server in C, compiled on the spot; ``loadgen.py`` drives it
+- ``echo``         the framed echo server
+- ``stress``       the stress client, which checks every byte; ``channel`` lets it speak STCP itself
+- ``bench``        this project against its peers, in turns within the same minutes
+- ``ladder``       seal and open alone, frames in memory, the engine over socketpairs, the whole pair
+- ``reference``    the four runs of the report this project starts from
+
+docs/PERFORMANCE.md shows what they measured.
+"""

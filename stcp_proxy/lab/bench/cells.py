@@ -1,0 +1,113 @@
+"""Figures as text and as tables of text, for the terminal and for Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stcp_proxy.lab.bench.figures import KIB, Figures, Target, p99, rate
+from stcp_proxy.lab.bench.rows import Kind, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text: the first column is words, the others are figures."""
+
+    title: str
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+
+def number(value: float | None) -> str:
+    """Three significant digits at least, thousands apart."""
+    if value is None:
+        return "–"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def factor(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def milliseconds(microseconds: float | None) -> str:
+    return "–" if microseconds is None else f"{microseconds / 1e3:.2f}"
+
+
+def shown_rate(row: Row, value: float | None) -> float | None:
+    """The rate in the row's unit: MB/s for bulk."""
+    return value / 1e6 if value is not None and row.kind is Kind.BULK else value
+
+
+def rates(figures: Figures) -> Table:
+    """Rates of all pairs, with this project's ratios to the best TLS peer, to plain and to direct."""
+    rows = [row for row in figures.rows if row.kind is not Kind.MEMORY]
+    ours = figures.ours()[:1]
+    ratios = ["÷ best TLS", "÷ plain", "÷ direct"] if ours else []
+    lines = []
+    for row in rows:
+        cells = [number(shown_rate(row, figures.median(row.name, peer.name, rate))) for peer in figures.peers]
+        for peer in ours:
+            best = figures.best_tls(row.name)
+            versus = [(best, f" {best}"), ("plain", ""), ("direct", "")]
+            cells += [factor(figures.ratio(row.name, peer.name, other)) + words if other else "–" for other, words in versus]
+        lines.append([row.title, row.unit, *cells])
+    title = "Rates: medians" + (f"; ratios of {ours[0].name}, medians of each round's" if ours else "")
+    return Table(title, ["", "", *(peer.name for peer in figures.peers), *ratios], lines)
+
+
+def latencies(figures: Figures) -> Table:
+    """p99 in milliseconds; of new connections from connect to the echo."""
+    rows = [row for row in figures.rows if row.kind not in (Kind.MEMORY, Kind.BULK)]
+    ours = figures.ours()[:1]
+    lines = []
+    for row in rows:
+        cells = [milliseconds(figures.median(row.name, peer.name, p99)) for peer in figures.peers]
+        for peer in ours:
+            best = figures.best_tls(row.name)
+            cells.append(f"{factor(figures.ratio(row.name, peer.name, best, p99))} {best}" if best else "–")
+        lines.append([row.title, *cells])
+    return Table("p99 latency, ms", ["", *(peer.name for peer in figures.peers), *["÷ best TLS"] * len(ours)], lines)
+
+
+def cpu(figures: Figures) -> Table:
+    """CPU seconds that the processes of a pair spend on the same work."""
+    units = {Kind.BULK: "CPU s per GB", Kind.ROUND_TRIPS: "CPU s per 100,000", Kind.NEW_CONNECTIONS: "CPU s per 1,000"}
+    peers = [peer for peer in figures.peers if peer.set_up]
+    lines = [
+        [row.title, units[row.kind], *(number(figures.cpu_per_operation(row, peer.name)) for peer in peers)]
+        for row in figures.rows
+        if row.kind in units
+    ]
+    return Table("CPU time of a pair", ["", "", *(peer.name for peer in peers)], lines)
+
+
+def memory(figures: Figures) -> Table:
+    """Resident memory by side: at rest, and for each idle connection; CPU while idle."""
+    lines = []
+    for peer in figures.peers:
+        held = figures.memory(peer.name)
+        if held is None or not held.rest:
+            continue
+        rest = [f"{held.rest[side] / KIB**2:.1f}" for side in ("connect", "listen")]
+        each = [f"{held.per_connection(side) / KIB:.1f}" for side in ("connect", "listen")]
+        lines.append([peer.title, *rest, *each, f"{held.idle_cpu * 100:.1f} %"])
+    head = ["", "connect: MiB at rest", "listen: MiB at rest", "connect: KiB/conn.", "listen: KiB/conn.", "CPU while idle"]
+    held = next(iter(figures.results.memory), None)
+    return Table(f"Resident memory, {held.connections if held else 0:,} idle connections", head, lines)
+
+
+def verdicts(title: str, targets: Sequence[Target]) -> Table:
+    """Targets beside what was measured."""
+    words = {True: "met", False: "missed", None: "not measured"}
+    lines = [
+        [target.text, ("≤ " if target.at_most else "≥ ") + factor(target.wanted), factor(target.value), words[target.met]]
+        for target in targets
+    ]
+    return Table(title, ["", "wanted", "measured", ""], lines)
+
+
+def overview(figures: Figures) -> list[Table]:
+    """The tables of a run that have something to show."""
+    return [table for table in (rates(figures), latencies(figures), cpu(figures), memory(figures)) if table.lines]

@@ -1,0 +1,51 @@
+"""What a figure was measured on: nothing is worth quoting without it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from cryptography.hazmat.backends.openssl.backend import backend
+
+import stcp_proxy
+
+
+def describe() -> dict[str, str]:
+    """Processor, cores, memory, kernel and versions, in the order of a report."""
+    return {
+        "processor": _field("/proc/cpuinfo", "model name") or platform.machine(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0] or 0) / (1 << 20):.0f} GiB",
+        "system": f"{_release()}, Linux {platform.release()}",
+        "Python": platform.python_version(),
+        "cryptography's OpenSSL": backend.openssl_version_text(),
+        "stcp-proxy": f"{stcp_proxy.__version__} {_commit()}".strip(),
+        "load average before": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def _field(path: str, name: str) -> str:
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return "0"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "0")
+
+
+def _release() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    except OSError:
+        return platform.system()
+
+
+def _commit() -> str:
+    """The checkout's commit, where the package runs from one."""
+    root = Path(stcp_proxy.__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    git = ["git", "-C", str(root)]
+    done = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return f"({done.stdout.strip()})" if not done.returncode else ""

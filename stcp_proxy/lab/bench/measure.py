@@ -1,0 +1,203 @@
+"""The rounds: every row through every pair in turns, so that a machine whose speed drifts hurts all of them alike."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from stcp_proxy.lab import loadgen
+from stcp_proxy.lab.bench import pair as pairs
+from stcp_proxy.lab.bench.certs import write_certificates
+from stcp_proxy.lab.bench.pair import Pair
+from stcp_proxy.lab.bench.peers import Peer, Place
+from stcp_proxy.lab.bench.rows import Kind, Row
+from stcp_proxy.lab.loadgen import LabError, Load
+
+SETTLE: Final = 0.05
+"""Seconds after each sample, for the connections that it closes."""
+BULK_LEAD: Final = 0.3
+"""Seconds by which the bulk connection of the fairness row begins earlier and ends later than the small ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run of the benchmark does.
+
+    Attributes:
+        seconds: running time of one sample.
+        rounds: samples for each row and peer.
+        idle: connections held open for the memory row, and how many seconds their idle CPU time is watched.
+    """
+
+    rows: tuple[Row, ...]
+    peers: tuple[Peer, ...]
+    rounds: int = 5
+    seconds: float = 2.0
+    idle: int = 2000
+    idle_seconds: float = 2.0
+
+    @property
+    def steps(self) -> int:
+        """How many samples the run takes at most."""
+        memory = any(row.kind is Kind.MEMORY for row in self.rows)
+        return len(self.peers) * (self.rounds * (len(self.rows) - memory) + memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measurement of one row through one pair.
+
+    Attributes:
+        cpu: CPU seconds of the pair's processes during the run.
+        beside: bytes a second of the bulk connection in the fairness row.
+    """
+
+    row: str
+    peer: str
+    round: int
+    load: Load
+    cpu: float
+    beside: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Resident bytes of a pair, by side: before any load, and with idle connections through it."""
+
+    peer: str
+    connections: int
+    rest: dict[str, int]
+    held: dict[str, int]
+    idle_cpu: float
+
+    def per_connection(self, side: str) -> float:
+        """Bytes that one idle connection costs this side."""
+        return (self.held[side] - self.rest[side]) / self.connections
+
+
+@dataclass(slots=True)
+class Results:
+    """Everything a run measured.
+
+    Attributes:
+        absent: why a peer was left out, by its name.
+        failures: what went wrong, as (row, peer, words).
+    """
+
+    plan: Plan
+    samples: list[Sample] = field(default_factory=list)
+    memory: list[Memory] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+    began: float = field(default_factory=time.time)
+    took: float = 0.0
+
+
+Progress = Callable[[str], None]
+"""Called before each sample with what is measured next."""
+
+
+def run(plan: Plan, progress: Progress) -> Results:
+    """Start all pairs, measure the plan's rows through them in turns, end them.
+
+    A peer that is missing or does not start is left out and named; a sample that fails is noted and the run goes on.
+
+    Raises:
+        LabError: the load generator cannot be built.
+    """
+    pairs.raise_descriptor_limit()
+    loadgen.binary()
+    results, start = Results(plan), time.monotonic()
+    with ExitStack() as stack:
+        target = stack.enter_context(loadgen.echo_server())
+        running = []
+        for peer in plan.peers:
+            progress(f"starting {peer.title}")
+            try:
+                running.append(stack.enter_context(start_pair(peer, target)))
+            except LabError as exc:
+                results.absent[peer.name] = str(exc)
+        _measure_memory(plan, running, results, progress)
+        for number in range(plan.rounds):
+            _measure_round(plan, number, running, results, progress)
+    results.took = time.monotonic() - start
+    return results
+
+
+@contextmanager
+def start_pair(peer: Peer, target: int) -> Iterator[Pair]:
+    """Set up one pair in a folder of its own that lives as long as the pair.
+
+    Raises:
+        LabError: it is missing here, or does not carry a message.
+    """
+    if why := peer.missing():
+        raise LabError(why)
+    if peer.set_up is None:
+        yield Pair(peer.name, target, {})
+        return
+    with tempfile.TemporaryDirectory(prefix="stcp-bench-") as name:
+        folder = Path(name)
+        write_certificates(folder)
+        place = Place(folder, pairs.free_port(), pairs.free_port(), target)
+        with pairs.running(peer.name, place.entry, peer.set_up(place), folder) as pair:
+            yield pair
+
+
+def _measure_memory(plan: Plan, running: Sequence[Pair], results: Results, progress: Progress) -> None:
+    for row in (row for row in plan.rows if row.kind is Kind.MEMORY):
+        for pair in running:
+            progress(f"{row.title}: {pair.name}")
+            try:
+                rest = pair.memory()
+                with loadgen.idle(pair.port, plan.idle):
+                    time.sleep(SETTLE)
+                    held, before = pair.memory(), pair.cpu_seconds()
+                    time.sleep(plan.idle_seconds)
+                    cpu = (pair.cpu_seconds() - before) / plan.idle_seconds
+                results.memory.append(Memory(pair.name, plan.idle, rest, held, cpu))
+            except LabError as exc:
+                results.failures.append((row.name, pair.name, str(exc)))
+
+
+def _measure_round(plan: Plan, number: int, running: Sequence[Pair], results: Results, progress: Progress) -> None:
+    """One round; each begins with another peer, so that none is always behind the same one."""
+    turn = number % max(1, len(running))
+    for row in (row for row in plan.rows if row.kind is not Kind.MEMORY):
+        for pair in (*running[turn:], *running[:turn]):
+            progress(f"round {number + 1} of {plan.rounds}: {row.title}: {pair.name}")
+            try:
+                results.samples.append(measure(row, pair, number, plan.seconds))
+            except LabError as exc:
+                results.failures.append((row.name, pair.name, str(exc)))
+            time.sleep(SETTLE)
+
+
+def measure(row: Row, pair: Pair, number: int, seconds: float) -> Sample:
+    """One sample."""
+    before, beside = pair.cpu_seconds(), None
+    if row.kind is Kind.BULK:
+        load = loadgen.bulk(pair.port, connections=row.connections, seconds=seconds)
+    elif row.kind is Kind.NEW_CONNECTIONS:
+        load = loadgen.new_connections(pair.port, clients=row.connections, seconds=seconds)
+    elif row.kind is Kind.FAIRNESS:
+        load, beside = _beside_bulk(row, pair, seconds)
+    else:
+        load = loadgen.round_trips(pair.port, connections=row.connections, size=row.size, seconds=seconds)
+    if load.errors:
+        raise LabError(f"{load.errors} connections failed")
+    return Sample(row.name, pair.name, number, load, pair.cpu_seconds() - before, beside)
+
+
+def _beside_bulk(row: Row, pair: Pair, seconds: float) -> tuple[Load, float]:
+    with ThreadPoolExecutor(1) as pool:
+        bulk = pool.submit(loadgen.bulk, pair.port, connections=1, seconds=seconds + 2 * BULK_LEAD)
+        time.sleep(BULK_LEAD)
+        load = loadgen.round_trips(pair.port, connections=row.connections, size=row.size, seconds=seconds)
+        return load, bulk.result().rate

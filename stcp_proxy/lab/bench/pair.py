@@ -1,0 +1,157 @@
+"""A running pair of proxies: its processes, what they cost, and how it is started and ended."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stcp_proxy.lab import loadgen
+from stcp_proxy.lab.loadgen import LabError
+
+START_DEADLINE: Final = 20.0
+_TICK: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A tunnel that carries connections from `port` to the echo server.
+
+    Attributes:
+        sides: process ids by side, "connect" and "listen"; empty where there is no proxy.
+    """
+
+    name: str
+    port: int
+    sides: Mapping[str, int]
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all processes of the pair so far."""
+        return sum(_cpu(pid) for root in self.sides.values() for pid in family(root))
+
+    def memory(self) -> dict[str, int]:
+        """Resident bytes by side, all processes of the side together."""
+        return {side: sum(_resident(pid) for pid in family(root)) for side, root in self.sides.items()}
+
+
+def family(root: int) -> list[int]:
+    """A process and all its descendants that are alive."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            fields = _stat(int(entry))
+            if fields:
+                children.setdefault(int(fields[1]), []).append(int(entry))
+    found, queue = [], [root]
+    while queue:
+        pid = queue.pop()
+        found.append(pid)
+        queue += children.get(pid, [])
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the third on (state is 0); empty when the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _cpu(pid: int) -> float:
+    fields = _stat(pid)
+    return sum(int(ticks) for ticks in fields[11:15]) / _TICK if fields else 0.0
+
+
+def _resident(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmRSS:")), 0)
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as the system lets us have; the children inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+_next_port = 20000 + os.getpid() % 8000
+
+
+def free_port() -> int:
+    """A port nobody listens on, below the range from which outgoing connections take theirs."""
+    global _next_port
+    while True:
+        _next_port = 20000 + (_next_port + 1 - 20000) % 12000
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", _next_port))
+            except OSError:
+                continue
+            return _next_port
+
+
+@contextmanager
+def running(name: str, port: int, commands: Mapping[str, Sequence[str]], folder: Path) -> Iterator[Pair]:
+    """Start the processes of a pair, wait until a message goes through, end them afterwards.
+
+    Args:
+        port: where the connect side takes plain connections.
+        commands: argv by side; started in this order.
+        folder: working folder; each side's output goes to a log file here.
+
+    Raises:
+        LabError: the pair does not carry a message within 20 seconds; the tail of its logs is in the text.
+    """
+    with ExitStack() as stack:
+        children = {}
+        for side, argv in commands.items():
+            log = stack.enter_context((folder / f"{name}-{side}.log").open("wb"))
+            child = subprocess.Popen(argv, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            stack.callback(_end, child)
+            children[side] = child
+        _await_ready(name, port, children, folder)
+        yield Pair(name, port, {side: child.pid for side, child in children.items()})
+
+
+def _await_ready(name: str, port: int, children: Mapping[str, subprocess.Popen[bytes]], folder: Path) -> None:
+    deadline = time.monotonic() + START_DEADLINE
+    while True:
+        try:
+            with loadgen.idle(port, 1):
+                return
+        except LabError as exc:
+            dead = [side for side, child in children.items() if child.poll() is not None]
+            if dead or time.monotonic() > deadline:
+                what = f"its {dead[0]} side ended at once" if dead else f"no message goes through ({exc})"
+                raise LabError(f"{name} does not run: {what}\n{_log_tails(name, children, folder)}".rstrip()) from exc
+        time.sleep(0.05)
+
+
+def _log_tails(name: str, sides: Mapping[str, object], folder: Path) -> str:
+    tails = ((folder / f"{name}-{side}.log").read_text(errors="replace")[-600:].strip() for side in sides)
+    return "\n".join(tail for tail in tails if tail)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Ask, then insist. A drain deadline is not waited for: nothing is under way any more."""
+    child.terminate()
+    try:
+        child.wait(3)
+    except subprocess.TimeoutExpired:
+        for pid in reversed(family(child.pid)):
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                continue
+        child.wait()

@@ -1,0 +1,68 @@
+"""The rows of the benchmark: what is measured through each pair."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from stcp_proxy.errors import ConfigError
+
+
+class Kind(enum.StrEnum):
+    ROUND_TRIPS = "round trips"
+    BULK = "bulk"
+    NEW_CONNECTIONS = "new connections"
+    FAIRNESS = "fairness"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing to measure.
+
+    Attributes:
+        name: how `--rows` calls it.
+        connections: connections or clients at a time; for fairness the small ones beside one bulk connection.
+        size: bytes of a message, each way.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    connections: int
+    size: int = 0
+
+    @property
+    def unit(self) -> str:
+        """Unit of the row's rate."""
+        return {Kind.BULK: "MB/s", Kind.NEW_CONNECTIONS: "conn/s", Kind.MEMORY: "KiB"}.get(self.kind, "rt/s")
+
+
+ROWS: Final = (
+    Row("rt-256x50", "256 B × 50", Kind.ROUND_TRIPS, 50, 256),
+    Row("rt-4kx20", "4 KiB × 20", Kind.ROUND_TRIPS, 20, 4 << 10),
+    Row("rt-16kx10", "16 KiB × 10", Kind.ROUND_TRIPS, 10, 16 << 10),
+    Row("rt-64kx5", "64 KiB × 5", Kind.ROUND_TRIPS, 5, 64 << 10),
+    Row("rt-256x1", "256 B × 1", Kind.ROUND_TRIPS, 1, 256),
+    Row("bulk-1", "bulk × 1", Kind.BULK, 1),
+    Row("bulk-4", "bulk × 4", Kind.BULK, 4),
+    Row("conn-1", "new connections × 1", Kind.NEW_CONNECTIONS, 1, 256),
+    Row("conn-16", "new connections × 16", Kind.NEW_CONNECTIONS, 16, 256),
+    Row("fair", "256 B × 50 beside bulk × 1", Kind.FAIRNESS, 50, 256),
+    Row("memory", "resident memory", Kind.MEMORY, 2000),
+)
+
+
+def choose(names: Iterable[str]) -> tuple[Row, ...]:
+    """Rows by name or by the beginning of one (`rt`, `bulk`, `conn`); all when none is named.
+
+    Raises:
+        ConfigError: a name fits no row.
+    """
+    names = tuple(names)
+    for name in names:
+        if not any(row.name.startswith(name) for row in ROWS):
+            raise ConfigError(f"no row is called {name!r}", remedy=f"choose from {', '.join(row.name for row in ROWS)}")
+    return tuple(row for row in ROWS if not names or any(row.name.startswith(name) for name in names))

@@ -1,0 +1,214 @@
+"""The framed echo server: each message is a 4-byte big-endian length and that many bytes, sent back whole.
+
+The technique is the engine's: one epoll set a thread, one read into a buffer that all connections share, one write of everything
+whole in it. Only a message that is not complete yet, or that its socket does not take, keeps bytes of its own; a connection that
+does not read its answers is not read from either.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import threading
+from typing import Final
+
+import structlog
+
+from stcp_proxy.lab.link import LENGTH_LEN
+from stcp_proxy.lab.loadgen import LabError
+
+MAX_MESSAGE: Final = 32 << 20
+SCRATCH: Final = 256 << 10
+_EVENTS: Final = 512
+_BACKLOG: Final = 4096
+_log = structlog.get_logger("stcp_proxy.echo")
+
+
+class BadLengthError(Exception):
+    """A message longer than the server takes."""
+
+
+def whole(data: bytes | bytearray | memoryview) -> int:
+    """How many of these bytes are whole messages.
+
+    Raises:
+        BadLengthError: one announces more than 32 MiB; said as soon as its length is there.
+    """
+    at, size = 0, len(data)
+    while size - at >= LENGTH_LEN:
+        length = int.from_bytes(data[at : at + LENGTH_LEN], "big")
+        if length > MAX_MESSAGE:
+            raise BadLengthError(f"a length of {length} bytes, more than {MAX_MESSAGE}")
+        if size - at < LENGTH_LEN + length:
+            break
+        at += LENGTH_LEN + length
+    return at
+
+
+class _Connection:
+    """What a connection keeps: the beginning of a message, and what its socket did not take."""
+
+    __slots__ = ("address", "out", "partial", "sock", "wanted")
+
+    def __init__(self, sock: socket.socket, address: object) -> None:
+        self.sock = sock
+        self.address = address
+        self.partial = bytearray()
+        self.wanted = 0
+        """Length of the partial message, as soon as it is known."""
+        self.out = memoryview(b"")
+
+
+class _Loop:
+    """One thread's connections."""
+
+    def __init__(self, listener: socket.socket, stop: int) -> None:
+        self._listener = listener
+        self._stop = stop
+        self._scratch = memoryview(bytearray(SCRATCH))
+        self._connections: dict[int, _Connection] = {}
+
+    def run(self) -> None:
+        with select.epoll() as self._epoll:
+            self._epoll.register(self._stop, select.EPOLLIN)
+            self._epoll.register(self._listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            while self._turn():
+                pass
+            for connection in self._connections.values():
+                connection.sock.close()
+
+    def _turn(self) -> bool:
+        for fd, mask in self._epoll.poll(None, _EVENTS):
+            connection = self._connections.get(fd)
+            if connection is not None:
+                self._serve(connection, mask)
+            elif fd == self._stop:
+                return False
+            elif fd == self._listener.fileno():
+                self._accept()
+        return True
+
+    def _accept(self) -> None:
+        try:
+            sock, address = self._listener.accept()
+        except OSError as exc:
+            if not isinstance(exc, BlockingIOError):
+                _log.warning("accept failed", error=exc.strerror)
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connections[sock.fileno()] = _Connection(sock, address)
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def _serve(self, connection: _Connection, mask: int) -> None:
+        try:
+            if connection.out:
+                self._write(connection, connection.out)
+            elif mask & ~select.EPOLLOUT:
+                self._read(connection)
+        except BlockingIOError:
+            return
+        except BadLengthError as exc:
+            _log.warning("bad length: connection closed", client=connection.address, reason=str(exc))
+            self._drop(connection)
+        except OSError:
+            self._drop(connection)
+
+    def _read(self, connection: _Connection) -> None:
+        size = connection.sock.recv_into(self._scratch)
+        if not size:
+            self._drop(connection)
+            return
+        data = self._scratch[:size]
+        if not connection.partial:
+            end = whole(data)
+            self._begin_partial(connection, data[end:])
+            if end:
+                self._write(connection, data[:end])
+            return
+        connection.partial += data
+        if len(connection.partial) >= connection.wanted:
+            gathered = connection.partial
+            connection.partial = bytearray()
+            end = whole(gathered)
+            self._begin_partial(connection, memoryview(gathered)[end:])
+            if end:
+                self._write(connection, memoryview(gathered)[:end])
+
+    def _begin_partial(self, connection: _Connection, rest: memoryview) -> None:
+        if rest:
+            connection.partial = bytearray(rest)
+            known = len(rest) >= LENGTH_LEN
+            connection.wanted = LENGTH_LEN + int.from_bytes(rest[:LENGTH_LEN], "big") if known else LENGTH_LEN
+
+    def _write(self, connection: _Connection, data: memoryview) -> None:
+        """Write; what is not taken is kept, and nothing is read before it is gone."""
+        waiting = bool(connection.out)
+        try:
+            sent = connection.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        rest = data[sent:]
+        if rest and not waiting:
+            connection.out = memoryview(bytes(rest))
+            self._epoll.modify(connection.sock.fileno(), select.EPOLLOUT)
+        elif waiting:
+            connection.out = rest
+            if not rest:
+                self._epoll.modify(connection.sock.fileno(), select.EPOLLIN)
+
+    def _drop(self, connection: _Connection) -> None:
+        del self._connections[connection.sock.fileno()]
+        connection.sock.close()
+
+
+class EchoServer:
+    """A running echo server. A context manager: leaving it closes everything.
+
+    Args:
+        host: address to listen on.
+        port: 0 takes a free one; `port` says which.
+        threads: loops that share the listener.
+
+    Raises:
+        LabError: the address cannot be listened on.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 6667, *, threads: int = 1) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        except OSError as exc:
+            raise LabError(f"cannot listen on {host}:{port}: {exc.strerror}", remedy="choose another --host or --port") from exc
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._threads = [
+            threading.Thread(target=_Loop(self._listener, self._stop).run, name=f"echo-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> EchoServer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def wait_for_signal(self) -> None:
+        """Serve until SIGINT or SIGTERM."""
+        stopped = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        stopped.wait()
+
+    def close(self) -> None:
+        """Close all connections and the listener."""
+        os.eventfd_write(self._stop, 1)
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+        os.close(self._stop)

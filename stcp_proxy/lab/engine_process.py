@@ -1,0 +1,39 @@
+"""One side of the ladder's engine rung: an engine in a process of its own, over sockets that it inherits.
+
+    python -m stcp_proxy.lab.engine_process connect|listen PLAIN,… WIRE,…
+
+Both sides derive the same two fixed keys: what they carry is the load generator's.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+
+from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.relay.engine import DirectionKey, Handover
+from stcp_proxy.relay.pump import PumpEngine
+
+
+def _sockets(numbers: str) -> list[socket.socket]:
+    sockets = [socket.socket(fileno=int(number)) for number in numbers.split(",")]
+    for sock in sockets:
+        sock.setblocking(False)
+    return sockets
+
+
+def main(side: str, plain: str, wire: str) -> None:
+    """Relay until killed."""
+    there, back = (DirectionKey(Secret(bytes([number]) * 32), 0) for number in (1, 2))
+    send, receive = (there, back) if side == "connect" else (back, there)
+    engine = PumpEngine()
+    engine.start()
+    for near, far in zip(_sockets(plain), _sockets(wire), strict=True):
+        engine.adopt(Handover(near, far, send, receive), lambda end: None)
+    print("ready", flush=True)
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

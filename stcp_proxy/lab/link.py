@@ -1,0 +1,227 @@
+"""One connection of the stress client: a message goes out, comes back whole and is compared byte by byte; again.
+
+Theory. A request must cost two system calls and as little Python as possible, so a link reads exactly the bytes that its message
+still lacks: the usual answer arrives in one read and is checked by one comparison of two `bytes`. What a server sends too much is
+a difference in the next answer. Messages differ from each other (a few random ones, sent in turns from a different one on each
+link), so that an answer which belongs to another request or to another connection is noticed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from stcp_proxy.lab.tally import Tally
+
+READ: Final = select.EPOLLIN
+BOTH: Final = select.EPOLLIN | select.EPOLLOUT
+MAX_READ: Final = 256 << 10
+LENGTH_LEN: Final = 4
+_BUDGET: Final = 8 << 20
+_clock = time.perf_counter_ns
+
+
+def messages(size: int, *, raw: bool, seed: int = 1) -> tuple[bytes, ...]:
+    """Different messages of `size` random bytes, each behind its length (u32, big-endian) unless `raw`."""
+    source, prefix = random.Random(seed), b"" if raw else size.to_bytes(LENGTH_LEN, "big")
+    return tuple(prefix + source.randbytes(size) for _ in range(max(2, min(61, _BUDGET // size))))
+
+
+class Owner(Protocol):
+    """What a link needs of the run that owns it."""
+
+    tally: Tally
+    epoll: select.epoll
+    links: dict[int, Link]
+    sending: bool
+    """False when time is up: nothing new is sent."""
+    per_connection: int
+    """Messages after which a link asks for a new connection; 0 is never."""
+
+    def ended(self, link: Link, *, failed: bool) -> None:
+        """The link is closed: dial another in its place."""
+
+
+class Link:
+    """A plain connection.
+
+    Args:
+        owner: the run.
+        queue: messages, sent in turns.
+        first: which of them comes first.
+    """
+
+    __slots__ = (
+        "_expected", "_got", "_handle", "_left", "_out", "_owner", "_queue", "_sent", "_turn", "busy", "first", "receive", "sock",
+        "started",
+    )  # fmt: skip
+
+    def __init__(self, owner: Owner, queue: Sequence[bytes], first: int) -> None:
+        self._owner = owner
+        self._queue = queue
+        self.first = first
+        self._turn = first
+        self._left = owner.per_connection or sys.maxsize
+        self._expected = self._out = b""
+        self._got = self._sent = 0
+        self.started = _clock()
+        self.busy = True
+        """Whether something is under way that may time out."""
+
+    def connect(self, family: socket.AddressFamily, address: object) -> None:
+        """Begin to connect.
+
+        Raises:
+            OSError: refused at once.
+        """
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = sock
+        self.receive: Callable[[int], bytes] = sock.recv
+        self._handle: Callable[[int], None] = self._on_connected
+        try:
+            sock.connect(address)  # type: ignore[arg-type]
+        except BlockingIOError:
+            pass
+        except OSError:
+            sock.close()
+            raise
+        self._owner.links[sock.fileno()] = self
+        self._owner.epoll.register(sock.fileno(), BOTH)
+
+    def on_event(self, mask: int) -> None:
+        """The socket is ready."""
+        self._handle(mask)
+
+    def _on_connected(self, mask: int) -> None:
+        error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self._fail_to_connect(os.strerror(error))
+        elif mask & select.EPOLLOUT:
+            self._owner.epoll.modify(self.sock.fileno(), READ)
+            self.established()
+
+    def established(self) -> None:
+        """The connection is there: begin with requests."""
+        self._owner.tally.connections += 1
+        self._handle = self._on_ready
+        self._next(_clock())
+
+    def _next(self, at: int) -> None:
+        """Send the next message, unless time is up or the connection has served its turn."""
+        if not self._owner.sending:
+            self.rest()
+            return
+        if not self._left:
+            self.finish()
+            return
+        self._left -= 1
+        self._turn = turn = (self._turn + 1) % len(self._queue)
+        self._expected = message = self._queue[turn]
+        self._got = 0
+        self.started = at
+        self.put(self.encode(message))
+
+    def encode(self, message: bytes) -> bytes:
+        """What goes out for a message."""
+        return message
+
+    def put(self, out: bytes) -> None:
+        """Send, and wait for room when the socket does not take all of it."""
+        self._out = out
+        try:
+            self._sent = self.sock.send(out)
+        except BlockingIOError:
+            self._sent = 0
+        except OSError as exc:
+            self.fail(f"send: {exc.strerror}")
+            return
+        if self._sent < len(out):
+            self._owner.epoll.modify(self.sock.fileno(), BOTH)
+
+    def _on_ready(self, mask: int) -> None:
+        if mask & select.EPOLLOUT:
+            self._send_rest()
+        if mask == select.EPOLLOUT:
+            return
+        try:
+            data = self.receive(min(len(self._expected) - self._got or 1, MAX_READ))
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self.fail(f"receive: {exc.strerror}")
+            return
+        if not self._got and data == self._expected:
+            self._answered()
+        elif data and self._got < len(self._expected) and self._expected.startswith(data, self._got):
+            self._got += len(data)
+            if self._got == len(self._expected):
+                self._answered()
+        else:
+            self.fail("the answer differs from what was sent" if data else "the connection ended in mid-request")
+
+    def _answered(self) -> None:
+        now = _clock()
+        self._owner.tally.latencies[(now - self.started) // 1000] += 1
+        self._next(now)
+
+    def _send_rest(self) -> None:
+        try:
+            self._sent += self.sock.send(memoryview(self._out)[self._sent :])
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self.fail(f"send: {exc.strerror}")
+            return
+        if self._sent == len(self._out):
+            self._owner.epoll.modify(self.sock.fileno(), READ)
+
+    # -- ends --------------------------------------------------------------------------------------------------------------
+
+    def rest(self) -> None:
+        """Time is up: nothing is under way any more."""
+        self.busy = False
+        self._owner.epoll.unregister(self.sock.fileno())
+
+    def leave(self) -> None:
+        """Say goodbye, as far as this kind of connection knows how to, and close."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket; no event comes any more."""
+        self._owner.links.pop(self.sock.fileno(), None)
+        self.sock.close()
+        self.busy = False
+
+    def finish(self) -> None:
+        """This connection has carried its messages."""
+        self.close()
+        self._owner.ended(self, failed=False)
+
+    def fail(self, what: str) -> None:
+        """A request failed."""
+        self._owner.tally.operation_errors += 1
+        self._end_badly(what)
+
+    def _fail_to_connect(self, what: str) -> None:
+        self._owner.tally.connection_errors += 1
+        self._end_badly(f"connect: {what}")
+
+    def time_out(self) -> None:
+        """What is under way took too long."""
+        self._owner.tally.timeouts += 1
+        self._end_badly("no answer in time")
+
+    def _end_badly(self, what: str) -> None:
+        self._owner.tally.note(what)
+        self.close()
+        self._owner.ended(self, failed=True)

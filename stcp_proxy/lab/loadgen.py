@@ -1,0 +1,166 @@
+"""The load generator in C: compiled into the user's cache at first use, then driven as a child process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stcp_proxy.errors import StcpError
+
+SOURCE: Final = Path(__file__).with_name("loadgen.c")
+FLAGS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
+GRACE: Final = 60.0
+"""Seconds beyond its running time after which a generator is given up (it gives up by itself after 20 without progress)."""
+
+
+class LabError(StcpError):
+    """An instrument of the lab could not do its work."""
+
+    label = "lab"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of the generator measured.
+
+    Attributes:
+        rate: round trips, connections or bytes (bulk) a second, warm-up excluded.
+        total: the same as a count, warm-up included: what the CPU time of the run was spent on.
+        mean, p50, p90, p99, p999, max: latency in microseconds; None for bulk.
+        errors: connections that failed.
+    """
+
+    rate: float
+    total: int
+    errors: int = 0
+    mean: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    p999: float | None = None
+    max: float | None = None
+
+
+def cache_folder() -> Path:
+    """Where compiled tools are kept: $XDG_CACHE_HOME/stcp-proxy."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "stcp-proxy"
+
+
+def binary() -> Path:
+    """The compiled generator, compiled now when this version of its source has not been yet.
+
+    Raises:
+        LabError: there is no C compiler, or it fails.
+    """
+    source = SOURCE.read_bytes()
+    digest = hashlib.sha256(source + " ".join(FLAGS).encode()).hexdigest()[:16]
+    target = cache_folder() / f"loadgen-{digest}"
+    if not target.exists():
+        _compile(target)
+    return target
+
+
+def _compile(target: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise LabError("the load generator needs a C compiler and there is none", remedy="install gcc or clang")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        built = Path(folder) / "loadgen"
+        done = subprocess.run([compiler, *FLAGS, "-o", built, SOURCE], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError(f"the load generator does not compile: {done.stderr.strip()[-400:]}")
+        built.replace(target)
+
+
+def parse(line: str) -> Load:
+    """Read the generator's line of JSON."""
+    try:
+        fields = json.loads(line)
+        return Load(**{name: fields[name] for name in Load.__dataclass_fields__ if name in fields})
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise LabError(f"the load generator printed {line[:200]!r}") from exc
+
+
+def _run(arguments: Sequence[object], seconds: float, fds: Sequence[int] = ()) -> Load:
+    command = [str(binary()), *map(str, arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + GRACE, pass_fds=fds)
+    except subprocess.TimeoutExpired as exc:
+        raise LabError(f"the load generator hung: {' '.join(command[1:])}") from exc
+    if done.returncode:
+        raise LabError(done.stderr.strip() or f"the load generator ended with status {done.returncode}")
+    return parse(done.stdout)
+
+
+def _target(where: int | Sequence[int]) -> tuple[object, Sequence[int]]:
+    if isinstance(where, int):
+        return where, ()
+    return "fds:" + ",".join(map(str, where)), where
+
+
+def round_trips(where: int | Sequence[int], *, connections: int, size: int, seconds: float) -> Load:
+    """One message of `size` bytes under way on each of `connections`; every answer is compared with what was sent.
+
+    Args:
+        where: a port on 127.0.0.1, or the descriptors of connected sockets.
+    """
+    target, fds = _target(where)
+    return _run(["rt", target, connections, size, seconds], seconds, fds)
+
+
+def bulk(where: int | Sequence[int], *, connections: int, seconds: float) -> Load:
+    """One direction as fast as it goes; the rate counts bytes that have arrived."""
+    target, fds = _target(where)
+    return _run(["bulk", target, connections, seconds], seconds, fds)
+
+
+def new_connections(port: int, *, clients: int, seconds: float) -> Load:
+    """Each client in turns: connect, 256 bytes there and back, close."""
+    return _run(["conns", port, clients, seconds], seconds)
+
+
+@contextmanager
+def idle(port: int, connections: int) -> Iterator[None]:
+    """Hold connections through which one message has gone there and back; nothing is said afterwards."""
+    with subprocess.Popen(
+        [binary(), "idle", str(port), str(connections)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        try:
+            if not child.stdout.readline():
+                raise LabError(child.stderr.read().decode().strip())
+            yield
+        finally:
+            child.stdin.close()
+            try:
+                child.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+@contextmanager
+def echo_server(port: int = 0) -> Iterator[int]:
+    """The echo and sink server in C on 127.0.0.1; yields its port."""
+    with subprocess.Popen([binary(), "serve", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        try:
+            line = child.stdout.readline()
+            if not line:
+                raise LabError(child.stderr.read().decode().strip())
+            yield int(json.loads(line)["port"])
+        finally:
+            child.kill()

@@ -1,0 +1,186 @@
+"""The stress client: many connections in one epoll loop, every byte that comes back compared with what was sent.
+
+The technique is the engine's: one epoll set, one read and one write for a request, no task for either. So it is not the
+bottleneck of what it measures (docs/PERFORMANCE.md has its rate against an echo server in C).
+"""
+
+from __future__ import annotations
+
+import enum
+import resource
+import select
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from stcp_proxy.lab.link import LENGTH_LEN, Link, Owner, messages
+from stcp_proxy.lab.loadgen import LabError
+from stcp_proxy.lab.tally import Summary, Tally
+
+TICK: Final = 0.2
+"""Seconds between looks at the clock, for deadlines and reports."""
+RETRY: Final = 0.1
+"""Seconds before a connection that failed is dialled again."""
+GOODBYE: Final = 1.0
+"""Seconds that connections have to end in good order."""
+_EVENTS: Final = 1024
+
+
+class Mode(enum.StrEnum):
+    STEADY = "steady"
+    CHURN = "churn"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run does.
+
+    Attributes:
+        clients: connections at a time, one request under way on each.
+        duration: seconds during which requests are made.
+        size: bytes of a message, without its length prefix.
+        messages: requests after which `churn` opens a new connection.
+        timeout: seconds a request, or getting a connection, may take.
+        raw: messages go without their length prefix: for a server that echoes bytes as they come.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 6667
+    mode: Mode = Mode.STEADY
+    clients: int = 50
+    duration: float = 70.0
+    size: int = 256
+    messages: int = 500
+    timeout: float = 10.0
+    raw: bool = False
+
+    @property
+    def message_bytes(self) -> int:
+        """Bytes of one message on its connection."""
+        return self.size + (0 if self.raw else LENGTH_LEN)
+
+
+MakeLink = Callable[[Owner, tuple[bytes, ...], int], Link]
+"""What a connection is: `Link`, or one that speaks STCP itself. Called with the run, its messages, and which comes first."""
+
+
+class Run:
+    """One run, from the first connection to the summary.
+
+    Args:
+        options: what to do.
+        make_link: what a connection is: a plain `Link`, or one that speaks STCP itself.
+    """
+
+    def __init__(self, options: Options, make_link: MakeLink = Link) -> None:
+        self.options = options
+        self.tally = Tally()
+        self.links: dict[int, Link] = {}
+        self.sending = True
+        self.per_connection = options.messages if options.mode is Mode.CHURN else 0
+        self.epoll: select.epoll
+        self._make_link = make_link
+        self._queue = messages(options.size, raw=options.raw)
+        self._retry: list[tuple[float, int]] = []
+
+    def execute(self, on_tick: Callable[[float], None] = lambda elapsed: None) -> Summary:
+        """Make requests for the duration, then wait for the answers that are still due.
+
+        Args:
+            on_tick: called about five times a second with the seconds since the start.
+
+        Raises:
+            LabError: the host has no address.
+        """
+        self._family, self._address = _resolve(self.options)
+        _allow_descriptors(self.options.clients)
+        with select.epoll() as self.epoll:
+            began = time.monotonic()
+            for index in range(self.options.clients):
+                self._dial(index)
+            self._requests(began, on_tick)
+            seconds = time.monotonic() - began
+            self._drain()
+            self._part()
+        return self.tally.summary(seconds, self.options.message_bytes)
+
+    def _requests(self, began: float, on_tick: Callable[[float], None]) -> None:
+        until, tick = began + self.options.duration, began + TICK
+        while (now := time.monotonic()) < until:
+            if now >= tick:
+                tick = now + TICK
+                self._look_at_deadlines()
+                on_tick(now - began)
+            self._turn(min(tick, until) - now)
+        on_tick(self.options.duration)
+
+    def _drain(self) -> None:
+        """No request is sent any more; those under way get their answer or their timeout."""
+        self.sending = False
+        self._retry.clear()
+        until = time.monotonic() + self.options.timeout + TICK
+        while any(link.busy for link in self.links.values()) and time.monotonic() < until:
+            self._turn(TICK / 4)
+            self._look_at_deadlines()
+
+    def _part(self) -> None:
+        """Let connections end in good order, then close what is left."""
+        for link in list(self.links.values()):
+            link.leave()
+        until = time.monotonic() + GOODBYE
+        while self.links and time.monotonic() < until:
+            self._turn(TICK / 4)
+        for link in list(self.links.values()):
+            link.close()
+
+    def _turn(self, timeout: float) -> None:
+        links = self.links
+        for fd, mask in self.epoll.poll(max(0.0, timeout), _EVENTS):
+            link = links.get(fd)
+            if link is not None:
+                link.on_event(mask)
+        while self._retry and self._retry[0][0] <= time.monotonic():
+            self._dial(self._retry.pop(0)[1])
+
+    def _look_at_deadlines(self) -> None:
+        limit = time.perf_counter_ns() - int(self.options.timeout * 1e9)
+        for link in list(self.links.values()):
+            if link.busy and link.started < limit:
+                link.time_out()
+
+    def _dial(self, index: int) -> None:
+        link = self._make_link(self, self._queue, index)
+        try:
+            link.connect(self._family, self._address)
+        except OSError as exc:
+            self.tally.connection_errors += 1
+            self.tally.note(f"connect: {exc.strerror}")
+            self._retry.append((time.monotonic() + RETRY, index))
+
+    # -- what links say ----------------------------------------------------------------------------------------------------
+
+    def ended(self, link: Link, *, failed: bool) -> None:
+        """A link is closed: another takes its place, at once unless it failed."""
+        if not self.sending:
+            return
+        if failed:
+            self._retry.append((time.monotonic() + RETRY, link.first))
+        else:
+            self._dial(link.first)
+
+
+def _resolve(options: Options) -> tuple[socket.AddressFamily, object]:
+    try:
+        found = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise LabError(f"{options.host} has no address: {exc.strerror}") from exc
+    family, _, _, _, address = found[0]
+    return family, address
+
+
+def _allow_descriptors(clients: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < clients + 64:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, clients + 1024), hard))

@@ -1,0 +1,112 @@
+"""What a stress run counts: latencies in an HdrHistogram, bytes, and everything that went wrong."""
+
+from __future__ import annotations
+
+import collections
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from stcp_proxy.lab.loadgen import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HIGHEST: Final = 3_600_000_000
+"""Longest latency the histogram holds, in microseconds."""
+DIGITS: Final = 3
+
+
+def histogram(latencies: Mapping[int, int]) -> Any:
+    """An HdrHistogram of counts by microseconds.
+
+    Raises:
+        LabError: the package is missing.
+    """
+    try:
+        from hdrh.histogram import HdrHistogram
+    except ImportError as exc:
+        raise LabError("latencies are counted with hdrhistogram, which is missing", remedy="install stcp-proxy[lab]") from exc
+    made = HdrHistogram(1, HIGHEST, DIGITS)
+    for microseconds, count in latencies.items():
+        made.record_value(min(max(microseconds, 1), HIGHEST), count)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A finished run. Latencies are in milliseconds, throughput in MB/s: message bytes, length prefix included, both ways."""
+
+    seconds: float
+    requests: int
+    requests_per_second: float
+    throughput_mb_s: float
+    average_ms: float
+    p50_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    connections: int
+    operation_errors: int
+    connection_errors: int
+    timeouts: int
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing went wrong."""
+        return not (self.operation_errors or self.connection_errors or self.timeouts)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters of a run under way.
+
+    Attributes:
+        latencies: how many requests took so many microseconds. A plain dictionary, since the loop pays for every one; the
+            histogram is made from it when somebody asks.
+        operation_errors: answers that differ from what was sent, and connections that broke in mid-request.
+        connection_errors: connections that did not come about.
+        first_error: words about the first thing that went wrong.
+    """
+
+    latencies: collections.defaultdict[int, int] = field(default_factory=lambda: collections.defaultdict(int))
+    connections: int = 0
+    operation_errors: int = 0
+    connection_errors: int = 0
+    timeouts: int = 0
+    first_error: str = ""
+
+    @property
+    def requests(self) -> int:
+        return sum(self.latencies.values())
+
+    def note(self, what: str) -> None:
+        self.first_error = self.first_error or what
+
+    def summary(self, seconds: float, message_bytes: int) -> Summary:
+        """The figures so far.
+
+        Args:
+            seconds: how long requests were made.
+            message_bytes: bytes of one message in one direction.
+        """
+        requests, held = self.requests, histogram(self.latencies)
+        at = {p: held.get_value_at_percentile(p) / 1e3 if requests else 0.0 for p in (50, 99, 99.9)}
+        total = sum(microseconds * count for microseconds, count in self.latencies.items())
+        return Summary(
+            seconds=seconds,
+            requests=requests,
+            requests_per_second=requests / seconds if seconds else 0.0,
+            throughput_mb_s=2 * requests * message_bytes / seconds / 1e6 if seconds else 0.0,
+            average_ms=total / requests / 1e3 if requests else 0.0,
+            p50_ms=at[50],
+            p99_ms=at[99],
+            p999_ms=at[99.9],
+            max_ms=max(self.latencies, default=0) / 1e3,
+            connections=self.connections,
+            operation_errors=self.operation_errors,
+            connection_errors=self.connection_errors,
+            timeouts=self.timeouts,
+        )

@@ -1,0 +1,127 @@
+"""From samples to statements, on samples that are made up."""
+
+import pytest
+
+from stcp_proxy.errors import ConfigError
+from stcp_proxy.lab.bench import cells, peers, rows
+from stcp_proxy.lab.bench.figures import Figures, floor, p99, rate, targets
+from stcp_proxy.lab.bench.measure import Memory, Plan, Results, Sample
+from stcp_proxy.lab.loadgen import Load
+
+CHOSEN = rows.choose(["rt-256x50", "bulk-1", "conn-16", "fair", "memory"])
+PEERS = peers.choose(["stcp", "haproxy", "nginx", "plain", "direct"])
+
+
+def results(*samples: tuple[str, str, int, float, float]) -> Figures:
+    """Figures of samples given as (row, peer, round, rate, p99)."""
+    made = Results(Plan(CHOSEN, PEERS, rounds=3))
+    made.samples = [
+        Sample(row, peer, number, Load(speed, total=1000, p99=slow, mean=slow), cpu=0.5)
+        for row, peer, number, speed, slow in samples
+    ]
+    return Figures(made)
+
+
+def test_a_median_is_over_the_rounds() -> None:
+    figures = results(*(("rt-256x50", "stcp", number, speed, 1.0) for number, speed in enumerate((10.0, 1000.0, 30.0))))
+    assert figures.median("rt-256x50", "stcp", rate) == 30
+    assert figures.median("rt-256x50", "nginx", rate) is None
+
+
+def test_a_ratio_is_the_median_of_each_rounds_ratio() -> None:
+    """The machine is ten times slower in the second round: the ratio does not see it, as a ratio of medians would."""
+    figures = results(
+        *(("rt-256x50", "stcp", number, speed, 1.0) for number, speed in enumerate((200.0, 20.0, 100.0))),
+        *(("rt-256x50", "haproxy", number, speed, 2.0) for number, speed in enumerate((100.0, 10.0, 100.0))),
+    )
+    assert figures.ratio("rt-256x50", "stcp", "haproxy") == 2
+    assert figures.ratio("rt-256x50", "stcp", "haproxy", p99) == 0.5
+    assert figures.ratio("rt-256x50", "stcp", "nginx") is None
+
+
+def test_only_rounds_that_both_have_count() -> None:
+    figures = results(
+        ("rt-256x50", "stcp", 0, 100.0, 1.0), ("rt-256x50", "stcp", 1, 500.0, 1.0), ("rt-256x50", "haproxy", 0, 50.0, 1.0)
+    )
+    assert figures.ratio("rt-256x50", "stcp", "haproxy") == 2
+
+
+def test_the_best_tls_peer_is_found_by_rate_and_is_no_yardstick() -> None:
+    figures = results(
+        ("rt-256x50", "haproxy", 0, 10.0, 1.0), ("rt-256x50", "nginx", 0, 20.0, 1.0), ("rt-256x50", "plain", 0, 99.0, 1.0)
+    )
+    assert figures.best_tls("rt-256x50") == "nginx"
+    assert figures.best_tls("bulk-1") is None
+
+
+def test_cpu_is_given_for_a_unit_of_work() -> None:
+    figures = results(("rt-256x50", "stcp", 0, 1.0, 1.0), ("bulk-1", "stcp", 0, 1.0, 1.0), ("conn-16", "stcp", 0, 1.0, 1.0))
+    by_name = {row.name: row for row in CHOSEN}
+    assert figures.cpu_per_operation(by_name["rt-256x50"], "stcp") == pytest.approx(50)
+    assert figures.cpu_per_operation(by_name["bulk-1"], "stcp") == pytest.approx(0.5e6)
+    assert figures.cpu_per_operation(by_name["conn-16"], "stcp") == pytest.approx(0.5)
+
+
+def test_targets_say_what_was_measured() -> None:
+    figures = results(
+        ("rt-256x50", "stcp", 0, 120.0, 3.0),
+        ("rt-256x50", "haproxy", 0, 100.0, 2.0),
+        ("rt-256x50", "plain", 0, 110.0, 1.0),
+        ("fair", "stcp", 0, 10.0, 29.0),
+        ("fair", "haproxy", 0, 10.0, 10.0),
+    )
+    figures.results.memory = [Memory("stcp", 100, {"connect": 0, "listen": 0}, {"connect": 100 << 10, "listen": 1300 << 10}, 0.0)]
+    verdicts = {target.text: target for target in targets(figures, "stcp")}
+    assert verdicts["256 B × 50: rate against haproxy"].met
+    assert verdicts["256 B × 50: p99 against haproxy"].met is False
+    assert verdicts["256 B × 50: rate against plain"].met
+    assert verdicts["bulk × 1: rate against plain"].met is None
+    assert verdicts["256 B × 50 beside bulk × 1: p99 against haproxy"].met
+    assert verdicts["KiB per idle connection"].value == 13
+    assert verdicts["KiB per idle connection"].met is False
+
+
+def test_the_floor() -> None:
+    figures = results(
+        ("rt-256x50", "stcp", 0, 95.0, 1.0),
+        ("rt-256x50", "haproxy", 0, 100.0, 1.0),
+        ("bulk-1", "stcp", 0, 119.0, 1.0),
+        ("bulk-1", "haproxy", 0, 100.0, 1.0),
+    )
+    assert [target.met for target in floor(figures, "stcp")] == [True, False]
+
+
+def test_tables_have_a_cell_for_every_column() -> None:
+    figures = results(("rt-256x50", "stcp", 0, 95.0, 1.0), ("bulk-1", "haproxy", 0, 1.5e9, 1.0))
+    for table in cells.overview(figures):
+        assert all(len(line) == len(table.head) for line in table.lines), table.title
+    assert "1,500" in cells.rates(figures).lines[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.0, "0.00"), (1.234, "1.23"), (45.67, "45.7"), (1234567.8, "1,234,568")]
+)
+def test_numbers(value: float | None, text: str) -> None:
+    assert cells.number(value) == text
+
+
+def test_rows_are_chosen_by_their_beginning() -> None:
+    assert [row.name for row in rows.choose(["bulk", "fair"])] == ["bulk-1", "bulk-4", "fair"]
+    assert rows.choose([]) == rows.ROWS
+    with pytest.raises(ConfigError, match="no row"):
+        rows.choose(["speed"])
+
+
+def test_peers_are_chosen_by_name() -> None:
+    assert [peer.name for peer in PEERS] == ["stcp", "haproxy", "nginx", "plain", "direct"]
+    with pytest.raises(ConfigError, match="no peer"):
+        peers.choose(["wireguard"])
+
+
+def test_variants() -> None:
+    (two,) = peers.variants(["w2=--workers 2"])
+    assert two.name == "w2"
+    assert two in peers.choose(["haproxy"], [two])
+    for wrong in ("w2", "=--workers 2", "w2="):
+        with pytest.raises(ConfigError, match="no variant"):
+            peers.variants([wrong])

@@ -1,0 +1,1 @@
+"""The protocol without I/O, against outside vectors, an independent implementation, our own vectors, and every wrong input."""

@@ -1,0 +1,210 @@
+"""The command line: what each command prints and where, its exit status, and that a mistake is a sentence."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import stcp_proxy
+from stcp_proxy import cli, keys, tunnel
+from stcp_proxy.config import KeyAuth, Mode, Plan
+from stcp_proxy.errors import OverLimit
+from stcp_proxy.protocol.wire import Suite
+
+
+@dataclass
+class Result:
+    status: object
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process."""
+
+    def command(*args: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["stcp-proxy", *map(str, args)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Result(caught.value.code or 0, out, err)
+
+    return command
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """The plans that a command has handed to the tunnels, which end with status 0."""
+    seen: list[Plan] = []
+
+    def fake(plan: Plan) -> int:
+        seen.append(plan)
+        return 0
+
+    monkeypatch.setattr(tunnel, "run", fake)
+    return seen
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "host.key"
+    keys.write_secret_file(path, keys.format_private_key(keys.PrivateKey.generate()))
+    return path
+
+
+PEER = str(keys.PrivateKey.generate().public)
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------------
+
+
+def test_keygen_to_a_file(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "host.key"
+    made = run("keygen", "--out", path)
+    assert (made.status, made.err) == (0, "")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert made.out == f"{keys.load_private_key(path).public}\n"
+    assert run("pubkey", path).out == made.out
+    again = run("keygen", "--out", path)
+    assert (again.status, again.out) == (2, "")
+    assert again.err == f"stcp-proxy: {path} exists, and a key file is never overwritten; choose another name\n"
+
+
+def test_keygen_to_standard_output(run: Run) -> None:
+    made = run("keygen")
+    assert made.status == 0
+    assert f"{keys.PrivateKey.parse(made.out).public}\n" == made.err
+
+
+def test_keygen_of_a_shared_secret(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "shared.psk"
+    assert run("keygen", "--psk", "--out", path) == Result(0, "", "")
+    assert keys.load_psk(path) != keys.parse_psk(run("keygen", "--psk").out)
+
+
+def test_keygen_into_a_file_that_others_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "host.key"
+    path.touch(0o644)
+    with path.open("w") as file:
+        made = subprocess.run(
+            [sys.executable, "-m", "stcp_proxy", "keygen"], stdout=file, stderr=subprocess.PIPE, text=True, check=True
+        )
+    assert "is open to others; 'chmod 600' it" in made.stderr
+
+
+def test_pubkey_of_what_is_no_key_file(run: Run, tmp_path: Path) -> None:
+    assert run("pubkey", tmp_path / "no").err.startswith(f"stcp-proxy: the key file {tmp_path}/no does not exist")
+    secret = keys.format_private_key(keys.PrivateKey.generate())
+    refused = run("pubkey", secret)
+    assert refused.status == 2
+    assert "a secret stands where the name of its file belongs" in refused.err
+    assert secret[9:20] not in refused.err
+
+
+# -- tunnels ---------------------------------------------------------------------------------------------------------------
+
+
+def test_listen(run: Run, plans: list[Plan], key_file: Path) -> None:
+    options = "--suite hybrid --suite classic --engine python --max-connections 5 --max-handshakes 3 --handshake-timeout 5s"
+    options += " --dial-timeout 4s --idle-timeout 1m --half-close-timeout 2m --drain 3 --log-level debug --log-format json"
+    assert (
+        run("listen", "--bind", ":7443", "--to", ":80", "--key", key_file, "--allow", f"app={PEER}", *options.split()).status == 0
+    )
+    (plan,) = plans
+    (made,) = plan.tunnels
+    assert isinstance(made.auth, KeyAuth)
+    assert {str(key): name for key, name in made.auth.peers.items()} == {PEER: "app"}
+    assert (made.mode, made.suites, made.engine) == (Mode.LISTEN, (Suite.HYBRID_KEYS, Suite.CLASSIC_KEYS), "python")
+    assert (made.max_connections, made.max_handshakes, made.handshake_timeout, made.dial_timeout) == (5, 3, 5, 4)
+    assert (made.idle_timeout, made.half_close_timeout) == (60, 120)
+    assert (plan.drain, plan.log_level, plan.log_format) == (3, "debug", "json")
+
+
+def test_connect(run: Run, plans: list[Plan], key_file: Path) -> None:
+    command = ["connect", "--bind", ":5432", "--to", "db1:7443", "--to", "db2:7443", "--key", key_file, "--peer", PEER]
+    assert run(*command, "--suite", "classic").status == 0
+    (made,) = plans[0].tunnels
+    assert (made.mode, made.suites, [str(target) for target in made.to]) == (
+        Mode.CONNECT,
+        (Suite.CLASSIC_KEYS,),
+        ["db1:7443", "db2:7443"],
+    )
+
+
+def test_run_and_check(run: Run, plans: list[Plan], key_file: Path) -> None:
+    config = key_file.with_name("c.yaml")
+    config.write_text(
+        f"identity: host.key\ntunnels:\n  db:\n    mode: connect\n    bind: :5432\n    to: db:7443\n    peer: {PEER}\n"
+    )
+    checked = run("check", config)
+    assert (checked.status, checked.err, plans) == (0, "", [])
+    assert PEER in checked.out
+    assert run("run", config).status == 0
+    assert plans[0].tunnels[0].name == "db"
+
+
+def test_status_is_the_tunnels_own(run: Run, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
+    command = ("connect", "--bind", ":5432", "--to", "db:7443", "--key", key_file, "--peer", PEER)
+    monkeypatch.setattr(tunnel, "run", lambda plan: 1)
+    assert run(*command).status == 1
+
+    def fail(plan: Plan) -> int:
+        raise OverLimit("no descriptor left", remedy="raise the limit")
+
+    monkeypatch.setattr(tunnel, "run", fail)
+    assert run(*command) == Result(1, "", "stcp-proxy: no descriptor left; raise the limit\n")
+
+
+# -- mistakes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["listen", "--bind", ":1"], "Missing option '--to'"),
+        (["turbo"], "No such command 'turbo'"),
+        (["listen", "--turbo"], "No such option"),
+        (["listen", "--bind", ":1", "--to", ":2", "--psk", "no.psk"], "stcp-proxy: --psk: the key file no.psk does not exist"),
+        (["connect", "--bind", ":1", "--to", ":2", "--suite", "x", "--engine", "y"], "stcp-proxy: 2 mistakes in the flags\n  --"),
+        (["run", "no.yaml"], "stcp-proxy: no.yaml does not exist"),
+        (["check", "no.yaml"], "stcp-proxy: no.yaml does not exist"),
+        (["listen", "--bind", ":1", "--to", ":2", "--allow", "stcp-key:AAAA"], "consider it exposed"),
+    ],
+)
+def test_wrong_usage_is_status_2(run: Run, plans: list[Plan], args: list[str], says: str) -> None:
+    refused = run(*args)
+    assert (refused.status, refused.out, plans) == (2, "", [])
+    assert says in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_no_command_is_help(run: Run) -> None:
+    assert "Usage: stcp-proxy" in run().out
+
+
+def test_help_keeps_its_brackets(run: Run) -> None:
+    text = run("listen", "--help").out
+    assert "[v6]:port" in text
+    assert "[NAME=]PUBKEY" in text
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == Result(0, f"stcp-proxy {stcp_proxy.__version__}\n", "")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """What makes `--help` and completion quick: the rest is imported by the command that needs it."""
+    heavy = {"trio", "pydantic", "yaml", "cryptography", "structlog", "prometheus_client"}
+    code = "import sys, stcp_proxy.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert heavy.isdisjoint(loaded)
