@@ -5,7 +5,7 @@ The module tells EPOLLHUP on that descriptor when it has let go of both legs, an
 serves any number of connections without waking for a byte.
 
 A connection that the kernel cannot take (the plain leg is a unix socket, or is gone already) goes to the user-space engine, with
-the reason in the log and in `fallbacks`. Both sockets are still whole then: the module takes a connection as a whole or not.
+the reason in its `why_engine` and in `fallbacks`. Both sockets are still whole then: the module takes a connection whole or not.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class KernelRelay:
     __slots__ = ("_end", "_engine", "fd", "on_end")
 
     engine: Final = "kernel"
+    why_engine: Final = ""
 
     def __init__(self, engine: KernelEngine, fd: int, on_end: Callable[[RelayEnd], None]) -> None:
         self._engine = engine
@@ -125,6 +126,26 @@ class KernelRelay:
         with self._engine.lock:
             self._end = end
             os.close(self.fd)
+
+
+class FallenBack:
+    """A connection that the kernel did not take and the user-space engine carries, with the reason."""
+
+    __slots__ = ("_relay", "why_engine")
+
+    def __init__(self, relay: Relay, why_engine: str) -> None:
+        self._relay = relay
+        self.why_engine: Final = why_engine
+
+    @property
+    def engine(self) -> str:
+        return self._relay.engine
+
+    def counts(self) -> tuple[int, int]:
+        return self._relay.counts()
+
+    def abort(self, code: Code, text: str) -> None:
+        self._relay.abort(code, text)
 
 
 class KernelEngine:
@@ -187,9 +208,9 @@ class KernelEngine:
         self._python.close()
 
     def _fall_back(self, reason: str, handover: Handover, on_end: Callable[[RelayEnd], None]) -> Relay:
-        self.fallbacks[reason] += 1
-        _log.info("a connection stays with the Python engine: %s", reason)
-        return self._python.adopt(handover, on_end)
+        with self.lock:
+            self.fallbacks[reason] += 1
+        return FallenBack(self._python.adopt(handover, on_end), reason)
 
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 
@@ -302,9 +323,13 @@ _CAUSE: Final = {
 }
 
 
+def _is_unix(sock: socket.socket) -> bool:
+    return sock.family == socket.AF_UNIX
+
+
 def _words(exc: OSError, handover: Handover) -> str:
     """Why the kernel did not take a connection."""
-    if handover.plain.family == socket.AF_UNIX:
+    if _is_unix(handover.plain):
         return "its plain leg is a unix socket"
     if exc.errno == errno.ENOTCONN:
         return "one of its legs is gone already"

@@ -18,6 +18,7 @@ import trio
 from stcp_proxy.config import Plan
 from stcp_proxy.errors import Code
 from stcp_proxy.relay.choice import choose
+from stcp_proxy.relay.engine import Engine
 from stcp_proxy.tunnel import log
 from stcp_proxy.tunnel.exchange import LINGER
 from stcp_proxy.tunnel.service import Service
@@ -41,7 +42,7 @@ def run(plan: Plan) -> int:
 async def serve(plan: Plan) -> int:
     """The same inside a running Trio. Returns the exit status."""
     _raise_descriptor_limit()
-    engines = {choice: choose(choice) for choice in {tunnel.engine for tunnel in plan.tunnels}}
+    engines = {choice: _choose(choice) for choice in {tunnel.engine for tunnel in plan.tunnels}}
     services = [Service(tunnel, engines[tunnel.engine]) for tunnel in plan.tunnels]
     try:
         for engine in engines.values():
@@ -55,6 +56,12 @@ async def serve(plan: Plan) -> int:
         for engine in engines.values():
             engine.close()
     return 0
+
+
+def _choose(choice: str) -> Engine:
+    engine, why = choose(choice)
+    _log.info("engine", choice=str(choice), engine=engine.name, why=why)
+    return engine
 
 
 async def _serve(plan: Plan, services: list[Service]) -> None:
