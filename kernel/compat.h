@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Every difference between the kernels that the module builds on (6.1 to 7.x),
- * and nowhere else. The first two are tested by Kbuild in the headers at hand
- * rather than by version, for distributions carry such changes back.
+ * and nowhere else. Kbuild looks for them in the headers at hand,
+ * rather than telling them by version, for distributions carry changes back.
  */
 #ifndef _STCP_COMPAT_H
 #define _STCP_COMPAT_H
 
-#include <linux/version.h>
 #include <net/sock.h>
 
 /* Moved in 6.12. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
+#ifdef STCP_LINUX_UNALIGNED
 #include <linux/unaligned.h>
 #else
 #include <asm/unaligned.h>
@@ -19,7 +18,7 @@
 
 /* proto->recvmsg lost its addr_len in 7.x. */
 #ifdef STCP_RECVMSG_ADDR_LEN
-#define STCP_RECVMSG_ARGS(sk, msg, len, flags) \
+#define STCP_RECVMSG_ARGS \
 	(struct sock *sk, struct msghdr *msg, size_t len, int flags, int *addr_len)
 
 static inline int stcp_proto_recvmsg(const struct proto *proto, struct sock *sk,
@@ -30,7 +29,7 @@ static inline int stcp_proto_recvmsg(const struct proto *proto, struct sock *sk,
 	return proto->recvmsg(sk, msg, len, flags, &addr_len);
 }
 #else
-#define STCP_RECVMSG_ARGS(sk, msg, len, flags) \
+#define STCP_RECVMSG_ARGS \
 	(struct sock *sk, struct msghdr *msg, size_t len, int flags)
 
 static inline int stcp_proto_recvmsg(const struct proto *proto, struct sock *sk,

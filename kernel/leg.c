@@ -105,7 +105,7 @@ static int stcp_refuse_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 	return -EBUSY;
 }
 
-static int stcp_refuse_recvmsg STCP_RECVMSG_ARGS(sk, msg, len, flags)
+static int stcp_refuse_recvmsg STCP_RECVMSG_ARGS
 {
 	return -EBUSY;
 }
@@ -126,6 +126,7 @@ static __poll_t stcp_poll(struct file *file, struct socket *sock,
 	/* A plain leg that somebody kept open has lost its relay by the end. */
 	if (!leg || !leg->wire || !leg->relay)
 		return 0;
+	/* Pairs with stcp_finish(). */
 	return smp_load_acquire(&leg->relay->ended) ? EPOLLHUP : 0;
 }
 

@@ -127,6 +127,7 @@ static enum stcp_next stcp_open_end(struct stcp_direction *d, int err)
 {
 	const struct stcp_direction *seal = &d->relay->seal;
 
+	/* Pairs with stcp_seal_broken(): its error. */
 	if (smp_load_acquire(&seal->broken))
 		return stcp_open_truncated(d, seal->error);
 	if (!d->fin || stcp_have(d) || err)

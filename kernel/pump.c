@@ -16,7 +16,7 @@
  * it (they could not be received anyway); room in the other socket does.
  *
  * Sending can fail for want of memory with nothing in flight whose
- * acknowledgement would wake us. So -EAGAIN from a socket that has room, and a
+ * acknowledgment would wake us. So -EAGAIN from a socket that has room, and a
  * buffer that cannot be had, ask for a retry by time.
  *
  * The items run on an unbound queue: the scheduler places the worker, and the
@@ -43,6 +43,7 @@ static void stcp_pump(struct work_struct *work)
 	while (next == STCP_NEXT_MORE && budget--) {
 		if (READ_ONCE(d->relay->stop))
 			return;
+		/* Pairs with stcp_relay_enter(): the cause. */
 		d->mode = smp_load_acquire(&d->relay->mode);
 		next = d->step(d);
 	}

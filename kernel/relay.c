@@ -72,6 +72,7 @@ static bool stcp_relay_enter(struct stcp_relay *relay, enum stcp_mode mode,
 		relay->seal.settled = false;
 		relay->open.settled = false;
 		relay->deadline = jiffies + msecs_to_jiffies(relay->linger_ms);
+		/* Whoever sees the mode sees the cause. */
 		smp_store_release(&relay->mode, mode);
 	}
 	spin_unlock(&relay->lock);
@@ -138,10 +139,12 @@ static void stcp_clock(struct work_struct *work)
 {
 	struct stcp_relay *relay = container_of(to_delayed_work(work),
 						struct stcp_relay, clock);
-	enum stcp_mode mode = smp_load_acquire(&relay->mode);
 	unsigned long limit, due;
+	enum stcp_mode mode;
 	enum stcp_end end;
 
+	/* Pairs with stcp_relay_enter(): the deadline. */
+	mode = smp_load_acquire(&relay->mode);
 	if (READ_ONCE(relay->stop) || mode == STCP_MODE_BREAK)
 		return;
 	if (mode == STCP_MODE_RESET) {
@@ -233,6 +236,7 @@ static void stcp_finish(struct work_struct *work)
 	stcp_relay_release(relay, false);
 	if (relay->end == STCP_END_FINISHED)
 		stcp_leg_shutdown(wire);
+	/* Whoever polls the end finds everything given up. */
 	smp_store_release(&relay->ended, true);
 	wire->state_change(wire->sk);
 }

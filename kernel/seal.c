@@ -27,6 +27,7 @@ static enum stcp_next stcp_seal_broken(struct stcp_direction *d, int err)
 		return STCP_NEXT_SETTLED;
 	}
 	d->error = err;
+	/* Whoever sees it broken sees the error. */
 	smp_store_release(&d->broken, true);
 	stcp_direction_kick(&d->relay->open);
 	return STCP_NEXT_WAIT;

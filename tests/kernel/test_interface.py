@@ -10,6 +10,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -108,27 +109,30 @@ def test_the_plain_leg_is_the_wire(legs: Legs) -> None:
     check_untouched(legs)
 
 
-def open_pipe() -> tuple[int, list[object]]:
-    reader, writer = os.pipe()
-    return reader, [os.fdopen(reader), os.fdopen(writer, "w")]
+Closable = IO[bytes] | socket.socket
 
 
-def open_unix() -> tuple[int, list[object]]:
+def open_file() -> tuple[int, list[Closable]]:
+    file = open("/proc/self/exe", "rb")  # noqa: SIM115
+    return file.fileno(), [file]
+
+
+def open_unix() -> tuple[int, list[Closable]]:
     pair = socket.socketpair()
     return pair[0].fileno(), list(pair)
 
 
-def open_udp() -> tuple[int, list[object]]:
+def open_udp() -> tuple[int, list[Closable]]:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     return sock.fileno(), [sock]
 
 
-def open_fresh() -> tuple[int, list[object]]:
+def open_fresh() -> tuple[int, list[Closable]]:
     sock = socket.socket()
     return sock.fileno(), [sock]
 
 
-def open_without_ulp() -> tuple[int, list[object]]:
+def open_without_ulp() -> tuple[int, list[Closable]]:
     pair = tcp_pair()
     return pair[0].fileno(), list(pair)
 
@@ -136,19 +140,20 @@ def open_without_ulp() -> tuple[int, list[object]]:
 @pytest.mark.parametrize(
     ("make", "number"),
     [
-        (open_pipe, errno.ENOTSOCK),
+        (open_file, errno.ENOTSOCK),
         (open_unix, errno.EOPNOTSUPP),
         (open_udp, errno.EOPNOTSUPP),
         (open_fresh, errno.EINVAL),
         (open_without_ulp, errno.EINVAL),
     ],
 )
-def test_what_a_plain_leg_cannot_be(legs: Legs, make: Callable[[], tuple[int, list[object]]], number: int) -> None:
+def test_what_a_plain_leg_cannot_be(legs: Legs, make: Callable[[], tuple[int, list[Closable]]], number: int) -> None:
     fd, held = make()
     with refused(number):
         legs[2].setsockopt(abi.SOL_STCP, abi.RELAY, args(fd))
     check_untouched(legs)
-    del held
+    for each in held:
+        each.close()
 
 
 def test_the_protocol_wants_a_connection() -> None:

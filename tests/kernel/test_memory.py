@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import secrets
 import select
 import socket
@@ -11,8 +10,6 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from stcp_proxy.relay import kernel_abi as abi
 
@@ -177,44 +174,58 @@ def search(keys: list[HiddenKey]) -> int:
     return found
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/kcore"), reason="no /proc/kcore here")
-@pytest.mark.parametrize("way", ["owner closes", "finished", "bad frame", "rekeyed"])
-def test_keys_are_gone_when_the_relay_is(way: str) -> None:
+class Keyed:
+    """A relay with keys of its own, which end in one of the ways there are."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+        self.keys = [HiddenKey(), HiddenKey()]
+        self.app, plain = tcp_pair()
+        self.peer, self.wire = tcp_pair()
+        ulp(plain)
+        ulp(self.wire)
+        counter = (1 << 20) if way == "rekeyed" else 0
+        raw = args(plain.fileno(), send_key=bytes(32), receive_key=bytes(32), send_counter=counter)
+        for key, at in zip(self.keys, (16, 56), strict=True):
+            key.write_to(raw, at)
+        self.wire.setsockopt(abi.SOL_STCP, abi.RELAY, raw)
+        raw[:] = bytes(len(raw))
+        plain.close()
+
+    def end(self) -> None:
+        if self.way == "owner closes":
+            self.wire.close()
+            return
+        if self.way == "rekeyed":
+            self.app.sendall(b"x")
+            assert self.peer.recv(100)
+            self.keys.pop()  # the other direction's is still in use
+            return
+        if self.way == "truncated":
+            self.peer.close()
+        elif self.way == "bad frame":
+            self.peer.sendall(b"\xff" * 4)
+        else:
+            self.wire.setsockopt(abi.SOL_STCP, abi.ABORT, abi.ABORT_ARGS.pack(abi.INTERFACE, 7, 0, b""))
+            self.peer.close()
+        poll = select.poll()
+        poll.register(self.wire, 0)
+        assert poll.poll(5000)
+
+    def close(self) -> None:
+        for sock in (self.app, self.peer, self.wire):
+            sock.close()
+
+
+def test_keys_are_gone_when_the_relay_is() -> None:
     """The whole memory of the machine is searched: the keys stand in it while the relay lives, and nowhere afterwards."""
-    keys = [HiddenKey(), HiddenKey()]
-    counter = (1 << 20) if way == "rekeyed" else 0
-    app, plain = tcp_pair()
-    peer, wire = tcp_pair()
-    ulp(plain)
-    ulp(wire)
-    raw = args(plain.fileno(), send_key=bytes(32), receive_key=bytes(32), send_counter=counter)
-    keys[0].write_to(raw, 16)
-    keys[1].write_to(raw, 56)
-    wire.setsockopt(abi.SOL_STCP, abi.RELAY, raw)
-    raw[:] = bytes(len(raw))
-    plain.close()
-    living = search(keys)
-    assert living >= 2, "the search cannot find what is there"
-    if way == "owner closes":
-        wire.close()
-    elif way == "finished":
-        app.close()
-        peer.shutdown(socket.SHUT_WR)
-        poll = select.poll()
-        poll.register(wire, 0)
-        assert poll.poll(5000)
-    elif way == "rekeyed":
-        app.sendall(b"x")
-        assert peer.recv(100)
-        keys.pop()
-    else:
-        peer.sendall(b"\xff" * 4)
-        poll = select.poll()
-        poll.register(wire, 0)
-        assert poll.poll(5000)
-    assert search(keys) == 0
-    for sock in (app, peer, wire):
-        sock.close()
+    relays = [Keyed(way) for way in ("owner closes", "rekeyed", "truncated", "bad frame", "aborted")]
+    assert search([key for r in relays for key in r.keys]) >= 10, "the search cannot find what is there"
+    for r in relays:
+        r.end()
+    assert search([key for r in relays for key in r.keys]) == 0
+    for r in relays:
+        r.close()
 
 
 def test_fin_frees_what_was_queued() -> None:
