@@ -84,6 +84,8 @@ struct stcp_leg {
 	const struct proto *base;
 	const struct proto_ops *base_ops;
 	struct stcp_relay *relay;
+	bool eased;			/* TCP_USER_TIMEOUT is lifted; under lock_sock */
+	u32 user_timeout;		/* ... and was this */
 	/* what the socket called before us */
 	void (*data_ready)(struct sock *sk);
 	void (*write_space)(struct sock *sk);
@@ -104,6 +106,9 @@ bool stcp_leg_broken(const struct stcp_leg *leg);
 int stcp_leg_recv(struct stcp_leg *leg, void *to, size_t len);
 int stcp_leg_send(struct stcp_leg *leg, void *from, size_t len, bool more);
 void stcp_leg_shutdown(struct stcp_leg *leg);
+void stcp_leg_tune(struct stcp_leg *leg, bool plain);
+bool stcp_leg_stalled(struct stcp_leg *leg);
+void stcp_leg_moves(struct stcp_leg *leg);
 
 /* -- sockopt.c ------------------------------------------------------------- */
 
@@ -140,6 +145,7 @@ struct stcp_direction {
 	bool broken;			/* seal: the wire takes no more, for @error */
 	int error;
 	bool blocked;			/* waits for room in @to: readers need not call */
+	u64 stood_at;			/* @bytes when the clock last found it blocked */
 	enum stcp_mode mode;		/* the relay's, when the last step began */
 	bool settled;			/* in that mode; under relay->lock */
 };
@@ -167,6 +173,7 @@ struct stcp_relay {
 	struct delayed_work clock;	/* idle, half-close and linger deadlines */
 	unsigned long last;		/* jiffies of the last progress */
 	u32 idle_ms, half_close_ms, linger_ms;
+	bool watching;			/* the clock looks after a direction that stands */
 	bool stop;			/* work items return at once */
 	struct work_struct finish;
 
@@ -187,6 +194,7 @@ int stcp_relay_create(struct sock *wire, const struct stcp_relay_args *args,
 void stcp_relay_destroy(struct stcp_relay *relay);
 void stcp_relay_kick(struct stcp_relay *relay);
 void stcp_relay_progress(struct stcp_relay *relay);
+void stcp_relay_watch(struct stcp_relay *relay);
 bool stcp_relay_reset(struct stcp_relay *relay, enum stcp_end end, int error,
 		      u16 code, const void *text, u16 text_len);
 bool stcp_relay_break(struct stcp_relay *relay, enum stcp_end end, int error);

@@ -395,3 +395,69 @@ void stcp_leg_shutdown(struct stcp_leg *leg)
 {
 	kernel_sock_shutdown(leg->sk->sk_socket, SHUT_WR);
 }
+
+/* -- what waits in a socket ------------------------------------------------ */
+
+/* A plain leg's application is near: this much, and no more, waits in its socket. */
+#define STCP_PLAIN_RCVBUF	(1024 * 1024)
+/* Of what waits to be sent, this much may be behind TCP's window. */
+#define STCP_NOTSENT		(128 * 1024)
+/* Window probes without an answer after which the other end is dead. */
+#define STCP_DEAD_AFTER_PROBES	4
+
+/*
+ * Small writes leave at once, and what waits in the sockets is bounded: the
+ * unsent part of a send queue, and the receive queue of a plain leg, which has
+ * no long way to fill. The wire's windows are left to TCP, which needs them for
+ * its way. A socket whose owner has set a receive buffer keeps it.
+ */
+void stcp_leg_tune(struct stcp_leg *leg, bool plain)
+{
+	struct sock *sk = leg->sk;
+	struct tcp_sock *tp = tcp_sk(sk);
+
+	tcp_sock_set_nodelay(sk);
+	lock_sock(sk);
+	WRITE_ONCE(tp->notsent_lowat, STCP_NOTSENT);
+	if (plain && !(sk->sk_userlocks & SOCK_RCVBUF_LOCK)) {
+		sk->sk_userlocks |= SOCK_RCVBUF_LOCK;
+		WRITE_ONCE(sk->sk_rcvbuf, STCP_PLAIN_RCVBUF);
+		WRITE_ONCE(tp->window_clamp,
+			   tcp_win_from_space(sk, STCP_PLAIN_RCVBUF));
+	}
+	release_sock(sk);
+}
+
+/*
+ * A leg has taken nothing for a while. TCP_USER_TIMEOUT would end it even when
+ * its other end lives and only does not read: a closed window that answers
+ * every probe counts as unacknowledged. So the option is lifted while nothing
+ * is in flight, and probes without an answer are counted here instead.
+ *
+ * Return: whether the other end is dead.
+ */
+bool stcp_leg_stalled(struct stcp_leg *leg)
+{
+	struct inet_connection_sock *icsk = inet_csk(leg->sk);
+	bool dead = false;
+
+	lock_sock(leg->sk);
+	if (leg->eased) {
+		dead = icsk->icsk_probes_out >= STCP_DEAD_AFTER_PROBES;
+	} else if (!tcp_sk(leg->sk)->packets_out) {
+		leg->user_timeout = icsk->icsk_user_timeout;
+		WRITE_ONCE(icsk->icsk_user_timeout, 0);
+		WRITE_ONCE(leg->eased, true);
+	}
+	release_sock(leg->sk);
+	return dead;
+}
+
+/* It takes bytes again: its time-out is back in force. */
+void stcp_leg_moves(struct stcp_leg *leg)
+{
+	lock_sock(leg->sk);
+	WRITE_ONCE(inet_csk(leg->sk)->icsk_user_timeout, leg->user_timeout);
+	WRITE_ONCE(leg->eased, false);
+	release_sock(leg->sk);
+}

@@ -144,7 +144,9 @@ enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool mo
 		if (n == -EAGAIN) {
 			if (sk_stream_is_writeable(d->to->sk))
 				return STCP_NEXT_RETRY;
-			WRITE_ONCE(d->blocked, true);
+			/* Pairs with stcp_clock_run(). */
+			smp_store_mb(d->blocked, true);
+			stcp_relay_watch(d->relay);
 			return STCP_NEXT_WAIT;
 		}
 		if (n < 0) {
@@ -152,6 +154,8 @@ enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool mo
 			return STCP_NEXT_SETTLED;
 		}
 		d->out += n;
+		if (READ_ONCE(d->to->eased))
+			stcp_leg_moves(d->to);
 		stcp_relay_progress(d->relay);
 		if (d == &d->relay->open) {
 			WRITE_ONCE(d->bytes, d->bytes + n);

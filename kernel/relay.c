@@ -27,10 +27,8 @@
 
 #include "internal.h"
 
-/* A plain leg's application is near: this much, and no more, waits in its socket. */
-#define STCP_PLAIN_RCVBUF	(512 * 1024)
-/* Of what waits to be sent, this much may be behind TCP's window. */
-#define STCP_NOTSENT		(128 * 1024)
+/* Time between two looks at a direction that stands still. */
+#define STCP_WATCH		HZ
 
 void stcp_relay_kick(struct stcp_relay *relay)
 {
@@ -135,32 +133,87 @@ static void stcp_relay_expire(struct stcp_relay *relay, enum stcp_end end)
 	stcp_relay_reset(relay, end, -ETIMEDOUT, STCP_CODE_IDLE_TIMEOUT, text, len);
 }
 
+/* Whether @d stands still, and has since the last look; ends what is dead. */
+static bool stcp_relay_look(struct stcp_direction *d)
+{
+	struct stcp_relay *relay = d->relay;
+	u64 bytes = READ_ONCE(d->bytes);
+	bool stood = d->stood_at == bytes;
+
+	if (!READ_ONCE(d->blocked))
+		return false;
+	d->stood_at = bytes;
+	if (!stood || !stcp_leg_stalled(d->to))
+		return true;
+	if (d == &relay->seal)
+		stcp_relay_break(relay, STCP_END_TRUNCATED, -ETIMEDOUT);
+	else
+		stcp_relay_reset(relay, STCP_END_PLAIN_RESET, -ETIMEDOUT,
+				 STCP_CODE_PLAIN_RESET, NULL, 0);
+	return false;
+}
+
+/* A direction is blocked: see to it that the clock looks after it. */
+void stcp_relay_watch(struct stcp_relay *relay)
+{
+	if (READ_ONCE(relay->watching) || READ_ONCE(relay->stop))
+		return;
+	WRITE_ONCE(relay->watching, true);
+	mod_delayed_work(stcp_queue, &relay->clock, STCP_WATCH);
+}
+
+/* What the clock does while bytes flow. Return: jiffies until its next turn, or 0. */
+static unsigned long stcp_clock_run(struct stcp_relay *relay)
+{
+	unsigned long limit, due, delay = 0;
+	enum stcp_end end;
+	bool stands;
+
+	limit = stcp_relay_limit(relay, &end);
+	if (limit) {
+		due = READ_ONCE(relay->last) + limit;
+		if (time_after_eq(jiffies, due)) {
+			stcp_relay_expire(relay, end);
+			return 0;
+		}
+		delay = due - jiffies;
+	}
+	/*
+	 * Pairs with stcp_direction_send(): either this turn sees the
+	 * direction blocked, or the direction sees that nobody watches.
+	 */
+	smp_store_mb(relay->watching, false);
+	stands = stcp_relay_look(&relay->seal);
+	stands |= stcp_relay_look(&relay->open);
+	if (!stands)
+		return delay;
+	WRITE_ONCE(relay->watching, true);
+	return delay ? min_t(unsigned long, delay, STCP_WATCH) : STCP_WATCH;
+}
+
 static void stcp_clock(struct work_struct *work)
 {
 	struct stcp_relay *relay = container_of(to_delayed_work(work),
 						struct stcp_relay, clock);
-	unsigned long limit, due;
+	unsigned long delay = 0;
 	enum stcp_mode mode;
-	enum stcp_end end;
+	long left;
 
 	/* Pairs with stcp_relay_enter(): the deadline. */
 	mode = smp_load_acquire(&relay->mode);
-	if (READ_ONCE(relay->stop) || mode == STCP_MODE_BREAK)
+	if (READ_ONCE(relay->stop))
 		return;
-	if (mode == STCP_MODE_RESET) {
-		due = READ_ONCE(relay->deadline);
-		if (time_after_eq(jiffies, due))
+	if (mode == STCP_MODE_RUN) {
+		delay = stcp_clock_run(relay);
+	} else if (mode == STCP_MODE_RESET) {
+		left = READ_ONCE(relay->deadline) - jiffies;
+		if (left <= 0)
 			stcp_relay_break(relay, STCP_END_NONE, 0);
-	} else {
-		limit = stcp_relay_limit(relay, &end);
-		if (!limit)
-			return;
-		due = READ_ONCE(relay->last) + limit;
-		if (time_after_eq(jiffies, due))
-			stcp_relay_expire(relay, end);
+		else
+			delay = left;
 	}
-	if (time_before(jiffies, due))
-		queue_delayed_work(stcp_queue, &relay->clock, due - jiffies);
+	if (delay)
+		queue_delayed_work(stcp_queue, &relay->clock, delay);
 }
 
 /* One direction has ended: the other deadline counts from now on. */
@@ -278,17 +331,6 @@ static struct stcp_relay *stcp_relay_alloc(const struct stcp_relay_args *args)
 	return relay;
 }
 
-/* Small writes leave at once, and what waits in the sockets is bounded. */
-static void stcp_relay_tune(struct sock *sk, bool plain)
-{
-	struct tcp_sock *tp = tcp_sk(sk);
-
-	tcp_sock_set_nodelay(sk);
-	lock_sock(sk);
-	WRITE_ONCE(tp->notsent_lowat, STCP_NOTSENT);
-	release_sock(sk);
-}
-
 static void stcp_relay_start(struct stcp_relay *relay)
 {
 	struct net *net = sock_net(relay->wire->sk);
@@ -297,8 +339,8 @@ static void stcp_relay_start(struct stcp_relay *relay)
 			    stcp_seal_step);
 	stcp_direction_init(&relay->open, relay, relay->wire, relay->plain,
 			    stcp_open_step);
-	stcp_relay_tune(relay->plain->sk, true);
-	stcp_relay_tune(relay->wire->sk, false);
+	stcp_leg_tune(relay->plain, true);
+	stcp_leg_tune(relay->wire, false);
 	stcp_stat_add(net, STCP_STAT_RELAYS, 1);
 	stcp_stat_add(net, STCP_STAT_RELAYS_LIVE, 1);
 	stcp_leg_hook(relay->plain, relay);

@@ -201,6 +201,14 @@ class PeerRejected(StcpError):
 # -- the target and the application ---------------------------------------------------------------------------------------
 
 
+class ClientGone(StcpError):
+    """The application reset its connection before it could be carried."""
+
+    cause = Cause.CLIENT
+    code = Code.PLAIN_RESET
+    label = "plain_reset"
+
+
 class TargetError(StcpError):
     """The target could not be reached."""
 

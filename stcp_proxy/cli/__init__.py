@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from stcp_proxy import __version__
-from stcp_proxy.cli import check, connect, keygen, lab, listen, pubkey, run
+from stcp_proxy.cli import check, connect, demo, keygen, lab, listen, pubkey, run
 from stcp_proxy.errors import ConfigError, StcpError
 
 FAILED = 1
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (keygen, pubkey, listen, connect, run, check, lab):
+for command in (keygen, pubkey, listen, connect, run, check, demo, lab):
     command.register(app)
 
 
@@ -49,7 +49,7 @@ def _options(
 def main() -> None:
     """Run the command line of this process; an expected failure is one sentence on stderr, not a traceback."""
     try:
-        app()
+        app(prog_name="stcp-proxy")
     except StcpError as exc:
         print(f"stcp-proxy: {exc}", file=sys.stderr)
         sys.exit(WRONG_USAGE if isinstance(exc, ConfigError) else FAILED)

@@ -27,6 +27,7 @@ def connect(
     idle_timeout: options.IdleTimeout = None,
     half_close_timeout: options.HalfCloseTimeout = None,
     drain: options.Drain = None,
+    workers: options.Workers = None,
     log_level: options.LogLevel = None,
     log_format: options.LogFormat = None,
 ) -> None:
@@ -50,6 +51,7 @@ def connect(
         idle_timeout=idle_timeout,
         half_close_timeout=half_close_timeout,
         drain=drain,
+        workers=workers,
         log_level=log_level,
         log_format=log_format,
     )

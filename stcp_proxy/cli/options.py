@@ -36,6 +36,7 @@ DialTimeout = Annotated[str | None, _option("TIME", "For reaching a target, name
 IdleTimeout = Annotated[str | None, _option("TIME", "End a connection that is silent for this long; never unless said.", _LIMITS)]
 HalfCloseTimeout = Annotated[str | None, _option("TIME", "The same once one direction has ended; 15m unless said.", _LIMITS)]
 Drain = Annotated[str | None, _option("TIME", "How long connections may finish after a stop; 30s unless said.", _LIMITS)]
+Workers = Annotated[int | None, _option("N", "Processes that share the load; 1 unless said.", _LIMITS)]
 
 LogLevel = Annotated[str | None, _option("debug|info|warning|error", "How much is logged; info unless said.", _LOGS)]
 LogFormat = Annotated[str | None, _option("text|json", "Text on a terminal and JSON elsewhere unless said.", _LOGS)]

@@ -63,6 +63,7 @@ def plan_from_flags(
     log_level: str | None = None,
     log_format: str | None = None,
     drain: float | str | None = None,
+    workers: int | None = None,
     **settings: float | str | None,
 ) -> Plan:
     """The plan of one tunnel, named after its mode. What is None or empty has the default that it has in a file.
@@ -72,7 +73,7 @@ def plan_from_flags(
         bind, to, peer, engine, suite: as in a file.
         key, psk: names of files.
         allow: public keys, each alone or as NAME=KEY.
-        log_level, log_format, drain: as in a file.
+        log_level, log_format, drain, workers: as in a file.
         settings: max_connections and the other limits and deadlines of a tunnel, as in a file.
 
     Raises:
@@ -82,7 +83,7 @@ def plan_from_flags(
     tunnel: dict[str, Any] = {"mode": mode.value, "bind": bind, "to": list(to), "allow": allowed, "peer": peer}
     tunnel |= {"identity": _text(key), "psk": _text(psk), "suite": list(suite), "engine": engine, **settings}
     log = {"level": log_level, "format": log_format}
-    data = {"peers": peers, "tunnels": {mode.value: _given(tunnel)}, "drain": drain, "log": _given(log)}
+    data = {"peers": peers, "tunnels": {mode.value: _given(tunnel)}, "drain": drain, "workers": workers, "log": _given(log)}
     return _build(flag_source(_given(data)))
 
 
@@ -141,6 +142,7 @@ class _Builder:
         log = config.log
         settings = {
             "drain": config.drain,
+            "workers": config.workers,
             "log_level": log.level if log else None,
             "log_format": log.format if log else None,
         }

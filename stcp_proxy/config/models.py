@@ -164,6 +164,7 @@ class ConfigModel(_Model):
     suite: Suites | None = None
     engine: Engine | None = None
     drain: Span | None = None
+    workers: Annotated[int, Field(ge=1, le=64)] | None = None
     log: LogModel | None = None
 
 

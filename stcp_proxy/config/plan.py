@@ -99,11 +99,13 @@ class Plan:
     Attributes:
         tunnels: at least one.
         drain: seconds that connections may take to finish after a stop.
+        workers: processes that share the load.
         log_level: debug, info, warning or error.
         log_format: None picks text on a terminal and JSON elsewhere.
     """
 
     tunnels: tuple[TunnelPlan, ...]
     drain: float = 30.0
+    workers: int = 1
     log_level: str = "info"
     log_format: LogFormat | None = None

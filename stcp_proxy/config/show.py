@@ -20,7 +20,7 @@ def describe_plan(plan: Plan) -> str:
     """What would run, for a person to check: every address, every key in full, every limit; nothing secret."""
     blocks = ["\n".join(_tunnel(tunnel)) for tunnel in plan.tunnels]
     log = f"log: level {plan.log_level}, {plan.log_format or 'text on a terminal, JSON elsewhere'}"
-    return "\n\n".join([*blocks, f"drain: {_time(plan.drain)}\n{log}"])
+    return "\n\n".join([*blocks, f"drain: {_time(plan.drain)}\nworkers: {plan.workers}\n{log}"])
 
 
 def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:

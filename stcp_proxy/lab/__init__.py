@@ -1,5 +1,6 @@
-"""The lab: instruments that measure the product through its public ports, and the peers beside it.
+"""The lab: what shows and measures the product through its public ports, and the peers beside it.
 
+- ``demo``         both proxies, a bank, its customer and an eavesdropper on this machine
 - ``loadgen.c``    load generator and echo server in C, compiled on the spot; ``loadgen.py`` drives it
 - ``echo``         the framed echo server
 - ``stress``       the stress client, which checks every byte; ``channel`` lets it speak STCP itself

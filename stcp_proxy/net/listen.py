@@ -31,12 +31,13 @@ _inodes: weakref.WeakKeyDictionary[socket.socket, tuple[int, int]] = weakref.Wea
 """Device and inode of each unix socket's file as we made it: only that file is ours to unlink."""
 
 
-def open_listeners(address: Address, *, backlog: int) -> list[socket.socket]:
+def open_listeners(address: Address, *, backlog: int, shared: bool = False) -> list[socket.socket]:
     """Bound, listening, non-blocking sockets for an address; a name is resolved here, so call it before the event loop matters.
 
     Args:
         address: with port 0, the system picks one port for all sockets; `getsockname` tells which.
         backlog: connections that may wait to be accepted.
+        shared: let other sockets of this user listen on the same port (SO_REUSEPORT); no meaning for a unix socket.
 
     Raises:
         ConfigError: it cannot be listened on; none of its sockets is left open.
@@ -45,7 +46,7 @@ def open_listeners(address: Address, *, backlog: int) -> list[socket.socket]:
         return [_listen_unix(address, backlog)]
     for attempt in range(_PORT_ATTEMPTS):
         try:
-            return _listen_tcp(address, backlog)
+            return _listen_tcp(address, backlog, shared)
         except OSError as exc:
             # The port that the system picked for the first socket may be taken for the second: pick another.
             if address.port or exc.errno != errno.EADDRINUSE or attempt == _PORT_ATTEMPTS - 1:
@@ -62,16 +63,22 @@ def close_listeners(listeners: Iterable[socket.socket]) -> None:
         sock.close()
 
 
+def leave_file(listeners: Iterable[socket.socket]) -> None:
+    """Let another process remove the files of these unix sockets: closing them here will not."""
+    for sock in listeners:
+        _inodes.pop(sock, None)
+
+
 # -- TCP -------------------------------------------------------------------------------------------------------------------
 
 
-def _listen_tcp(address: TcpAddress, backlog: int) -> list[socket.socket]:
+def _listen_tcp(address: TcpAddress, backlog: int, shared: bool) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     port = address.port
     try:
         for family, sockaddr in _resolve(address):
             try:
-                sock = _listen_one(family, (sockaddr[0], port, *sockaddr[2:]), backlog)
+                sock = _listen_one(family, (sockaddr[0], port, *sockaddr[2:]), backlog, shared)
             except OSError as exc:
                 if not address.host and family == socket.AF_INET6 and exc.errno in _NO_FAMILY:
                     continue  # a host without IPv6: every interface is every IPv4 interface
@@ -96,10 +103,12 @@ def _resolve(address: TcpAddress) -> list[tuple[int, tuple[Any, ...]]]:
     return list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
 
 
-def _listen_one(family: int, sockaddr: tuple[Any, ...], backlog: int) -> socket.socket:
+def _listen_one(family: int, sockaddr: tuple[Any, ...], backlog: int, shared: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(sockaddr)

@@ -43,11 +43,18 @@ class LegStream(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError(str(exc)) from exc
 
     def receive_nowait(self, max_bytes: int) -> bytes:
-        """What is there already, or nothing."""
+        """What is there already, or nothing.
+
+        Raises:
+            trio.BrokenResourceError: the connection is broken. The system tells that once, and plain EOF from then on: to pass
+                over it here would make a clean end of a reset.
+        """
         try:
             return self._sock.recv(max_bytes)
-        except OSError:
+        except BlockingIOError:
             return b""
+        except OSError as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. When cancelled, an unknown part of it has gone.

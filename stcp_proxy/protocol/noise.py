@@ -79,11 +79,13 @@ class KeyPair:
         private: 32 bytes, or a key object.
     """
 
-    __slots__ = ("_private", "public")
+    __slots__ = ("_private", "_with_peers", "public")
+    _MOST_PEERS: Final = 1024
 
     def __init__(self, private: Secret | X25519PrivateKey) -> None:
         key = X25519PrivateKey.from_private_bytes(private.reveal()) if isinstance(private, Secret) else private
         self._private: Final = key
+        self._with_peers: Final[dict[bytes, bytes]] = {}
         self.public: Final[bytes] = key.public_key().public_bytes_raw()
 
     def exchange(self, public: bytes) -> bytes:
@@ -96,6 +98,18 @@ class KeyPair:
             return self._private.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:
             raise MalformedHandshake("the peer sent a public key of low order") from None
+
+    def exchange_again(self, public: bytes) -> bytes:
+        """`exchange` for two static keys: the result is always the same, so it is computed once for each peer.
+
+        Strangers choose their keys; what is kept for them is bounded.
+        """
+        shared = self._with_peers.get(public)
+        if shared is None:
+            if len(self._with_peers) >= self._MOST_PEERS:
+                self._with_peers.clear()
+            shared = self._with_peers[public] = self.exchange(public)
+        return shared
 
 
 class Entropy:
@@ -391,7 +405,7 @@ class HandshakeState:
         mine, theirs = (token[0], token[1]) if self._initiator else (token[1], token[0])
         pair = _need(work.e if mine == "e" else self._static)
         public = _need(work.re if theirs == "e" else work.rs)
-        work.symmetric.mix_key(pair.exchange(public))
+        work.symmetric.mix_key(pair.exchange_again(public) if token == "ss" else pair.exchange(public))
 
 
 _T = TypeVar("_T")

@@ -32,6 +32,7 @@ from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.lifecycle import Phase, follow
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason, Handover, RelayEnd
+from stcp_proxy.relay.standstill import Standstill, set_user_timeout, user_timeout
 
 if TYPE_CHECKING:
     from stcp_proxy.relay.pump import PumpEngine
@@ -45,6 +46,9 @@ _ERROR: Final = select.EPOLLERR
 _JUST_BYTES: Final = select.EPOLLIN | select.EPOLLOUT
 """What epoll reports of a leg that has bytes to read, and is otherwise as it was."""
 _DATA: Final = int(FrameType.DATA)
+STALL_CHECK: Final = 1.0
+"""Seconds between two looks at a leg that takes no bytes; well below any TCP_USER_TIMEOUT."""
+_DEAD_AFTER_PROBES: Final = 4
 _log: Final = logging.getLogger(__name__)
 
 
@@ -57,6 +61,7 @@ class Duplex:
     __slots__ = (
         "_active",
         "_broken",
+        "_eased",
         "_end",
         "_engine",
         "_limits",
@@ -70,6 +75,7 @@ class Duplex:
         "_received",
         "_sealer",
         "_sent",
+        "_stalled_at",
         "_up_ended",
         "_wire",
         "_wire_ready",
@@ -101,6 +107,9 @@ class Duplex:
         self._queued = False
         self._sent = self._received = 0
         self._active = 0.0
+        self._stalled_at: tuple[int, int] | None = None
+        """Byte counts when a send last came up short; None while nobody watches for a stall."""
+        self._eased: tuple[socket.socket, int] | None = None
         self.partial = handover.wire_bytes
         self.plain_left: bytes | None = None
         self.wire_left: bytes | None = None
@@ -196,6 +205,37 @@ class Duplex:
         else:
             self._reset(EndReason.IDLE_TIMEOUT, Code.IDLE_TIMEOUT, f"idle for {limit:g} s")
 
+    def on_stall_check(self) -> None:
+        """A send came up short a while ago.
+
+        Linux ends a connection by TCP_USER_TIMEOUT even when its other end is alive and only does not read: a zero window that
+        answers every probe counts as unacknowledged (tcp_probe_timer). An application that pauses would lose its connection
+        for it. So the option is lifted while a leg stands still with nothing unacknowledged, and probes without answer are
+        counted here instead; it is put back when the leg moves again.
+        """
+        before, self._stalled_at = self._stalled_at, None
+        if self._on_end is None:
+            return
+        leg = self._wire if self.wire_left is not None else self._plain if self.plain_left is not None else None
+        if self._eased is not None and (leg is None or before != (self._sent, self._received)):
+            set_user_timeout(*self._eased)
+            self._eased = None
+        if leg is None or self._broken:
+            return
+        if before == (self._sent, self._received) and leg.family != socket.AF_UNIX:
+            state = Standstill.of(leg)
+            if state.unanswered_probes >= _DEAD_AFTER_PROBES and self._eased is not None:
+                self._lose(EndReason.TRUNCATED if leg is self._wire else EndReason.PLAIN_RESET, text="the leg stopped answering")
+                return
+            if state.unacknowledged == 0 and self._eased is None:
+                self._eased = (leg, user_timeout(leg))
+                set_user_timeout(leg, 0)
+        self._watch_stall()
+
+    def _watch_stall(self) -> None:
+        self._stalled_at = (self._sent, self._received)
+        self._engine.stalls.set(self, self._engine.now + STALL_CHECK)
+
     def fail(self, exc: BaseException) -> None:
         """A bug of ours: end this connection, and no other."""
         self._lose(EndReason.INTERNAL_ERROR, text=f"{type(exc).__name__}: {exc}")
@@ -239,6 +279,8 @@ class Duplex:
             return
         if done < len(frames):
             self.wire_left = bytes(frames[done:])
+            if self._stalled_at is None:
+                self._watch_stall()
 
     def _end_up(self) -> None:
         """The application has ended its direction."""
@@ -387,6 +429,8 @@ class Duplex:
         self._received += done
         if done < len(data):
             self.plain_left = bytes(data[done:])
+            if self._stalled_at is None:
+                self._watch_stall()
 
     def _flush_plain(self) -> None:
         left = self.plain_left
@@ -503,6 +547,7 @@ class Duplex:
             return
         self._on_end = None
         self._engine.deadlines.discard(self)
+        self._engine.stalls.discard(self)
         if end.reason is not EndReason.FINISHED:
             self._kill(self._plain)
         for leg in (self._plain, self._wire):

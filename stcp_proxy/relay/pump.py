@@ -1,10 +1,11 @@
-"""The user-space engine: one thread, one epoll set, two scratch buffers for all connections.
+"""The user-space engine: one epoll set and one pair of scratch buffers for all connections.
 
-The thread is blocked in epoll_wait and wakes for readiness, not for connections: what costs is a system call for each chunk and
-about a microsecond of cipher, and nothing is allocated for it. Trio is not involved between handover and end. A dedicated thread
-was measured against a Trio task that waits for the epoll set: docs/ARCHITECTURE.md has the figures.
+It wakes for readiness, not for connections: what costs is a system call for each chunk and about half a microsecond of cipher,
+and nothing is allocated for it. Trio runs no task between handover and end.
 
-Other threads talk to it through `call`, which queues a function and wakes the thread by an eventfd.
+Somebody has to wait for the epoll set. By itself the engine starts a thread for that (`start`), and other threads talk to it
+through `call`, which queues a function and wakes the thread by an eventfd. In a process that runs Trio, `inloop` lets Trio's own
+thread do it instead, which saves the change of threads and the quarrel about the interpreter lock.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from stcp_proxy.relay.engine import Handover, RelayEnd
 
 CHUNK: Final = 4 * MAX_PLAINTEXT
 """Bytes of one read of a plain leg: full frames, several of them, and small enough for the second-level cache."""
-_MAX_EVENTS: Final = 512
+_MAX_EVENTS: Final = 128
 
 
 class PumpEngine:
@@ -41,18 +42,51 @@ class PumpEngine:
         self.now = time.monotonic()
         """Time of the batch under way, seconds."""
         self.deadlines: Final[Deadlines[Duplex]] = Deadlines()
+        self.stalls: Final[Deadlines[Duplex]] = Deadlines()
+        """When to look at a connection whose send came up short."""
         self.again: Final[collections.deque[Duplex]] = collections.deque()
         """Connections that have more to do, in turn."""
         self._handlers: dict[int, tuple[Duplex, Callable[[int], None]]] = {}
         self._inbox: collections.deque[tuple[Duplex, Callable[[], None]]] = collections.deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._owner: int | None = None
+        """Identity of the thread that drives the engine; None before it is driven."""
+        self._guest = -1
+        self._opened = False
         self._stopping = False
 
     # -- from any thread ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open the epoll set and start the thread. Raises OSError when the process is out of descriptors."""
+        """Open the epoll set and start a thread that drives it. Raises OSError when the process is out of descriptors."""
+        self._open()
+        self.start_thread()
+
+    def start_driven(self, guest: int) -> None:
+        """Open the epoll set; the calling thread promises to drive the engine by `turn`.
+
+        Args:
+            guest: a descriptor to watch along with the legs, for `turn` to report.
+
+        Raises:
+            OSError: the process is out of descriptors.
+        """
+        self._open()
+        self._guest = guest
+        self._epoll.register(guest, select.EPOLLIN)
+        self._owner = threading.get_ident()
+
+    def start_thread(self) -> None:
+        """Drive the opened engine by a thread of its own from now on."""
+        if self._guest >= 0:
+            self._epoll.unregister(self._guest)
+            self._guest = -1
+        self._owner = None
+        self._thread = threading.Thread(target=self._run, name="stcp-pump", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> None:
         self._epoll = select.epoll()
         try:
             self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -60,10 +94,9 @@ class PumpEngine:
             self._epoll.close()
             raise
         self._epoll.register(self._wake, select.EPOLLIN)
+        self._opened = True
         if self._inbox:
             os.eventfd_write(self._wake, 1)
-        self._thread = threading.Thread(target=self._run, name="stcp-pump", daemon=True)
-        self._thread.start()
 
     def adopt(self, handover: Handover, on_end: Callable[[RelayEnd], None]) -> Duplex:
         """Carry a connection until it ends; see `Engine.adopt`."""
@@ -75,23 +108,38 @@ class PumpEngine:
         return duplex
 
     def call(self, duplex: Duplex, function: Callable[[], None]) -> bool:
-        """Run `function` for `duplex` in the engine's thread, soon; False when the engine is closed and nothing runs any more."""
+        """Run `function` for `duplex` in the engine's thread, soon, or now if this is that thread.
+
+        Returns:
+            False when the engine is closed and nothing runs any more.
+        """
+        if self._owner == threading.get_ident() and not self._stopping:
+            _guarded(duplex, function)
+            return True
         with self._lock:
             if self._stopping:
                 return False
             self._inbox.append((duplex, function))
-            if self._thread is not None and len(self._inbox) == 1:
+            if self._opened and len(self._inbox) == 1:
                 os.eventfd_write(self._wake, 1)
             return True
 
     def close(self) -> None:
-        """Give every leg a TCP RST, stop the thread, close everything. Idempotent."""
+        """Give every leg a TCP RST, stop driving, close everything. Idempotent."""
         with self._lock:
             already, self._stopping = self._stopping, True
-            if self._thread is None or already:
+            if not self._opened or already:
                 return
             os.eventfd_write(self._wake, 1)
-        self._thread.join()
+        if self._thread is None:
+            self._shut()
+        else:
+            self._thread.join()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._stopping
 
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 
@@ -107,26 +155,39 @@ class PumpEngine:
         duplex.begin()
 
     def _run(self) -> None:
+        self._owner = threading.get_ident()
         try:
             while not self._stopping:
-                self._turn()
+                self.turn(None)
         finally:
-            with self._lock:
-                self._stopping = True
-            self._take_calls()  # what was adopted last ends like the rest
-            for duplex in {entry[0] for entry in self._handlers.values()}:
-                duplex.drop()
-            self._epoll.close()
-            os.close(self._wake)
+            self._shut()
 
-    def _turn(self) -> None:
-        """Wait for events, then give every connection that has some one step."""
-        events = self._epoll.poll(self._timeout(), _MAX_EVENTS)
+    def _shut(self) -> None:
+        with self._lock:
+            self._stopping = True
+        self._take_calls()  # what was adopted last ends like the rest
+        for duplex in {entry[0] for entry in self._handlers.values()}:
+            duplex.drop()
+        self._epoll.close()
+        os.close(self._wake)
+
+    def turn(self, patience: float | None) -> bool:
+        """Wait for events, then give every connection that has some one step.
+
+        Args:
+            patience: the longest wait in seconds; None is no limit.
+
+        Returns:
+            Whether the guest descriptor is ready.
+        """
+        events = self._epoll.poll(self._timeout(patience), _MAX_EVENTS)
         self.now = time.monotonic()
+        guest = False
         handlers = self._handlers
         for fd, mask in events:
             entry = handlers.get(fd)
             if entry is None:
+                guest = guest or fd == self._guest
                 continue
             try:
                 entry[1](mask)
@@ -140,12 +201,19 @@ class PumpEngine:
         if len(self.deadlines):
             for duplex in self.deadlines.expired(self.now):
                 _guarded(duplex, duplex.on_deadline)
+        if len(self.stalls):
+            for duplex in self.stalls.expired(self.now):
+                _guarded(duplex, duplex.on_stall_check)
+        return guest
 
-    def _timeout(self) -> float | None:
+    def _timeout(self, patience: float | None) -> float | None:
         if self.again:
             return 0
-        due = self.deadlines.next()
-        return None if due is None else max(0.0, due - time.monotonic())
+        if not (len(self.deadlines) or len(self.stalls)):
+            return patience
+        due = min(filter(None, (self.deadlines.next(), self.stalls.next())))
+        wait = max(0.0, due - time.monotonic())
+        return wait if patience is None else min(wait, patience)
 
     def _take_calls(self) -> None:
         with self._lock:

@@ -12,12 +12,13 @@ import structlog
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
-def configure(level: str = "info", style: Literal["text", "json"] | None = None) -> None:
+def configure(level: str = "info", style: Literal["text", "json"] | None = None, *, worker: int | None = None) -> None:
     """Set up structlog for the process.
 
     Args:
         level: the least severe level to show, one of `LEVELS`.
         style: None is text where standard error is a terminal, JSON otherwise.
+        worker: number of this process among several, to stand in every line.
     """
     if style is None:
         style = "text" if sys.stderr.isatty() else "json"
@@ -28,6 +29,7 @@ def configure(level: str = "info", style: Literal["text", "json"] | None = None)
         renderer = structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
+            *([] if worker is None else [_name_worker(worker)]),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([structlog.processors.format_exc_info] if style == "json" else []),
@@ -37,6 +39,14 @@ def configure(level: str = "info", style: Literal["text", "json"] | None = None)
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _name_worker(worker: int) -> structlog.typing.Processor:
+    def add(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["worker"] = worker
+        return event
+
+    return add
 
 
 class OncePerSecond:

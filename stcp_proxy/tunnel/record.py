@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
-from stcp_proxy.errors import Cause, StcpError, describe
+from stcp_proxy.errors import Cause, ClientGone, ShuttingDown, StcpError, UnknownPeer, describe
+from stcp_proxy.keys import PublicKey
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
 
 _log = structlog.get_logger("stcp_proxy.connection")
@@ -21,6 +23,30 @@ _ORDINARY = {
     EndReason.ABORTED,
 }
 """Ends that are the applications' own business, or what was configured."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a process has done so far.
+
+    Attributes:
+        served: connections that were relayed and have ended.
+        refused: connections that did not come to be relayed.
+        bytes_to_wire: application bytes read from plain legs.
+        bytes_to_plain: application bytes given to plain legs.
+    """
+
+    served: int = 0
+    refused: int = 0
+    bytes_to_wire: int = 0
+    bytes_to_plain: int = 0
+
+    def add(self, other: Totals) -> None:
+        """Count `other` in."""
+        self.served += other.served
+        self.refused += other.refused
+        self.bytes_to_wire += other.bytes_to_wire
+        self.bytes_to_plain += other.bytes_to_plain
 
 
 class Owner(Protocol):
@@ -94,7 +120,9 @@ class Connection:
             extra = {"reason": exc.label, "cause": exc.cause.value, "why": exc.what}
             if exc.remedy:
                 extra["remedy"] = exc.remedy
-            level = "error" if exc.cause is Cause.OURS else "warning"
+            if isinstance(exc, UnknownPeer):
+                extra["key"] = str(PublicKey(exc.peer))
+            level = "info" if isinstance(exc, ClientGone | ShuttingDown) else "error" if exc.cause is Cause.OURS else "warning"
             self._say(level, "connection refused", **extra)
         else:
             self._say("error", "connection refused", reason="internal_error", why=f"{type(exc).__name__}: {exc}", exc_info=exc)

@@ -23,12 +23,12 @@ from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import close_listeners, open_listeners
 from stcp_proxy.relay.engine import Engine, RelayEnd
 from stcp_proxy.tunnel.log import OncePerSecond
-from stcp_proxy.tunnel.record import Connection
+from stcp_proxy.tunnel.record import Connection, Totals
 from stcp_proxy.tunnel.session import ConnectSession, ListenSession, Trust, stopping
 
 _log = structlog.get_logger("stcp_proxy.tunnel")
 
-_BACKLOG: Final = 4096
+BACKLOG: Final = 4096
 _BATCH: Final = 64
 """Connections accepted before the others get their turn."""
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -55,19 +55,23 @@ class Service:
         self._connections: set[Connection] = set()
         self._proving: dict[Connection, tuple[float, trio.CancelScope]] = {}
         """Connections that have not proved themselves, oldest first."""
+        self.totals: Final = Totals()
         self._changed = trio.lowlevel.ParkingLot()
         self._limit_hits = OncePerSecond()
         self._exhausted_hits = OncePerSecond()
 
     # -- life --------------------------------------------------------------------------------------------------------------
 
-    def open(self) -> None:
+    def open(self, listeners: list[socket.socket] | None = None) -> None:
         """Bind and listen.
+
+        Args:
+            listeners: listening sockets from elsewhere, in place of the plan's own address; owned by the service.
 
         Raises:
             StcpError: in a sentence, when it cannot.
         """
-        self._listeners = open_listeners(self.plan.bind, backlog=_BACKLOG)
+        self._listeners = open_listeners(self.plan.bind, backlog=BACKLOG) if listeners is None else listeners
         for listener in self._listeners:
             _log.info(
                 "listening",
@@ -186,10 +190,14 @@ class Service:
                 remedy="raise max_handshakes if it is honest",
             )
         except trio.Cancelled:
-            connection.failed(stopping())
+            self._refused(connection, stopping())
             raise
         except Exception as exc:
-            connection.failed(exc)
+            self._refused(connection, exc)
+
+    def _refused(self, connection: Connection, why: Exception) -> None:
+        self.totals.refused += 1
+        connection.failed(why)
 
     def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession:
         if self.plan.mode is Mode.LISTEN:
@@ -215,4 +223,7 @@ class Service:
     def _say_ends(self) -> None:
         while self._ends:
             connection, end = self._ends.popleft()
+            self.totals.served += 1
+            self.totals.bytes_to_wire += end.bytes_to_wire + connection.early
+            self.totals.bytes_to_plain += end.bytes_to_plain
             connection.ended(end)

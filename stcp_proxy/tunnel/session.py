@@ -21,8 +21,8 @@ import trio
 
 from stcp_proxy.config import KeyAuth, TunnelPlan
 from stcp_proxy.errors import (
+    ClientGone,
     Code,
-    FrameError,
     HandshakeError,
     HandshakeTimedOut,
     PeerRejected,
@@ -35,7 +35,7 @@ from stcp_proxy.errors import (
     code_for,
 )
 from stcp_proxy.net.address import Address
-from stcp_proxy.net.dial import dial
+from stcp_proxy.net.dial import Dialled, dial, dial_one
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.net.tuning import tune_leg
 from stcp_proxy.protocol.handshake import Credentials, Initiator, Responder
@@ -126,14 +126,9 @@ class ListenSession:
         with trio.move_on_after(plan.handshake_timeout):
             channel, established = await exchange.respond(self._stream, responder)
             record.channel = established.channel_id
-            record.peer = trust.name(established.peer)
-            try:
-                await exchange.read_open(self._stream, channel)
-            except FrameError as exc:
-                record.peer = ""
-                raise exc
+            await exchange.read_open(self._stream, channel)
+            record.peer = trust.name(established.peer)  # not before: the first message may have been a replay of its own
             return channel
-        record.peer = ""
         what = "it answered nothing" if channel is None else "its first frame did not come"
         raise HandshakeTimedOut(f"the peer did not prove itself within {plan.handshake_timeout:g} s: {what}")
 
@@ -181,7 +176,7 @@ class ConnectSession:
         self._engine = engine
         self._plain = LegStream(plain)
         self._record = record
-        self._early: bytes | None = None
+        self._early = b""
         self._may_retry = True
 
     async def run(self) -> None:
@@ -198,12 +193,16 @@ class ConnectSession:
             raise
 
     async def _try_each(self) -> None:
-        targets = self._plan.to
-        deadline = trio.current_time() + self._plan.dial_timeout
+        # The dial deadline is shared by what dials; a peer that connects and then says nothing takes none of it from the next.
+        targets, left = self._plan.to, self._plan.dial_timeout
         for at, target in enumerate(targets):
-            share = max(0.0, deadline - trio.current_time()) / (len(targets) - at)
             try:
-                await self._try(target, share)
+                started = trio.current_time()
+                try:
+                    dialled = await self._dial(target, max(0.0, left) / (len(targets) - at))
+                finally:
+                    left -= trio.current_time() - started
+                await self._carry(dialled)
                 return
             except StcpError as exc:
                 if at + 1 == len(targets) or not self._may_try_next(exc):
@@ -211,8 +210,6 @@ class ConnectSession:
                 _log.warning(
                     "trying the next address", tunnel=self._plan.name, failed=str(target), reason=exc.label, why=exc.what
                 )
-            if deadline <= trio.current_time():
-                raise PeerUnreachable(f"no address of the peer answered within {self._plan.dial_timeout:g} s")
 
     def _may_try_next(self, exc: StcpError) -> bool:
         """Whether another peer may be asked. Never when this one may have passed on what the application said."""
@@ -220,16 +217,21 @@ class ConnectSession:
             return exc.reason in _TRY_NEXT
         return self._may_retry and isinstance(exc, PeerUnreachable | HandshakeError | Truncated)
 
-    async def _try(self, target: Address, share: float) -> None:
-        plan, record = self._plan, self._record
+    async def _dial(self, target: Address, timeout: float) -> Dialled:
+        record = self._record
+        record.channel = record.peer = record.target = ""  # whoever was tried before is not in this connection's log line
         self._may_retry = True
         try:
-            dialled = await dial((target,), timeout=share)
+            return await dial_one(target, timeout=timeout)
         except TargetError as exc:
             raise PeerUnreachable(
                 f"the peer cannot be reached: {exc.what}",
                 remedy="check that `stcp-proxy listen` runs there and no firewall is between",
             ) from None
+
+    async def _carry(self, dialled: Dialled) -> None:
+        """Everything from the connected wire leg to the handover."""
+        plan, record = self._plan, self._record
         stream = LegStream(dialled.sock)
         try:
             tune_leg(dialled.sock)
@@ -266,8 +268,11 @@ class ConnectSession:
 
     def _first_bytes(self) -> bytes:
         """What the application has sent already; kept, because another peer may have to be asked."""
-        if self._early is None or self._early == b"":
-            self._early = self._plain.receive_nowait(MAX_PLAINTEXT)
+        if not self._early:
+            try:
+                self._early = self._plain.receive_nowait(MAX_PLAINTEXT)
+            except trio.BrokenResourceError:
+                raise ClientGone("the application reset its connection before the peer was ready") from None
         return self._early
 
     async def _answer(self, stream: LegStream, channel: exchange.Channel) -> None:

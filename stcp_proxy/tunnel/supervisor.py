@@ -6,10 +6,12 @@ tells what is left "shutting down", and only then closes the engines.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import resource
 import signal
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import structlog
@@ -17,14 +19,19 @@ import trio
 
 from stcp_proxy.config import Plan
 from stcp_proxy.errors import Code
+from stcp_proxy.relay import inloop
 from stcp_proxy.relay.choice import choose
 from stcp_proxy.relay.engine import Engine
-from stcp_proxy.tunnel import log
+from stcp_proxy.relay.pump import PumpEngine
+from stcp_proxy.tunnel import log, workers
 from stcp_proxy.tunnel.exchange import LINGER
+from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.service import Service
 
 _log = structlog.get_logger("stcp_proxy.supervisor")
 
+_COLLECT_AFTER: Final = 20_000
+"""Objects, net, between two collections: some two hundred connections' worth."""
 _GRACE: Final = LINGER + 1.0
 """Seconds for RESET and REJECT to get out after the drain."""
 
@@ -36,25 +43,47 @@ def run(plan: Plan) -> int:
         StcpError: it could not start.
     """
     log.configure(plan.log_level, plan.log_format)
+    if plan.workers > 1:
+        return workers.run(plan, lambda share, listeners, totals: trio.run(serve, share, listeners, totals))
     return trio.run(serve, plan)
 
 
-async def serve(plan: Plan) -> int:
-    """The same inside a running Trio. Returns the exit status."""
+async def serve(
+    plan: Plan, listeners: Sequence[list[socket.socket]] | None = None, totals: Callable[[Totals], None] | None = None
+) -> int:
+    """The same inside a running Trio, in this process.
+
+    Args:
+        plan: what to serve.
+        listeners: listening sockets for each tunnel of the plan, where they exist already; owned by this call.
+        totals: told at the end what has been done.
+
+    Returns:
+        The exit status.
+    """
     _raise_descriptor_limit()
-    engines = {choice: _choose(choice) for choice in {tunnel.engine for tunnel in plan.tunnels}}
+    engines: dict[str, Engine] = {}
+    for choice in {tunnel.engine for tunnel in plan.tunnels}:
+        engine = _choose(choice)
+        engines[choice] = next((known for known in engines.values() if known.name == engine.name), engine)
     services = [Service(tunnel, engines[tunnel.engine]) for tunnel in plan.tunnels]
     try:
-        for engine in engines.values():
-            engine.start()
-        for service in services:
-            service.open()
+        # The pump looks for Trio's epoll set, and finds it while there is no other.
+        for engine in sorted(set(engines.values()), key=lambda engine: not isinstance(engine, PumpEngine)):
+            if isinstance(engine, PumpEngine):
+                inloop.start(engine)
+            else:
+                engine.start()
+        for number, service in enumerate(services):
+            service.open(listeners[number] if listeners is not None else None)
         await _serve(plan, services)
     finally:
         for service in services:
             service.close()
         for engine in engines.values():
             engine.close()
+        if totals is not None:
+            totals(_sum(services))
     return 0
 
 
@@ -84,7 +113,7 @@ async def _serve(plan: Plan, services: list[Service]) -> None:
             connections.cancel_scope.cancel()
         with trio.move_on_after(_GRACE):
             await _wait_idle(services)
-        _log.info("stopped", cut_off=left)
+        _log.info("stopped", cut_off=left, **dataclasses.asdict(_sum(services)))
 
 
 async def _drain(services: list[Service], seconds: float, signals: AsyncIterator[int]) -> None:
@@ -107,6 +136,13 @@ async def _wait_idle(services: list[Service]) -> None:
         await service.wait_idle()
 
 
+def _sum(services: list[Service]) -> Totals:
+    done = Totals()
+    for service in services:
+        done.add(service.totals)
+    return done
+
+
 def _open(services: list[Service]) -> int:
     return sum(service.open_connections for service in services)
 
@@ -119,6 +155,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def _settle_memory() -> None:
-    """What start-up built stays: keep the collector from walking it again for every generation."""
+    """What start-up built stays: keep the collector from walking it again and again, and from coming every few connections."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)

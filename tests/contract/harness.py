@@ -117,14 +117,22 @@ def quiet(sock: socket.socket, seconds: float = QUIET) -> bool:
     return not select.select([sock], [], [], seconds)[0]
 
 
-def send_chunks(sock: socket.socket, data: bytes, seed: int = 1, largest: int = 30_000) -> None:
-    """Send `data` in chunks of random sizes."""
+def send_chunks(sock: socket.socket, data: bytes, seed: int = 1, *, largest: int = 30_000, end: bool = False) -> None:
+    """Send `data` in chunks of random sizes, and end this direction behind them where `end` says so."""
     rng = random.Random(seed)
     at = 0
     while at < len(data):
         size = rng.choice((1, rng.randint(1, 100), rng.randint(1, largest)))
         sock.sendall(data[at : at + size])
         at += size
+    if end:
+        sock.shutdown(socket.SHUT_WR)
+
+
+def send_and_end(sock: socket.socket, data: bytes) -> None:
+    """Send `data` and end this direction."""
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
 
 
 def send_until_stalled(sock: socket.socket, chunks: Callable[[], bytes], *, limit: int) -> tuple[int, bytes]:
@@ -342,6 +350,7 @@ def make_rig(
     family: socket.AddressFamily = socket.AF_INET,
     buffers: int | None = None,
     plain: tuple[socket.socket, socket.socket] | None = None,
+    user_timeout: int | None = None,
     on_end: Callable[[RelayEnd], None] | None = None,
 ) -> Rig:
     """Hand a fresh connection to `engine`.
@@ -354,10 +363,14 @@ def make_rig(
         family: of both legs.
         buffers: see `tcp_pair`.
         plain: the plain leg (application's end, engine's end), where it is not to be a fresh TCP connection.
+        user_timeout: TCP_USER_TIMEOUT of both legs, milliseconds.
         on_end: takes the end in place of the rig's own box.
     """
     app, near = plain or tcp_pair(family, buffers=buffers)
     far, wire = tcp_pair(family, buffers=buffers)
+    if user_timeout is not None:
+        for leg in (near, wire):
+            leg.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout)
     peer = Peer(far, Sealer(KEY_IN, counters[1]), Opener(KEY_OUT, counters[0]))
     end = EndBox()
     relay = engine.adopt(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from functools import partial
 
 import pytest
 
@@ -93,6 +94,20 @@ def test_while_the_peer_goes_on_sending(rig: MakeRig) -> None:
     assert r.end.wait().reason is EndReason.ABORTED
 
 
+@pytest.mark.parametrize("late", ["data", "fin", "reset", "garbage"])
+def test_what_comes_behind_our_reset_is_thrown_away(rig: MakeRig, late: str) -> None:
+    """Nothing of it is judged, counted or passed on; least of all may it cost the peer our RESET."""
+    r = rig()
+    r.check_alive()
+    r.relay.abort(Code.SHUTTING_DOWN, "bye")
+    assert read_to_end(r.app) == (b"", "reset")  # so the abort has been made
+    kinds = {"data": (FrameType.DATA, b"late"), "fin": (FrameType.FIN, b""), "reset": (FrameType.RESET, b"\x00\x08")}
+    for _ in range(3):
+        r.peer.sock.sendall(r.peer.sealer.seal(*kinds[late]) if late in kinds else bytes(100))
+    assert_aborted(r)
+    assert (r.end.wait().bytes_to_wire, r.end.wait().bytes_to_plain) == (4, 4)
+
+
 def flood(r: Rig) -> None:
     try:
         while True:
@@ -128,7 +143,7 @@ def test_from_many_threads_at_once(rig: MakeRig) -> None:
         r.relay.abort(Code.SHUTTING_DOWN, f"thread {i}")
         r.relay.abort(Code.KEY_REVOKED, "too late")
 
-    tasks = [Background(lambda i=i: abort(i)) for i in range(8)]
+    tasks = [Background(partial(abort, i)) for i in range(8)]
     for task in tasks:
         task.join()
     assert read_to_end(r.app) == (b"", "reset")
@@ -187,7 +202,7 @@ def test_through_two_engines(pair: MakePair, side: int) -> None:
 def test_both_sides_abort_at_once(pair: MakePair) -> None:
     for _ in range(20):
         p = pair()
-        tasks = [Background(lambda i=i, p=p: p.relays[i].abort(Code.SHUTTING_DOWN, "bye")) for i in (0, 1)]
+        tasks = [Background(partial(p.relays[i].abort, Code.SHUTTING_DOWN, "bye")) for i in (0, 1)]
         for task in tasks:
             task.join()
         for app in p.apps:
@@ -200,7 +215,7 @@ def test_abort_races_with_the_end(rig: MakeRig) -> None:
     for _ in range(50):
         r = rig()
         r.peer.send_fin()
-        task = Background(lambda r=r: r.relay.abort(Code.SHUTTING_DOWN, "bye"))
+        task = Background(partial(r.relay.abort, Code.SHUTTING_DOWN, "bye"))
         with contextlib.suppress(OSError):  # the abort was faster
             r.app.shutdown(socket.SHUT_WR)
         task.join()
@@ -243,6 +258,29 @@ def test_adopt_races_with_close(engine: Engine) -> None:
     for r in rigs:
         assert read_to_end(r.app) == (b"", "reset")
         assert r.end.wait().reason is EndReason.ABORTED
+        r.close()
+
+
+def test_adopt_while_a_busy_engine_is_closed(engine: Engine) -> None:
+    """The engine's thread is held up in an owner's on_end; what was handed over meanwhile must end all the same."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hold(_: RelayEnd) -> None:
+        busy.set()
+        go_on.wait(PATIENCE)
+
+    holder = make_rig(engine, on_end=hold, limits=RelayLimits(linger=0.05))
+    holder.relay.abort(Code.SHUTTING_DOWN, "bye")
+    assert busy.wait(PATIENCE)
+    late = [make_rig(engine) for _ in range(3)]
+    closing = Background(engine.close)
+    go_on.wait(0.05)  # close() has begun, or will find the late ones adopted: both are good
+    go_on.set()
+    closing.join()
+    for r in late:
+        assert read_to_end(r.app) == (b"", "reset")
+        assert r.end.wait().reason is EndReason.ABORTED
+    for r in (holder, *late):
         r.close()
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
+
+import pytest
 
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason
@@ -16,6 +19,8 @@ from .harness import (
     noise,
     read_exactly,
     read_to_end,
+    seal_all,
+    send_and_end,
     send_until_stalled,
 )
 
@@ -64,7 +69,7 @@ def test_a_peer_that_does_not_read(rig: MakeRig) -> None:
     r.peer.send_data(b"the other way is open")
     assert read_exactly(r.app, 21) == b"the other way is open"
     r.wait_counts(counted[0], 21)  # nothing more is taken while the reader stands still
-    writer = Background(lambda: (r.app.sendall(rest), r.app.shutdown(socket.SHUT_WR)))
+    writer = Background(lambda: send_and_end(r.app, rest))
     got = r.peer.read_to_fin()
     writer.join()
     assert digest(got) == digest(b"".join(sent))
@@ -89,7 +94,7 @@ def test_both_stop_reading_and_resume(rig: MakeRig) -> None:
     _, app_rest = send_until_stalled(r.app, from_app, limit=BOUND)
     _, peer_rest = send_until_stalled(r.peer.sock, from_peer, limit=BOUND)
     tasks = [
-        Background(lambda: (r.app.sendall(app_rest), r.app.shutdown(socket.SHUT_WR))),
+        Background(lambda: send_and_end(r.app, app_rest)),
         Background(lambda: r.peer.sock.sendall(peer_rest + r.peer.sealer.seal(FrameType.FIN))),
     ]
     got: list[bytes] = []
@@ -130,7 +135,7 @@ def test_a_reader_that_stops_at_the_end_of_two_engines(pair: MakePair) -> None:
     _, rest = send_until_stalled(p.apps[0], chunks, limit=BOUND)
     p.apps[1].sendall(b"open")
     assert read_exactly(p.apps[0], 4) == b"open"
-    writer = Background(lambda: (p.apps[0].sendall(rest), p.apps[0].shutdown(socket.SHUT_WR)))
+    writer = Background(lambda: send_and_end(p.apps[0], rest))
     got, ending = read_to_end(p.apps[1])
     writer.join()
     assert (digest(got), ending) == (digest(b"".join(sent)), "eof")
@@ -142,3 +147,19 @@ def test_a_stalled_connection_does_not_hold_up_others(rig: MakeRig) -> None:
     send_until_stalled(stalled.app, lambda: noise(CHUNK), limit=BOUND)
     for _ in range(50):
         other.check_alive()
+
+
+@pytest.mark.parametrize("side", ["app", "peer"])
+def test_a_pause_is_not_a_death(rig: MakeRig, side: str) -> None:
+    """A reader that pauses for longer than TCP_USER_TIMEOUT keeps its connection: it answers every window probe."""
+    r = rig(buffers=BUFFERS, user_timeout=3500)
+    blob = noise(2 << 20, 7)
+    if side == "app":
+        writer = Background(lambda: r.peer.sock.sendall(seal_all(r.peer.sealer, blob) + r.peer.sealer.seal(FrameType.FIN)))
+        time.sleep(6)
+        assert digest(read_exactly(r.app, len(blob))) == digest(blob)
+    else:
+        writer = Background(lambda: send_and_end(r.app, blob))
+        time.sleep(6)
+        assert digest(r.peer.read_to_fin()) == digest(blob)
+    writer.join()

@@ -9,13 +9,26 @@ import pytest
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason
 
-from .harness import Background, MakePair, MakeRig, digest, noise, quiet, read_exactly, read_to_end, reset, seal_all, wait_reset
+from .harness import (
+    Background,
+    MakePair,
+    MakeRig,
+    digest,
+    noise,
+    quiet,
+    read_exactly,
+    read_to_end,
+    reset,
+    seal_all,
+    send_and_end,
+    wait_reset,
+)
 
 
 def test_eof_of_the_application_is_fin_behind_all_data(rig: MakeRig) -> None:
     r = rig()
     data = noise(500_000)
-    writer = Background(lambda: (r.app.sendall(data), r.app.shutdown(socket.SHUT_WR)))
+    writer = Background(lambda: send_and_end(r.app, data))
     assert digest(r.peer.read_to_fin()) == digest(data)
     writer.join()
     assert quiet(r.peer.sock), "nothing follows FIN by itself"
@@ -53,7 +66,7 @@ def test_the_reverse_direction_flows_after_the_peer_has_ended(rig: MakeRig) -> N
     r.peer.send_fin()
     assert read_to_end(r.app) == (b"question", "eof")
     data = noise(1_000_000)
-    writer = Background(lambda: (r.app.sendall(data), r.app.shutdown(socket.SHUT_WR)))
+    writer = Background(lambda: send_and_end(r.app, data))
     assert digest(r.peer.read_to_fin()) == digest(data)
     writer.join()
     assert r.peer.read_to_end() == ([], "eof")
@@ -147,7 +160,7 @@ def test_half_close_through_two_engines(pair: MakePair, first: int) -> None:
     near.shutdown(socket.SHUT_WR)
     assert read_to_end(far) == (b"question", "eof")
     data = noise(2_000_000)
-    writer = Background(lambda: (far.sendall(data), far.shutdown(socket.SHUT_WR)))
+    writer = Background(lambda: send_and_end(far, data))
     got, ending = read_to_end(near)
     writer.join()
     assert (digest(got), ending) == (digest(data), "eof")

@@ -9,12 +9,13 @@ import resource
 import socket
 import time
 from collections import Counter
+from functools import partial
 
 import pytest
 
 from stcp_proxy.errors import Code
 from stcp_proxy.protocol.wire import FrameType
-from stcp_proxy.relay.engine import EndReason, Engine
+from stcp_proxy.relay.engine import EndReason, Engine, RelayLimits
 
 from .harness import (
     PATIENCE,
@@ -24,9 +25,11 @@ from .harness import (
     Rig,
     make_rig,
     noise,
+    quiet,
     read_exactly,
     read_to_end,
     reset,
+    send_until_stalled,
 )
 
 
@@ -174,6 +177,29 @@ def test_500_connections_at_once(rig: MakeRig) -> None:
         assert (end.reason, end.bytes_to_wire, end.bytes_to_plain) == (EndReason.FINISHED, 100, 50)
 
 
+def test_connections_at_rest_cost_no_time(rig: MakeRig) -> None:
+    """In every state in which nothing can move: an engine that is woken by what it does not handle shows here."""
+    rigs = [rig(buffers=1 << 16, limits=RelayLimits(linger=60.0)) for _ in range(8)]
+    idle, app_ended, peer_ended, peer_shut, app_stands, peer_stands, both_stand, lingering = rigs
+    idle.check_alive()
+    app_ended.app.shutdown(socket.SHUT_WR)
+    app_ended.peer.expect(FrameType.FIN)
+    for r in (peer_ended, peer_shut):
+        r.peer.send_fin()
+        assert read_to_end(r.app) == (b"", "eof")
+    peer_shut.peer.sock.shutdown(socket.SHUT_WR)
+    for r in (app_stands, both_stand):
+        send_until_stalled(r.peer.sock, partial(r.peer.sealer.seal, FrameType.DATA, noise(20_000)), limit=1 << 24)
+    for r in (peer_stands, both_stand):
+        send_until_stalled(r.app, partial(noise, 20_000), limit=1 << 24)
+    lingering.relay.abort(Code.SHUTTING_DOWN, "bye")
+    lingering.peer.expect_reset(Code.SHUTTING_DOWN)
+    before = time.process_time()
+    assert quiet(idle.app, 0.4)
+    spent = time.process_time() - before
+    assert spent < 0.1, f"{spent:.2f} s of processor time in 0.4 s"
+
+
 def test_a_bulk_connection_does_not_starve_a_small_one(rig: MakeRig) -> None:
     """A bound that only a starved connection misses: 50 round trips in 5 s while four bulk streams run as fast as they can."""
     bulk = [rig() for _ in range(4)]
@@ -190,7 +216,7 @@ def test_a_bulk_connection_does_not_starve_a_small_one(rig: MakeRig) -> None:
         while isinstance(frame := r.peer.read_frame(), tuple) and frame[0] is not FrameType.FIN:
             pass
 
-    tasks = [Background(lambda r=r, work=work: work(r)) for r in bulk for work in (flood, drain)]
+    tasks = [Background(partial(work, r)) for r in bulk for work in (flood, drain)]
     since = time.monotonic()
     for _ in range(50):
         small.check_alive()

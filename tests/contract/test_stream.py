@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_random_chunks_both_ways_at_once(rig: MakeRig, family: socket.AddressFam
     r = rig(family=family)
     forth, back = noise(3_000_000, 1), noise(3_000_000, 2)
     writers = [
-        Background(lambda: (send_chunks(r.app, forth), r.app.shutdown(socket.SHUT_WR))),
+        Background(lambda: send_chunks(r.app, forth, end=True)),
         # What the peer sends is cut at random places of the ciphertext, so frames arrive in pieces and several at once.
         Background(lambda: send_chunks(r.peer.sock, seal_all(r.peer.sealer, back, 7_777) + r.peer.sealer.seal(FrameType.FIN))),
     ]
@@ -68,13 +69,17 @@ def test_random_chunks_both_ways_at_once(rig: MakeRig, family: socket.AddressFam
     assert (end.reason, end.bytes_to_wire, end.bytes_to_plain) == (EndReason.FINISHED, len(forth), len(back))
 
 
+def read_into(got: dict[int, tuple[bytes, str]], i: int, sock: socket.socket) -> None:
+    got[i] = read_to_end(sock)
+
+
 @FAMILIES
 def test_random_chunks_through_two_engines(pair: MakePair, family: socket.AddressFamily) -> None:
     p = pair(family=family, counters=(REKEY_INTERVAL - 10, REKEY_INTERVAL - 20))
     data = noise(4_000_000, 1), noise(4_000_000, 2)
-    tasks = [Background(lambda i=i: (send_chunks(p.apps[i], data[i], i), p.apps[i].shutdown(socket.SHUT_WR))) for i in (0, 1)]
+    tasks = [Background(partial(send_chunks, p.apps[i], data[i], i, end=True)) for i in (0, 1)]
     got: dict[int, tuple[bytes, str]] = {}
-    tasks += [Background(lambda i=i: got.update({i: read_to_end(p.apps[i])})) for i in (0, 1)]
+    tasks += [Background(partial(read_into, got, i, p.apps[i])) for i in (0, 1)]
     for task in tasks:
         task.join()
     assert {i: (digest(got[i][0]), got[i][1]) for i in got} == {0: (digest(data[1]), "eof"), 1: (digest(data[0]), "eof")}

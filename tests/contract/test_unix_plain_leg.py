@@ -10,7 +10,7 @@ from stcp_proxy.errors import Code
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason, Engine
 
-from .harness import PATIENCE, Background, MakeRig, Rig, digest, noise, read_exactly, read_to_end, seal_all
+from .harness import PATIENCE, Background, MakeRig, Rig, digest, noise, read_exactly, read_to_end, seal_all, send_and_end
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_data_and_clean_ends(unix_rig: Rig) -> None:
     r = unix_rig
     forth, back = noise(2_000_000, 1), noise(2_000_000, 2)
     tasks = [
-        Background(lambda: (r.app.sendall(forth), r.app.shutdown(socket.SHUT_WR))),
+        Background(lambda: send_and_end(r.app, forth)),
         Background(lambda: r.peer.sock.sendall(seal_all(r.peer.sealer, back) + r.peer.sealer.seal(FrameType.FIN))),
     ]
     got: list[bytes] = []

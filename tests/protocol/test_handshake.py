@@ -25,7 +25,7 @@ from stcp_proxy.errors import (
 from stcp_proxy.protocol import wire
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.handshake import PATTERNS, PSK_SUITES, Credentials, Initiator, Responder, State, prologue
-from stcp_proxy.protocol.noise import Entropy, HandshakeState, KeyPair
+from stcp_proxy.protocol.noise import Entropy, HandshakeState, KeyPair, Pattern
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import MESSAGE_1_LEN, MESSAGE_2_LEN, FrameType, Suite
 
@@ -305,6 +305,21 @@ def test_a_bad_message_leaves_the_noise_state_as_it_was(suite: Suite) -> None:
     assert initiator.split() == responder.split()
 
 
+def test_a_bad_message_takes_no_nonce_of_a_key_that_goes_on() -> None:
+    """STCP's patterns mix a new key into every message; XX goes on with the last one in its third."""
+    pattern = Pattern("XX", (("e",), ("e", "ee", "s", "es"), ("s", "se")))
+    initiator = HandshakeState(pattern, initiator=True, prologue=b"", static=INITIATOR)
+    responder = HandshakeState(pattern, initiator=False, prologue=b"", static=RESPONDER)
+    responder.read_message(initiator.write_message())
+    initiator.read_message(responder.write_message())
+    third = initiator.write_message(b"payload")
+    for at in (0, 40, len(third) - 1):
+        with pytest.raises(HandshakeNotAuthentic):
+            responder.read_message(flip(third, at))
+    assert responder.read_message(third) == b"payload"
+    assert responder.remote_static == INITIATOR.public
+
+
 def flip(data: bytes, at: int) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
@@ -410,7 +425,12 @@ def test_a_stranger_is_refused_by_his_key(suite: Suite) -> None:
 @pytest.mark.parametrize("suite", [Suite.HYBRID_KEYS, Suite.CLASSIC_KEYS])
 def test_access_rules_may_be_a_function(suite: Suite) -> None:
     asked: list[bytes] = []
-    responder = Responder({suite}, Credentials(static=RESPONDER), allowed=lambda peer: asked.append(peer) is None)
+
+    def allowed(peer: bytes) -> bool:
+        asked.append(peer)
+        return True
+
+    responder = Responder({suite}, Credentials(static=RESPONDER), allowed=allowed)
     assert responder.receive(make_initiator(suite).message_1()) is not None
     assert asked == [INITIATOR.public]
 

@@ -1,0 +1,53 @@
+# `make demo` and `make test` do all set-up by themselves: the virtual environment is made once in .venv, reused, and brought up to
+# date when pyproject.toml changes. Arguments for pytest: make test ARGS="-k listen -x"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PRODUCT := $(VENV)/.product
+EVERYTHING := $(VENV)/.everything
+ARGS ?=
+
+.PHONY: help demo test lint format bench clean
+.DEFAULT_GOAL := help
+
+help:  ## what there is to make
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(PRODUCT)  ## the product in a quarter of a minute: both proxies, a server, a client, an eavesdropper
+	@$(BIN)/stcp-proxy demo
+
+test: $(EVERYTHING)  ## the tests; what this machine lacks is skipped, with the reason
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(EVERYTHING)  ## ruff, mypy --strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(EVERYTHING)  ## let ruff write the code as it should stand
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(EVERYTHING)  ## this project beside its peers on this machine
+	$(BIN)/stcp-proxy bench $(ARGS)
+
+clean:  ## remove everything that was made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- set-up ------------------------------------------------------------------------------------------------------------------
+
+$(BIN)/python: tools/make_venv.py
+	@$(PYTHON) tools/make_venv.py $(VENV)
+	@touch -c $@
+
+$(PRODUCT): $(BIN)/python pyproject.toml
+	@echo "installing stcp-proxy into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(EVERYTHING): $(PRODUCT)
+	@echo "installing what tests, lab and checks need into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,test,dev]'
+	@touch $@

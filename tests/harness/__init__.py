@@ -1,0 +1,6 @@
+"""What tests of whole processes share.
+
+- ``process``   a program in a process of its own, with its logs and its figures from /proc
+- ``proxies``   the product's two commands, their key files, and a pair of them
+- ``sockets``   blocking sockets with deadlines, and servers for a test's own target
+"""

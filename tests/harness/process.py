@@ -1,0 +1,106 @@
+"""A program in a process of its own: started, watched through /proc, stopped for certain."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+_T = TypeVar("_T")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+def wait_for(what: Callable[[], _T], *, words: str, timeout: float = 20.0) -> _T:
+    """The first true result of `what`; AssertionError with `words` when there was none in time."""
+    deadline = time.monotonic() + timeout
+    while True:
+        result = what()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {words}")
+        time.sleep(0.01)
+
+
+class Process:
+    """A program, from start to `stop`; a context manager.
+
+    Args:
+        command: program and arguments.
+        output: file that takes its standard output and error.
+        env: added to this process's environment.
+    """
+
+    def __init__(self, command: Sequence[str], *, output: Path, env: dict[str, str] | None = None) -> None:
+        self.output = output
+        with output.open("wb") as file:
+            self._popen = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, **(env or {})}
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def status(self) -> int | None:
+        """Exit status, or None while it runs."""
+        return self._popen.poll()
+
+    def text(self) -> str:
+        """Everything it has printed so far."""
+        return self.output.read_text(errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        self._popen.send_signal(number)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Its exit status."""
+        return self._popen.wait(timeout)
+
+    def stop(self) -> int:
+        """End it: politely, then as if in a hurry, then for certain. Returns the exit status."""
+        if self._popen.poll() is None:
+            self._popen.send_signal(signal.SIGCONT)
+        for patience in (0.5, 15.0):
+            with contextlib.suppress(ProcessLookupError):
+                self._popen.terminate()
+            try:
+                return self._popen.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+        self._popen.kill()
+        return self._popen.wait()
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    # -- figures -----------------------------------------------------------------------------------------------------------
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/task"))
+
+    def memory(self) -> tuple[int, int]:
+        """(resident, proportional) bytes."""
+        found = {"Rss": 0, "Pss": 0}
+        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in found:
+                found[name] = int(value.split()[0]) * 1024
+        return found["Rss"], found["Pss"]
+
+    def cpu_seconds(self) -> float:
+        """User and system time used so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND

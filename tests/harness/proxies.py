@@ -1,0 +1,228 @@
+"""The product's two commands in real processes, their keys, and a pair of them.
+
+No log of any process started here may hold a secret: every one is searched for all of them when it stops.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.process import Process, wait_for
+from stcp_proxy.keys import PrivateKey, format_private_key, format_psk, generate_psk, write_secret_file
+from stcp_proxy.protocol.secret import Secret
+
+COMMAND = shlex.split(os.environ.get("STCP_PROXY", "")) or [sys.executable, "-m", "stcp_proxy"]
+
+_secrets: list[bytes] = []
+
+
+def forbid(secret: Secret) -> None:
+    """From now on, no log may hold `secret`."""
+    _secrets.append(secret.reveal())
+
+
+def find_secret(text: bytes) -> str | None:
+    """The spelling in which `text` holds a known secret, or None. A third of one is enough."""
+    lowered = text.lower()
+    for raw in _secrets:
+        for part in (raw[:12], raw[12:24], raw[18:30]):
+            spellings = {
+                "raw": part,
+                "repr": repr(part)[2:-1].encode(),
+                "base64": base64.b64encode(part),
+                "base64url": base64.urlsafe_b64encode(part),
+            }
+            for name, spelling in spellings.items():
+                if spelling in text:
+                    return name
+            if part.hex().encode() in lowered:
+                return "hex"
+    return None
+
+
+@dataclass
+class Keys:
+    """Key files for both sides, or one shared secret.
+
+    Attributes:
+        folder: where the files are.
+        psk: whether it is the shared secret that both sides use.
+    """
+
+    folder: Path
+    psk: bool = False
+
+    def __post_init__(self) -> None:
+        self.server, self.client, self.stranger = PrivateKey.generate(), PrivateKey.generate(), PrivateKey.generate()
+        self.secret, self.other_secret = generate_psk(), generate_psk()
+        for name, key in (("server", self.server), ("client", self.client), ("stranger", self.stranger)):
+            forbid(key.secret)
+            write_secret_file(self.folder / f"{name}.key", format_private_key(key) + "\n")
+        for name, secret in (("shared", self.secret), ("other", self.other_secret)):
+            forbid(secret)
+            write_secret_file(self.folder / f"{name}.psk", format_psk(secret) + "\n")
+
+    def listen(self) -> list[str]:
+        """Flags of the listening side."""
+        if self.psk:
+            return ["--psk", str(self.folder / "shared.psk")]
+        return ["--key", str(self.folder / "server.key"), "--allow", f"app-host={self.client.public}"]
+
+    def connect(self) -> list[str]:
+        """Flags of the connecting side."""
+        if self.psk:
+            return ["--psk", str(self.folder / "shared.psk")]
+        return ["--key", str(self.folder / "client.key"), "--peer", str(self.server.public)]
+
+
+class Proxy(Process):
+    """One `stcp-proxy` process that logs JSON.
+
+    Args:
+        arguments: of the command line; a ``--bind`` with port 0 is best.
+        log: the file that takes its log.
+        env: added to the environment.
+        prefix: a command to run it under.
+    """
+
+    def __init__(
+        self, arguments: list[str], *, log: Path, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
+    ) -> None:
+        self._checked = False
+        super().__init__([*prefix, *COMMAND, *arguments, "--log-format", "json"], output=log, env=env)
+
+    def log(self, event: str | None = None, **fields: Any) -> list[dict[str, Any]]:
+        """Its log lines so far, of one event and with these fields if so asked."""
+        lines = []
+        for line in self.text().splitlines(keepends=True):
+            if line.startswith("{") and line.endswith("\n"):
+                lines.append(json.loads(line))
+        wanted = {**({"event": event} if event else {}), **fields}
+        return [line for line in lines if wanted.items() <= line.items()]
+
+    def wait_log(self, event: str, *, count: int = 1, timeout: float = 20.0, **fields: Any) -> list[dict[str, Any]]:
+        """Its log lines of `event`, once there are `count` of them."""
+
+        def enough() -> list[dict[str, Any]] | None:
+            found = self.log(event, **fields)
+            if len(found) < count and self.status is not None:
+                raise AssertionError(f"the proxy ended with status {self.status}:\n{self.text()}")
+            return found if len(found) >= count else None
+
+        try:
+            return wait_for(enough, words=f"{count} x {event} {fields}", timeout=timeout)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}\n{self.text()[-4000:]}") from None
+
+    def ready(self) -> Proxy:
+        """Wait until it serves."""
+        self.wait_log("ready")
+        return self
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as text."""
+        return [line["address"] for line in self.wait_log("listening")]
+
+    @property
+    def address(self) -> tuple[str, int] | str:
+        """Where it listens first, for `harness.sockets.connect`."""
+        text = self.addresses[0]
+        if text.startswith("unix:"):
+            return text.removeprefix("unix:")
+        host, _, port = text.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def port(self) -> int:
+        """The TCP port on which it listens."""
+        return int(self.addresses[0].rpartition(":")[2])
+
+    def ended(self, count: int = 1, **fields: Any) -> list[dict[str, Any]]:
+        """The last log lines of `count` relayed connections."""
+        return self.wait_log("connection closed", count=count, **fields)
+
+    def refused(self, count: int = 1, **fields: Any) -> list[dict[str, Any]]:
+        """The log lines of `count` connections that did not come to be relayed."""
+        return self.wait_log("connection refused", count=count, **fields)
+
+    def stop(self) -> int:
+        status = super().stop()
+        if not self._checked:
+            self._checked = True
+            spelling = find_secret(self.output.read_bytes())
+            assert spelling is None, f"the log of {self.output} holds a secret in {spelling}"
+        return status
+
+
+class Pair:
+    """A listening and a connecting proxy in front of one target; a context manager.
+
+    Args:
+        folder: for keys and logs.
+        to: the target.
+        keys: who they are; new ones by default.
+        listen, connect: further flags of each side.
+        bind, wire: where the connecting and the listening side accept.
+        via: where the connecting side dials; directly the listening side unless said.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        to: str | list[str],
+        *,
+        keys: Keys | None = None,
+        listen: list[str] | None = None,
+        connect: list[str] | None = None,
+        bind: str = "127.0.0.1:0",
+        wire: str = "127.0.0.1:0",
+        via: str | None = None,
+    ) -> None:
+        self.keys = keys or Keys(folder)
+        targets = [to] if isinstance(to, str) else to
+        flags = [flag for target in targets for flag in ("--to", target)]
+        self.listen = Proxy(["listen", "--bind", wire, *flags, *self.keys.listen(), *(listen or [])], log=folder / "listen.log")
+        try:
+            self.listen.ready()
+            self.connect = Proxy(
+                ["connect", "--bind", bind, "--to", via or self.listen.addresses[0], *self.keys.connect(), *(connect or [])],
+                log=folder / "connect.log",
+            )
+        except BaseException:
+            self.listen.stop()
+            raise
+        try:
+            self.connect.ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def address(self) -> tuple[str, int] | str:
+        """Where applications connect."""
+        return self.connect.address
+
+    @property
+    def port(self) -> int:
+        """The TCP port to which applications connect."""
+        return self.connect.port
+
+    def stop(self) -> None:
+        try:
+            self.connect.stop()
+        finally:
+            self.listen.stop()
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()

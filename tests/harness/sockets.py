@@ -1,0 +1,143 @@
+"""Blocking sockets with deadlines, and small servers to stand behind a tunnel."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+
+TIMEOUT = 20.0
+_RST_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def connect(address: tuple[str, int] | str) -> socket.socket:
+    """A connected socket: TCP for (host, port), unix for a path."""
+    if isinstance(address, str):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(TIMEOUT)
+        sock.connect(address)
+        return sock
+    return socket.create_connection(address, timeout=TIMEOUT)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Everything up to EOF. A reset raises ConnectionResetError, silence TimeoutError."""
+    parts = []
+    while part := sock.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def read_exactly(sock: socket.socket, size: int) -> bytes:
+    """`size` bytes, or as many as come before EOF."""
+    data = bytearray()
+    while len(data) < size and (part := sock.recv(min(size - len(data), 1 << 16))):
+        data += part
+    return bytes(data)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close so that the other end sees a TCP RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+    sock.close()
+
+
+def end_of(sock: socket.socket) -> tuple[str, bytes]:
+    """How a socket ends, with what came before: ("eof" | "reset", bytes)."""
+    data = bytearray()
+    try:
+        while part := sock.recv(1 << 16):
+            data += part
+    except ConnectionResetError:
+        return "reset", bytes(data)
+    return "eof", bytes(data)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 on which nothing listens now."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Target:
+    """An application server: a thread for every connection, and a count of how often it was dialled.
+
+    Args:
+        serve: what to do with a connection; it is closed afterwards. The default echoes.
+        listener: a bound socket; the default is a port of 127.0.0.1.
+    """
+
+    def __init__(self, serve: Callable[[socket.socket], None] | None = None, listener: socket.socket | None = None) -> None:
+        self._serve = serve or echo
+        if listener is None:
+            listener = socket.socket()
+            listener.bind(("127.0.0.1", 0))
+        self._listener = listener
+        self._listener.listen(4096)
+        self._live: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self.dials = 0
+        self.failures: list[BaseException] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def to(self) -> str:
+        """What to give to --to."""
+        name = self._listener.getsockname()
+        if isinstance(name, str):
+            return f"unix:{name}"
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self.dials += 1
+                self._live.add(sock)
+            threading.Thread(target=self._handle, args=(sock,), daemon=True).start()
+
+    def _handle(self, sock: socket.socket) -> None:
+        sock.settimeout(TIMEOUT)
+        try:
+            self._serve(sock)
+        except OSError as exc:
+            self.failures.append(exc)
+        finally:
+            with self._lock:
+                self._live.discard(sock)
+            sock.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for sock in self._live:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def echo(sock: socket.socket) -> None:
+    """Send everything back, up to EOF."""
+    while data := sock.recv(1 << 16):
+        sock.sendall(data)
+
+
+@contextlib.contextmanager
+def unix_listener(path: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        yield sock

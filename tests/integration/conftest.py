@@ -1,0 +1,23 @@
+"""Pairs that the tests of one file share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from harness.proxies import Pair
+from harness.sockets import Target
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[Target]:
+    """An application server that sends everything back, up to EOF."""
+    with Target() as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+def echo_pair(tmp_path_factory: pytest.TempPathFactory, echo: Target) -> Iterator[Pair]:
+    """A pair in front of `echo`."""
+    with Pair(tmp_path_factory.mktemp("pair"), echo.to) as pair:
+        yield pair

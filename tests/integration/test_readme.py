@@ -1,0 +1,243 @@
+"""Every command that the README shows is run here, as it stands there but for addresses and keys."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HOSTS = {
+    "# on the database host": "db",
+    "# on the application host": "app",
+    "# on the application host, in another terminal": "app",
+}
+PROXIES = ("listen", "connect", "run")
+
+
+def blocks(section: str, language: str = "sh") -> list[list[str]]:
+    """The lines of the code blocks under a heading, up to the next one."""
+    text = re.split(rf"^##+ {re.escape(section)}$", README, flags=re.MULTILINE)[1]
+    text = re.split(r"^##", text, maxsplit=1, flags=re.MULTILINE)[0]
+    return [match[1].splitlines() for match in re.finditer(rf"```{language}\n(.*?)```", text, re.DOTALL)]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def redis_port() -> Iterator[int]:
+    """The port of something that answers PONG to whatever it is told, as Redis does to a ping."""
+
+    def serve(sock: socket.socket) -> None:
+        with sock:
+            while sock.recv(4096):
+                sock.sendall(b"+PONG\r\n")
+
+    def accept() -> None:
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(sock,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+class Hosts:
+    """Two hosts, which are two folders here.
+
+    Args:
+        folder: where they are.
+        redis: port of what the database host runs.
+    """
+
+    def __init__(self, folder: Path, redis: int) -> None:
+        self._folders = {name: folder / name for name in ("db", "app")}
+        for path in self._folders.values():
+            path.mkdir()
+        wire, plain = free_port(), free_port()
+        self._addresses = {
+            "db.example:7443": f"127.0.0.1:{wire}",
+            " :7443": f" 127.0.0.1:{wire}",
+            "redis.internal:7379": f"127.0.0.1:{wire}",
+            " :7379": f" 127.0.0.1:{wire}",
+            "127.0.0.1:6379": f"127.0.0.1:{redis}",
+            "127.0.0.1:6380": f"127.0.0.1:{plain}",
+            "-p 6380": f"-p {plain}",
+        }
+        self.plain = plain
+        self.keys: dict[str, str] = {}
+        self.running: list[subprocess.Popen[str]] = []
+
+    def folder(self, host: str) -> Path:
+        return self._folders[host]
+
+    def here(self, text: str) -> str:
+        """`text` of the README with the addresses and keys of this run."""
+        for written, meant in {**self._addresses, **self.keys}.items():
+            text = text.replace(written, meant)
+        return text
+
+    def follow(self, block: list[str]) -> str:
+        """Do what a block says, on the host that its first line names; what the last command printed."""
+        host, output = HOSTS[block[0]], ""
+        for line in block[1:]:
+            words = shlex.split(self.here(line), comments=True)
+            if words[0] == "stcp-proxy":
+                words = [sys.executable, "-m", "stcp_proxy", *words[1:]]
+            if words[3:4] and words[3] in PROXIES:
+                self._start(host, words)
+                continue
+            output = subprocess.run(
+                words, cwd=self.folder(host), env=environment(), capture_output=True, text=True, check=True
+            ).stdout
+            if "--psk" not in words and ("keygen" in words or "pubkey" in words):
+                name = f"{host.upper()}_PUBLIC_KEY"
+                assert self.keys.setdefault(name, output.strip()) == output.strip()
+        return output
+
+    def _start(self, host: str, words: list[str]) -> None:
+        process = subprocess.Popen(
+            words, cwd=self.folder(host), env=environment(), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        )
+        self.running.append(process)
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("{") and json.loads(line)["event"] == "ready":
+                return
+        pytest.fail(f"it did not start: {''.join(said)}")
+
+    def stop(self) -> list[int]:
+        """End the proxies as an operator does; their exit statuses."""
+        statuses = []
+        for process in self.running:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=20)
+            statuses.append(process.returncode)
+        self.running = []
+        return statuses
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, redis_port: int) -> Iterator[Hosts]:
+    hosts = Hosts(tmp_path, redis_port)
+    yield hosts
+    for process in hosts.running:
+        process.kill()
+        process.communicate()
+
+
+def ping(hosts: Hosts) -> str:
+    """What Redis says to the application."""
+    with socket.create_connection(("127.0.0.1", hosts.plain), timeout=10) as sock:
+        sock.sendall(b"PING\r\n")
+        return sock.recv(100).decode()
+
+
+def test_two_hosts(hosts: Hosts) -> None:
+    if shutil.which("redis-cli") is None:
+        pytest.skip("redis-cli is not installed here")
+    *others, last = blocks("Two hosts in five minutes")
+    for block in others:
+        hosts.follow(block)
+    assert hosts.follow(last) == "PONG\n"
+    assert hosts.stop() == [0, 0]
+
+
+def test_a_shared_secret(hosts: Hosts) -> None:
+    database, application = blocks("A shared secret instead of keys")
+    hosts.follow(database)
+    shutil.copy2(hosts.folder("db") / "shared.psk", hosts.folder("app"))
+    hosts.follow(application)
+    assert ping(hosts) == "+PONG\r\n"
+    assert hosts.stop() == [0, 0]
+
+
+def test_from_a_file(hosts: Hosts) -> None:
+    """The file shown, and its counterpart on the other host."""
+    ((*shown,),) = blocks("From a file", "yaml")
+    assert shown == (ROOT / "configs/redis/client.yaml").read_text(encoding="utf-8").splitlines()
+    (commands,) = blocks("From a file")
+    for host in ("db", "app"):
+        out = subprocess.run(
+            [sys.executable, "-m", "stcp_proxy", "keygen", "--out", hosts.folder(host) / "host.key"],
+            env=environment(), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        hosts.keys[host] = out.stdout.strip()
+    for host, other, name in (("db", "app", "server.yaml"), ("app", "db", "client.yaml")):
+        text = (ROOT / "configs/redis" / name).read_text(encoding="utf-8")
+        if host == "app":
+            text = text.replace("bind: 127.0.0.1:6379", "bind: 127.0.0.1:6380")
+        text = re.sub(r"stcp-pub:[\w+/=]+", hosts.keys.pop(other), text)
+        (hosts.folder(host) / name).write_text(hosts.here(text))
+    hosts.follow([line.replace("client", "server").replace("application", "database") for line in commands])
+    hosts.follow(commands)
+    assert ping(hosts) == "+PONG\r\n"
+    assert hosts.stop() == [0, 0]
+
+
+def test_install(tmp_path: Path) -> None:
+    (commands,) = blocks("Install")
+    assert commands == ["pip install ."]
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "stcp_proxy", source / "stcp_proxy", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([sys.executable, ROOT / "tools/make_venv.py", tmp_path / "venv"], check=True)
+    run = subprocess.run([tmp_path / "venv/bin/pip", "install", "."], cwd=source, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    scripts = tmp_path / "venv/bin"
+    version = subprocess.run([scripts / "stcp-proxy", "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert version.stdout.startswith("stcp-proxy ")
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))))
+def test_make_knows(target: str) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed here")
+    dry = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MAKEFLAGS": ""}
+    )
+    assert dry.returncode == 0, dry.stderr
+
+
+def test_no_block_is_left_out() -> None:
+    """A block under a heading that no test here follows would go stale unseen."""
+    known = [
+        ["make demo", "make test"], blocks("Install")[0], *blocks("Two hosts in five minutes"),
+        *blocks("A shared secret instead of keys"), *blocks("From a file"),
+    ]  # fmt: skip
+    every = [match[1].splitlines() for match in re.finditer(r"```sh\n(.*?)```", README, re.DOTALL)]
+    assert [[line.split("  ")[0] for line in block] for block in every] == [
+        [line.split("  ")[0] for line in block] for block in known
+    ]
