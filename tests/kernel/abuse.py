@@ -3,8 +3,8 @@
     python -m tests.kernel.abuse      inside the virtual machine; STCP_ABUSE_SECONDS, STCP_ABUSE_SEED
 
 Workers connect, relay, abort, send junk, and are killed; meanwhile memory allocations of the module fail at random, somebody
-tries to unload it, and loads it again whenever that worked. Nothing here checks what a connection did: most of them are broken on
-purpose. What counts is that nobody hangs, that nothing is left, and that the kernel has nothing to say (`inside` looks at its log).
+tries to unload it, and loads it again whenever that worked. Nothing here checks what a connection did: most of them are broken
+on purpose. What counts is that nobody hangs, that nothing is left, and that the kernel has nothing to say (`inside` looks).
 """
 
 from __future__ import annotations
