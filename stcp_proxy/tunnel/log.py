@@ -1,11 +1,15 @@
-"""How log lines look: words on a terminal, JSON otherwise, on standard error."""
+"""How log lines look: words on a terminal, JSON otherwise, on standard error.
+
+A line that cannot be written (the disk is full, whoever read the log is gone) is lost, and that is all: connections go on.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
-from typing import Final, Literal
+from typing import Final, Literal, TextIO, cast
 
 import structlog
 
@@ -19,11 +23,15 @@ def configure(level: str = "info", style: Literal["text", "json"] | None = None)
         level: the least severe level to show, one of `LEVELS`.
         style: None is text where standard error is a terminal, JSON otherwise.
     """
+    stream = _Patient(sys.stderr)
     if style is None:
-        style = "text" if sys.stderr.isatty() else "json"
+        style = "text" if stream.isatty() else "json"
     renderer: structlog.typing.Processor
     if style == "text":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        # A plain traceback: the default one shows local variables, which are keys and what applications say.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        )
     else:
         renderer = structlog.processors.JSONRenderer()
     structlog.configure(
@@ -34,9 +42,29 @@ def configure(level: str = "info", style: Literal["text", "json"] | None = None)
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", stream)),
         cache_logger_on_first_use=True,
     )
+
+
+class _Patient:
+    """Standard error that never raises; it may be closed, or None where the process began without one."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if self._stream is not None:
+                self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if self._stream is not None:
+                self._stream.flush()
 
 
 class OncePerSecond:
