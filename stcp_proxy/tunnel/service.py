@@ -2,8 +2,8 @@
 
 Accepting is its own nursery, apart from the connections, so that a stop can end the one and wait for the other. When a limit is
 reached nothing is accepted: newcomers wait in the kernel's backlog. On a listen tunnel, whose callers are strangers until they
-have proved themselves, a full set of handshakes gives up its oldest silent member after a second, so that a few hundred silent
-strangers cannot shut the door.
+have proved themselves, the oldest stranger gives up its place after a second, whichever limit is reached, so that a few hundred
+silent ones cannot shut the door.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ class Service:
                 await self._changed.park()
 
     def _give_up_oldest(self) -> float:
-        """Where handshakes are what is full, cancel the oldest if it has been silent for long. Returns seconds until the next."""
-        if self.plan.mode is Mode.CONNECT or len(self._proving) < self.plan.max_handshakes:
+        """Where strangers take up places, cancel the oldest if it has had its second. Returns seconds until the next."""
+        if self.plan.mode is Mode.CONNECT or not self._proving:
             return float("inf")
         oldest, (since, scope) = next(iter(self._proving.items()))
         left = since + _SILENCE - trio.current_time()
@@ -183,7 +183,7 @@ class Service:
                 return
             raise OverLimit(
                 f"no place left for a peer that has proved nothing for {_SILENCE:g} s",
-                remedy="raise max_handshakes if it is honest",
+                remedy="raise max_handshakes or max_connections if it is honest",
             )
         except trio.Cancelled:
             connection.failed(stopping())

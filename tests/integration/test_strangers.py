@@ -315,3 +315,17 @@ def test_many_strangers_at_once(site: Site) -> None:
     site.proxy.refused(before + 100)
     site.check()
     wait_for(lambda: site.proxy.descriptors() < 30, words="all descriptors are given back")
+
+
+def test_silent_strangers_do_not_take_the_last_places(tmp_path: Path) -> None:
+    """Fewer than max_handshakes, and all that max_connections has left: an honest peer does not wait for their deadline."""
+    keys = Keys(tmp_path)
+    with Target() as target:
+        arguments = ["listen", "--bind", "127.0.0.1:0", "--to", target.to, *keys.listen(), "--max-connections", "5"]
+        with Proxy([*arguments, "--handshake-timeout", "60s"], log=tmp_path / "listen.log").ready() as proxy:
+            strangers = [connect(proxy.address) for _ in range(5)]
+            with connect(proxy.address) as sock:
+                Peer(sock, keys).open()
+            assert proxy.refused(reason="over_limit")
+            for stranger in strangers:
+                stranger.close()
