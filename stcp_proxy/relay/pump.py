@@ -141,6 +141,11 @@ class PumpEngine:
         """Whether `close` has been called."""
         return self._stopping
 
+    @property
+    def has_thread(self) -> bool:
+        """Whether a thread of its own drives it."""
+        return self._thread is not None
+
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 
     def forget(self, leg: socket.socket) -> None:
