@@ -4,6 +4,6 @@
 - ``pump``       the user-space engine: one thread, one epoll set, shared buffers
 - ``duplex``     one connection inside it: both directions, from handover to close
 - ``deadlines``  its timers
-- ``standstill`` what the kernel says of a leg that takes no bytes
+- ``standstill`` why a leg takes no bytes, and who is to end it
 - ``choice``     which engine a tunnel gets
 """

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import os
 import select
 import socket
@@ -29,6 +30,8 @@ from stcp_proxy.relay.engine import Handover, RelayEnd
 CHUNK: Final = 4 * MAX_PLAINTEXT
 """Bytes of one read of a plain leg: full frames, several of them, and small enough for the second-level cache."""
 _MAX_EVENTS: Final = 128
+LOOK_AFTER: Final = 5.0
+"""Seconds after which connections that were active are looked at; well below any TCP_USER_TIMEOUT."""
 
 
 class PumpEngine:
@@ -43,7 +46,10 @@ class PumpEngine:
         """Time of the batch under way, seconds."""
         self.deadlines: Final[Deadlines[Duplex]] = Deadlines()
         self.stalls: Final[Deadlines[Duplex]] = Deadlines()
-        """When to look at a connection whose send came up short."""
+        """When to look at a connection that has bytes waiting in a leg."""
+        self._looked_at = 0.0
+        self._look_at = math.inf
+        """When to look for such connections; never while none is active."""
         self.again: Final[collections.deque[Duplex]] = collections.deque()
         """Connections that have more to do, in turn."""
         self._handlers: dict[int, tuple[Duplex, Callable[[int], None]]] = {}
@@ -157,6 +163,7 @@ class PumpEngine:
         for leg, handler in ((plain, duplex.on_plain), (wire, duplex.on_wire)):
             self._handlers[leg.fileno()] = (duplex, handler)
             self._epoll.register(leg.fileno(), INTEREST)
+        self._look_at = min(self._look_at, self.now + LOOK_AFTER)
         duplex.begin()
 
     def _run(self) -> None:
@@ -209,15 +216,28 @@ class PumpEngine:
         if len(self.stalls):
             for duplex in self.stalls.expired(self.now):
                 _guarded(duplex, duplex.on_stall_check)
+        if self.now >= self._look_at:
+            self._look_around()
+        elif events and self._look_at == math.inf:
+            self._look_at = self.now + LOOK_AFTER
         return guest
+
+    def _look_around(self) -> None:
+        """Have every connection looked at that was active since the last time: a connection at rest costs nothing."""
+        since, self._looked_at, self._look_at = self._looked_at, self.now, math.inf
+        for duplex in {entry[0] for entry in self._handlers.values()}:
+            duplex.watch_if_active(since)
 
     def _timeout(self, patience: float | None) -> float | None:
         if self.again:
             return 0
-        if not (len(self.deadlines) or len(self.stalls)):
+        if len(self.deadlines) or len(self.stalls):
+            due = min(filter(None, (self.deadlines.next(), self.stalls.next(), self._look_at)))
+            wait = max(0.0, due - time.monotonic())
+        elif self._look_at == math.inf:
             return patience
-        due = min(filter(None, (self.deadlines.next(), self.stalls.next())))
-        wait = max(0.0, due - time.monotonic())
+        else:
+            wait = max(0.0, self._look_at - self.now)
         return wait if patience is None else min(wait, patience)
 
     def _take_calls(self) -> None:
