@@ -12,6 +12,7 @@ import collections
 import contextlib
 import errno
 import socket
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -34,7 +35,30 @@ _BATCH: Final = 64
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE: Final = 0.1
 _SILENCE: Final = 1.0
-"""Seconds after which a stranger gives up its place to the next one, when all places are taken."""
+"""Seconds of silence after which a stranger gives up its place to the next one, when all places are taken."""
+
+
+@dataclass(slots=True)
+class _Stranger:
+    """A connection that has proved nothing.
+
+    Attributes:
+        since: when it was accepted, or last heard, on Trio's clock.
+        scope: ends it.
+        sock: its socket.
+    """
+
+    since: float
+    scope: trio.CancelScope
+    sock: socket.socket
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether it has said something that this side, busy with others, has not come to read."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
 
 class Service:
@@ -53,8 +77,8 @@ class Service:
         self._trust = Trust.of(plan)
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
-        self._proving: dict[Connection, tuple[float, trio.CancelScope]] = {}
-        """Connections that have not proved themselves, oldest first."""
+        self._proving: dict[Connection, _Stranger] = {}
+        """Connections that have not proved themselves, the longest silent first."""
         self._changed = trio.lowlevel.ParkingLot()
         self._limit_hits = OncePerSecond()
         self._exhausted_hits = OncePerSecond()
@@ -143,16 +167,20 @@ class Service:
                 await self._changed.park()
 
     def _give_up_oldest(self) -> float:
-        """Where strangers take up places, cancel the oldest if it has had its second. Returns seconds until the next."""
+        """Where strangers take up places, cancel the one silent for longest if it has had its second. Returns seconds until the
+        next."""
         if self.plan.mode is Mode.CONNECT or not self._proving:
             return float("inf")
-        oldest, (since, scope) = next(iter(self._proving.items()))
-        left = since + _SILENCE - trio.current_time()
-        if left <= 0:
-            del self._proving[oldest]
-            scope.cancel()
-            return _SILENCE
-        return left
+        oldest, stranger = next(iter(self._proving.items()))
+        left = stranger.since + _SILENCE - trio.current_time()
+        if left > 0:
+            return left
+        if stranger.has_unread:
+            self.heard(oldest)
+            return 0.0
+        del self._proving[oldest]
+        stranger.scope.cancel()
+        return _SILENCE
 
     def _say_exhausted(self, exc: OSError) -> None:
         if (count := self._exhausted_hits.take()) is not None:
@@ -171,7 +199,7 @@ class Service:
         connection = Connection(self.plan.name, client or "unix", self)
         scope = trio.CancelScope()
         self._connections.add(connection)
-        self._proving[connection] = (trio.current_time(), scope)
+        self._proving[connection] = _Stranger(trio.current_time(), scope, sock)
         connections.start_soon(self._serve, connection, sock, scope)
 
     async def _serve(self, connection: Connection, sock: socket.socket, scope: trio.CancelScope) -> None:
@@ -179,7 +207,7 @@ class Service:
         try:
             with scope:
                 await self._session(connection, sock).run()
-                self._proved(connection)
+                self.proved(connection)
                 return
             raise OverLimit(
                 f"no place left for a peer that has proved nothing for {_SILENCE:g} s",
@@ -193,10 +221,18 @@ class Service:
 
     def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession:
         if self.plan.mode is Mode.LISTEN:
-            return ListenSession(self.plan, self._trust, self._engine, sock, connection, lambda: self._proved(connection))
+            return ListenSession(self.plan, self._trust, self._engine, sock, connection, self)
         return ConnectSession(self.plan, self._trust, self._engine, sock, connection)
 
-    def _proved(self, connection: Connection) -> None:
+    def heard(self, connection: Connection) -> None:
+        """See `Gate.heard`."""
+        stranger = self._proving.pop(connection, None)
+        if stranger is not None:
+            stranger.since = trio.current_time()
+            self._proving[connection] = stranger
+
+    def proved(self, connection: Connection) -> None:
+        """See `Gate.proved`."""
         if self._proving.pop(connection, None) is not None:
             self._changed.unpark_all()
 
