@@ -46,7 +46,8 @@ class PumpEngine:
         """When to look at a connection whose send came up short."""
         self.again: Final[collections.deque[Duplex]] = collections.deque()
         """Connections that have more to do, in turn."""
-        self._handlers: dict[int, tuple[Duplex, Callable[[int], None]]] = {}
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        """By descriptor: a bound method of the Duplex that has it as a leg."""
         self._inbox: collections.deque[tuple[Duplex, Callable[[], None]]] = collections.deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -150,15 +151,14 @@ class PumpEngine:
     def _begin(self, duplex: Duplex) -> None:
         plain, wire = duplex.legs
         for leg, handler in ((plain, duplex.on_plain), (wire, duplex.on_wire)):
-            self._handlers[leg.fileno()] = (duplex, handler)
+            self._handlers[leg.fileno()] = handler
             self._epoll.register(leg.fileno(), INTEREST)
         duplex.begin()
 
     def _run(self) -> None:
         self._owner = threading.get_ident()
         try:
-            while not self._stopping:
-                self.turn(None)
+            self.run(None)
         finally:
             self._shut()
 
@@ -166,52 +166,69 @@ class PumpEngine:
         with self._lock:
             self._stopping = True
         self._take_calls()  # what was adopted last ends like the rest
-        for duplex in {entry[0] for entry in self._handlers.values()}:
+        for duplex in {handler.__self__ for handler in self._handlers.values()}:  # type: ignore[attr-defined]
             duplex.drop()
         self._epoll.close()
         os.close(self._wake)
 
     def turn(self, patience: float | None) -> bool:
-        """Wait for events, then give every connection that has some one step.
+        """Wait for events once, for at most `patience` seconds. Returns whether the guest descriptor is ready."""
+        return self.run(patience, once=True)
+
+    def run(self, patience: float | None, *, once: bool = False) -> bool:
+        """Relay until the guest descriptor is ready or the time is over: every connection that has news gets one step a turn.
 
         Args:
-            patience: the longest wait in seconds; None is no limit.
+            patience: seconds; None is no limit.
+            once: return after the first wait.
 
         Returns:
             Whether the guest descriptor is ready.
         """
-        events = self._epoll.poll(self._timeout(patience), _MAX_EVENTS)
-        self.now = time.monotonic()
+        poll, clock, handler_of = self._epoll.poll, time.monotonic, self._handlers.get
+        until = None if patience is None else clock() + patience
         guest = False
-        handlers = self._handlers
-        for fd, mask in events:
-            entry = handlers.get(fd)
-            if entry is None:
-                guest = guest or fd == self._guest
-                continue
-            try:
-                entry[1](mask)
-            except Exception as exc:
-                entry[0].fail(exc)
+        while not (guest or self._stopping):
+            special = self.again or self.deadlines.waiting or self.stalls.waiting
+            events = poll(self._timeout(patience) if special else patience, _MAX_EVENTS)
+            self.now = now = clock()
+            for fd, mask in events:
+                handler = handler_of(fd)
+                if handler is not None:
+                    try:
+                        handler(mask)
+                    except Exception as exc:
+                        handler.__self__.fail(exc)  # type: ignore[attr-defined]
+                elif fd == self._guest:
+                    guest = True
+            if special or self.again or self._inbox:
+                self._after_events()
+            if once:
+                break
+            if until is not None:
+                patience = until - now
+                if patience <= 0:
+                    break
+        return guest
+
+    def _after_events(self) -> None:
+        """What is due besides readiness: further turns, calls from other threads, deadlines."""
         for _ in range(len(self.again)):
             duplex = self.again.popleft()
             _guarded(duplex, duplex.step)
         if self._inbox:
             self._take_calls()
-        if len(self.deadlines):
-            for duplex in self.deadlines.expired(self.now):
-                _guarded(duplex, duplex.on_deadline)
-        if len(self.stalls):
-            for duplex in self.stalls.expired(self.now):
-                _guarded(duplex, duplex.on_stall_check)
-        return guest
+        for duplex in self.deadlines.expired(self.now):
+            _guarded(duplex, duplex.on_deadline)
+        for duplex in self.stalls.expired(self.now):
+            _guarded(duplex, duplex.on_stall_check)
 
     def _timeout(self, patience: float | None) -> float | None:
         if self.again:
             return 0
-        if not (len(self.deadlines) or len(self.stalls)):
+        due = min((when for when in (self.deadlines.next(), self.stalls.next()) if when is not None), default=None)
+        if due is None:
             return patience
-        due = min(filter(None, (self.deadlines.next(), self.stalls.next())))
         wait = max(0.0, due - time.monotonic())
         return wait if patience is None else min(wait, patience)
 

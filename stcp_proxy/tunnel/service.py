@@ -114,9 +114,10 @@ class Service:
     async def _accept_from(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener.fileno())
+            await self._wait_for_room()  # only now: where nobody waits, nobody has to give up its place
             for _ in range(_BATCH):
                 if not self._has_room():
-                    await self._wait_for_room()
+                    break
                 try:
                     sock, address = listener.accept()
                 except BlockingIOError:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from harness.process import wait_for
 from harness.proxies import Keys, Proxy
 from harness.sockets import Target, connect, end_of, read_exactly
 from harness.wire import Cut, Flip, Way, Wire
@@ -182,8 +183,8 @@ def test_handshake(site: Site, flip: Flip) -> None:
     finally:
         site.wire.harm = None
     assert site.wire.done == done + 1
-    assert site.target.dials == dials
     site.check()
+    assert site.target.dials == dials
 
 
 FIELDS = {
@@ -223,7 +224,7 @@ def test_frame(site: Site, frame: str, field: str) -> None:
     if frame == "OPEN":
         assert site.target.dials == dials
     else:
-        assert site.target.dials == dials + 1
+        wait_for(lambda: site.target.dials == dials + 1, words="the target has noticed its connection")
         how, seen = site.seen.get(timeout=20)
         assert (FIRST + MORE).startswith(seen)
         # The other direction may have come through whole before this one broke: then its end is the client's own.
