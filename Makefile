@@ -8,7 +8,7 @@ PRODUCT := $(VENV)/.product
 EVERYTHING := $(VENV)/.everything
 ARGS ?=
 
-.PHONY: help demo test lint format check-1 check-2 check-3 check-4 check-5 check-6 bench clean
+.PHONY: help demo test lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -52,6 +52,9 @@ check-6: $(EVERYTHING)  ## the least speed, against HAProxy with TLS
 
 bench: $(EVERYTHING)  ## this project beside its peers on this machine
 	$(BIN)/stcp-proxy bench $(ARGS)
+
+soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
+	$(BIN)/stcp-proxy bench --soak $(ARGS)
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -45,7 +45,7 @@ def run(folder: Path, text: str, *, no_skip: bool) -> tuple[int, str]:
 @pytest.mark.parametrize("how", SKIPS)
 def test_a_skip_is_a_failure(tmp_path: Path, how: str) -> None:
     text = FINE + SKIPS[how]
-    assert run(tmp_path, text, no_skip=False)[0] == 0
+    assert run(tmp_path, text, no_skip=False)[0] in (0, pytest.ExitCode.NO_TESTS_COLLECTED)
     status, said = run(tmp_path, text, no_skip=True)
     assert status != 0
     assert "nothing may be skipped here" in said
