@@ -4,6 +4,8 @@
 - ``pump``       the user-space engine: one thread, one epoll set, shared buffers
 - ``duplex``     one connection inside it: both directions, from handover to close
 - ``deadlines``  its timers
+- ``kernel``     the kernel engine: stcp.ko carries the connection, and what it cannot take falls back to the pump
+- ``kernel_abi`` the module's interface in numbers
 - ``standstill`` what the kernel says of a leg that takes no bytes
 - ``choice``     which engine a tunnel gets
 """

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.kernel import KernelEngine, KernelUnavailable, probe
 from stcp_proxy.relay.pump import PumpEngine
 
+_REMEDY = "modprobe stcp, build it as docs/KERNEL.md says, or use engine auto or python"
 
-def choose(choice: str) -> Engine:
-    """The engine for a configured choice, not started yet.
+
+def choose(choice: str) -> tuple[Engine, str]:
+    """The engine for a configured choice, not started yet, and why it is that one.
 
     Args:
-        choice: ``auto`` takes the best that this machine has, ``python`` the user-space engine, ``kernel`` requires the module.
+        choice: ``auto`` takes the kernel's where the module is there and the user-space engine elsewhere, ``python`` the
+            user-space engine, ``kernel`` requires the module.
 
     Raises:
         ConfigError: what is required is not there.
     """
-    if choice == "kernel":
-        raise ConfigError("engine kernel: this release has no kernel engine", remedy="use engine auto or python")
-    return PumpEngine()
+    if choice == "python":
+        return PumpEngine(), "configured"
+    try:
+        probe()
+    except KernelUnavailable as exc:
+        if choice == "kernel":
+            raise ConfigError(f"engine kernel: {exc.strerror}", remedy=_REMEDY) from None
+        return PumpEngine(), str(exc.strerror)
+    return KernelEngine(), "configured" if choice == "kernel" else "the module stcp is loaded"
+
+
+def describe_kernel() -> str:
+    """What engine auto would find on this machine now, in words."""
+    try:
+        probe()
+    except KernelUnavailable as exc:
+        return f"kernel engine: not available, {exc.strerror}; engine auto is python"
+    return "kernel engine: the module stcp is loaded; engine auto is kernel"

@@ -86,6 +86,7 @@ class Duplex:
     )
 
     engine: Final = "python"
+    why_engine: Final = ""
 
     def __init__(self, pump: PumpEngine, handover: Handover, on_end: Callable[[RelayEnd], None]) -> None:
         self._engine = pump

@@ -120,6 +120,10 @@ class Relay(Protocol):
     def engine(self) -> str:
         """Name of the engine that carries it."""
 
+    @property
+    def why_engine(self) -> str:
+        """Why another engine carries it than the one it was given to; empty where it did not fall back."""
+
     def counts(self) -> tuple[int, int]:
         """Application bytes so far: (plain to wire, wire to plain)."""
 

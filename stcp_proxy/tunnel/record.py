@@ -101,6 +101,8 @@ class Connection:
         elif end.text:
             extra["why"] = end.text
         relay = self.relay
+        if relay is not None and relay.why_engine:
+            extra["why_engine"] = relay.why_engine
         self._say(
             level,
             "connection closed",

@@ -64,11 +64,12 @@ async def serve(
     _raise_descriptor_limit()
     engines: dict[str, Engine] = {}
     for choice in {tunnel.engine for tunnel in plan.tunnels}:
-        engine = choose(choice)
+        engine = _choose(choice)
         engines[choice] = next((known for known in engines.values() if known.name == engine.name), engine)
     services = [Service(tunnel, engines[tunnel.engine]) for tunnel in plan.tunnels]
     try:
-        for engine in set(engines.values()):
+        # The pump looks for Trio's epoll set, and finds it while there is no other.
+        for engine in sorted(set(engines.values()), key=lambda engine: not isinstance(engine, PumpEngine)):
             if isinstance(engine, PumpEngine):
                 inloop.start(engine)
             else:
@@ -84,6 +85,12 @@ async def serve(
         if totals is not None:
             totals(_sum(services))
     return 0
+
+
+def _choose(choice: str) -> Engine:
+    engine, why = choose(choice)
+    _log.info("engine", choice=str(choice), engine=engine.name, why=why)
+    return engine
 
 
 async def _serve(plan: Plan, services: list[Service]) -> None:

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the module's files share: the objects, who owns them, and which lock
+ * protects which field. Each file explains its own idea at its top.
+ *
+ * Objects
+ *   leg        one socket with the "stcp" protocol on it (leg.c). Lives from
+ *              setsockopt(TCP_ULP) to close().
+ *   relay      one connection: two legs and two directions (relay.c). Owned by
+ *              the wire leg; lives from STCP_RELAY to the wire's close().
+ *   direction  one flow of bytes in a relay: a work item, a cipher, at most one
+ *              buffer (pump.c, seal.c, open.c).
+ *
+ * Locks, in the order in which they may nest (outer first)
+ *   lock_sock(sk)            leg->role, hooking and unhooking a leg. Never two
+ *                            sockets at once.
+ *   sk->sk_callback_lock     leg->relay as the socket callbacks see it.
+ *   relay->lock              mode, cause and "settled" of a relay.
+ * A direction's other fields belong to its work item alone, which the workqueue
+ * never runs twice at once.
+ */
+#ifndef _STCP_INTERNAL_H
+#define _STCP_INTERNAL_H
+
+#include <linux/net.h>
+#include <linux/skbuff.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+#include <crypto/aead.h>
+#include <net/net_namespace.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+
+#include "stcp.h"
+#include "compat.h"
+
+#if BITS_PER_LONG != 64
+#error "stcp keeps 64-bit counters without a lock and so wants a 64-bit machine"
+#endif
+
+struct stcp_relay;
+
+/* How a relay stands; it only ever moves down this list (relay.c). */
+enum stcp_mode {
+	STCP_MODE_RUN,		/* bytes flow */
+	STCP_MODE_RESET,	/* the plain leg is given up; the peer is told, then waited for */
+	STCP_MODE_BREAK,	/* both legs are given up */
+};
+
+/* -- cipher.c -------------------------------------------------------------- */
+
+struct stcp_cipher {
+	struct crypto_aead *tfm;
+	struct aead_request *req;
+	struct crypto_wait wait;
+	u64 n;
+};
+
+int stcp_cipher_init(struct stcp_cipher *c, const u8 *key, u64 n);
+void stcp_cipher_destroy(struct stcp_cipher *c);
+int stcp_cipher_seal(struct stcp_cipher *c, u8 *frame, u8 type, u32 len);
+int stcp_cipher_open(struct stcp_cipher *c, u8 *frame, u32 len);
+enum stcp_end stcp_cipher_blame(int err);
+
+/* -- buffer.c -------------------------------------------------------------- */
+
+u8 *stcp_buffer_get(void);
+void stcp_buffer_put(u8 *buffer);
+void stcp_buffer_exit(void);
+
+/* -- leg.c ----------------------------------------------------------------- */
+
+enum stcp_role {
+	STCP_ROLE_BARE,		/* the protocol is on, the socket is still user space's */
+	STCP_ROLE_CLAIMED,	/* a handover is under way */
+	STCP_ROLE_RELAYING,
+};
+
+struct stcp_leg {
+	struct sock *sk;
+	enum stcp_role role;
+	bool wire;
+	int family;			/* index: 0 IPv4, 1 IPv6 */
+	const struct proto *base;
+	const struct proto_ops *base_ops;
+	struct stcp_relay *relay;
+	bool eased;			/* TCP_USER_TIMEOUT is lifted; under lock_sock */
+	u32 user_timeout;		/* ... and was this */
+	/* what the socket called before us */
+	void (*data_ready)(struct sock *sk);
+	void (*write_space)(struct sock *sk);
+	void (*state_change)(struct sock *sk);
+	void (*error_report)(struct sock *sk);
+};
+
+extern struct tcp_ulp_ops stcp_ulp_ops;
+
+void stcp_legs_init(void);
+struct stcp_leg *stcp_leg_of(const struct sock *sk);
+int stcp_leg_claim(struct sock *sk, struct stcp_leg **claimed);
+void stcp_leg_unclaim(struct stcp_leg *leg);
+void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay);
+void stcp_leg_unhook(struct stcp_leg *leg);
+bool stcp_leg_readable(const struct stcp_leg *leg);
+bool stcp_leg_broken(const struct stcp_leg *leg);
+int stcp_leg_recv(struct stcp_leg *leg, void *to, size_t len);
+int stcp_leg_send(struct stcp_leg *leg, void *from, size_t len, bool more);
+void stcp_leg_shutdown(struct stcp_leg *leg);
+void stcp_leg_tune(struct stcp_leg *leg, bool plain);
+bool stcp_leg_stalled(struct stcp_leg *leg);
+void stcp_leg_moves(struct stcp_leg *leg);
+
+/* -- sockopt.c ------------------------------------------------------------- */
+
+int stcp_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
+		    unsigned int optlen);
+int stcp_getsockopt(struct sock *sk, int level, int optname,
+		    char __user *optval, int __user *optlen);
+
+/* -- pump.c, seal.c, open.c ------------------------------------------------ */
+
+/* What a step of a direction asks for. */
+enum stcp_next {
+	STCP_NEXT_MORE,		/* there may be more to do at once */
+	STCP_NEXT_WAIT,		/* a socket callback will call again */
+	STCP_NEXT_RETRY,	/* no memory: try again soon */
+	STCP_NEXT_SETTLED,	/* nothing left to do in this mode */
+};
+
+struct stcp_direction {
+	struct delayed_work work;
+	struct stcp_relay *relay;
+	struct stcp_leg *from, *to;
+	enum stcp_next (*step)(struct stcp_direction *d);
+	struct stcp_cipher cipher;
+	u8 *buffer;			/* NULL at rest */
+	u32 out, out_end;		/* of the buffer: still to be sent */
+	u32 in, in_end;			/* of the buffer: not opened yet */
+	u8 *queued;			/* came with the handover, read first */
+	u32 queued_at, queued_end;
+	u64 bytes;			/* application bytes that passed */
+	bool fin;			/* its FIN has been sealed or opened */
+	bool fin_passed;		/* ... and has reached the other leg */
+	bool last_frame;		/* seal: RESET is in the buffer or gone */
+	bool broken;			/* seal: the wire takes no more, for @error */
+	int error;
+	bool blocked;			/* waits for room in @to: readers need not call */
+	u64 stood_at;			/* @bytes when the clock last found it blocked */
+	enum stcp_mode mode;		/* the relay's, when the last step began */
+	bool settled;			/* in that mode; under relay->lock */
+};
+
+void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
+			 struct stcp_leg *from, struct stcp_leg *to,
+			 enum stcp_next (*step)(struct stcp_direction *d));
+void stcp_direction_free(struct stcp_direction *d);
+void stcp_direction_kick(struct stcp_direction *d);
+int stcp_direction_recv(struct stcp_direction *d, u32 at, u32 room);
+enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool more);
+enum stcp_next stcp_seal_step(struct stcp_direction *d);
+enum stcp_next stcp_open_step(struct stcp_direction *d);
+extern struct workqueue_struct *stcp_queue;
+int stcp_pump_init(void);
+void stcp_pump_exit(void);
+
+/* -- relay.c --------------------------------------------------------------- */
+
+struct stcp_relay {
+	struct stcp_leg *wire, *plain;
+	struct file *plain_file;	/* pins the plain leg; NULL once let go */
+	struct stcp_direction seal;	/* plain to wire */
+	struct stcp_direction open;	/* wire to plain */
+	struct delayed_work clock;	/* idle, half-close and linger deadlines */
+	unsigned long last;		/* jiffies of the last progress */
+	u32 idle_ms, half_close_ms, linger_ms;
+	bool watching;			/* the clock looks after a direction that stands */
+	bool stop;			/* work items return at once */
+	struct work_struct finish;
+
+	spinlock_t lock;		/* protects the rest */
+	enum stcp_mode mode;
+	unsigned long deadline;		/* jiffies: when lingering ends */
+	bool finishing;			/* both directions settled, or the owner closed */
+	bool ended;			/* the wire leg is all that is left */
+	enum stcp_end end;
+	int error;
+	u16 code;
+	u16 text_len;
+	u8 text[STCP_MAX_TEXT];
+};
+
+int stcp_relay_create(struct sock *wire, const struct stcp_relay_args *args,
+		      struct socket *plain, u8 *wire_bytes, u8 *plain_bytes);
+void stcp_relay_destroy(struct stcp_relay *relay);
+void stcp_relay_kick(struct stcp_relay *relay);
+void stcp_relay_progress(struct stcp_relay *relay);
+void stcp_relay_watch(struct stcp_relay *relay);
+bool stcp_relay_reset(struct stcp_relay *relay, enum stcp_end end, int error,
+		      u16 code, const void *text, u16 text_len);
+bool stcp_relay_break(struct stcp_relay *relay, enum stcp_end end, int error);
+bool stcp_relay_peer_reset(struct stcp_relay *relay, u16 code, const void *text,
+			   u16 text_len);
+void stcp_relay_half_closed(struct stcp_relay *relay);
+void stcp_relay_settle(struct stcp_direction *d);
+void stcp_relay_status(struct stcp_relay *relay, struct stcp_status *status);
+
+/* -- stat.c ---------------------------------------------------------------- */
+
+enum stcp_stat {
+	STCP_STAT_RELAYS,
+	STCP_STAT_RELAYS_LIVE,
+	STCP_STAT_RELAYS_REFUSED,
+	STCP_STAT_BYTES_TO_WIRE,
+	STCP_STAT_BYTES_TO_PLAIN,
+	STCP_STAT_FRAMES_SEALED,
+	STCP_STAT_FRAMES_OPENED,
+	STCP_STAT_BUFFER_FAILURES,
+	STCP_STAT_END,		/* one for each enum stcp_end; 0 stands for closed by the owner */
+	STCP_STAT_COUNT = STCP_STAT_END + STCP_END_INTERNAL_ERROR + 1,
+};
+
+void stcp_stat_add(struct net *net, enum stcp_stat stat, s64 delta);
+int stcp_stat_init(void);
+void stcp_stat_exit(void);
+
+#endif /* _STCP_INTERNAL_H */

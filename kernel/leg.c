@@ -1,0 +1,463 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A leg: one TCP socket with the upper-layer protocol "stcp".
+ *
+ * Both sockets of a connection get the protocol before they are handed over,
+ * so each holds a reference on the module of its own, and nothing of ours can
+ * be called on a socket after the module is gone.
+ *
+ * What is overridden. From setsockopt(TCP_ULP) on: close, disconnect,
+ * setsockopt and getsockopt. While relaying also send, receive, splice and
+ * poll: the bytes are the relay's, and poll tells EPOLLHUP when it has ended
+ * and nothing before. disconnect is refused throughout, for it would make a
+ * fresh socket out of one that still has our callbacks.
+ *
+ * The callbacks of TCP (data_ready, write_space, state_change, error_report)
+ * run under the socket's spinlock, often in softirq. They only queue the work
+ * items of the relay, and do so under read_lock(sk_callback_lock). Unhooking
+ * takes the write lock, so that once stcp_leg_unhook() has returned, no
+ * callback can queue anything any more, and the relay may be freed.
+ *
+ * close() gives everything back in this order: relay, callbacks, sk_prot,
+ * protocol data, then TCP's own close, then the module reference. The last
+ * statement is a call that need not come back here.
+ */
+#include <linux/module.h>
+#include <linux/file.h>
+#include <linux/poll.h>
+#include <net/transp_v6.h>
+
+#include "internal.h"
+
+enum { STCP_IPV4, STCP_IPV6, STCP_FAMILIES };
+
+static struct proto stcp_bare_prots[STCP_FAMILIES];
+static struct proto stcp_relay_prots[STCP_FAMILIES];
+static struct proto_ops stcp_relay_ops[STCP_FAMILIES];
+/* What stcp_relay_ops[] was made from, at the first socket of its family. */
+static const struct proto_ops *stcp_base_ops[STCP_FAMILIES];
+static DEFINE_MUTEX(stcp_ops_mutex);
+
+/* Call with the socket locked, or with its file held. */
+struct stcp_leg *stcp_leg_of(const struct sock *sk)
+{
+	return rcu_dereference_raw(inet_csk(sk)->icsk_ulp_data);
+}
+
+/* -- callbacks of TCP ------------------------------------------------------ */
+
+static void stcp_data_ready(struct sock *sk)
+{
+	struct stcp_leg *leg;
+
+	read_lock_bh(&sk->sk_callback_lock);
+	leg = stcp_leg_of(sk);
+	if (leg && leg->relay) {
+		struct stcp_direction *d = leg->wire ? &leg->relay->open :
+						       &leg->relay->seal;
+
+		if (!READ_ONCE(d->blocked))
+			stcp_direction_kick(d);
+	}
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+static void stcp_write_space(struct sock *sk)
+{
+	struct stcp_leg *leg;
+
+	if (!sk_stream_is_writeable(sk))
+		return;
+	read_lock_bh(&sk->sk_callback_lock);
+	leg = stcp_leg_of(sk);
+	if (leg && leg->relay) {
+		struct stcp_direction *d = leg->wire ? &leg->relay->seal :
+						       &leg->relay->open;
+
+		if (sk->sk_socket)
+			clear_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
+		stcp_direction_kick(d);
+	}
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+/* A FIN, an RST or an error concerns both directions. */
+static void stcp_state_change(struct sock *sk)
+{
+	struct stcp_leg *leg;
+
+	read_lock_bh(&sk->sk_callback_lock);
+	leg = stcp_leg_of(sk);
+	if (leg && leg->relay)
+		stcp_relay_kick(leg->relay);
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+/* -- what user space may not do with a leg --------------------------------- */
+
+static int stcp_refuse_disconnect(struct sock *sk, int flags)
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_recvmsg STCP_RECVMSG_ARGS
+{
+	return -EBUSY;
+}
+
+static ssize_t stcp_refuse_splice(struct socket *sock, loff_t *ppos,
+				  struct pipe_inode_info *pipe, size_t len,
+				  unsigned int flags)
+{
+	return -EBUSY;
+}
+
+static __poll_t stcp_poll(struct file *file, struct socket *sock,
+			  struct poll_table_struct *wait)
+{
+	struct stcp_leg *leg = stcp_leg_of(sock->sk);
+
+	sock_poll_wait(file, sock, wait);
+	/* A plain leg that somebody kept open has lost its relay by the end. */
+	if (!leg || !leg->wire || !leg->relay)
+		return 0;
+	/* Pairs with stcp_finish(). */
+	return smp_load_acquire(&leg->relay->ended) ? EPOLLHUP : 0;
+}
+
+/* -- putting the protocol on and taking it off ----------------------------- */
+
+static void stcp_close(struct sock *sk, long timeout)
+{
+	struct inet_connection_sock *icsk = inet_csk(sk);
+	struct stcp_leg *leg = stcp_leg_of(sk);
+	const struct proto *base = leg->base;
+
+	/* Only a wire leg gets here with a relay: a relay pins its plain leg. */
+	if (leg->relay)
+		stcp_relay_destroy(leg->relay);
+
+	lock_sock(sk);
+	WRITE_ONCE(sk->sk_prot, (struct proto *)base);
+	rcu_assign_pointer(icsk->icsk_ulp_data, NULL);
+	icsk->icsk_ulp_ops = NULL;
+	release_sock(sk);
+	kfree(leg);
+
+	base->close(sk, timeout);
+	module_put(THIS_MODULE);
+}
+
+static int stcp_family_of(const struct sock *sk)
+{
+	if (READ_ONCE(sk->sk_prot) == &tcp_prot)
+		return STCP_IPV4;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (READ_ONCE(sk->sk_prot) == &tcpv6_prot)
+		return STCP_IPV6;
+#endif
+	return -EOPNOTSUPP;
+}
+
+/*
+ * inet6_stream_ops is not exported everywhere, so the operations to start from
+ * are taken from the first socket of a family; any other ones are refused.
+ */
+static int stcp_learn_ops(int family, const struct proto_ops *base)
+{
+	int err = 0;
+
+	mutex_lock(&stcp_ops_mutex);
+	if (!stcp_base_ops[family]) {
+		stcp_relay_ops[family] = *base;
+		stcp_relay_ops[family].poll = stcp_poll;
+		stcp_relay_ops[family].splice_read = stcp_refuse_splice;
+		stcp_base_ops[family] = base;
+	} else if (stcp_base_ops[family] != base) {
+		err = -EOPNOTSUPP;
+	}
+	mutex_unlock(&stcp_ops_mutex);
+	return err;
+}
+
+static bool stcp_connected(const struct sock *sk)
+{
+	return (1 << sk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT);
+}
+
+/* setsockopt(TCP_ULP, "stcp"); TCP holds the socket lock. */
+static int stcp_leg_init(struct sock *sk)
+{
+	struct stcp_leg *leg;
+	int family, err;
+
+	if (!stcp_connected(sk))
+		return -ENOTCONN;
+	if (sk->sk_user_data || !sk->sk_socket)
+		return -EBUSY;
+	family = stcp_family_of(sk);
+	if (family < 0)
+		return family;
+	err = stcp_learn_ops(family, sk->sk_socket->ops);
+	if (err)
+		return err;
+	leg = kzalloc(sizeof(*leg), GFP_KERNEL_ACCOUNT);
+	if (!leg)
+		return -ENOMEM;
+	leg->sk = sk;
+	leg->family = family;
+	leg->base = sk->sk_prot;
+	leg->base_ops = sk->sk_socket->ops;
+	rcu_assign_pointer(inet_csk(sk)->icsk_ulp_data, leg);
+	WRITE_ONCE(sk->sk_prot, &stcp_bare_prots[family]);
+	return 0;
+}
+
+struct tcp_ulp_ops stcp_ulp_ops __read_mostly = {
+	.name	= STCP_ULP_NAME,
+	.owner	= THIS_MODULE,
+	.init	= stcp_leg_init,
+};
+
+static void stcp_build_prots(int family, const struct proto *base)
+{
+	struct proto *prot = &stcp_bare_prots[family];
+
+	*prot = *base;
+	prot->close = stcp_close;
+	prot->disconnect = stcp_refuse_disconnect;
+	prot->setsockopt = stcp_setsockopt;
+	prot->getsockopt = stcp_getsockopt;
+
+	prot = &stcp_relay_prots[family];
+	*prot = stcp_bare_prots[family];
+	prot->sendmsg = stcp_refuse_sendmsg;
+	prot->recvmsg = stcp_refuse_recvmsg;
+	STCP_REFUSE_SENDPAGE(prot);
+}
+
+void stcp_legs_init(void)
+{
+	stcp_build_prots(STCP_IPV4, &tcp_prot);
+#if IS_ENABLED(CONFIG_IPV6)
+	stcp_build_prots(STCP_IPV6, &tcpv6_prot);
+#endif
+}
+
+/* -- handing over ---------------------------------------------------------- */
+
+/**
+ * stcp_leg_claim() - reserve a socket for a relay that is being made
+ * @sk: any socket whose file the caller holds
+ * @claimed: the leg
+ *
+ * Return: 0; -EINVAL where the protocol is not on, -ENOTCONN, or -EBUSY for a
+ * leg that relays already.
+ */
+int stcp_leg_claim(struct sock *sk, struct stcp_leg **claimed)
+{
+	struct stcp_leg *leg;
+	int err = 0;
+
+	if (!(sk->sk_family == AF_INET || sk->sk_family == AF_INET6) ||
+	    sk->sk_type != SOCK_STREAM || sk->sk_protocol != IPPROTO_TCP)
+		return -EOPNOTSUPP;
+	lock_sock(sk);
+	leg = stcp_leg_of(sk);
+	if (inet_csk(sk)->icsk_ulp_ops != &stcp_ulp_ops) {
+		err = -EINVAL;
+	} else if (leg->role != STCP_ROLE_BARE) {
+		err = -EBUSY;
+	} else if (!stcp_connected(sk)) {
+		err = -ENOTCONN;
+	} else {
+		leg->role = STCP_ROLE_CLAIMED;
+		*claimed = leg;
+	}
+	release_sock(sk);
+	return err;
+}
+
+void stcp_leg_unclaim(struct stcp_leg *leg)
+{
+	lock_sock(leg->sk);
+	leg->role = STCP_ROLE_BARE;
+	release_sock(leg->sk);
+}
+
+/* Put our callbacks on a claimed leg: from here on it kicks the relay. */
+void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay)
+{
+	struct sock *sk = leg->sk;
+
+	lock_sock(sk);
+	leg->role = STCP_ROLE_RELAYING;
+	leg->wire = leg == relay->wire;
+	WRITE_ONCE(sk->sk_prot, &stcp_relay_prots[leg->family]);
+	WRITE_ONCE(sk->sk_socket->ops, &stcp_relay_ops[leg->family]);
+
+	write_lock_bh(&sk->sk_callback_lock);
+	leg->relay = relay;
+	leg->data_ready = sk->sk_data_ready;
+	leg->write_space = sk->sk_write_space;
+	leg->state_change = sk->sk_state_change;
+	leg->error_report = sk->sk_error_report;
+	sk->sk_data_ready = stcp_data_ready;
+	sk->sk_write_space = stcp_write_space;
+	sk->sk_state_change = stcp_state_change;
+	sk->sk_error_report = stcp_state_change;
+	write_unlock_bh(&sk->sk_callback_lock);
+	release_sock(sk);
+}
+
+/*
+ * The reverse. The leg stays refused to user space: what is left in its queue
+ * was the relay's.
+ */
+void stcp_leg_unhook(struct stcp_leg *leg)
+{
+	struct sock *sk = leg->sk;
+
+	lock_sock(sk);
+	write_lock_bh(&sk->sk_callback_lock);
+	leg->relay = NULL;
+	sk->sk_data_ready = leg->data_ready;
+	sk->sk_write_space = leg->write_space;
+	sk->sk_state_change = leg->state_change;
+	sk->sk_error_report = leg->error_report;
+	write_unlock_bh(&sk->sk_callback_lock);
+	release_sock(sk);
+}
+
+/* -- what a direction does with a leg -------------------------------------- */
+
+/*
+ * Is there anything to receive: bytes, EOF or an error? Asking first saves the
+ * call that would only say EAGAIN. Bytes that come a moment later kick again.
+ */
+bool stcp_leg_readable(const struct stcp_leg *leg)
+{
+	const struct sock *sk = leg->sk;
+
+	return !skb_queue_empty_lockless(&sk->sk_receive_queue) ||
+	       (READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN) ||
+	       READ_ONCE(sk->sk_err) ||
+	       inet_sk_state_load(sk) == TCP_CLOSE;
+}
+
+/*
+ * Did the connection break, rather than end? The first call that meets an
+ * error consumes it, and the next one sees a clean EOF; only SOCK_DONE tells
+ * that a FIN really came.
+ */
+bool stcp_leg_broken(const struct stcp_leg *leg)
+{
+	const struct sock *sk = leg->sk;
+
+	return READ_ONCE(sk->sk_err) ||
+	       (inet_sk_state_load(sk) == TCP_CLOSE &&
+		!sock_flag(sk, SOCK_DONE));
+}
+
+/* Return: bytes, 0 at EOF, or a negative errno; -EAGAIN when there are none. */
+int stcp_leg_recv(struct stcp_leg *leg, void *to, size_t len)
+{
+	struct kvec vec = { .iov_base = to, .iov_len = len };
+	struct msghdr msg = { };
+	int n;
+
+	iov_iter_kvec(&msg.msg_iter, ITER_DEST, &vec, 1, len);
+	n = stcp_proto_recvmsg(leg->base, leg->sk, &msg, len, MSG_DONTWAIT);
+	if (n == 0 && !sock_flag(leg->sk, SOCK_DONE))
+		return -ECONNRESET;
+	return n;
+}
+
+/* Return: bytes taken, or a negative errno. */
+int stcp_leg_send(struct stcp_leg *leg, void *from, size_t len, bool more)
+{
+	struct kvec vec = { .iov_base = from, .iov_len = len };
+	struct msghdr msg = {
+		.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0),
+	};
+
+	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, len);
+	return leg->base->sendmsg(leg->sk, &msg, len);
+}
+
+/* FIN behind everything sent so far. */
+void stcp_leg_shutdown(struct stcp_leg *leg)
+{
+	kernel_sock_shutdown(leg->sk->sk_socket, SHUT_WR);
+}
+
+/* -- what waits in a socket ------------------------------------------------ */
+
+/* A plain leg's application is near: this much, and no more, waits in its socket. */
+#define STCP_PLAIN_RCVBUF	(1024 * 1024)
+/* Of what waits to be sent, this much may be behind TCP's window. */
+#define STCP_NOTSENT		(128 * 1024)
+/* Window probes without an answer after which the other end is dead. */
+#define STCP_DEAD_AFTER_PROBES	4
+
+/*
+ * Small writes leave at once, and what waits in the sockets is bounded: the
+ * unsent part of a send queue, and the receive queue of a plain leg, which has
+ * no long way to fill. The wire's windows are left to TCP, which needs them for
+ * its way. A socket whose owner has set a receive buffer keeps it.
+ */
+void stcp_leg_tune(struct stcp_leg *leg, bool plain)
+{
+	struct sock *sk = leg->sk;
+	struct tcp_sock *tp = tcp_sk(sk);
+
+	tcp_sock_set_nodelay(sk);
+	lock_sock(sk);
+	WRITE_ONCE(tp->notsent_lowat, STCP_NOTSENT);
+	if (plain && !(sk->sk_userlocks & SOCK_RCVBUF_LOCK)) {
+		sk->sk_userlocks |= SOCK_RCVBUF_LOCK;
+		WRITE_ONCE(sk->sk_rcvbuf, STCP_PLAIN_RCVBUF);
+		WRITE_ONCE(tp->window_clamp,
+			   tcp_win_from_space(sk, STCP_PLAIN_RCVBUF));
+	}
+	release_sock(sk);
+}
+
+/*
+ * A leg has taken nothing for a while. TCP_USER_TIMEOUT would end it even when
+ * its other end lives and only does not read: a closed window that answers
+ * every probe counts as unacknowledged. So the option is lifted while nothing
+ * is in flight, and probes without an answer are counted here instead.
+ *
+ * Return: whether the other end is dead.
+ */
+bool stcp_leg_stalled(struct stcp_leg *leg)
+{
+	struct inet_connection_sock *icsk = inet_csk(leg->sk);
+	bool dead = false;
+
+	lock_sock(leg->sk);
+	if (leg->eased) {
+		dead = icsk->icsk_probes_out >= STCP_DEAD_AFTER_PROBES;
+	} else if (!tcp_sk(leg->sk)->packets_out) {
+		leg->user_timeout = icsk->icsk_user_timeout;
+		WRITE_ONCE(icsk->icsk_user_timeout, 0);
+		WRITE_ONCE(leg->eased, true);
+	}
+	release_sock(leg->sk);
+	return dead;
+}
+
+/* It takes bytes again: its time-out is back in force. */
+void stcp_leg_moves(struct stcp_leg *leg)
+{
+	lock_sock(leg->sk);
+	WRITE_ONCE(inet_csk(leg->sk)->icsk_user_timeout, leg->user_timeout);
+	WRITE_ONCE(leg->eased, false);
+	release_sock(leg->sk);
+}

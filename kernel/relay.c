@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A relay: the life of one connection in the kernel.
+ *
+ * Modes. RUN until something ends the connection; RESET while the peer is told
+ * why and the wire lingers; BREAK when both legs are given up. A mode only ever
+ * changes to a later one, under relay->lock, and the cause (end, error, code,
+ * text) is written together with the first change and never again. A direction
+ * acts on the mode it reads at the start of a step.
+ *
+ * The end. A direction that has nothing left to do in the present mode settles;
+ * a later mode unsettles both. When both are settled the "finish" work item
+ * stops everything, gives up keys, buffers and the plain leg, and wakes whoever
+ * polls the wire. If the owner closes the wire first, close() does the same on
+ * its own, with an RST to both legs.
+ *
+ * Stopping. relay->stop makes every work item return at once. Work items are
+ * cancelled, then the leg is unhooked, then they are cancelled once more, for a
+ * callback may have queued one in between. After that nobody looks at the relay.
+ * None of this is done under a socket lock, which the work items take.
+ *
+ * The wire's close() frees the relay, so the wire's socket and file outlive
+ * it. The plain leg is pinned by its file until the relay finishes.
+ */
+#include <linux/file.h>
+#include <linux/slab.h>
+
+#include "internal.h"
+
+/* Time between two looks at a direction that stands still. */
+#define STCP_WATCH		HZ
+
+void stcp_relay_kick(struct stcp_relay *relay)
+{
+	stcp_direction_kick(&relay->seal);
+	stcp_direction_kick(&relay->open);
+}
+
+void stcp_relay_progress(struct stcp_relay *relay)
+{
+	WRITE_ONCE(relay->last, jiffies);
+}
+
+/* -- changes of mode ------------------------------------------------------- */
+
+static void stcp_relay_cause(struct stcp_relay *relay, enum stcp_end end,
+			     int error, u16 code, const void *text, u16 text_len)
+{
+	lockdep_assert_held(&relay->lock);
+	if (relay->end != STCP_END_NONE)
+		return;
+	relay->error = error > 0 ? -error : error;
+	relay->code = code;
+	if (text_len)
+		memcpy(relay->text, text, text_len);
+	relay->text_len = text_len;
+	WRITE_ONCE(relay->end, end);
+}
+
+static bool stcp_relay_enter(struct stcp_relay *relay, enum stcp_mode mode,
+			     enum stcp_end end, int error, u16 code,
+			     const void *text, u16 text_len)
+{
+	bool entered;
+
+	spin_lock(&relay->lock);
+	entered = mode > relay->mode && !relay->finishing;
+	if (entered) {
+		stcp_relay_cause(relay, end, error, code, text, text_len);
+		relay->seal.settled = false;
+		relay->open.settled = false;
+		relay->deadline = jiffies + msecs_to_jiffies(relay->linger_ms);
+		/* Whoever sees the mode sees the cause. */
+		smp_store_release(&relay->mode, mode);
+	}
+	spin_unlock(&relay->lock);
+	if (!entered)
+		return false;
+	stcp_relay_kick(relay);
+	if (mode == STCP_MODE_RESET)
+		mod_delayed_work(stcp_queue, &relay->clock,
+				 msecs_to_jiffies(relay->linger_ms));
+	return true;
+}
+
+/* Tell the peer, give up the plain leg. Returns whether this was the first cause. */
+bool stcp_relay_reset(struct stcp_relay *relay, enum stcp_end end, int error,
+		      u16 code, const void *text, u16 text_len)
+{
+	return stcp_relay_enter(relay, STCP_MODE_RESET, end, error, code, text,
+				text_len);
+}
+
+/* Give up both legs. */
+bool stcp_relay_break(struct stcp_relay *relay, enum stcp_end end, int error)
+{
+	return stcp_relay_enter(relay, STCP_MODE_BREAK, end, error, 0, NULL, 0);
+}
+
+/* The peer said RESET. */
+bool stcp_relay_peer_reset(struct stcp_relay *relay, u16 code, const void *text,
+			   u16 text_len)
+{
+	return stcp_relay_enter(relay, STCP_MODE_BREAK, STCP_END_PEER_RESET, 0,
+				code, text, text_len);
+}
+
+/* -- deadlines ------------------------------------------------------------- */
+
+/* The deadline in force while bytes flow, in jiffies; 0 is none. */
+static unsigned long stcp_relay_limit(struct stcp_relay *relay, enum stcp_end *end)
+{
+	u32 ms = relay->idle_ms;
+
+	*end = STCP_END_IDLE_TIMEOUT;
+	if ((READ_ONCE(relay->seal.fin_passed) || READ_ONCE(relay->open.fin_passed)) &&
+	    relay->half_close_ms && (!ms || relay->half_close_ms < ms)) {
+		ms = relay->half_close_ms;
+		*end = STCP_END_HALF_CLOSE_TIMEOUT;
+	}
+	return msecs_to_jiffies(ms);
+}
+
+static void stcp_relay_expire(struct stcp_relay *relay, enum stcp_end end)
+{
+	bool half = end == STCP_END_HALF_CLOSE_TIMEOUT;
+	u32 ms = half ? relay->half_close_ms : relay->idle_ms;
+	char text[64];
+	int len;
+
+	len = scnprintf(text, sizeof(text), "%sidle for %u.%03u s",
+			half ? "half-closed and " : "", ms / 1000, ms % 1000);
+	stcp_relay_reset(relay, end, -ETIMEDOUT, STCP_CODE_IDLE_TIMEOUT, text, len);
+}
+
+/* Whether @d stands still, and has since the last look; ends what is dead. */
+static bool stcp_relay_look(struct stcp_direction *d)
+{
+	struct stcp_relay *relay = d->relay;
+	u64 bytes = READ_ONCE(d->bytes);
+	bool stood = d->stood_at == bytes;
+
+	if (!READ_ONCE(d->blocked))
+		return false;
+	d->stood_at = bytes;
+	if (!stood || !stcp_leg_stalled(d->to))
+		return true;
+	if (d == &relay->seal)
+		stcp_relay_break(relay, STCP_END_TRUNCATED, -ETIMEDOUT);
+	else
+		stcp_relay_reset(relay, STCP_END_PLAIN_RESET, -ETIMEDOUT,
+				 STCP_CODE_PLAIN_RESET, NULL, 0);
+	return false;
+}
+
+/* A direction is blocked: see to it that the clock looks after it. */
+void stcp_relay_watch(struct stcp_relay *relay)
+{
+	if (READ_ONCE(relay->watching) || READ_ONCE(relay->stop))
+		return;
+	WRITE_ONCE(relay->watching, true);
+	mod_delayed_work(stcp_queue, &relay->clock, STCP_WATCH);
+}
+
+/* What the clock does while bytes flow. Return: jiffies until its next turn, or 0. */
+static unsigned long stcp_clock_run(struct stcp_relay *relay)
+{
+	unsigned long limit, due, delay = 0;
+	enum stcp_end end;
+	bool stands;
+
+	limit = stcp_relay_limit(relay, &end);
+	if (limit) {
+		due = READ_ONCE(relay->last) + limit;
+		if (time_after_eq(jiffies, due)) {
+			stcp_relay_expire(relay, end);
+			return 0;
+		}
+		delay = due - jiffies;
+	}
+	/*
+	 * Pairs with stcp_direction_send(): either this turn sees the
+	 * direction blocked, or the direction sees that nobody watches.
+	 */
+	smp_store_mb(relay->watching, false);
+	stands = stcp_relay_look(&relay->seal);
+	stands |= stcp_relay_look(&relay->open);
+	if (!stands)
+		return delay;
+	WRITE_ONCE(relay->watching, true);
+	return delay ? min_t(unsigned long, delay, STCP_WATCH) : STCP_WATCH;
+}
+
+static void stcp_clock(struct work_struct *work)
+{
+	struct stcp_relay *relay = container_of(to_delayed_work(work),
+						struct stcp_relay, clock);
+	unsigned long delay = 0;
+	enum stcp_mode mode;
+	long left;
+
+	/* Pairs with stcp_relay_enter(): the deadline. */
+	mode = smp_load_acquire(&relay->mode);
+	if (READ_ONCE(relay->stop))
+		return;
+	if (mode == STCP_MODE_RUN) {
+		delay = stcp_clock_run(relay);
+	} else if (mode == STCP_MODE_RESET) {
+		left = READ_ONCE(relay->deadline) - jiffies;
+		if (left <= 0)
+			stcp_relay_break(relay, STCP_END_NONE, 0);
+		else
+			delay = left;
+	}
+	if (delay)
+		queue_delayed_work(stcp_queue, &relay->clock, delay);
+}
+
+/* One direction has ended: the other deadline counts from now on. */
+void stcp_relay_half_closed(struct stcp_relay *relay)
+{
+	stcp_relay_progress(relay);
+	if (relay->half_close_ms && !READ_ONCE(relay->stop))
+		mod_delayed_work(stcp_queue, &relay->clock, 0);
+}
+
+/* -- the end --------------------------------------------------------------- */
+
+/* A direction found nothing left to do in the mode that it saw. */
+void stcp_relay_settle(struct stcp_direction *d)
+{
+	struct stcp_relay *relay = d->relay;
+	bool finish = false, again;
+
+	spin_lock(&relay->lock);
+	again = d->mode != relay->mode;
+	if (!again) {
+		d->settled = true;
+		finish = relay->seal.settled && relay->open.settled &&
+			 !relay->finishing;
+		if (finish) {
+			stcp_relay_cause(relay, STCP_END_FINISHED, 0, 0, NULL, 0);
+			relay->finishing = true;
+		}
+	}
+	spin_unlock(&relay->lock);
+	if (again)
+		stcp_direction_kick(d);
+	if (finish)
+		queue_work(stcp_queue, &relay->finish);
+}
+
+static void stcp_relay_cancel(struct stcp_relay *relay)
+{
+	cancel_delayed_work_sync(&relay->clock);
+	cancel_delayed_work_sync(&relay->seal.work);
+	cancel_delayed_work_sync(&relay->open.work);
+}
+
+/* Stop all work and give up everything but the wire leg itself. */
+static void stcp_relay_release(struct stcp_relay *relay, bool abort)
+{
+	struct net *net = sock_net(relay->wire->sk);
+
+	WRITE_ONCE(relay->stop, true);
+	stcp_relay_cancel(relay);
+	if (abort) {
+		tcp_abort(relay->plain->sk, ECONNRESET);
+		if (!(relay->mode == STCP_MODE_RESET && relay->seal.last_frame &&
+		      relay->seal.out == relay->seal.out_end))
+			tcp_abort(relay->wire->sk, ECONNABORTED);
+	}
+	stcp_leg_unhook(relay->plain);
+	stcp_relay_cancel(relay);
+	stcp_direction_free(&relay->seal);
+	stcp_direction_free(&relay->open);
+	fput(relay->plain_file);
+	relay->plain_file = NULL;
+	relay->plain = NULL;
+	stcp_stat_add(net, STCP_STAT_RELAYS_LIVE, -1);
+	stcp_stat_add(net, STCP_STAT_END + relay->end, 1);
+}
+
+static void stcp_finish(struct work_struct *work)
+{
+	struct stcp_relay *relay = container_of(work, struct stcp_relay, finish);
+	struct stcp_leg *wire = relay->wire;
+
+	stcp_relay_release(relay, false);
+	if (relay->end == STCP_END_FINISHED)
+		stcp_leg_shutdown(wire);
+	/* Whoever polls the end finds everything given up. */
+	smp_store_release(&relay->ended, true);
+	wire->state_change(wire->sk);
+}
+
+/* The owner closes the wire. Ends the relay if nothing else did, and frees it. */
+void stcp_relay_destroy(struct stcp_relay *relay)
+{
+	bool finishing;
+
+	spin_lock(&relay->lock);
+	finishing = relay->finishing;
+	relay->finishing = true;
+	spin_unlock(&relay->lock);
+
+	if (finishing)
+		flush_work(&relay->finish);
+	else
+		stcp_relay_release(relay, true);
+	stcp_leg_unhook(relay->wire);
+	stcp_relay_cancel(relay);
+	kfree_sensitive(relay);
+}
+
+/* -- the beginning --------------------------------------------------------- */
+
+static struct stcp_relay *stcp_relay_alloc(const struct stcp_relay_args *args)
+{
+	struct stcp_relay *relay = kzalloc(sizeof(*relay), GFP_KERNEL_ACCOUNT);
+
+	if (!relay)
+		return NULL;
+	spin_lock_init(&relay->lock);
+	INIT_WORK(&relay->finish, stcp_finish);
+	INIT_DELAYED_WORK(&relay->clock, stcp_clock);
+	relay->last = jiffies;
+	relay->idle_ms = args->idle_ms;
+	relay->half_close_ms = args->half_close_ms;
+	relay->linger_ms = args->linger_ms;
+	return relay;
+}
+
+static void stcp_relay_start(struct stcp_relay *relay)
+{
+	struct net *net = sock_net(relay->wire->sk);
+
+	stcp_direction_init(&relay->seal, relay, relay->plain, relay->wire,
+			    stcp_seal_step);
+	stcp_direction_init(&relay->open, relay, relay->wire, relay->plain,
+			    stcp_open_step);
+	stcp_leg_tune(relay->plain, true);
+	stcp_leg_tune(relay->wire, false);
+	stcp_stat_add(net, STCP_STAT_RELAYS, 1);
+	stcp_stat_add(net, STCP_STAT_RELAYS_LIVE, 1);
+	stcp_leg_hook(relay->plain, relay);
+	stcp_leg_hook(relay->wire, relay);
+	/* What arrived before the hooks has called nobody. */
+	stcp_relay_kick(relay);
+	if (relay->idle_ms)
+		queue_delayed_work(stcp_queue, &relay->clock,
+				   msecs_to_jiffies(relay->idle_ms));
+}
+
+/**
+ * stcp_relay_create() - take over a connection
+ * @wire: the wire leg's socket, its file held by the caller
+ * @args: checked arguments
+ * @plain: the plain leg's socket with a reference on its file
+ * @wire_bytes: ciphertext read already, from kvmalloc(), or NULL
+ * @plain_bytes: text read already, likewise
+ *
+ * On success the reference and both arrays belong to the relay.
+ *
+ * Return: 0 or a negative errno, with both sockets as they were.
+ */
+int stcp_relay_create(struct sock *wire, const struct stcp_relay_args *args,
+		      struct socket *plain, u8 *wire_bytes, u8 *plain_bytes)
+{
+	struct stcp_relay *relay = stcp_relay_alloc(args);
+	int err;
+
+	if (!relay)
+		return -ENOMEM;
+	err = stcp_cipher_init(&relay->seal.cipher, args->send.key,
+			       args->send.counter);
+	if (err)
+		goto err_free;
+	err = stcp_cipher_init(&relay->open.cipher, args->receive.key,
+			       args->receive.counter);
+	if (err)
+		goto err_free;
+	err = stcp_leg_claim(wire, &relay->wire);
+	if (err)
+		goto err_free;
+	err = stcp_leg_claim(plain->sk, &relay->plain);
+	if (err)
+		goto err_unclaim;
+
+	relay->plain_file = plain->file;
+	relay->open.queued = wire_bytes;
+	relay->open.queued_end = args->wire_len;
+	relay->seal.queued = plain_bytes;
+	relay->seal.queued_end = args->plain_len;
+	stcp_relay_start(relay);
+	return 0;
+
+err_unclaim:
+	stcp_leg_unclaim(relay->wire);
+err_free:
+	stcp_cipher_destroy(&relay->open.cipher);
+	stcp_cipher_destroy(&relay->seal.cipher);
+	kfree_sensitive(relay);
+	return err;
+}
+
+static u32 stcp_buffered(const struct stcp_direction *d)
+{
+	return (READ_ONCE(d->buffer) ? STCP_MAX_FRAME : 0) +
+	       READ_ONCE(d->queued_end);
+}
+
+/* STCP_STATUS: a look without stopping anything. */
+void stcp_relay_status(struct stcp_relay *relay, struct stcp_status *status)
+{
+	status->bytes_to_wire = READ_ONCE(relay->seal.bytes);
+	status->bytes_to_plain = READ_ONCE(relay->open.bytes);
+	status->send_counter = READ_ONCE(relay->seal.cipher.n);
+	status->receive_counter = READ_ONCE(relay->open.cipher.n);
+	status->buffered = stcp_buffered(&relay->seal) +
+			   stcp_buffered(&relay->open);
+	spin_lock(&relay->lock);
+	status->ended = relay->ended;
+	status->end = relay->end;
+	status->error = relay->error;
+	status->code = relay->code;
+	status->text_len = relay->text_len;
+	memcpy(status->text, relay->text, relay->text_len);
+	spin_unlock(&relay->lock);
+}

@@ -1,0 +1,137 @@
+"""The module against HAProxy with TLS and against the Python engine, in one machine and one run: the figures of docs/KERNEL.md.
+
+    python -m tests.kernel.bench             inside the virtual machine: one boot's samples, a line of JSON
+    python -m tests.kernel.bench medians N   outside: boot N times, print the medians and what they are to each other
+
+The processor of the virtual machine is emulated: only ratios mean anything. CPU is the whole machine's, by /proc/stat, for the
+module works in kernel threads that belong to no process; load generator and server are in it, the same for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+from stcp_proxy.lab import loadgen
+from stcp_proxy.lab.bench import pair as pairs
+from stcp_proxy.lab.bench import peers, rows
+from stcp_proxy.lab.bench.measure import start_pair
+from stcp_proxy.lab.bench.rows import Kind, Row
+
+ROWS: Final = ("rt-256x50", "rt-4kx20", "rt-16kx10", "rt-64kx5", "bulk-1", "bulk-4")
+GOALS: Final = {"rt-256x50": 4.0, "rt-4kx20": 2.0, "rt-16kx10": 1.3, "rt-64kx5": 1.1, "bulk-1": 1.1, "bulk-4": 1.1}
+MARK: Final = "BENCH "
+HERE: Final = Path(__file__).parent
+NULL: Final = bool(os.environ.get("STCP_BENCH_NULL"))
+"""With a module and a Python engine that do not encrypt, beside HAProxy that does not either."""
+
+
+def contestants() -> list[peers.Peer]:
+    if NULL:
+        command = (sys.executable, str(HERE / "without_cipher.py"))
+        return [
+            peers.product("kernel", "stcp.ko, no cipher", engine="kernel", command=command),
+            peers.product("python", "Python engine, no cipher", engine="python", command=command),
+            *(peer for peer in peers.choose(["plain"], [])),
+        ]
+    return [
+        peers.product("kernel", "stcp.ko", engine="kernel"),
+        peers.product("python", "Python engine", engine="python"),
+        *(peer for peer in peers.choose(["haproxy"], [])),
+    ]
+
+
+def busy() -> float:
+    """CPU seconds of the whole machine so far."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    idle = fields[3] + fields[4]
+    return (sum(fields[:8]) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+def sample(row: Row, pair: pairs.Pair, seconds: float) -> dict[str, Any]:
+    before = busy()
+    if row.kind is Kind.BULK:
+        load = loadgen.bulk(pair.port, connections=row.connections, seconds=seconds)
+    else:
+        load = loadgen.round_trips(pair.port, connections=row.connections, size=row.size, seconds=seconds)
+    assert not load.errors
+    cpu = busy() - before
+    return {"row": row.name, "pair": pair.name, "rate": load.rate, "p50": load.p50, "p99": load.p99, "cpu": cpu / load.total}
+
+
+def inside(names: Sequence[str], seconds: float, rounds: int) -> None:
+    """All samples of one boot."""
+    pairs.START_DEADLINE = 120.0  # type: ignore[misc]  # an emulated processor takes its time to import a program
+    pairs.raise_descriptor_limit()
+    with ExitStack() as stack:
+        target = stack.enter_context(loadgen.echo_server())
+        running = [stack.enter_context(start_pair(peer, target)) for peer in contestants()]
+        for number in range(rounds):
+            for row in rows.choose(names):
+                for pair in (*running[number % len(running) :], *running[: number % len(running)]):
+                    print(MARK + json.dumps(sample(row, pair, seconds)), flush=True)
+
+
+def medians(boots: int, arguments: Sequence[str]) -> None:
+    """Boot several times, and put the medians side by side."""
+    samples: list[dict[str, Any]] = []
+    command = [str(HERE / "run"), *(["--null-cipher"] if NULL else []), *arguments, "bench"]
+    forwarded = " ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("STCP_BENCH"))
+    for boot in range(boots):
+        print(f"boot {boot + 1} of {boots}", file=sys.stderr, flush=True)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "STCP_KERNEL_ENV": forwarded}
+        )
+        found = [json.loads(line.split(MARK, 1)[1]) for line in done.stdout.splitlines() if MARK in line]
+        if not found:
+            sys.exit(f"no samples:\n{done.stdout}")
+        samples += found
+    print(table(samples))
+
+
+def table(samples: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(sample["pair"] for sample in samples))
+    others = [name for name in names if name != "kernel"]
+
+    def middle(row: str, pair: str, what: str) -> float:
+        return statistics.median(each[what] or 0 for each in samples if each["row"] == row and each["pair"] == pair)
+
+    head = ["row", *names, *(f"kernel / {name}" for name in others), "goal", *(f"p99 ms {name}" for name in names)]
+    head += [f"CPU {name}" for name in names]
+    lines = [head, ["---"] * len(head)]
+    for row in rows.choose(dict.fromkeys(sample["row"] for sample in samples)):
+        bulk = row.kind is Kind.BULK
+        unit = 1e6 if bulk else 1
+        rates = {name: middle(row.name, name, "rate") / unit for name in names}
+        cells = [row.title, *(f"{rates[name]:.{1 if bulk else 0}f}" for name in names)]
+        cells += [f"{rates['kernel'] / rates[name]:.2f}" for name in others]
+        cells += [f"{GOALS[row.name]}"]
+        cells += ["" if bulk else f"{middle(row.name, name, 'p99') / 1000:.2f}" for name in names]
+        # CPU seconds for 100,000 round trips, or for a GB
+        cells += [f"{middle(row.name, name, 'cpu') * (1e9 if bulk else 1e5):.1f}" for name in names]
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.kernel.bench")
+    parser.add_argument("what", nargs="?", choices=["inside", "medians"], default="inside")
+    parser.add_argument("boots", nargs="?", type=int, default=3)
+    options, rest = parser.parse_known_args()
+    if options.what == "medians":
+        medians(options.boots, rest)
+        return
+    chosen = os.environ.get("STCP_BENCH_ROWS", ",".join(ROWS)).split(",")
+    inside(chosen, float(os.environ.get("STCP_BENCH_SECONDS", "4")), int(os.environ.get("STCP_BENCH_ROUNDS", "1")))
+
+
+if __name__ == "__main__":
+    main()
