@@ -44,9 +44,13 @@ def start(engine: PumpEngine) -> None:
 
 
 def _epoll_descriptors() -> frozenset[int]:
-    """The epoll descriptors of this process: Trio's alone, unless another engine or library has one."""
+    """The epoll descriptors of this process: Trio's alone, unless another engine or library has one; none without /proc."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return frozenset()
+    for name in names:
         try:
             if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventpoll]":
                 found.add(int(name))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import os
 import select
 import socket
@@ -29,6 +30,9 @@ from stcp_proxy.relay.engine import Handover, RelayEnd
 CHUNK: Final = 4 * MAX_PLAINTEXT
 """Bytes of one read of a plain leg: full frames, several of them, and small enough for the second-level cache."""
 _MAX_EVENTS: Final = 128
+_NEVER: Final = math.inf
+LOOK_AFTER: Final = 5.0
+"""Seconds after which connections that were active are looked at; well below any TCP_USER_TIMEOUT."""
 
 
 class PumpEngine:
@@ -43,7 +47,10 @@ class PumpEngine:
         """Time of the batch under way, seconds."""
         self.deadlines: Final[Deadlines[Duplex]] = Deadlines()
         self.stalls: Final[Deadlines[Duplex]] = Deadlines()
-        """When to look at a connection whose send came up short."""
+        """When to look at a connection that has bytes waiting in a leg."""
+        self._looked_at = 0.0
+        self._look_at = _NEVER
+        """When to look for such connections; never while none is active."""
         self.again: Final[collections.deque[Duplex]] = collections.deque()
         """Connections that have more to do, in turn."""
         self._handlers: dict[int, Callable[[int], None]] = {}
@@ -142,6 +149,11 @@ class PumpEngine:
         """Whether `close` has been called."""
         return self._stopping
 
+    @property
+    def has_thread(self) -> bool:
+        """Whether a thread of its own drives it."""
+        return self._thread is not None
+
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 
     def forget(self, leg: socket.socket) -> None:
@@ -153,6 +165,7 @@ class PumpEngine:
         for leg, handler in ((plain, duplex.on_plain), (wire, duplex.on_wire)):
             self._handlers[leg.fileno()] = handler
             self._epoll.register(leg.fileno(), INTEREST)
+        self._look_at = min(self._look_at, self.now + LOOK_AFTER)
         duplex.begin()
 
     def _run(self) -> None:
@@ -166,7 +179,7 @@ class PumpEngine:
         with self._lock:
             self._stopping = True
         self._take_calls()  # what was adopted last ends like the rest
-        for duplex in {handler.__self__ for handler in self._handlers.values()}:  # type: ignore[attr-defined]
+        for duplex in self._carried():
             duplex.drop()
         self._epoll.close()
         os.close(self._wake)
@@ -190,7 +203,7 @@ class PumpEngine:
         guest = False
         while not (guest or self._stopping):
             special = self.again or self.deadlines.waiting or self.stalls.waiting
-            events = poll(self._timeout(patience) if special else patience, _MAX_EVENTS)
+            events = poll(self._timeout(patience) if special or self._look_at != _NEVER else patience, _MAX_EVENTS)
             self.now = now = clock()
             for fd, mask in events:
                 handler = handler_of(fd)
@@ -203,6 +216,10 @@ class PumpEngine:
                     guest = True
             if special or self.again or self._inbox:
                 self._after_events()
+            if now >= self._look_at:
+                self._look_around()
+            elif events and self._look_at == _NEVER:
+                self._look_at = now + LOOK_AFTER
             if once:
                 break
             if until is not None:
@@ -223,11 +240,21 @@ class PumpEngine:
         for duplex in self.stalls.expired(self.now):
             _guarded(duplex, duplex.on_stall_check)
 
+    def _look_around(self) -> None:
+        """Have every connection looked at that was active since the last time: a connection at rest costs nothing."""
+        since, self._looked_at, self._look_at = self._looked_at, self.now, _NEVER
+        for duplex in self._carried():
+            duplex.watch_if_active(since)
+
+    def _carried(self) -> set[Duplex]:
+        return {handler.__self__ for handler in self._handlers.values()}  # type: ignore[attr-defined]
+
     def _timeout(self, patience: float | None) -> float | None:
         if self.again:
             return 0
-        due = min((when for when in (self.deadlines.next(), self.stalls.next()) if when is not None), default=None)
-        if due is None:
+        due = min((when for when in (self.deadlines.next(), self.stalls.next()) if when is not None), default=_NEVER)
+        due = min(due, self._look_at)
+        if due == _NEVER:
             return patience
         wait = max(0.0, due - time.monotonic())
         return wait if patience is None else min(wait, patience)

@@ -1,4 +1,7 @@
-"""How log lines look: words on a terminal, JSON otherwise, on standard error."""
+"""How log lines look: words on a terminal, JSON otherwise, on standard error.
+
+A line that cannot be written (the disk is full, whoever read the log is gone) is lost, and that is all: connections go on.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Final, Literal, TextIO
+from typing import Final, Literal, TextIO, cast
 
 import structlog
 
@@ -23,11 +26,15 @@ def configure(level: str = "info", style: Literal["text", "json"] | None = None,
         style: None is text where standard error is a terminal, JSON otherwise.
         worker: number of this process among several, to stand in every line.
     """
+    stream = _Unfailing(sys.stderr)
     if style is None:
-        style = "text" if sys.stderr.isatty() else "json"
+        style = "text" if stream.isatty() else "json"
     renderer: structlog.typing.Processor
     if style == "text":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        # A plain traceback: the default one shows local variables, which are keys and what applications say.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        )
     else:
         renderer = structlog.processors.JSONRenderer()
     structlog.configure(
@@ -40,26 +47,31 @@ def configure(level: str = "info", style: Literal["text", "json"] | None = None,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         # One write for a line: workers share the file.
-        logger_factory=structlog.WriteLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type]
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
         cache_logger_on_first_use=True,
     )
 
 
 class _Unfailing:
     """A file for log lines that loses them rather than raise: connections do not end because a disk is full, or because whoever
-    read the log is gone.
+    read the log is gone. It may be closed, or None where the process began without one.
     """
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO | None) -> None:
         self._file = file
+
+    def isatty(self) -> bool:
+        return self._file is not None and not self._file.closed and self._file.isatty()
 
     def write(self, text: str) -> None:
         with self._losing():
-            self._file.write(text)
+            if self._file is not None:
+                self._file.write(text)
 
     def flush(self) -> None:
         with self._losing():
-            self._file.flush()
+            if self._file is not None:
+                self._file.flush()
 
     @contextlib.contextmanager
     def _losing(self) -> Iterator[None]:
@@ -67,9 +79,10 @@ class _Unfailing:
             yield
         except BrokenPipeError:
             # For good: what is still buffered would fail again at exit, and spoil its status.
-            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), self._file.fileno())
-        except OSError:
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                if self._file is not None:
+                    os.dup2(nowhere.fileno(), self._file.fileno())
+        except (OSError, ValueError):
             pass
 
 

@@ -224,3 +224,19 @@ def test_nothing_is_left_open() -> None:
     for _ in range(3):
         run(body)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_proc_it_takes_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listdir(path: str) -> list[str]:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    engine = PumpEngine()
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "listdir", listdir)
+            inloop.start(engine)
+
+    trio.run(main)
+    assert engine.has_thread
+    engine.close()
