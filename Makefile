@@ -8,7 +8,7 @@ PRODUCT := $(VENV)/.product
 EVERYTHING := $(VENV)/.everything
 ARGS ?=
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -29,8 +29,32 @@ format: $(EVERYTHING)  ## let ruff write the code as it should stand
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# What the product has to do with real software, whole and with its figures. `make test` has all of it too, most of it smaller.
+FULL = STCP_FULL_SIZE=1 $(BIN)/python -m pytest -q -s --timeout=1800 $(ARGS)
+
+check-1: $(EVERYTHING)  ## Redis: benchmark, pipelining, mass insertion, values of 64 MB
+	$(FULL) tests/real/test_1_redis.py
+
+check-2: $(EVERYTHING)  ## a web server and iperf3
+	$(FULL) tests/real/test_2_web.py
+
+check-3: $(EVERYTHING)  ## server speaks first, half-close, resets that leak nothing
+	$(FULL) tests/integration/test_end_of_stream.py tests/integration/test_resets.py
+
+check-4: $(EVERYTHING)  ## 2,000 connections at rest: memory of each, processor time
+	$(FULL) tests/real/test_4_idle.py
+
+check-5: $(EVERYTHING)  ## strangers, misbehaving peers, and changes on the way
+	$(FULL) tests/integration/test_strangers.py tests/integration/test_meddling.py
+
+check-6: $(EVERYTHING)  ## the least speed, against HAProxy with TLS
+	$(BIN)/stcp-proxy bench --floor $(ARGS)
+
 bench: $(EVERYTHING)  ## this project beside its peers on this machine
 	$(BIN)/stcp-proxy bench $(ARGS)
+
+soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
+	$(BIN)/stcp-proxy bench --soak $(ARGS)
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

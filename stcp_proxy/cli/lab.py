@@ -93,7 +93,9 @@ def bench(
     rows: Annotated[str, _option("Rows by name or its beginning, as rt,bulk-1; all unless said.", "NAME,…")] = "",
     peers: Annotated[str, _option("Pairs by name, as stcp,haproxy,plain; all unless said.", "NAME,…")] = "",
     rounds: Annotated[int, _option("Rounds, each measuring everything once; medians are shown.", min=1)] = 5,
-    seconds: Annotated[float | None, _option("Running time of a sample: 2 unless said, of a reference run 70.", min=0.05)] = None,
+    seconds: Annotated[
+        float | None, _option("Running time of a sample, 2 unless said; of a reference run, 70; of a soak, 300.", min=0.05)
+    ] = None,
     variant: Annotated[
         list[str] | None,
         _option("Measure this project with these options, or another checkout, too; repeatable.", "NAME=[COMMAND] OPTIONS"),
@@ -105,6 +107,9 @@ def bench(
     growth: Annotated[bool, typer.Option("--growth", help="How cost grows: 1 to 5,000 connections, 64 B to 1 MiB.")] = False,
     ladder: Annotated[bool, typer.Option("--ladder", help="Name the bottleneck: cipher, frames, engine, whole pair.")] = False,
     reference: Annotated[bool, typer.Option("--reference", help="The four reference runs, 70 s each.")] = False,
+    soak: Annotated[
+        bool, typer.Option("--soak", help="Resident memory under mixed load, five minutes unless --seconds.")
+    ] = False,
     floor: Annotated[
         bool, typer.Option("--floor", help="Only the least that must be reached against HAProxy with TLS; status 1 if it is not.")
     ] = False,
@@ -112,14 +117,14 @@ def bench(
     """Measure this project beside its peers on this machine, in turns within the same minutes.
 
     Pairs: stcp, stcp-kernel, haproxy, nginx, stunnel, spiped, and as yardsticks plain (HAProxy without TLS) and direct
-    (no proxy). What is not installed is left out and named.
+    (no proxy); only when named, splice (plain, splicing in the kernel). What is not installed is left out and named.
     """
     from stcp_proxy.lab.bench.run import Options, Task, run
 
-    chosen = {Task.GROWTH: growth, Task.LADDER: ladder, Task.REFERENCE: reference, Task.FLOOR: floor}
+    chosen = {Task.GROWTH: growth, Task.LADDER: ladder, Task.REFERENCE: reference, Task.FLOOR: floor, Task.SOAK: soak}
     tasks = [task for task, wanted in chosen.items() if wanted]
     if len(tasks) > 1:
-        raise typer.BadParameter("--growth, --ladder, --reference and --floor are runs of their own: choose one")
+        raise typer.BadParameter("--growth, --ladder, --reference, --floor and --soak are runs of their own: choose one")
     options = Options(
         task=tasks[0] if tasks else Task.COMPARE,
         rows=_names(rows),

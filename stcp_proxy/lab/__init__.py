@@ -6,6 +6,7 @@
 - ``stress``       the stress client, which checks every byte; ``channel`` lets it speak STCP itself
 - ``bench``        this project against its peers, in turns within the same minutes
 - ``ladder``       seal and open alone, frames in memory, the engine over socketpairs, the whole pair
+- ``soak``         resident memory under mixed load
 - ``reference``    the four runs of the report this project starts from
 
 docs/PERFORMANCE.md shows what they measured.

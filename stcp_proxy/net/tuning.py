@@ -6,6 +6,10 @@ A peer that is gone is noticed within 30 s, whether it owes us an acknowledgemen
 - Nothing under way: keepalive. Linux lets TCP_USER_TIMEOUT decide about keepalive too (tcp_keepalive_timer ends the connection
   once it has been silent for that long *and one* probe is unanswered; the probe count is ignored). So the probes must all fit
   in front of it, or one lost probe ends a healthy connection: 15 s of silence, then a probe every 5 s, three in all, 30 s.
+
+A leg whose other end is on this host, as a sidecar's plain leg is, has no network to be careful of. A host's congestion control
+may be one that paces (bbr): on loopback that is processor time for timers and nothing else, so such a leg takes reno, which every
+Linux has and allows everybody.
 """
 
 from __future__ import annotations
@@ -29,6 +33,9 @@ _OPTIONS: Final = (
 )
 
 
+_ON_LOOPBACK: Final = b"reno"
+
+
 def tune_leg(sock: socket.socket) -> None:
     """Set the options of a connected leg; a unix socket needs none, and a socket that is already dead is left to its reader."""
     if sock.family == socket.AF_UNIX:
@@ -36,3 +43,11 @@ def tune_leg(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         for level, option, value in _OPTIONS:
             sock.setsockopt(level, option, value)
+        if _same_host(sock):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _ON_LOOPBACK)
+
+
+def _same_host(sock: socket.socket) -> bool:
+    """Whether the other end is a loopback address, or the very address of this end."""
+    host: str = sock.getpeername()[0]
+    return host.startswith(("127.", "::ffff:127.")) or host == "::1" or host == sock.getsockname()[0]

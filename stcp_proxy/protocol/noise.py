@@ -7,7 +7,6 @@ committed when all of it succeeded, so a bad message changes nothing.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import hmac
 import struct
@@ -157,6 +156,12 @@ class CipherState:
             return ciphertext
         return self._aead.decrypt(self._cipher.nonce(self._take()), ciphertext, ad)
 
+    def copy(self) -> CipherState:
+        """A state of its own, equal to this one."""
+        new = CipherState(self._cipher)
+        new._aead, new._n = self._aead, self._n
+        return new
+
     def _take(self) -> int:
         n = self._n
         if n >= MAX_NONCE:
@@ -195,10 +200,10 @@ class SymmetricState:
         self.ck = self.h
         self.cipher_state = CipherState(cipher)
 
-    def __copy__(self) -> SymmetricState:
+    def copy(self) -> SymmetricState:
+        """A state of its own, equal to this one."""
         new = object.__new__(SymmetricState)
-        new.ck, new.h = self.ck, self.h
-        new.cipher_state = copy.copy(self.cipher_state)
+        new.ck, new.h, new.cipher_state = self.ck, self.h, self.cipher_state.copy()
         return new
 
     def mix_key(self, material: bytes) -> None:
@@ -383,9 +388,8 @@ class HandshakeState:
         return self._pattern.messages[self._next]
 
     def _copy(self) -> _Work:
-        work = copy.copy(self._work)
-        work.symmetric = copy.copy(work.symmetric)
-        return work
+        now = self._work
+        return _Work(now.symmetric.copy(), now.e, now.re, now.rs, now.kem, now.rkem)
 
     def _commit(self, work: _Work) -> None:
         self._work = work

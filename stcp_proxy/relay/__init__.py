@@ -6,6 +6,6 @@
 - ``deadlines``  its timers
 - ``kernel``     the kernel engine: stcp.ko carries the connection, and what it cannot take falls back to the pump
 - ``kernel_abi`` the module's interface in numbers
-- ``standstill`` what the kernel says of a leg that takes no bytes
+- ``standstill`` why a leg takes no bytes, and who is to end it
 - ``choice``     which engine a tunnel gets
 """

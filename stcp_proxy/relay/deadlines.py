@@ -19,29 +19,30 @@ class Deadlines(Generic[_T]):
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, _T]] = []
-        self._current: dict[int, tuple[float, int, _T]] = {}
+        self.waiting: dict[int, tuple[float, int, _T]] = {}
+        """The deadlines in force; empty when there is nothing to wait for."""
         self._serial = 0
 
     def __len__(self) -> int:
-        return len(self._current)
+        return len(self.waiting)
 
     def set(self, item: _T, when: float) -> None:
         """Give `item` the deadline `when`, in place of the one it may have."""
         self._serial += 1
         entry = (when, self._serial, item)
-        self._current[id(item)] = entry
+        self.waiting[id(item)] = entry
         heapq.heappush(self._heap, entry)
         self._compact()
 
     def discard(self, item: _T) -> None:
         """Take the deadline of `item` away, if it has one."""
-        if self._current.pop(id(item), None) is not None:
+        if self.waiting.pop(id(item), None) is not None:
             self._compact()
 
     def next(self) -> float | None:
         """The earliest deadline, or None."""
         heap = self._heap
-        while heap and self._current.get(id(heap[0][2])) is not heap[0]:
+        while heap and self.waiting.get(id(heap[0][2])) is not heap[0]:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
@@ -49,10 +50,10 @@ class Deadlines(Generic[_T]):
         """Take out and yield every item whose deadline is not after `now`, earliest first."""
         while (when := self.next()) is not None and when <= now:
             item = heapq.heappop(self._heap)[2]
-            del self._current[id(item)]
+            del self.waiting[id(item)]
             yield item
 
     def _compact(self) -> None:
-        if len(self._heap) > 2 * len(self._current) + _SLACK:
-            self._heap = list(self._current.values())
+        if len(self._heap) > 2 * len(self.waiting) + _SLACK:
+            self._heap = list(self.waiting.values())
             heapq.heapify(self._heap)

@@ -32,7 +32,7 @@ from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.lifecycle import Phase, follow
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason, Handover, RelayEnd
-from stcp_proxy.relay.standstill import Standstill, set_user_timeout, user_timeout
+from stcp_proxy.relay.standstill import LegWatch, Look
 
 if TYPE_CHECKING:
     from stcp_proxy.relay.pump import PumpEngine
@@ -47,8 +47,7 @@ _JUST_BYTES: Final = select.EPOLLIN | select.EPOLLOUT
 """What epoll reports of a leg that has bytes to read, and is otherwise as it was."""
 _DATA: Final = int(FrameType.DATA)
 STALL_CHECK: Final = 1.0
-"""Seconds between two looks at a leg that takes no bytes; well below any TCP_USER_TIMEOUT."""
-_DEAD_AFTER_PROBES: Final = 4
+"""Seconds between two looks at legs that have bytes waiting; well below any TCP_USER_TIMEOUT."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -61,7 +60,6 @@ class Duplex:
     __slots__ = (
         "_active",
         "_broken",
-        "_eased",
         "_end",
         "_engine",
         "_limits",
@@ -75,8 +73,9 @@ class Duplex:
         "_received",
         "_sealer",
         "_sent",
-        "_stalled_at",
         "_up_ended",
+        "_watched",
+        "_watches",
         "_wire",
         "_wire_ready",
         "_wire_to_end",
@@ -107,9 +106,10 @@ class Duplex:
         self._queued = False
         self._sent = self._received = 0
         self._active = 0.0
-        self._stalled_at: tuple[int, int] | None = None
-        """Byte counts when a send last came up short; None while nobody watches for a stall."""
-        self._eased: tuple[socket.socket, int] | None = None
+        self._watched = False
+        """Whether a look at the legs is due."""
+        self._watches: tuple[LegWatch, LegWatch] | None = None
+        """Of the plain and the wire leg; None while nothing waits in either."""
         self.partial = handover.wire_bytes
         self.plain_left: bytes | None = None
         self.wire_left: bytes | None = None
@@ -180,6 +180,7 @@ class Duplex:
     def step(self) -> None:
         """Go on where a full buffer or a full turn had stopped this connection."""
         self._queued = False
+        self._active = self._engine.now
         if self._plain_ready and self.wire_left is None and not self._up_ended and self._end is None:
             self._up()
         if self._end is not None:
@@ -205,35 +206,29 @@ class Duplex:
         else:
             self._reset(EndReason.IDLE_TIMEOUT, Code.IDLE_TIMEOUT, f"idle for {limit:g} s")
 
-    def on_stall_check(self) -> None:
-        """A send came up short a while ago.
+    def watch_if_active(self, since: float) -> None:
+        """Have a look soon if anything has happened here since `since`."""
+        if self._active >= since and not self._watched:
+            self._watch_stall()
 
-        Linux ends a connection by TCP_USER_TIMEOUT even when its other end is alive and only does not read: a zero window that
-        answers every probe counts as unacknowledged (tcp_probe_timer). An application that pauses would lose its connection
-        for it. So the option is lifted while a leg stands still with nothing unacknowledged, and probes without answer are
-        counted here instead; it is put back when the leg moves again.
-        """
-        before, self._stalled_at = self._stalled_at, None
-        if self._on_end is None:
+    def on_stall_check(self) -> None:
+        """Something was sent, or came up short, a while ago: see what became of it; `standstill` says why."""
+        self._watched = False
+        if self._end is not None or self._on_end is None:
             return
-        leg = self._wire if self.wire_left is not None else self._plain if self.plain_left is not None else None
-        if self._eased is not None and (leg is None or before != (self._sent, self._received)):
-            set_user_timeout(*self._eased)
-            self._eased = None
-        if leg is None or self._broken:
-            return
-        if before == (self._sent, self._received) and leg.family != socket.AF_UNIX:
-            state = Standstill.of(leg)
-            if state.unanswered_probes >= _DEAD_AFTER_PROBES and self._eased is not None:
-                self._lose(EndReason.TRUNCATED if leg is self._wire else EndReason.PLAIN_RESET, text="the leg stopped answering")
-                return
-            if state.unacknowledged == 0 and self._eased is None:
-                self._eased = (leg, user_timeout(leg))
-                set_user_timeout(leg, 0)
-        self._watch_stall()
+        plain, wire = self._watches = self._watches or (LegWatch(self._plain), LegWatch(self._wire))
+        looks = (plain.look(), Look.AT_REST if self._broken else wire.look())
+        if looks[0] is Look.DEAD:
+            self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
+        elif looks[1] is Look.DEAD:
+            self._lose(EndReason.TRUNCATED, text="the peer stopped answering")
+        elif Look.WAITING in looks:
+            self._watch_stall()
+        else:
+            self._watches = None
 
     def _watch_stall(self) -> None:
-        self._stalled_at = (self._sent, self._received)
+        self._watched = True
         self._engine.stalls.set(self, self._engine.now + STALL_CHECK)
 
     def fail(self, exc: BaseException) -> None:
@@ -279,7 +274,7 @@ class Duplex:
             return
         if done < len(frames):
             self.wire_left = bytes(frames[done:])
-            if self._stalled_at is None:
+            if not self._watched:
                 self._watch_stall()
 
     def _end_up(self) -> None:
@@ -429,7 +424,7 @@ class Duplex:
         self._received += done
         if done < len(data):
             self.plain_left = bytes(data[done:])
-            if self._stalled_at is None:
+            if not self._watched:
                 self._watch_stall()
 
     def _flush_plain(self) -> None:

@@ -16,9 +16,7 @@ where that is not unique, the pump gets a thread of its own.
 from __future__ import annotations
 
 import logging
-import math
 import os
-import time
 from typing import Final
 
 import trio
@@ -46,9 +44,13 @@ def start(engine: PumpEngine) -> None:
 
 
 def _epoll_descriptors() -> frozenset[int]:
-    """The epoll descriptors of this process: Trio's alone, unless another engine or library has one."""
+    """The epoll descriptors of this process: Trio's alone, unless another engine or library has one; none without /proc."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        return frozenset()
+    for name in names:
         try:
             if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventpoll]":
                 found.add(int(name))
@@ -75,26 +77,13 @@ class _Driver(trio.abc.Instrument):
         try:
             if timeout <= 0:
                 engine.turn(0)
-            else:
-                self._wait(engine, timeout)
+            elif not engine.run(timeout):
+                self._token.run_sync_soon(_nothing, idempotent=True)
         except Exception:
             # Trio drops an instrument that raises; the connections must not be dropped with it.
             _log.exception("the pump failed inside Trio's loop and goes on in a thread of its own")
             self._engine = None
             engine.start_thread()
-
-    def _wait(self, engine: PumpEngine, timeout: float) -> None:
-        turn = engine.turn
-        if timeout == math.inf:
-            while not turn(None):
-                pass
-            return
-        deadline = time.monotonic() + timeout
-        while not turn(timeout):
-            timeout = deadline - time.monotonic()
-            if timeout <= 0:
-                self._token.run_sync_soon(_nothing, idempotent=True)
-                return
 
 
 def _nothing() -> None:

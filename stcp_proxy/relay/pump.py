@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import os
 import select
 import socket
@@ -29,6 +30,9 @@ from stcp_proxy.relay.engine import Handover, RelayEnd
 CHUNK: Final = 4 * MAX_PLAINTEXT
 """Bytes of one read of a plain leg: full frames, several of them, and small enough for the second-level cache."""
 _MAX_EVENTS: Final = 128
+_NEVER: Final = math.inf
+LOOK_AFTER: Final = 5.0
+"""Seconds after which connections that were active are looked at; well below any TCP_USER_TIMEOUT."""
 
 
 class PumpEngine:
@@ -43,10 +47,14 @@ class PumpEngine:
         """Time of the batch under way, seconds."""
         self.deadlines: Final[Deadlines[Duplex]] = Deadlines()
         self.stalls: Final[Deadlines[Duplex]] = Deadlines()
-        """When to look at a connection whose send came up short."""
+        """When to look at a connection that has bytes waiting in a leg."""
+        self._looked_at = 0.0
+        self._look_at = _NEVER
+        """When to look for such connections; never while none is active."""
         self.again: Final[collections.deque[Duplex]] = collections.deque()
         """Connections that have more to do, in turn."""
-        self._handlers: dict[int, tuple[Duplex, Callable[[int], None]]] = {}
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        """By descriptor: a bound method of the Duplex that has it as a leg."""
         self._inbox: collections.deque[tuple[Duplex, Callable[[], None]]] = collections.deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -141,6 +149,11 @@ class PumpEngine:
         """Whether `close` has been called."""
         return self._stopping
 
+    @property
+    def has_thread(self) -> bool:
+        """Whether a thread of its own drives it."""
+        return self._thread is not None
+
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 
     def forget(self, leg: socket.socket) -> None:
@@ -150,15 +163,15 @@ class PumpEngine:
     def _begin(self, duplex: Duplex) -> None:
         plain, wire = duplex.legs
         for leg, handler in ((plain, duplex.on_plain), (wire, duplex.on_wire)):
-            self._handlers[leg.fileno()] = (duplex, handler)
+            self._handlers[leg.fileno()] = handler
             self._epoll.register(leg.fileno(), INTEREST)
+        self._look_at = min(self._look_at, self.now + LOOK_AFTER)
         duplex.begin()
 
     def _run(self) -> None:
         self._owner = threading.get_ident()
         try:
-            while not self._stopping:
-                self.turn(None)
+            self.run(None)
         finally:
             self._shut()
 
@@ -166,52 +179,83 @@ class PumpEngine:
         with self._lock:
             self._stopping = True
         self._take_calls()  # what was adopted last ends like the rest
-        for duplex in {entry[0] for entry in self._handlers.values()}:
+        for duplex in self._carried():
             duplex.drop()
         self._epoll.close()
         os.close(self._wake)
 
     def turn(self, patience: float | None) -> bool:
-        """Wait for events, then give every connection that has some one step.
+        """Wait for events once, for at most `patience` seconds. Returns whether the guest descriptor is ready."""
+        return self.run(patience, once=True)
+
+    def run(self, patience: float | None, *, once: bool = False) -> bool:
+        """Relay until the guest descriptor is ready or the time is over: every connection that has news gets one step a turn.
 
         Args:
-            patience: the longest wait in seconds; None is no limit.
+            patience: seconds; None is no limit.
+            once: return after the first wait.
 
         Returns:
             Whether the guest descriptor is ready.
         """
-        events = self._epoll.poll(self._timeout(patience), _MAX_EVENTS)
-        self.now = time.monotonic()
+        poll, clock, handler_of = self._epoll.poll, time.monotonic, self._handlers.get
+        until = None if patience is None else clock() + patience
         guest = False
-        handlers = self._handlers
-        for fd, mask in events:
-            entry = handlers.get(fd)
-            if entry is None:
-                guest = guest or fd == self._guest
-                continue
-            try:
-                entry[1](mask)
-            except Exception as exc:
-                entry[0].fail(exc)
+        while not (guest or self._stopping):
+            special = self.again or self.deadlines.waiting or self.stalls.waiting
+            events = poll(self._timeout(patience) if special or self._look_at != _NEVER else patience, _MAX_EVENTS)
+            self.now = now = clock()
+            for fd, mask in events:
+                handler = handler_of(fd)
+                if handler is not None:
+                    try:
+                        handler(mask)
+                    except Exception as exc:
+                        handler.__self__.fail(exc)  # type: ignore[attr-defined]
+                elif fd == self._guest:
+                    guest = True
+            if special or self.again or self._inbox:
+                self._after_events()
+            if now >= self._look_at:
+                self._look_around()
+            elif events and self._look_at == _NEVER:
+                self._look_at = now + LOOK_AFTER
+            if once:
+                break
+            if until is not None:
+                patience = until - now
+                if patience <= 0:
+                    break
+        return guest
+
+    def _after_events(self) -> None:
+        """What is due besides readiness: further turns, calls from other threads, deadlines."""
         for _ in range(len(self.again)):
             duplex = self.again.popleft()
             _guarded(duplex, duplex.step)
         if self._inbox:
             self._take_calls()
-        if len(self.deadlines):
-            for duplex in self.deadlines.expired(self.now):
-                _guarded(duplex, duplex.on_deadline)
-        if len(self.stalls):
-            for duplex in self.stalls.expired(self.now):
-                _guarded(duplex, duplex.on_stall_check)
-        return guest
+        for duplex in self.deadlines.expired(self.now):
+            _guarded(duplex, duplex.on_deadline)
+        for duplex in self.stalls.expired(self.now):
+            _guarded(duplex, duplex.on_stall_check)
+
+    def _look_around(self) -> None:
+        """Have every connection looked at that was active since the last time: a connection at rest costs nothing."""
+        since, self._looked_at, self._look_at = self._looked_at, self.now, _NEVER
+        for duplex in self._carried():
+            duplex.watch_if_active(since)
+
+    def _carried(self) -> set[Duplex]:
+        return {handler.__self__ for handler in self._handlers.values()}  # type: ignore[attr-defined]
 
     def _timeout(self, patience: float | None) -> float | None:
         if self.again:
             return 0
-        if not (len(self.deadlines) or len(self.stalls)):
+        due = min((when for when in (self.deadlines.next(), self.stalls.next()) if when is not None), default=_NEVER)
+        due = min(due, self._look_at)
+        if due == _NEVER:
             return patience
-        due = min(filter(None, (self.deadlines.next(), self.stalls.next())))
         wait = max(0.0, due - time.monotonic())
         return wait if patience is None else min(wait, patience)
 

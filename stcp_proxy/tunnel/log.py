@@ -1,11 +1,17 @@
-"""How log lines look: words on a terminal, JSON otherwise, on standard error."""
+"""How log lines look: words on a terminal, JSON otherwise, on standard error.
+
+A line that cannot be written (the disk is full, whoever read the log is gone) is lost, and that is all: connections go on.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 import time
-from typing import Final, Literal
+from collections.abc import Iterator
+from typing import Final, Literal, TextIO, cast
 
 import structlog
 
@@ -20,11 +26,15 @@ def configure(level: str = "info", style: Literal["text", "json"] | None = None,
         style: None is text where standard error is a terminal, JSON otherwise.
         worker: number of this process among several, to stand in every line.
     """
+    stream = _Unfailing(sys.stderr)
     if style is None:
-        style = "text" if sys.stderr.isatty() else "json"
+        style = "text" if stream.isatty() else "json"
     renderer: structlog.typing.Processor
     if style == "text":
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        # A plain traceback: the default one shows local variables, which are keys and what applications say.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        )
     else:
         renderer = structlog.processors.JSONRenderer()
     structlog.configure(
@@ -36,9 +46,44 @@ def configure(level: str = "info", style: Literal["text", "json"] | None = None,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # One write for a line: workers share the file.
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
         cache_logger_on_first_use=True,
     )
+
+
+class _Unfailing:
+    """A file for log lines that loses them rather than raise: connections do not end because a disk is full, or because whoever
+    read the log is gone. It may be closed, or None where the process began without one.
+    """
+
+    def __init__(self, file: TextIO | None) -> None:
+        self._file = file
+
+    def isatty(self) -> bool:
+        return self._file is not None and not self._file.closed and self._file.isatty()
+
+    def write(self, text: str) -> None:
+        with self._losing():
+            if self._file is not None:
+                self._file.write(text)
+
+    def flush(self) -> None:
+        with self._losing():
+            if self._file is not None:
+                self._file.flush()
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            # For good: what is still buffered would fail again at exit, and spoil its status.
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                if self._file is not None:
+                    os.dup2(nowhere.fileno(), self._file.fileno())
+        except (OSError, ValueError):
+            pass
 
 
 def _name_worker(worker: int) -> structlog.typing.Processor:

@@ -2,8 +2,8 @@
 
 Accepting is its own nursery, apart from the connections, so that a stop can end the one and wait for the other. When a limit is
 reached nothing is accepted: newcomers wait in the kernel's backlog. On a listen tunnel, whose callers are strangers until they
-have proved themselves, a full set of handshakes gives up its oldest silent member after a second, so that a few hundred silent
-strangers cannot shut the door.
+have proved themselves, the oldest stranger gives up its place after a second, whichever limit is reached, so that a few hundred
+silent ones cannot shut the door.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import collections
 import contextlib
 import errno
 import socket
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -34,7 +35,30 @@ _BATCH: Final = 64
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE: Final = 0.1
 _SILENCE: Final = 1.0
-"""Seconds after which a stranger gives up its place to the next one, when all places are taken."""
+"""Seconds of silence after which a stranger gives up its place to the next one, when all places are taken."""
+
+
+@dataclass(slots=True)
+class _Stranger:
+    """A connection that has proved nothing.
+
+    Attributes:
+        since: when it was accepted, or last heard, on Trio's clock.
+        scope: ends it.
+        sock: its socket.
+    """
+
+    since: float
+    scope: trio.CancelScope
+    sock: socket.socket
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether it has said something that this side, busy with others, has not come to read."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
 
 class Service:
@@ -53,8 +77,8 @@ class Service:
         self._trust = Trust.of(plan)
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
-        self._proving: dict[Connection, tuple[float, trio.CancelScope]] = {}
-        """Connections that have not proved themselves, oldest first."""
+        self._proving: dict[Connection, _Stranger] = {}
+        """Connections that have not proved themselves, the longest silent first."""
         self.totals: Final = Totals()
         self._changed = trio.lowlevel.ParkingLot()
         self._limit_hits = OncePerSecond()
@@ -114,9 +138,10 @@ class Service:
     async def _accept_from(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener.fileno())
+            await self._wait_for_room()  # only now: where nobody waits, nobody has to give up its place
             for _ in range(_BATCH):
                 if not self._has_room():
-                    await self._wait_for_room()
+                    break
                 try:
                     sock, address = listener.accept()
                 except BlockingIOError:
@@ -126,7 +151,7 @@ class Service:
                         self._say_exhausted(exc)
                         await trio.sleep(_EXHAUSTED_PAUSE)
                     continue
-                self._admit(sock, describe_sockaddr(sock.family, address), connections)
+                self._admit(sock, _client(sock, address), connections)
 
     def _has_room(self) -> bool:
         return len(self._connections) < self.plan.max_connections and len(self._proving) < self.plan.max_handshakes
@@ -147,16 +172,20 @@ class Service:
                 await self._changed.park()
 
     def _give_up_oldest(self) -> float:
-        """Where handshakes are what is full, cancel the oldest if it has been silent for long. Returns seconds until the next."""
-        if self.plan.mode is Mode.CONNECT or len(self._proving) < self.plan.max_handshakes:
+        """Where strangers take up places, cancel the one silent for longest if it has had its second. Returns seconds until the
+        next."""
+        if self.plan.mode is Mode.CONNECT or not self._proving:
             return float("inf")
-        oldest, (since, scope) = next(iter(self._proving.items()))
-        left = since + _SILENCE - trio.current_time()
-        if left <= 0:
-            del self._proving[oldest]
-            scope.cancel()
-            return _SILENCE
-        return left
+        oldest, stranger = next(iter(self._proving.items()))
+        left = stranger.since + _SILENCE - trio.current_time()
+        if left > 0:
+            return left
+        if stranger.has_unread:
+            self.heard(oldest)
+            return 0.0
+        del self._proving[oldest]
+        stranger.scope.cancel()
+        return _SILENCE
 
     def _say_exhausted(self, exc: OSError) -> None:
         if (count := self._exhausted_hits.take()) is not None:
@@ -172,10 +201,10 @@ class Service:
 
     def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery) -> None:
         sock.setblocking(False)
-        connection = Connection(self.plan.name, client or "unix", self)
+        connection = Connection(self.plan.name, client, self)
         scope = trio.CancelScope()
         self._connections.add(connection)
-        self._proving[connection] = (trio.current_time(), scope)
+        self._proving[connection] = _Stranger(trio.current_time(), scope, sock)
         connections.start_soon(self._serve, connection, sock, scope)
 
     async def _serve(self, connection: Connection, sock: socket.socket, scope: trio.CancelScope) -> None:
@@ -183,11 +212,11 @@ class Service:
         try:
             with scope:
                 await self._session(connection, sock).run()
-                self._proved(connection)
+                self.proved(connection)
                 return
             raise OverLimit(
                 f"no place left for a peer that has proved nothing for {_SILENCE:g} s",
-                remedy="raise max_handshakes if it is honest",
+                remedy="raise max_handshakes or max_connections if it is honest",
             )
         except trio.Cancelled:
             self._refused(connection, stopping())
@@ -201,10 +230,18 @@ class Service:
 
     def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession:
         if self.plan.mode is Mode.LISTEN:
-            return ListenSession(self.plan, self._trust, self._engine, sock, connection, lambda: self._proved(connection))
+            return ListenSession(self.plan, self._trust, self._engine, sock, connection, self)
         return ConnectSession(self.plan, self._trust, self._engine, sock, connection)
 
-    def _proved(self, connection: Connection) -> None:
+    def heard(self, connection: Connection) -> None:
+        """See `Gate.heard`."""
+        stranger = self._proving.pop(connection, None)
+        if stranger is not None:
+            stranger.since = trio.current_time()
+            self._proving[connection] = stranger
+
+    def proved(self, connection: Connection) -> None:
+        """See `Gate.proved`."""
         if self._proving.pop(connection, None) is not None:
             self._changed.unpark_all()
 
@@ -227,3 +264,8 @@ class Service:
             self.totals.bytes_to_wire += end.bytes_to_wire + connection.early
             self.totals.bytes_to_plain += end.bytes_to_plain
             connection.ended(end)
+
+
+def _client(sock: socket.socket, address: object) -> str:
+    """Who has connected, for the log; clients of a unix socket have no address, as a rule."""
+    return describe_sockaddr(sock.family, address) if address else "unix"

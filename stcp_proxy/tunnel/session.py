@@ -12,9 +12,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -82,6 +81,16 @@ class Trust:
         return "(shared secret)" if peer is None else self.names.get(peer, "")
 
 
+class Gate(Protocol):
+    """Who counts the connections that have not proved themselves."""
+
+    def heard(self, record: Connection, /) -> None:
+        """The first message was good; it may have been a replay."""
+
+    def proved(self, record: Connection, /) -> None:
+        """The peer has proved itself."""
+
+
 class ListenSession:
     """The responder's side of one connection.
 
@@ -91,18 +100,18 @@ class ListenSession:
         engine: who carries the connection afterwards.
         wire: the accepted socket, non-blocking; owned by the session.
         record: what is known of the connection.
-        proved: called once, when the peer has proved itself.
+        gate: hears how far the peer has come.
     """
 
     def __init__(
-        self, plan: TunnelPlan, trust: Trust, engine: Engine, wire: socket.socket, record: Connection, proved: Callable[[], None]
+        self, plan: TunnelPlan, trust: Trust, engine: Engine, wire: socket.socket, record: Connection, gate: Gate
     ) -> None:
         self._plan = plan
         self._trust = trust
         self._engine = engine
         self._stream = LegStream(wire)
         self._record = record
-        self._proved = proved
+        self._gate = gate
 
     async def run(self) -> None:
         """Bring the connection to its handover.
@@ -113,7 +122,7 @@ class ListenSession:
         tune_leg(self._stream.socket)
         try:
             channel = await self._prove()
-            self._proved()
+            self._gate.proved(self._record)
             await self._reach_target(channel)
         except BaseException:
             self._stream.close()
@@ -126,6 +135,7 @@ class ListenSession:
         with trio.move_on_after(plan.handshake_timeout):
             channel, established = await exchange.respond(self._stream, responder)
             record.channel = established.channel_id
+            self._gate.heard(record)
             await exchange.read_open(self._stream, channel)
             record.peer = trust.name(established.peer)  # not before: the first message may have been a replay of its own
             return channel

@@ -163,3 +163,22 @@ def test_a_pause_is_not_a_death(rig: MakeRig, side: str) -> None:
         time.sleep(6)
         assert digest(r.peer.read_to_fin()) == digest(blob)
     writer.join()
+
+
+def test_a_pause_of_both_sides_or_of_what_the_kernel_holds_is_not_a_death(rig: MakeRig) -> None:
+    """The same where both readers pause at once, and where all that waits has fitted into the engine's send buffers."""
+    both, held = rig(buffers=BUFFERS, user_timeout=8000), rig(user_timeout=8000)
+    _, app_rest = send_until_stalled(both.app, lambda: noise(CHUNK), limit=1 << 24)
+    send_until_stalled(both.peer.sock, lambda: both.peer.sealer.seal(FrameType.DATA, noise(CHUNK)), limit=1 << 24)
+    blob = noise(CHUNK * 50, 8)
+    for at in range(0, len(blob), CHUNK):
+        held.peer.send_data(blob[at : at + CHUNK])
+    held.wait_counts(0, len(blob))
+    time.sleep(12)
+    assert not both.end.called
+    assert not held.end.called
+    assert digest(read_exactly(held.app, len(blob))) == digest(blob)
+    writer = Background(lambda: send_and_end(both.app, app_rest))
+    both.peer.read_to_fin()
+    writer.join()
+    assert len(read_exactly(both.app, CHUNK)) == CHUNK

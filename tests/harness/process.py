@@ -64,18 +64,20 @@ class Process:
         return self._popen.wait(timeout)
 
     def stop(self) -> int:
-        """End it: politely, then as if in a hurry, then for certain. Returns the exit status."""
-        if self._popen.poll() is None:
+        """End it: politely, and for certain. Returns the exit status."""
+        with contextlib.suppress(ProcessLookupError):
             self._popen.send_signal(signal.SIGCONT)
-        for patience in (0.5, 15.0):
-            with contextlib.suppress(ProcessLookupError):
-                self._popen.terminate()
+            self._popen.terminate()
+        for _ in range(40):
             try:
-                return self._popen.wait(patience)
+                return self._popen.wait(0.5)
             except subprocess.TimeoutExpired:
-                continue
+                self._hurry()
         self._popen.kill()
         return self._popen.wait()
+
+    def _hurry(self) -> None:
+        """What to do every now and then while it takes its time to stop."""
 
     def __enter__(self) -> Process:
         return self

@@ -32,6 +32,20 @@ class Flip:
     bit: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where the connection is cut, both ways, with a clean TCP end.
+
+    Attributes:
+        way, unit: as in `Flip`.
+        at: how many bytes of it still come through.
+    """
+
+    way: Way
+    unit: int
+    at: int
+
+
 class Wire:
     """Stands before a listening side; every connection through it is parsed into messages and frames as they pass.
 
@@ -39,14 +53,14 @@ class Wire:
         address: of the listening side.
 
     Attributes:
-        flip: what to change, in the next connections, or None.
-        flipped: how often it was.
+        harm: what to do to the next connections, or None.
+        done: how often it was done.
     """
 
     def __init__(self, address: tuple[str, int] | str) -> None:
         self._address = address
-        self.flip: Flip | None = None
-        self.flipped = 0
+        self.harm: Flip | Cut | None = None
+        self.done = 0
         self._front = Target(self._serve)
         self.to = self._front.to
 
@@ -60,32 +74,40 @@ class Wire:
         self.close()
 
     def _serve(self, left: socket.socket) -> None:
-        flip = self.flip
+        harm = self.harm
         with connect(self._address) as right:
             for sock in (left, right):
                 sock.settimeout(60)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            back = threading.Thread(target=self._pass, args=(right, left, flip, "back"), daemon=True)
+            back = threading.Thread(target=self._pass, args=(right, left, harm, "back"), daemon=True)
             back.start()
-            self._pass(left, right, flip, "forth")
+            self._pass(left, right, harm, "forth")
             back.join()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, flip: Flip | None, way: Way) -> None:
+    def _pass(self, source: socket.socket, sink: socket.socket, harm: Flip | Cut | None, way: Way) -> None:
         """Hand messages on, up to EOF; a break of one side is handed on as its end."""
         number = 0
         try:
             while unit := _read_unit(source, way, number):
-                if flip is not None and flip.way == way and flip.unit == number and len(unit) >= abs(flip.at):
-                    changed = bytearray(unit)
-                    changed[flip.at] ^= 1 << flip.bit
-                    unit = bytes(changed)
-                    self.flipped += 1
+                if harm is not None and (harm.way, harm.unit) == (way, number):
+                    self.done += 1
+                    if isinstance(harm, Cut):
+                        sink.sendall(unit[: harm.at])
+                        source.shutdown(socket.SHUT_RDWR)
+                        break
+                    unit = _flipped(unit, harm)
                 sink.sendall(unit)
                 number += 1
         except OSError:
             pass
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+
+def _flipped(unit: bytes, flip: Flip) -> bytes:
+    changed = bytearray(unit)
+    changed[flip.at] ^= 1 << flip.bit
+    return bytes(changed)
 
 
 def _read_unit(source: socket.socket, way: Way, number: int) -> bytes:

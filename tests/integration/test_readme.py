@@ -11,11 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.sockets import Target, free_port
+from harness.software import require
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,36 +35,16 @@ def blocks(section: str, language: str = "sh") -> list[list[str]]:
     return [match[1].splitlines() for match in re.finditer(rf"```{language}\n(.*?)```", text, re.DOTALL)]
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @pytest.fixture
-def redis_port() -> Iterator[int]:
-    """The port of something that answers PONG to whatever it is told, as Redis does to a ping."""
+def redis() -> Iterator[Target]:
+    """Something that answers PONG to whatever it is told, as Redis does to a ping."""
 
     def serve(sock: socket.socket) -> None:
-        with sock:
-            while sock.recv(4096):
-                sock.sendall(b"+PONG\r\n")
+        while sock.recv(4096):
+            sock.sendall(b"+PONG\r\n")
 
-    def accept() -> None:
-        while True:
-            try:
-                sock, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(sock,), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    with Target(serve) as target:
+        yield target
 
 
 class Hosts:
@@ -71,10 +52,10 @@ class Hosts:
 
     Args:
         folder: where they are.
-        redis: port of what the database host runs.
+        redis: address of what the database host runs.
     """
 
-    def __init__(self, folder: Path, redis: int) -> None:
+    def __init__(self, folder: Path, redis: str) -> None:
         self._folders = {name: folder / name for name in ("db", "app")}
         for path in self._folders.values():
             path.mkdir()
@@ -84,7 +65,7 @@ class Hosts:
             " :7443": f" 127.0.0.1:{wire}",
             "redis.internal:7379": f"127.0.0.1:{wire}",
             " :7379": f" 127.0.0.1:{wire}",
-            "127.0.0.1:6379": f"127.0.0.1:{redis}",
+            "127.0.0.1:6379": redis,
             "127.0.0.1:6380": f"127.0.0.1:{plain}",
             "-p 6380": f"-p {plain}",
         }
@@ -148,8 +129,8 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path, redis_port: int) -> Iterator[Hosts]:
-    hosts = Hosts(tmp_path, redis_port)
+def hosts(tmp_path: Path, redis: Target) -> Iterator[Hosts]:
+    hosts = Hosts(tmp_path, redis.to)
     yield hosts
     for process in hosts.running:
         process.kill()
@@ -164,8 +145,7 @@ def ping(hosts: Hosts) -> str:
 
 
 def test_two_hosts(hosts: Hosts) -> None:
-    if shutil.which("redis-cli") is None:
-        pytest.skip("redis-cli is not installed here")
+    require("redis-cli")
     *others, last = blocks("Two hosts in five minutes")
     for block in others:
         hosts.follow(block)
@@ -223,8 +203,7 @@ def test_install(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))))
 def test_make_knows(target: str) -> None:
-    if shutil.which("make") is None:
-        pytest.skip("make is not installed here")
+    require("make")
     dry = subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MAKEFLAGS": ""}
     )

@@ -6,9 +6,12 @@ Each stranger meets a real `listen` process that has a working connection all th
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -315,3 +318,39 @@ def test_many_strangers_at_once(site: Site) -> None:
     site.proxy.refused(before + 100)
     site.check()
     wait_for(lambda: site.proxy.descriptors() < 30, words="all descriptors are given back")
+
+
+def test_silent_strangers_do_not_take_the_last_places(tmp_path: Path) -> None:
+    """Fewer than max_handshakes, and all that max_connections has left: an honest peer does not wait for their deadline."""
+    keys = Keys(tmp_path)
+    with Target() as target:
+        arguments = ["listen", "--bind", "127.0.0.1:0", "--to", target.to, *keys.listen(), "--max-connections", "5"]
+        with Proxy([*arguments, "--handshake-timeout", "60s"], log=tmp_path / "listen.log").ready() as proxy:
+            strangers = [connect(proxy.address) for _ in range(5)]
+            with connect(proxy.address) as sock:
+                Peer(sock, keys).open()
+            assert proxy.refused(reason="over_limit")
+            for stranger in strangers:
+                stranger.close()
+
+
+def test_peers_that_wait_for_a_busy_machine_keep_their_places(tmp_path: Path) -> None:
+    """All places are taken, and by peers that have said what they had to: it is this side that has not come to read it."""
+    keys = Keys(tmp_path)
+    with Target() as target:
+        arguments = ["listen", "--bind", "127.0.0.1:0", "--to", target.to, *keys.listen(), "--max-handshakes", "4"]
+        with Proxy(arguments, log=tmp_path / "listen.log").ready() as proxy:
+            idle = proxy.descriptors()
+            socks = [connect(proxy.address) for _ in range(4)]
+            wait_for(lambda: proxy.descriptors() >= idle + len(socks), words="all are accepted")
+            proxy.signal(signal.SIGSTOP)
+            late = connect(proxy.address)
+            with ThreadPoolExecutor() as pool:
+                peers = [pool.submit(Peer, sock, keys) for sock in socks]
+                time.sleep(1.3)
+                proxy.signal(signal.SIGCONT)
+                for peer in peers:
+                    peer.result().open()
+            assert not proxy.log("connection refused")
+            for sock in (*socks, late):
+                sock.close()

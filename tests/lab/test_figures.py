@@ -125,3 +125,11 @@ def test_variants() -> None:
     for wrong in ("w2", "=--workers 2", "w2="):
         with pytest.raises(ConfigError, match="no variant"):
             peers.variants([wrong])
+    for taken in (["direct=--suite classic"], ["a=--suite classic", "a=--suite hybrid"]):
+        with pytest.raises(ConfigError, match="already"):
+            peers.variants(taken)
+
+
+def test_what_is_on_request_has_to_be_named() -> None:
+    assert "splice" not in {peer.name for peer in peers.choose([])}
+    assert [peer.name for peer in peers.choose(["splice"])] == ["splice"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stcp_proxy.lab.bench.figures import KIB, Figures, Target, p99, rate
+from stcp_proxy.lab.bench.peers import Role
 from stcp_proxy.lab.bench.rows import Kind, Row
 
 
@@ -41,26 +42,31 @@ def shown_rate(row: Row, value: float | None) -> float | None:
 
 
 def rates(figures: Figures) -> Table:
-    """Rates of all pairs, with this project's ratios to the best TLS peer, to plain and to direct."""
-    rows = [row for row in figures.rows if row.kind is not Kind.MEMORY]
-    ours = figures.ours()[:1]
-    ratios = ["÷ best TLS", "÷ plain", "÷ direct"] if ours else []
+    """Rates of all pairs; this project's ratios to the best TLS peer and to the yardsticks, its variants' ratios to itself."""
+    ours, present = figures.ours(), {peer.name for peer in figures.peers}
+    yardsticks = [name for name in ("plain", "direct") if ours and name in present]
+    tls = [peer for peer in figures.peers if ours and peer.role is Role.TLS]
+    head = ["", "", *(peer.name for peer in figures.peers)]
+    head += (
+        ["÷ best TLS"] * bool(tls) + [f"÷ {name}" for name in yardsticks] + [f"{peer.name} ÷ {ours[0].name}" for peer in ours[1:]]
+    )
     lines = []
-    for row in rows:
+    for row in (row for row in figures.rows if row.kind is not Kind.MEMORY):
         cells = [number(shown_rate(row, figures.median(row.name, peer.name, rate))) for peer in figures.peers]
-        for peer in ours:
+        if tls:
             best = figures.best_tls(row.name)
-            versus = [(best, f" {best}"), ("plain", ""), ("direct", "")]
-            cells += [factor(figures.ratio(row.name, peer.name, other)) + words if other else "–" for other, words in versus]
+            cells.append(f"{factor(figures.ratio(row.name, ours[0].name, best))} {best}" if best else "–")
+        cells += [factor(figures.ratio(row.name, ours[0].name, name)) for name in yardsticks]
+        cells += [factor(figures.ratio(row.name, peer.name, ours[0].name)) for peer in ours[1:]]
         lines.append([row.title, row.unit, *cells])
-    title = "Rates: medians" + (f"; ratios of {ours[0].name}, medians of each round's" if ours else "")
-    return Table(title, ["", "", *(peer.name for peer in figures.peers), *ratios], lines)
+    title = "Rates: medians" + (f"; ratios of {ours[0].name}, medians of each round's" if tls or yardsticks else "")
+    return Table(title, head, lines)
 
 
 def latencies(figures: Figures) -> Table:
     """p99 in milliseconds; of new connections from connect to the echo."""
     rows = [row for row in figures.rows if row.kind not in (Kind.MEMORY, Kind.BULK)]
-    ours = figures.ours()[:1]
+    ours = figures.ours()[:1] if any(peer.role is Role.TLS for peer in figures.peers) else ()
     lines = []
     for row in rows:
         cells = [milliseconds(figures.median(row.name, peer.name, p99)) for peer in figures.peers]

@@ -19,6 +19,7 @@ def describe() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0] or 0) / (1 << 20):.0f} GiB",
         "system": f"{_release()}, Linux {platform.release()}",
+        "TCP congestion control": _first_line("/proc/sys/net/ipv4/tcp_congestion_control"),
         "Python": platform.python_version(),
         "cryptography's OpenSSL": backend.openssl_version_text(),
         "stcp-proxy": f"{stcp_proxy.__version__} {_commit()}".strip(),
@@ -32,6 +33,13 @@ def _field(path: str, name: str) -> str:
     except OSError:
         return "0"
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "0")
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return "unknown"
 
 
 def _release() -> str:

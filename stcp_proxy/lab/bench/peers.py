@@ -60,6 +60,7 @@ class Peer:
         missing: why it cannot be measured here, or None.
         set_up: writes its files and returns the commands by side; None means no proxy at all.
         version: words about the version in use.
+        on_request: measured only when it is named.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Peer:
     missing: Callable[[], str | None]
     set_up: Callable[[Place], Commands] | None
     version: Callable[[], str]
+    on_request: bool = False
 
 
 def _program(*names: str) -> str | None:
@@ -106,7 +108,6 @@ _HAPROXY = """\
 global
     nbthread 1
     maxconn 7000
-    tune.bufsize {bufsize}
     tune.ssl.cachesize 0
     ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets
     ssl-default-server-options ssl-min-ver TLSv1.3 no-tls-tickets
@@ -122,18 +123,18 @@ listen tunnel
 """
 
 
-def _haproxy(place: Place, *, tls: bool) -> Commands:
+def _haproxy(place: Place, *, name: str, tls: bool = False, splice: bool = False) -> Commands:
+    """Plain is the TLS pair's configuration less TLS, so that the two differ by encryption alone. 16 KiB buffers, the default,
+    measured no worse than larger ones."""
     ca = place.folder / "ca.pem"
     serve = f" ssl crt {place.folder / 'listen.pem'} ca-file {ca} verify required"
     dial = (
         f" ssl crt {place.folder / 'connect.pem'} ca-file {ca} verify required"
         f" verifyhost {SERVER_NAME} sni str({SERVER_NAME}) no-ssl-reuse"
     )
-    name = "haproxy" if tls else "plain"
-    # What measured best: buffers of a TLS record's size with TLS; large ones, and splicing in the kernel, without.
-    tuning = {"bufsize": 16384, "splice": "no option"} if tls else {"bufsize": 65536, "splice": "option"}
-    listen = _HAPROXY.format(bind=place.wire, to=place.target, bind_tls=serve if tls else "", server_tls="", **tuning)
-    connect = _HAPROXY.format(bind=place.entry, to=place.wire, bind_tls="", server_tls=dial if tls else "", **tuning)
+    option = "option" if splice else "no option"
+    listen = _HAPROXY.format(bind=place.wire, to=place.target, bind_tls=serve if tls else "", server_tls="", splice=option)
+    connect = _HAPROXY.format(bind=place.entry, to=place.wire, bind_tls="", server_tls=dial if tls else "", splice=option)
     program = _found("haproxy")
     return {
         "listen": [program, "-db", "-f", place.write(f"{name}-listen.cfg", listen)],
@@ -336,12 +337,14 @@ def variants(specifications: Iterable[str]) -> tuple[Peer, ...]:
     A specification whose options begin with a word that is no option names another command instead, so that two checkouts
     can be measured side by side: `old=/path/to/python -m stcp_proxy`.
     """
-    made = []
+    made: list[Peer] = []
     for specification in specifications:
         name, equals, text = specification.partition("=")
         words = shlex.split(text)
         if not equals or not name or not words:
             raise ConfigError(f"{specification!r} is no variant", remedy="write NAME=OPTIONS or NAME=COMMAND OPTIONS")
+        if name in {peer.name for peer in (*OURS, *OTHERS, *made)}:
+            raise ConfigError(f"there is a pair called {name!r} already", remedy="choose another name for the variant")
         split = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
         command = tuple(words[:split]) or PRODUCT
         made.append(product(name, f"stcp {name}", engine="python", command=command, options=words[split:]))
@@ -354,7 +357,14 @@ OURS: Final = (
 )
 _HAPROXY_VERSION = _first_line("haproxy", "-vv", containing="version")
 OTHERS: Final = (
-    Peer("haproxy", "HAProxy TLS 1.3", Role.TLS, _needs("haproxy"), lambda p: _haproxy(p, tls=True), _HAPROXY_VERSION),
+    Peer(
+        "haproxy",
+        "HAProxy TLS 1.3",
+        Role.TLS,
+        _needs("haproxy"),
+        lambda place: _haproxy(place, name="haproxy", tls=True),
+        _HAPROXY_VERSION,
+    ),
     Peer("nginx", "nginx stream TLS 1.3", Role.TLS, _nginx_missing, _nginx, _first_line("nginx", "-v")),
     Peer(
         "stunnel",
@@ -365,13 +375,29 @@ OTHERS: Final = (
         _first_line("stunnel4", "-version", containing="stunnel"),
     ),
     Peer("spiped", "spiped", Role.PEER, _needs("spiped"), _spiped, _first_line("spiped", "-v")),
-    Peer("plain", "HAProxy without TLS", Role.YARDSTICK, _needs("haproxy"), lambda p: _haproxy(p, tls=False), _HAPROXY_VERSION),
+    Peer(
+        "plain",
+        "HAProxy without TLS",
+        Role.YARDSTICK,
+        _needs("haproxy"),
+        lambda place: _haproxy(place, name="plain"),
+        _HAPROXY_VERSION,
+    ),
+    Peer(
+        "splice",
+        "HAProxy without TLS, splicing in the kernel",
+        Role.YARDSTICK,
+        _needs("haproxy"),
+        lambda place: _haproxy(place, name="splice", splice=True),
+        _HAPROXY_VERSION,
+        on_request=True,
+    ),
     Peer("direct", "no proxy", Role.YARDSTICK, lambda: None, None, lambda: ""),
 )
 
 
 def choose(names: Iterable[str], extra: Sequence[Peer] = ()) -> tuple[Peer, ...]:
-    """Peers by name, in the order of the tables; all when none is named. Extra variants are always in.
+    """Peers by name, in the order of the tables; when none is named, all but those on request. Extra variants are always in.
 
     Raises:
         ConfigError: a name fits no peer.
@@ -381,4 +407,4 @@ def choose(names: Iterable[str], extra: Sequence[Peer] = ()) -> tuple[Peer, ...]
         raise ConfigError(
             f"no peer is called {sorted(unknown)[0]!r}", remedy=f"choose from {', '.join(peer.name for peer in known)}"
         )
-    return tuple(peer for peer in known if not wanted or peer.name in wanted or peer in extra)
+    return tuple(peer for peer in known if peer in extra or (peer.name in wanted if wanted else not peer.on_request))

@@ -97,8 +97,10 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def lines(path: Path, title: str, axis_names: tuple[str, str], series: dict[str, list[tuple[float, float]]]) -> Path:
-    """A log-log plot of one line a pair.
+def lines(
+    path: Path, title: str, axis_names: tuple[str, str], series: dict[str, list[tuple[float, float]]], *, log: bool = True
+) -> Path:
+    """A plot of one line a pair, log-log unless said.
 
     Args:
         axis_names: of x and y.
@@ -107,8 +109,12 @@ def lines(path: Path, title: str, axis_names: tuple[str, str], series: dict[str,
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(6.4, 4))
     for name, points in series.items():
-        axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    axis.set(xscale="log", yscale="log", title=title, xlabel=axis_names[0], ylabel=axis_names[1])
+        axis.plot(*zip(*points, strict=True), marker="o" if log else None, markersize=3, label=name)
+    if log:
+        axis.set(xscale="log", yscale="log")
+    else:
+        axis.set_ylim(bottom=0)
+    axis.set(title=title, xlabel=axis_names[0], ylabel=axis_names[1])
     axis.grid(visible=True, alpha=0.3)
     axis.legend(fontsize=8)
     figure.tight_layout()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stcp_proxy.lab import ladder, reference
+from stcp_proxy.lab import ladder, reference, soak
 from stcp_proxy.lab.bench import cells, environment, figures, growth, measure, peers, report, rows, table
 from stcp_proxy.lab.bench.cells import Table
 from stcp_proxy.lab.bench.figures import Figures
@@ -27,6 +27,7 @@ class Task(enum.StrEnum):
     LADDER = "ladder"
     REFERENCE = "reference"
     FLOOR = "floor"
+    SOAK = "soak"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,8 @@ def run(options: Options) -> int:
         return _ladder(options, console)
     if options.task is Task.REFERENCE:
         return _reference(options, console)
+    if options.task is Task.SOAK:
+        return _soak(options, console)
     plan, before = plan_of(options), environment.describe()
     with table.progress(console, plan.steps) as progress:
         answers = Figures(measure.run(plan, progress))
@@ -96,7 +99,7 @@ def plan_of(options: Options) -> Plan:
     else:
         chosen = rows.choose(options.rows)
     plan = Plan(chosen, peers.choose(names, extra), rounds=options.rounds, seconds=options.seconds or SECONDS)
-    return replace(plan, rounds=1, seconds=0.25, idle=200, idle_seconds=0.2) if options.quick else plan
+    return replace(plan, rounds=1, seconds=0.2, idle=200, idle_seconds=0.2) if options.quick else plan
 
 
 def _targets(task: Task, answers: Figures, peer: str) -> tuple[figures.Target, ...]:
@@ -143,7 +146,17 @@ def _reference(options: Options, console: Console) -> int:
     return int(not all(outcome.clean for outcome in outcomes))
 
 
-def _deliver(shown: Table, content: object, options: Options, console: Console) -> None:
+def _soak(options: Options, console: Console) -> int:
+    chosen = peers.choose(options.peers or ["stcp"], peers.variants(options.variants))
+    duration = options.seconds or soak.DURATION
+    with table.progress(console, len(chosen) * soak.STEPS) as progress:
+        courses = [soak.watch(peer, duration=duration, progress=progress) for peer in chosen if not peer.missing()]
+    drawn = [soak.draw(courses, options.report.with_suffix(""))] if options.report else []
+    _deliver(soak.table(courses), [course.as_dict() for course in courses], options, console, drawn)
+    return 0
+
+
+def _deliver(shown: Table, content: object, options: Options, console: Console, drawn: Sequence[Path] = ()) -> None:
     """Show one table, and write it where that was asked for."""
     table.show(console, shown)
     before = environment.describe()
@@ -151,4 +164,4 @@ def _deliver(shown: Table, content: object, options: Options, console: Console) 
         everything = {"command": _command(), "environment": before, "results": content}
         options.json.write_text(json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
     if options.report:
-        report.write_markdown(options.report, report.environment_lines(before, _command()), [shown], [])
+        report.write_markdown(options.report, report.environment_lines(before, _command()), [shown], drawn)

@@ -165,13 +165,15 @@ def _wire(recording: Recording, item: Item) -> list[Text]:
 
 
 def log_words(line: dict[str, Any]) -> Text:
-    """A log line as an operator would retell it: event, reason, why, what to do; and where it came to that, channel and bytes."""
+    """A log line as an operator would retell it: event, reason, why, what to do; then whose key, or channel and bytes."""
     text = Text(f"{line['event']} ")
     text.append(f"({line['reason']})", style="bold")
     if "why" in line:
         text.append(f": {line['why']}")
     if "remedy" in line:
         text.append(f"; {line['remedy']}")
+    if "key" in line:
+        text.append(f"\nkey {line['key']}")
     if "channel" in line:
         text.append("\nchannel ")
         text.append(line["channel"], style="bold")

@@ -134,7 +134,7 @@ async def _a_stranger(stage: Stage, screen: Screen, cast: Cast) -> None:
         [
             ("listen", log_words(ours)),
             ("stranger", log_words(theirs)),
-            ("customer", f"{customer['end']}"),
+            ("its app", customer["end"]),
             ("wire", f"{len(recording.up.data):,} bytes from the stranger, {len(recording.down.data)} back"),
         ]
     )

@@ -1,0 +1,42 @@
+"""What the documents point at exists: links, paths, tests by name, commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from stcp_proxy.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
+def document(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def test_links(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
+
+
+def test_paths(document: Path) -> None:
+    """`a/path` in backquotes: from the root of the tree, of the package, or of a folder of examples."""
+    words = re.findall(r"`([\w.-]+/[\w./-]*|[\w-]+\.(?:py|yaml|md|json))`", document.read_text(encoding="utf-8"))
+    roots = (ROOT, ROOT / "stcp_proxy", ROOT / "configs")
+    assert [word for word in words if not any((root / word).exists() for root in roots)] == []
+
+
+def test_tests_by_name(document: Path) -> None:
+    names = re.findall(r"`(test_\w+)`", document.read_text(encoding="utf-8"))
+    assert [name for name in names if not re.search(rf"^(async )?def {name}\b", TESTS, re.MULTILINE)] == []
+
+
+def test_commands(document: Path) -> None:
+    known = {command.name for command in app.registered_commands}
+    assert set(re.findall(r"`stcp-proxy ([a-z]+)", document.read_text(encoding="utf-8"))) <= known

@@ -1,0 +1,39 @@
+"""What log lines may show."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+
+from stcp_proxy.relay.engine import RelayEnd
+from stcp_proxy.tunnel import log, record
+from stcp_proxy.tunnel.record import Connection
+
+
+class Owner:
+    def settle(self, connection: Connection, end: RelayEnd) -> None:
+        raise AssertionError
+
+    def forget(self, connection: Connection) -> None:
+        pass
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_bug_is_logged_with_its_traceback_and_without_local_variables(
+    style: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(said: bytes) -> None:
+        raise KeyError("a bug")
+
+    log.configure("info", "text" if style == "text" else "json")
+    monkeypatch.setattr(record, "_log", structlog.get_logger())  # a logger keeps the stream that it used first
+    try:
+        fail(bytes(range(ord("A"), ord("Z"))))
+    except KeyError as exc:
+        Connection("web", "127.0.0.1:1", Owner()).failed(exc)
+    finally:
+        structlog.reset_defaults()
+    shown = capsys.readouterr().err
+    assert "a bug" in shown
+    assert "in fail" in shown
+    assert "ABCDEF" not in shown

@@ -1,0 +1,353 @@
+"""Admission: who gets in, who waits, who gives up a place. Listener and sessions are the test's own, and the clock jumps."""
+
+from __future__ import annotations
+
+import collections
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from trio.testing import MockClock
+
+from stcp_proxy.config import KeyAuth, Mode, TunnelPlan
+from stcp_proxy.errors import Code, TargetRefused
+from stcp_proxy.keys import PrivateKey, PublicKey
+from stcp_proxy.net.address import TcpAddress
+from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.relay.engine import EndReason, Handover, Relay, RelayEnd
+from stcp_proxy.tunnel.record import Connection
+from stcp_proxy.tunnel.service import Service
+
+IDENTITY = PrivateKey(Secret(bytes(range(32))))
+PEER = PublicKey(bytes(range(1, 33)))
+
+
+def make_plan(mode: Mode = Mode.LISTEN, *, connections: int = 100, handshakes: int = 100) -> TunnelPlan:
+    return TunnelPlan(
+        name="tunnel",
+        mode=mode,
+        bind=TcpAddress("127.0.0.1", 0),
+        to=(TcpAddress("127.0.0.1", 1),),
+        auth=KeyAuth(IDENTITY, {PEER: "peer"}),
+        suites=(Suite.CLASSIC_KEYS,),
+        max_connections=connections,
+        max_handshakes=handshakes,
+    )
+
+
+class FakeListener:
+    """Accepts what `queue` holds: sockets, or errors to raise. Readable as long as there is something."""
+
+    family = socket.AF_UNIX
+
+    def __init__(self) -> None:
+        self.queue: collections.deque[OSError | None] = collections.deque()
+        self.calls = 0
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+        self._others: list[socket.socket] = []
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def getsockname(self) -> str:
+        return "/listener"
+
+    def add(self, *what: OSError | None) -> None:
+        """Errors, or None for a connection; an error stays at the head of the queue until `recover`."""
+        self.queue.extend(what)
+        os.eventfd_write(self._fd, len(what))
+
+    def recover(self) -> None:
+        while self.queue and self.queue[0] is not None:
+            self.queue.popleft()
+            os.eventfd_read(self._fd)
+
+    def accept(self) -> tuple[socket.socket, str]:
+        self.calls += 1
+        if not self.queue:
+            raise BlockingIOError
+        head = self.queue[0]
+        if head is not None:
+            if head.errno == errno.ECONNABORTED:
+                self.recover()
+            raise head
+        self.queue.popleft()
+        os.eventfd_read(self._fd)
+        ours, theirs = socket.socketpair()
+        self._others.append(theirs)
+        return ours, ""
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        for sock in self._others:
+            sock.close()
+
+
+class FakeEngine:
+    name = "fake"
+
+    def start(self) -> None: ...
+
+    def adopt(self, handover: Handover, on_end: Callable[[RelayEnd], None]) -> Relay:
+        raise NotImplementedError
+
+    def close(self) -> None: ...
+
+
+class FakeSession:
+    """A session that does what the test says, and tells when it began."""
+
+    def __init__(self, rig: Rig, connection: Connection, sock: socket.socket) -> None:
+        self.rig, self.connection, self.sock = rig, connection, sock
+
+    async def run(self) -> None:
+        self.rig.began.append((trio.current_time() - self.rig.start, self.connection))
+        try:
+            await self.rig.behave(self)
+        finally:
+            self.sock.close()
+
+
+async def forever(_session: FakeSession) -> None:
+    await trio.sleep_forever()
+
+
+async def handed_over(session: FakeSession) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+class Rig:
+    """A service that accepts from a `FakeListener`.
+
+    Attributes:
+        behave: what every new session does.
+        began: when sessions began, in seconds, and their connections.
+    """
+
+    def __init__(self, service: Service, listener: FakeListener) -> None:
+        self.service = service
+        self.listener = listener
+        self.behave: Callable[[FakeSession], Awaitable[None]] = forever
+        self.began: list[tuple[float, Connection]] = []
+        self.start = trio.current_time()
+
+    @property
+    def times(self) -> list[float]:
+        return [round(when, 3) for when, _ in self.began]
+
+
+@asynccontextmanager
+async def serving(plan: TunnelPlan, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
+    service = Service(plan, FakeEngine())
+    listener = FakeListener()
+    rig = Rig(service, listener)
+    service.open([listener])  # type: ignore[list-item]
+    monkeypatch.setattr(service, "_session", lambda connection, sock: FakeSession(rig, connection, sock))
+    try:
+        async with trio.open_nursery() as connections:
+            connections.start_soon(service.accept, connections)
+            yield rig
+            connections.cancel_scope.cancel()
+    finally:
+        service.close()
+
+
+@pytest.fixture
+def logs() -> Any:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+def of(logs: list[dict[str, Any]], event: str, **fields: Any) -> list[dict[str, Any]]:
+    return [line for line in logs if {"event": event, **fields}.items() <= line.items()]
+
+
+LIMIT = "limit reached: new connections wait"
+EXHAUSTED = "cannot accept: new connections wait"
+
+
+async def test_everybody_gets_in(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any) -> None:
+    async with serving(make_plan(connections=200, handshakes=200), monkeypatch) as rig:
+        rig.listener.add(*[None] * 150)  # more than one batch
+        await trio.sleep(0.5)
+        assert len(rig.began) == rig.service.open_connections == 150
+    assert not of(logs, LIMIT)
+
+
+async def test_over_max_connections_wait_in_the_backlog(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
+) -> None:
+    async with serving(make_plan(connections=3), monkeypatch) as rig:
+        rig.behave = handed_over
+        rig.listener.add(*[None] * 5)
+        await trio.sleep(100)
+        assert len(rig.began) == 3
+        calls = rig.listener.calls
+        await trio.sleep(1000)
+        assert rig.listener.calls == calls  # nobody asks in vain
+        connection = rig.began[0][1]
+        rig.service.settle(connection, RelayEnd(EndReason.FINISHED, 0, 0))
+        await trio.sleep(0.1)
+        assert len(rig.began) == 4
+        assert rig.service.open_connections == 3
+    (line,) = of(logs, LIMIT)
+    assert (line["limit"], line["value"], line["log_level"]) == ("max_connections", 3, "warning")
+
+
+async def test_silent_strangers_give_up_their_places(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
+) -> None:
+    """After a second, oldest first, one for each newcomer."""
+    async with serving(make_plan(handshakes=4), monkeypatch) as rig:
+        rig.listener.add(*[None] * 6)
+        await trio.sleep(0.9)
+        assert rig.times == [0, 0, 0, 0]
+        assert not of(logs, "connection refused")
+        await trio.sleep(0.2)
+        assert rig.times == [0, 0, 0, 0, 1, 1]
+        assert len(of(logs, "connection refused", reason="over_limit")) == 2
+        rig.listener.add(None, None, None)
+        await trio.sleep(0.1)
+        # Two more of the first have had their second; the next to go began at 1 s.
+        assert rig.times == [0, 0, 0, 0, 1, 1, 1.1, 1.1]
+        await trio.sleep(1)
+        assert rig.times[-1] == 2
+        assert rig.service.open_connections == 4
+    assert of(logs, LIMIT)[0]["limit"] == "max_handshakes"
+
+
+async def test_nobody_gives_up_a_place_that_nobody_needs(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
+) -> None:
+    """Full, and no newcomer: nothing happens, and nothing is said."""
+    async with serving(make_plan(connections=4, handshakes=4), monkeypatch) as rig:
+        rig.listener.add(*[None] * 4)
+        await trio.sleep(100)
+        assert rig.service.open_connections == 4
+        assert not of(logs, LIMIT)
+        assert not of(logs, "connection refused")
+
+
+async def test_who_has_proved_itself_keeps_its_place(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
+) -> None:
+    async with serving(make_plan(handshakes=2), monkeypatch) as rig:
+
+        async def proves(session: FakeSession) -> None:
+            rig.service._proved(session.connection)
+            await trio.sleep_forever()  # dialling
+
+        rig.behave = proves
+        rig.listener.add(*[None] * 10)
+        await trio.sleep(100)
+        assert rig.times == [0] * 10
+        assert rig.service.open_connections == 10
+    assert not of(logs, "connection refused", reason="over_limit")
+
+
+async def test_connect_side_gives_up_nobody(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any) -> None:
+    """Its callers are applications, and its handshakes end by their own deadline."""
+    async with serving(make_plan(Mode.CONNECT, handshakes=2), monkeypatch) as rig:
+
+        async def slow(_session: FakeSession) -> None:
+            await trio.sleep(7)
+
+        rig.behave = slow
+        rig.listener.add(*[None] * 4)
+        await trio.sleep(20)
+        assert rig.times == [0, 0, 7, 7]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_out_of_descriptors(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any, number: int) -> None:
+    """A pause between attempts, one log line, and on it goes."""
+    async with serving(make_plan(), monkeypatch) as rig:
+        rig.listener.add(OSError(number, os.strerror(number)), None)
+        await trio.sleep(10)
+        assert 90 <= rig.listener.calls <= 110
+        assert rig.began == []
+        rig.listener.recover()
+        await trio.sleep(0.2)
+        assert len(rig.began) == 1
+    (line,) = of(logs, EXHAUSTED)
+    assert line["why"] == os.strerror(number)
+    assert "ulimit" in line["remedy"]
+
+
+async def test_client_that_is_gone_before_it_was_accepted(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(make_plan(), monkeypatch) as rig:
+        rig.listener.add(OSError(errno.ECONNABORTED, "aborted"), None)
+        await trio.sleep(0.1)
+        assert len(rig.began) == 1
+
+
+async def test_failure_of_one_reaches_no_other(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any) -> None:
+    async with serving(make_plan(), monkeypatch) as rig:
+        failures: list[Exception] = [ZeroDivisionError("a bug"), TargetRefused("nobody there", remedy="start it")]
+
+        async def fail(_session: FakeSession) -> None:
+            raise failures.pop(0)
+
+        rig.behave = fail
+        rig.listener.add(None, None)
+        await trio.sleep(0.1)
+        rig.behave = forever
+        rig.listener.add(None)
+        await trio.sleep(0.1)
+        assert len(rig.began) == 3
+        assert rig.service.open_connections == 1
+    (bug,) = of(logs, "connection refused", reason="internal_error")
+    assert bug["log_level"] == "error"
+    assert isinstance(bug["exc_info"], ZeroDivisionError)
+    (refused,) = of(logs, "connection refused", reason="target_refused")
+    assert (refused["why"], refused["remedy"], refused["cause"]) == ("nobody there", "start it", "target")
+
+
+async def test_end_of_a_relay_is_one_line(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any) -> None:
+    """From another thread, as engines call; with what went before the engine counted."""
+    async with serving(make_plan(), monkeypatch) as rig:
+
+        async def relay(session: FakeSession) -> None:
+            record = session.connection
+            record.channel, record.peer, record.target, record.early = "0011223344556677", "peer", "127.0.0.1:1", 5
+            end = RelayEnd(EndReason.PEER_RESET, 10, 20, Code.SHUTTING_DOWN, "now\n")
+            await trio.to_thread.run_sync(record.relay_ended, end)
+
+        rig.behave = relay
+        rig.listener.add(None)
+        await trio.sleep(0.1)
+        await rig.service.wait_idle()
+    (line,) = of(logs, "connection closed")
+    line.pop("seconds")
+    assert line == {
+        "event": "connection closed",
+        "log_level": "info",
+        "tunnel": "tunnel",
+        "client": "unix",
+        "channel": "0011223344556677",
+        "peer": "peer",
+        "target": "127.0.0.1:1",
+        "reason": "peer_reset",
+        "bytes_to_wire": 15,
+        "bytes_to_plain": 20,
+        "engine": "",
+        "why": "it is shutting down (now\\n)",
+    }
+
+
+async def test_stop_during_the_opening(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any) -> None:
+    async with serving(make_plan(), monkeypatch) as rig:
+        rig.listener.add(None)
+        await trio.sleep(0.1)
+    (line,) = of(logs, "connection refused")
+    assert (line["reason"], line["log_level"]) == ("shutting_down", "info")
+    assert rig.service.open_connections == 0
