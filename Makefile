@@ -62,16 +62,19 @@ clean:  ## remove everything that was made
 
 # -- set-up ------------------------------------------------------------------------------------------------------------------
 
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --editable
+OR_SAY_WHY := >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
+
 $(BIN)/python: tools/make_venv.py
 	@$(PYTHON) tools/make_venv.py $(VENV)
 	@touch -c $@
 
 $(PRODUCT): $(BIN)/python pyproject.toml
 	@echo "installing stcp-proxy into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(INSTALL) . $(OR_SAY_WHY)
 	@touch $@
 
 $(EVERYTHING): $(PRODUCT)
 	@echo "installing what tests, lab and checks need into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,test,dev]'
+	@$(INSTALL) '.[lab,test,dev]' $(OR_SAY_WHY)
 	@touch $@

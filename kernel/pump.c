@@ -20,14 +20,16 @@
  * buffer that cannot be had, ask for a retry by time.
  *
  * The items run on an unbound queue: the scheduler places the worker, and the
- * two ends of a bulk transfer run on two CPUs.
+ * two ends of a bulk transfer run on two CPUs. There are few workers, so that
+ * under load one takes item after item without a change of context; twice as
+ * many as CPUs, for an item may have to wait for a socket lock or for memory.
  */
 #include <linux/mm.h>
 
 #include "internal.h"
 
 /* Steps of one run before other directions get their turn. */
-#define STCP_BUDGET		16
+#define STCP_BUDGET		8
 #define STCP_RETRY_DELAY	(HZ / 100 + 1)
 
 struct workqueue_struct *stcp_queue;
@@ -168,7 +170,7 @@ enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool mo
 
 int stcp_pump_init(void)
 {
-	stcp_queue = alloc_workqueue("stcp", WQ_UNBOUND, 0);
+	stcp_queue = alloc_workqueue("stcp", WQ_UNBOUND, 2 * num_online_cpus());
 	return stcp_queue ? 0 : -ENOMEM;
 }
 

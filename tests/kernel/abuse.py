@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,7 @@ SECONDS: Final = float(os.environ.get("STCP_ABUSE_SECONDS", "600"))
 SEED: Final = int(os.environ.get("STCP_ABUSE_SEED", "1"))
 WORKERS: Final = 5
 FAULTS: Final = [Path("/sys/kernel/debug/failslab"), Path("/sys/kernel/debug/fail_page_alloc")]
-EXPECTED: Final = (OSError, AssertionError)
+EXPECTED: Final = (OSError, AssertionError, MemoryError)
 
 
 # -- a worker ------------------------------------------------------------------------------------------------------------
@@ -42,7 +43,9 @@ def work(seed: int) -> None:
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         with contextlib.suppress(*EXPECTED):
-            held.append(fresh(rng))
+            with failing():
+                r = fresh(rng)
+            held.append(r)
         for r in rng.sample(held, min(len(held), 3)):
             with contextlib.suppress(*EXPECTED):
                 rng.choice(ACTIONS)(r, rng)
@@ -177,27 +180,36 @@ ACTIONS: Final = [
 # -- the others ----------------------------------------------------------------------------------------------------------
 
 
-def module_text() -> tuple[int, int]:
-    start = int(Path("/sys/module/stcp/sections/.text").read_text(), 16)
-    size = next(int(line.split()[1]) for line in Path("/proc/modules").read_text().splitlines() if line.startswith("stcp "))
-    return start, start + size
-
-
 def inject(probability: int) -> None:
-    """Make allocations that the module asks for fail, `probability` of a hundred."""
+    """Make allocations fail, `probability` of a hundred, in the kernel's workers; our workers ask for it while they hand over."""
     for folder in FAULTS:
         if not folder.exists():
             continue
-        with contextlib.suppress(FileNotFoundError):
-            start, end = module_text()
-            for name, value in {
-                "probability": 0, "require-start": start, "require-end": end, "stacktrace-depth": 24, "verbose": 0,
-                "times": -1, "task-filter": "N", "ignore-gfp-wait": "N", "ignore-gfp-highmem": "N", "min-order": 0,
-                "probability ": probability,
-            }.items():  # fmt: skip
-                path = folder / name.strip()
-                if path.exists():
-                    path.write_text(str(value))
+        settings = {"probability": probability, "times": -1, "verbose": 0, "task-filter": "Y"}
+        for name in ("ignore-gfp-wait", "ignore-gfp-highmem"):
+            settings[name] = "N"
+        settings["min-order"] = 0
+        for name, value in settings.items():
+            if (folder / name).exists():
+                (folder / name).write_text(str(value))
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if entry.isdigit() and Path(f"/proc/{entry}/comm").read_text().startswith("kworker/u"):
+                Path(f"/proc/{entry}/make-it-fail").write_text("1")
+
+
+@contextlib.contextmanager
+def failing() -> Iterator[None]:
+    """This process's allocations may fail too."""
+    path = Path("/proc/self/make-it-fail")
+    if not path.exists():
+        yield
+        return
+    path.write_text("1")
+    try:
+        yield
+    finally:
+        path.write_text("0")
 
 
 def reload(module: str) -> bool:
