@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PRODUCT := $(VENV)/.product
 EVERYTHING := $(VENV)/.everything
+VM := $(VENV)/.vm
 ARGS ?=
 
-.PHONY: help demo test lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak clean
+.PHONY: help demo test lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 demo: $(PRODUCT)  ## the product in a quarter of a minute: both proxies, a server, a client, an eavesdropper
 	@$(BIN)/stcp-proxy demo
@@ -56,11 +57,25 @@ bench: $(EVERYTHING)  ## this project beside its peers on this machine
 soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
 	$(BIN)/stcp-proxy bench --soak $(ARGS)
 
+# The module is never loaded here: a virtual machine boots Debian's kernel without KVM. What that needs stands in docs/KERNEL.md.
+test-kernel: $(EVERYTHING) $(VM)  ## stcp.ko in a virtual machine: its own tests, the engine's contract, real programs
+	VNG=$(BIN)/vng tests/kernel/run $(ARGS) module contract programs
+
+test-kernel-debug: $(EVERYTHING) $(VM)  ## the same and ten minutes of abuse under KASAN, lockdep and kmemleak; builds a kernel first
+	VNG=$(BIN)/vng PATH=$(abspath $(BIN)):$$PATH tests/kernel/debug-kernel
+	VNG=$(BIN)/vng STCP_KERNEL_MINUTES=90 tests/kernel/run --debug $(ARGS) module contract abuse
+
+bench-kernel: $(EVERYTHING) $(VM)  ## both engines beside HAProxy with TLS, in one virtual machine: only ratios mean anything
+	VNG=$(BIN)/vng tests/kernel/run $(ARGS) bench
+
 clean:  ## remove everything that was made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- set-up ------------------------------------------------------------------------------------------------------------------
+
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --editable
+OR_SAY_WHY := >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log; exit 1; }
 
 $(BIN)/python: tools/make_venv.py
 	@$(PYTHON) tools/make_venv.py $(VENV)
@@ -68,10 +83,15 @@ $(BIN)/python: tools/make_venv.py
 
 $(PRODUCT): $(BIN)/python pyproject.toml
 	@echo "installing stcp-proxy into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(INSTALL) . $(OR_SAY_WHY)
 	@touch $@
 
 $(EVERYTHING): $(PRODUCT)
 	@echo "installing what tests, lab and checks need into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab,test,dev]'
+	@$(INSTALL) '.[lab,test,dev]' $(OR_SAY_WHY)
+	@touch $@
+
+$(VM): $(BIN)/python
+	@echo "installing what boots a virtual machine into $(VENV)"
+	@$(BIN)/python -m pip install --disable-pip-version-check virtme-ng==1.42 $(OR_SAY_WHY)
 	@touch $@

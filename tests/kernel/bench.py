@@ -65,14 +65,8 @@ def sample(row: Row, pair: pairs.Pair, seconds: float) -> dict[str, Any]:
         load = loadgen.round_trips(pair.port, connections=row.connections, size=row.size, seconds=seconds)
     assert not load.errors
     cpu = busy() - before
-    return {
-        "row": row.name,
-        "pair": pair.name,
-        "rate": load.rate,
-        "p50": load.p50,
-        "p99": load.p99,
-        "cpu": cpu / max(1, load.total),
-    }
+    per_unit = cpu / max(1, load.total)
+    return {"row": row.name, "pair": pair.name, "rate": load.rate, "p50": load.p50, "p99": load.p99, "cpu": per_unit}
 
 
 def inside(names: Sequence[str], seconds: float, rounds: int) -> None:

@@ -243,7 +243,7 @@ async def test_who_has_proved_itself_keeps_its_place(
     async with serving(make_plan(handshakes=2), monkeypatch) as rig:
 
         async def proves(session: FakeSession) -> None:
-            rig.service._proved(session.connection)
+            rig.service.proved(session.connection)
             await trio.sleep_forever()  # dialling
 
         rig.behave = proves
