@@ -203,7 +203,14 @@ class PumpEngine:
         guest = False
         while not (guest or self._stopping):
             special = self.again or self.deadlines.waiting or self.stalls.waiting
-            events = poll(self._timeout(patience) if special or self._look_at != _NEVER else patience, _MAX_EVENTS)
+            wait = patience
+            if special:
+                wait = self._timeout(patience)
+            elif self._look_at != _NEVER:
+                wait = max(0.0, self._look_at - self.now)
+                if patience is not None and patience < wait:
+                    wait = patience
+            events = poll(wait, _MAX_EVENTS)
             self.now = now = clock()
             for fd, mask in events:
                 handler = handler_of(fd)
