@@ -13,8 +13,8 @@ from stcp_proxy.lab.demo.screen import Screen
 from stcp_proxy.lab.demo.stage import DemoFailed, open_stage
 
 DEADLINE: Final = 30.0
-"""Seconds. The demo takes two or three, and within 15 it is over wherever a processor is to be had; on a machine that is overloaded,
-late is better than a false alarm. A step that hangs has its own, shorter patience."""
+"""Seconds. The demo takes two or three, and less than 15 wherever a processor is to be had; where none is, late is better than a
+false alarm. A step that hangs has its own, shorter patience."""
 
 
 def run() -> int:
