@@ -131,6 +131,7 @@ class Stage:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            process_group=0,  # a terminal's Ctrl-C is the demo's alone: it ends them in its own time
         )
         program = Program(name, " ".join(command), process)
         self._programs.append(program)
