@@ -76,6 +76,13 @@ enum stcp_role {
 	STCP_ROLE_RELAYING,
 };
 
+/* What a look at the send queue of a leg found. */
+enum stcp_look {
+	STCP_LOOK_AT_REST,	/* nothing waits */
+	STCP_LOOK_WAITING,	/* bytes wait, or are under way */
+	STCP_LOOK_DEAD,		/* the other end does not answer any more */
+};
+
 struct stcp_leg {
 	struct sock *sk;
 	enum stcp_role role;
@@ -84,7 +91,9 @@ struct stcp_leg {
 	const struct proto *base;
 	const struct proto_ops *base_ops;
 	struct stcp_relay *relay;
-	bool eased;			/* TCP_USER_TIMEOUT is lifted; under lock_sock */
+	/* what stcp_leg_look() found last; under lock_sock */
+	u32 acknowledged;
+	bool eased;			/* TCP_USER_TIMEOUT is lifted ... */
 	u32 user_timeout;		/* ... and was this */
 	/* what the socket called before us */
 	void (*data_ready)(struct sock *sk);
@@ -107,8 +116,7 @@ int stcp_leg_recv(struct stcp_leg *leg, void *to, size_t len);
 int stcp_leg_send(struct stcp_leg *leg, void *from, size_t len, bool more);
 void stcp_leg_shutdown(struct stcp_leg *leg);
 void stcp_leg_tune(struct stcp_leg *leg, bool plain);
-bool stcp_leg_stalled(struct stcp_leg *leg);
-void stcp_leg_moves(struct stcp_leg *leg);
+enum stcp_look stcp_leg_look(struct stcp_leg *leg);
 
 /* -- sockopt.c ------------------------------------------------------------- */
 
@@ -124,6 +132,7 @@ enum stcp_next {
 	STCP_NEXT_MORE,		/* there may be more to do at once */
 	STCP_NEXT_WAIT,		/* a socket callback will call again */
 	STCP_NEXT_RETRY,	/* no memory: try again soon */
+	STCP_NEXT_YIELD,	/* its turn is over; there may be more to do */
 	STCP_NEXT_SETTLED,	/* nothing left to do in this mode */
 };
 
@@ -138,6 +147,7 @@ struct stcp_direction {
 	u32 in, in_end;			/* of the buffer: not opened yet */
 	u8 *queued;			/* came with the handover, read first */
 	u32 queued_at, queued_end;
+	u32 turn;			/* bytes received since the work item began */
 	u64 bytes;			/* application bytes that passed */
 	bool fin;			/* its FIN has been sealed or opened */
 	bool fin_passed;		/* ... and has reached the other leg */
@@ -145,7 +155,6 @@ struct stcp_direction {
 	bool broken;			/* seal: the wire takes no more, for @error */
 	int error;
 	bool blocked;			/* waits for room in @to: readers need not call */
-	u64 stood_at;			/* @bytes when the clock last found it blocked */
 	enum stcp_mode mode;		/* the relay's, when the last step began */
 	bool settled;			/* in that mode; under relay->lock */
 };
@@ -156,6 +165,7 @@ void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 void stcp_direction_free(struct stcp_direction *d);
 void stcp_direction_kick(struct stcp_direction *d);
 int stcp_direction_recv(struct stcp_direction *d, u32 at, u32 room);
+enum stcp_next stcp_recv_next(int err);
 enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool more);
 enum stcp_next stcp_seal_step(struct stcp_direction *d);
 enum stcp_next stcp_open_step(struct stcp_direction *d);
@@ -173,7 +183,7 @@ struct stcp_relay {
 	struct delayed_work clock;	/* idle, half-close and linger deadlines */
 	unsigned long last;		/* jiffies of the last progress */
 	u32 idle_ms, half_close_ms, linger_ms;
-	bool watching;			/* the clock looks after a direction that stands */
+	bool watching;			/* the clock looks after what was sent */
 	bool stop;			/* work items return at once */
 	struct work_struct finish;
 

@@ -428,36 +428,44 @@ void stcp_leg_tune(struct stcp_leg *leg, bool plain)
 	release_sock(sk);
 }
 
-/*
- * A leg has taken nothing for a while. TCP_USER_TIMEOUT would end it even when
- * its other end lives and only does not read: a closed window that answers
- * every probe counts as unacknowledged. So the option is lifted while nothing
- * is in flight, and probes without an answer are counted here instead.
- *
- * Return: whether the other end is dead.
- */
-bool stcp_leg_stalled(struct stcp_leg *leg)
+static void stcp_leg_ease(struct stcp_leg *leg, bool ease)
 {
 	struct inet_connection_sock *icsk = inet_csk(leg->sk);
-	bool dead = false;
 
-	lock_sock(leg->sk);
-	if (leg->eased) {
-		dead = icsk->icsk_probes_out >= STCP_DEAD_AFTER_PROBES;
-	} else if (!tcp_sk(leg->sk)->packets_out) {
+	if (leg->eased == ease)
+		return;
+	if (ease)
 		leg->user_timeout = icsk->icsk_user_timeout;
-		WRITE_ONCE(icsk->icsk_user_timeout, 0);
-		WRITE_ONCE(leg->eased, true);
-	}
-	release_sock(leg->sk);
-	return dead;
+	WRITE_ONCE(icsk->icsk_user_timeout, ease ? 0 : leg->user_timeout);
+	leg->eased = ease;
 }
 
-/* It takes bytes again: its time-out is back in force. */
-void stcp_leg_moves(struct stcp_leg *leg)
+/*
+ * Something was sent a while ago: see what became of it.
+ *
+ * TCP_USER_TIMEOUT would end a leg even when its other end lives and only does
+ * not read: a closed window that answers every probe counts as unacknowledged.
+ * So where bytes wait, none is under way and nothing moves, the option is
+ * lifted, and probes without an answer are counted here instead. In all other
+ * cases it stands as it was, and decides. The Python engine does the same.
+ */
+enum stcp_look stcp_leg_look(struct stcp_leg *leg)
 {
+	const struct tcp_sock *tp = tcp_sk(leg->sk);
+	enum stcp_look look = STCP_LOOK_WAITING;
+
 	lock_sock(leg->sk);
-	WRITE_ONCE(inet_csk(leg->sk)->icsk_user_timeout, leg->user_timeout);
-	WRITE_ONCE(leg->eased, false);
+	if (tp->write_seq == tp->snd_una) {
+		stcp_leg_ease(leg, false);
+		look = STCP_LOOK_AT_REST;
+	} else if (tp->packets_out || leg->acknowledged != tp->snd_una) {
+		stcp_leg_ease(leg, false);
+	} else if (!leg->eased) {
+		stcp_leg_ease(leg, true);
+	} else if (inet_csk(leg->sk)->icsk_probes_out >= STCP_DEAD_AFTER_PROBES) {
+		look = STCP_LOOK_DEAD;
+	}
+	leg->acknowledged = tp->snd_una;
 	release_sock(leg->sk);
+	return look;
 }

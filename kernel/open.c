@@ -147,12 +147,12 @@ static enum stcp_next stcp_open_recv(struct stcp_direction *d)
 		d->in_end += n;
 		return STCP_NEXT_MORE;
 	}
-	if (n == -ENOBUFS)
-		return STCP_NEXT_RETRY;
-	if (n != -EAGAIN)
+	if (!n || stcp_recv_next(n) == STCP_NEXT_SETTLED)
 		return stcp_open_end(d, n);
 	/* The peer's FIN came and all before it was delivered. */
-	return d->fin ? STCP_NEXT_SETTLED : STCP_NEXT_WAIT;
+	if (n == -EAGAIN && d->fin)
+		return STCP_NEXT_SETTLED;
+	return stcp_recv_next(n);
 }
 
 static enum stcp_next stcp_open_run(struct stcp_direction *d)
@@ -197,11 +197,7 @@ static enum stcp_next stcp_open_reset(struct stcp_direction *d)
 	n = stcp_direction_recv(d, 0, STCP_MAX_FRAME);
 	if (n > 0)
 		return STCP_NEXT_MORE;
-	if (n == -EAGAIN)
-		return STCP_NEXT_WAIT;
-	if (n == -ENOBUFS)
-		return STCP_NEXT_RETRY;
-	return STCP_NEXT_SETTLED;
+	return n ? stcp_recv_next(n) : STCP_NEXT_SETTLED;
 }
 
 static enum stcp_next stcp_open_break(struct stcp_direction *d)

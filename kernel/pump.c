@@ -28,8 +28,12 @@
 
 #include "internal.h"
 
-/* Steps of one run before other directions get their turn. */
-#define STCP_BUDGET		8
+/*
+ * What one run may do before other directions get their turn: one large frame,
+ * or some small ones.
+ */
+#define STCP_TURN_STEPS		64
+#define STCP_TURN_BYTES		(STCP_MAX_FRAME / 2)
 #define STCP_RETRY_DELAY	(HZ / 100 + 1)
 
 struct workqueue_struct *stcp_queue;
@@ -39,10 +43,11 @@ static void stcp_pump(struct work_struct *work)
 	struct stcp_direction *d = container_of(to_delayed_work(work),
 						struct stcp_direction, work);
 	enum stcp_next next = STCP_NEXT_MORE;
-	int budget = STCP_BUDGET;
+	int steps = STCP_TURN_STEPS;
 
+	d->turn = 0;
 	WRITE_ONCE(d->blocked, false);
-	while (next == STCP_NEXT_MORE && budget--) {
+	while (next == STCP_NEXT_MORE && steps--) {
 		if (READ_ONCE(d->relay->stop))
 			return;
 		/* Pairs with stcp_relay_enter(): the cause. */
@@ -53,7 +58,7 @@ static void stcp_pump(struct work_struct *work)
 		stcp_buffer_put(d->buffer);
 		WRITE_ONCE(d->buffer, NULL);
 	}
-	if (next == STCP_NEXT_MORE)
+	if (next == STCP_NEXT_MORE || next == STCP_NEXT_YIELD)
 		stcp_direction_kick(d);
 	else if (next == STCP_NEXT_RETRY)
 		queue_delayed_work(stcp_queue, &d->work, STCP_RETRY_DELAY);
@@ -102,19 +107,38 @@ static int stcp_take_queued(struct stcp_direction *d, u8 *to, u32 room)
 	return n;
 }
 
+/* What a failed stcp_direction_recv() asks for, where it is no end. */
+enum stcp_next stcp_recv_next(int err)
+{
+	switch (err) {
+	case -EAGAIN:
+		return STCP_NEXT_WAIT;
+	case -EINTR:
+		return STCP_NEXT_YIELD;
+	case -ENOBUFS:
+		return STCP_NEXT_RETRY;
+	default:
+		return STCP_NEXT_SETTLED;
+	}
+}
+
 /**
  * stcp_direction_recv() - receive into the buffer, getting one if need be
  * @d: the direction
  * @at: where in the buffer
  * @room: at most this many bytes
  *
- * Return: bytes, 0 at EOF, -EAGAIN when there is nothing, -ENOBUFS when there
- * is no buffer, or another negative errno.
+ * Return: bytes, 0 at EOF, -EAGAIN when there is nothing, -EINTR when the turn
+ * is over, -ENOBUFS when there is no buffer, or another negative errno.
  */
 int stcp_direction_recv(struct stcp_direction *d, u32 at, u32 room)
 {
+	int n;
+
 	if (!d->queued && !stcp_leg_readable(d->from))
 		return -EAGAIN;
+	if (d->turn >= STCP_TURN_BYTES)
+		return -EINTR;
 	if (!d->buffer) {
 		WRITE_ONCE(d->buffer, stcp_buffer_get());
 		if (!d->buffer) {
@@ -123,9 +147,11 @@ int stcp_direction_recv(struct stcp_direction *d, u32 at, u32 room)
 			return -ENOBUFS;
 		}
 	}
-	if (d->queued)
-		return stcp_take_queued(d, d->buffer + at, room);
-	return stcp_leg_recv(d->from, d->buffer + at, room);
+	n = d->queued ? stcp_take_queued(d, d->buffer + at, room) :
+			stcp_leg_recv(d->from, d->buffer + at, room);
+	if (n > 0)
+		d->turn += n;
+	return n;
 }
 
 /**
@@ -146,9 +172,7 @@ enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool mo
 		if (n == -EAGAIN) {
 			if (sk_stream_is_writeable(d->to->sk))
 				return STCP_NEXT_RETRY;
-			/* Pairs with stcp_clock_run(). */
-			smp_store_mb(d->blocked, true);
-			stcp_relay_watch(d->relay);
+			WRITE_ONCE(d->blocked, true);
 			return STCP_NEXT_WAIT;
 		}
 		if (n < 0) {
@@ -156,8 +180,8 @@ enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool mo
 			return STCP_NEXT_SETTLED;
 		}
 		d->out += n;
-		if (READ_ONCE(d->to->eased))
-			stcp_leg_moves(d->to);
+		/* The socket's lock stands between the bytes and the clock. */
+		stcp_relay_watch(d->relay);
 		stcp_relay_progress(d->relay);
 		if (d == &d->relay->open) {
 			WRITE_ONCE(d->bytes, d->bytes + n);

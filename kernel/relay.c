@@ -27,7 +27,7 @@
 
 #include "internal.h"
 
-/* Time between two looks at a direction that stands still. */
+/* Time between two looks at what was sent. */
 #define STCP_WATCH		HZ
 
 void stcp_relay_kick(struct stcp_relay *relay)
@@ -133,27 +133,23 @@ static void stcp_relay_expire(struct stcp_relay *relay, enum stcp_end end)
 	stcp_relay_reset(relay, end, -ETIMEDOUT, STCP_CODE_IDLE_TIMEOUT, text, len);
 }
 
-/* Whether @d stands still, and has since the last look; ends what is dead. */
-static bool stcp_relay_look(struct stcp_direction *d)
+/* Whether bytes wait in either leg; ends what is dead. */
+static bool stcp_relay_look(struct stcp_relay *relay)
 {
-	struct stcp_relay *relay = d->relay;
-	u64 bytes = READ_ONCE(d->bytes);
-	bool stood = d->stood_at == bytes;
+	enum stcp_look plain = stcp_leg_look(relay->plain);
+	enum stcp_look wire = stcp_leg_look(relay->wire);
 
-	if (!READ_ONCE(d->blocked))
-		return false;
-	d->stood_at = bytes;
-	if (!stood || !stcp_leg_stalled(d->to))
-		return true;
-	if (d == &relay->seal)
-		stcp_relay_break(relay, STCP_END_TRUNCATED, -ETIMEDOUT);
-	else
+	if (plain == STCP_LOOK_DEAD)
 		stcp_relay_reset(relay, STCP_END_PLAIN_RESET, -ETIMEDOUT,
 				 STCP_CODE_PLAIN_RESET, NULL, 0);
+	else if (wire == STCP_LOOK_DEAD)
+		stcp_relay_break(relay, STCP_END_TRUNCATED, -ETIMEDOUT);
+	else
+		return plain == STCP_LOOK_WAITING || wire == STCP_LOOK_WAITING;
 	return false;
 }
 
-/* A direction is blocked: see to it that the clock looks after it. */
+/* Something was sent: see to it that the clock looks what becomes of it. */
 void stcp_relay_watch(struct stcp_relay *relay)
 {
 	if (READ_ONCE(relay->watching) || READ_ONCE(relay->stop))
@@ -167,7 +163,6 @@ static unsigned long stcp_clock_run(struct stcp_relay *relay)
 {
 	unsigned long limit, due, delay = 0;
 	enum stcp_end end;
-	bool stands;
 
 	limit = stcp_relay_limit(relay, &end);
 	if (limit) {
@@ -179,13 +174,11 @@ static unsigned long stcp_clock_run(struct stcp_relay *relay)
 		delay = due - jiffies;
 	}
 	/*
-	 * Pairs with stcp_direction_send(): either this turn sees the
-	 * direction blocked, or the direction sees that nobody watches.
+	 * Pairs with stcp_direction_send(): either this turn sees the bytes,
+	 * or whoever sent them sees that nobody watches.
 	 */
 	smp_store_mb(relay->watching, false);
-	stands = stcp_relay_look(&relay->seal);
-	stands |= stcp_relay_look(&relay->open);
-	if (!stands)
+	if (!stcp_relay_look(relay))
 		return delay;
 	WRITE_ONCE(relay->watching, true);
 	return delay ? min_t(unsigned long, delay, STCP_WATCH) : STCP_WATCH;

@@ -67,10 +67,8 @@ static enum stcp_next stcp_seal_run(struct stcp_direction *d)
 		return STCP_NEXT_SETTLED;
 	}
 	n = stcp_direction_recv(d, STCP_HEADER_LEN, STCP_MAX_PLAINTEXT);
-	if (n == -EAGAIN)
-		return STCP_NEXT_WAIT;
-	if (n == -ENOBUFS)
-		return STCP_NEXT_RETRY;
+	if (n < 0 && stcp_recv_next(n) != STCP_NEXT_SETTLED)
+		return stcp_recv_next(n);
 	if (n < 0) {
 		stcp_relay_reset(relay, STCP_END_PLAIN_RESET, n,
 				 STCP_CODE_PLAIN_RESET, NULL, 0);
