@@ -12,7 +12,7 @@ from stcp_proxy.lab.demo import story
 from stcp_proxy.lab.demo.screen import Screen
 from stcp_proxy.lab.demo.stage import DemoFailed, open_stage
 
-DEADLINE: Final = 30.0
+DEADLINE: Final = 60.0
 """Seconds. The demo takes two or three, and less than 15 wherever a processor is to be had; where none is, late is better than a
 false alarm. A step that hangs has its own, shorter patience."""
 
