@@ -283,8 +283,9 @@ def complain(worker: subprocess.Popen[bytes]) -> None:
     assert worker.stderr is not None
     with worker.stderr as stderr:
         words = stderr.read()
-    # Where it could not read its own modules, for the same reason as in `start`, it is not the module's fault.
-    starved = b"tests/kernel" not in words.replace(b"tests.kernel.abuse", b"") or b"Cannot allocate" in words
+    last = words.decode().splitlines()[-1] if words else ""
+    # Memory that fails may also keep it from reading its own files: not the module's fault.
+    starved = last.startswith(("OSError", "MemoryError", "ImportError", "ModuleNotFoundError", "PermissionError"))
     assert worker.returncode in (-9, 0) or starved, words.decode()
 
 
