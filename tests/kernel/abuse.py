@@ -297,4 +297,7 @@ if __name__ == "__main__":
             if exc.errno != errno.EMFILE:
                 raise
     else:
-        main()
+        try:
+            main()
+        finally:
+            inject(0)
