@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stcp_proxy.lab.stress import Mode
+from stcp_proxy.lab.mode import Mode
 
 _PANEL = "The lab"
 

@@ -6,7 +6,6 @@ bottleneck of what it measures (docs/PERFORMANCE.md has its rate against an echo
 
 from __future__ import annotations
 
-import enum
 import resource
 import select
 import socket
@@ -17,6 +16,7 @@ from typing import Final
 
 from stcp_proxy.lab.link import LENGTH_LEN, Link, Owner, messages
 from stcp_proxy.lab.loadgen import LabError
+from stcp_proxy.lab.mode import Mode as Mode
 from stcp_proxy.lab.tally import Summary, Tally
 
 TICK: Final = 0.2
@@ -26,11 +26,6 @@ RETRY: Final = 0.1
 GOODBYE: Final = 1.0
 """Seconds that connections have to end in good order."""
 _EVENTS: Final = 1024
-
-
-class Mode(enum.StrEnum):
-    STEADY = "steady"
-    CHURN = "churn"
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class Service:
         self._proving: dict[Connection, _Stranger] = {}
         """Connections that have not proved themselves, the longest silent first."""
         self.totals: Final = Totals()
+        self._stopping = False
         self._changed = trio.lowlevel.ParkingLot()
         self._limit_hits = OncePerSecond()
         self._exhausted_hits = OncePerSecond()
@@ -126,6 +127,19 @@ class Service:
         """Return when no connection is left."""
         while self._connections:
             await self._changed.park()
+
+    async def turn_strangers_away(self) -> None:
+        """While stopping: who has proved nothing gets a second of silence, not the whole deadline of a handshake."""
+        self._stopping = True
+        while self.plan.mode is Mode.LISTEN and self._proving:
+            oldest, stranger = next(iter(self._proving.items()))
+            left = stranger.since + _SILENCE - trio.current_time()
+            if left <= 0:
+                del self._proving[oldest]
+                stranger.scope.cancel()
+            else:
+                with trio.move_on_after(left):
+                    await self._changed.park()
 
     def abort(self, code: Code, text: str) -> None:
         """RESET every connection that is being relayed."""
@@ -214,6 +228,8 @@ class Service:
                 await self._session(connection, sock).run()
                 self.proved(connection)
                 return
+            if self._stopping:
+                raise stopping()
             raise OverLimit(
                 f"no place left for a peer that has proved nothing for {_SILENCE:g} s",
                 remedy="raise max_handshakes or max_connections if it is honest",

@@ -45,7 +45,10 @@ def run(plan: Plan) -> int:
     log.configure(plan.log_level, plan.log_format)
     if plan.workers > 1:
         return workers.run(plan, lambda share, listeners, totals: trio.run(serve, share, listeners, totals))
-    return trio.run(serve, plan)
+    status = trio.run(serve, plan)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # all is done: a late signal must not spoil the status
+    return status
 
 
 async def serve(
@@ -127,6 +130,8 @@ async def _drain(services: list[Service], seconds: float, signals: AsyncIterator
     with trio.move_on_after(seconds) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(second_signal, scope)
+            for service in services:
+                nursery.start_soon(service.turn_strangers_away)
             await _wait_idle(services)
             nursery.cancel_scope.cancel()
 

@@ -34,7 +34,7 @@ def environment(temporary: Path) -> dict[str, str]:
 
 
 def test_it_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(DEMO, env=environment(tmp_path), capture_output=True, text=True, timeout=30)
+    done = subprocess.run(DEMO, env=environment(tmp_path), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
@@ -89,7 +89,7 @@ def test_a_reader_that_leaves_does_not_stop_it(tmp_path: Path) -> None:
         process.stdout.readline()
         process.stdout.close()
         assert complaints.read() == ""
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
 
 
 def test_a_bit_that_does_not_flip_is_noticed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,24 @@ def test_idle_proxy_ends_at_once(patient: Pair, name: str, number: signal.Signal
     assert other.status is None
 
 
+def test_silent_stranger_does_not_hold_it_up(patient: Pair) -> None:
+    """It would have ten seconds for its handshake."""
+    with socket.create_connection(("127.0.0.1", patient.listen.port)) as stranger:
+        wait_for(lambda: talks(patient), words="the pair works beside the stranger")
+        start = time.monotonic()
+        patient.listen.signal(signal.SIGTERM)
+        assert patient.listen.wait() == 0
+        assert time.monotonic() - start < 8
+        assert end_of(stranger)[1] == b""
+    assert patient.listen.refused(reason="shutting_down")
+
+
+def talks(pair: Pair) -> bool:
+    with connect(pair.address) as client:
+        talk(client)
+    return True
+
+
 @pytest.mark.parametrize("name", ["listen", "connect"])
 def test_connections_finish(patient: Pair, name: str) -> None:
     stopped, other = side(patient, name)

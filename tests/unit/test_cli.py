@@ -208,3 +208,4 @@ def test_help_loads_nothing_heavy() -> None:
     code = "import sys, stcp_proxy.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert heavy.isdisjoint(loaded)
+    assert {name for name in loaded if name.startswith("stcp_proxy.lab.")} <= {"stcp_proxy.lab.mode"}

@@ -2,7 +2,7 @@
 
     app.py bank                      listen on a free port of 127.0.0.1
     app.py customer PORT LINE…       send each line, wait for its answer, end
-    app.py customer PORT --rounds N  the same line N times
+    app.py customer PORT --rounds N  the same line N times, or as often as half a second allows
 
 Both tell what they saw in JSON lines on standard output.
 """
@@ -19,6 +19,8 @@ import time
 
 PATIENCE = 5.0
 """Seconds that the customer waits for an answer."""
+ROUNDS_TIME = 0.5
+"""Seconds for all round trips of a customer that counts them."""
 
 
 def tell(**fields: object) -> None:
@@ -61,8 +63,8 @@ def bank() -> None:
             threading.Thread(target=serve, args=(sock, number), daemon=True).start()
 
 
-def customer(port: int, lines: list[str]) -> None:
-    """Give each order and wait for its answer."""
+def customer(port: int, lines: list[str], *, until: float = float("inf")) -> None:
+    """Give each order and wait for its answer; no new one from `until` on."""
     answers: list[str] = []
     seconds: list[float] = []
     started = time.perf_counter()
@@ -80,6 +82,8 @@ def customer(port: int, lines: list[str]) -> None:
                 now = time.perf_counter()
                 seconds.append(now - started)
                 started = now
+                if now > until and len(seconds) > 1:
+                    break
             if not end:
                 sock.shutdown(socket.SHUT_WR)
                 end = "EOF" if incoming.read() == b"" else "more than an answer"
@@ -95,7 +99,7 @@ if __name__ == "__main__":
         case ["bank"]:
             bank()
         case ["customer", port, "--rounds", rounds]:
-            customer(int(port), ["Transfer 0 EUR to myself"] * int(rounds))
+            customer(int(port), ["Transfer 0 EUR to myself"] * int(rounds), until=time.perf_counter() + ROUNDS_TIME)
         case ["customer", port, *lines]:
             customer(int(port), lines)
         case _:

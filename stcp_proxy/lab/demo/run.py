@@ -12,8 +12,9 @@ from stcp_proxy.lab.demo import story
 from stcp_proxy.lab.demo.screen import Screen
 from stcp_proxy.lab.demo.stage import DemoFailed, open_stage
 
-DEADLINE: Final = 13.0
-"""Seconds; with the time to end what still runs, the demo is over within 15."""
+DEADLINE: Final = 30.0
+"""Seconds. The demo takes two or three, and less than 15 wherever a processor is to be had; where none is, late is better than a
+false alarm. A step that hangs has its own, shorter patience."""
 
 
 def run() -> int:

@@ -18,7 +18,7 @@ import stcp_proxy
 
 PATIENCE: Final = 8.0
 """Seconds within which a process does what is expected of it."""
-_FAREWELL: Final = 1.5
+_FAREWELL: Final = 1.0
 """Seconds between a polite request to end and the other kind."""
 
 
