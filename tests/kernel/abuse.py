@@ -186,9 +186,8 @@ def inject(probability: int) -> None:
         if not folder.exists():
             continue
         settings = {"probability": probability, "times": -1, "verbose": 0, "task-filter": "Y"}
-        for name in ("ignore-gfp-wait", "ignore-gfp-highmem"):
-            settings[name] = "N"
-        settings["min-order"] = 0
+        # Not the pages of programs: without those even the messages of the kernel are about them.
+        settings |= {"ignore-gfp-wait": "N", "ignore-gfp-highmem": "Y", "min-order": 0}
         for name, value in settings.items():
             if (folder / name).exists():
                 (folder / name).write_text(str(value))
