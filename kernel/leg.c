@@ -401,7 +401,7 @@ void stcp_leg_shutdown(struct stcp_leg *leg)
 /* A plain leg's application is near: this much, and no more, waits in its socket. */
 #define STCP_PLAIN_RCVBUF	(1024 * 1024)
 /* Of what waits to be sent, this much may be behind TCP's window. */
-#define STCP_NOTSENT		(128 * 1024)
+#define STCP_NOTSENT		(1024 * 1024)
 /* Window probes without an answer after which the other end is dead. */
 #define STCP_DEAD_AFTER_PROBES	4
 
