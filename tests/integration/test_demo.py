@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness.process import wait_for
 
 from stcp_proxy.lab.demo import app, run, story, tap
 from stcp_proxy.lab.demo.tap import Direction
@@ -61,22 +63,27 @@ def test_it_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_signal_ends_all_of_it(tmp_path: Path, number: signal.Signals, whole_group: bool) -> None:
-    process = subprocess.Popen(
-        DEMO, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    with process.stdout as output:
-        for line in output:
-            if "stcp-proxy listen" in line:
-                break
-        assert len(processes_in(tmp_path)) > 1
-        if whole_group:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-        rest = output.read()
-    assert process.wait(timeout=10) == 128 + number, rest
-    assert "Traceback" not in rest
+    """A pipe that holds less than the demo says stops it in the middle, until somebody reads on."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    with (
+        os.fdopen(reading, encoding="utf-8") as output,
+        subprocess.Popen(
+            DEMO, env=environment(tmp_path), stdout=writing, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
+    ):
+        os.close(writing)
+        try:
+            wait_for(lambda: len(processes_in(tmp_path)) >= 4, words="the proxies run")
+            if whole_group:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+            said = output.read()
+            assert process.wait(timeout=20) == 128 + number, said
+        finally:
+            process.kill()
+    assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
     assert processes_in(tmp_path) == []
 

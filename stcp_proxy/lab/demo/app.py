@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 
-PATIENCE = 5.0
+PATIENCE = 10.0
 """Seconds that the customer waits for an answer."""
 ROUNDS_TIME = 0.5
 """Seconds for all round trips of a customer that counts them."""

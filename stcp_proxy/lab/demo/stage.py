@@ -16,7 +16,7 @@ import trio
 
 import stcp_proxy
 
-PATIENCE: Final = 8.0
+PATIENCE: Final = 12.0
 """Seconds within which a process does what is expected of it."""
 _FAREWELL: Final = 1.0
 """Seconds between a polite request to end and the other kind."""
@@ -131,6 +131,7 @@ class Stage:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            process_group=0,  # a terminal's Ctrl-C is the demo's alone: it ends them in its own time
         )
         program = Program(name, " ".join(command), process)
         self._programs.append(program)
