@@ -9,5 +9,5 @@
 - ``soak``         resident memory under mixed load
 - ``reference``    the four runs of the report this project starts from
 
-docs/PERFORMANCE.md shows what they measured.
+`stcp-proxy bench --report FILE` writes down what they measured.
 """

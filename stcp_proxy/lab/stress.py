@@ -1,7 +1,7 @@
 """The stress client: many connections in one epoll loop, every byte that comes back compared with what was sent.
 
 The technique is the engine's: one epoll set, one read and one write for a request, no task for either. So it is not the
-bottleneck of what it measures (docs/PERFORMANCE.md has its rate against an echo server in C).
+bottleneck of what it measures.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def test_a_peer_carries_messages(name: str) -> None:
     (peer,) = peers.choose([name])
     if why := peer.missing():
         pytest.skip(why)
-    plan = Plan(rows.choose(["rt-256x50", "bulk-1", "conn-1"]), (peer,), rounds=1, seconds=0.1)
+    plan = Plan(rows.choose(["rt-256x50", "bulk-1", "conn-1"]), (peer,), rounds=1, seconds=0.4)
     results = measure.run(plan, lambda words: None)
     assert not results.absent
     assert not results.failures

@@ -95,7 +95,7 @@ def test_inherited_sockets() -> None:
 
 
 def _echo(sock: socket.socket) -> None:
-    with sock, contextlib.suppress(ConnectionResetError):
+    with sock, contextlib.suppress(ConnectionError):
         while data := sock.recv(65536):
             sock.sendall(data)
 
