@@ -27,8 +27,9 @@ from stcp_proxy.relay.deadlines import Deadlines
 from stcp_proxy.relay.duplex import INTEREST, Duplex
 from stcp_proxy.relay.engine import Handover, RelayEnd
 
-CHUNK: Final = 4 * MAX_PLAINTEXT
-"""Bytes of one read of a plain leg: full frames, several of them, and small enough for the second-level cache."""
+CHUNK: Final = 16 * MAX_PLAINTEXT
+"""Bytes of one read of a plain leg: sixteen full frames. Four cost a sixth more processor time in bulk; small connections beside
+a bulk one did not suffer."""
 _MAX_EVENTS: Final = 128
 _NEVER: Final = math.inf
 LOOK_AFTER: Final = 5.0
