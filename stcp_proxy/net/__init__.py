@@ -1,6 +1,7 @@
 """Sockets before and outside of a connection's encryption.
 
 - ``address``  what a user writes for an address, and what a log says for one
+- ``pattern``  which addresses and ports a rule is about
 - ``listen``   bound and listening sockets for an address
 - ``dial``     a connected socket for a list of addresses: resolve, try all, one deadline
 - ``stream``   a Trio stream over a socket that is going to be handed on
