@@ -4,6 +4,7 @@
 - ``session``     one connection from accept to handover, for either role
 - ``service``     one tunnel: its listeners, limits, live connections
 - ``supervisor``  all of them: start, signals, drain
+- ``notify``      what systemd is told
 - ``record``      what is known of a connection, and its one log line
 - ``log``         how log lines look
 """

@@ -23,7 +23,7 @@ from stcp_proxy.relay import inloop
 from stcp_proxy.relay.choice import choose
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.pump import PumpEngine
-from stcp_proxy.tunnel import log, workers
+from stcp_proxy.tunnel import log, notify, workers
 from stcp_proxy.tunnel.exchange import LINGER
 from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.service import Service
@@ -43,6 +43,7 @@ def run(plan: Plan) -> int:
         StcpError: it could not start.
     """
     log.configure(plan.log_level, plan.log_format)
+    notify.attach()
     if plan.workers > 1:
         return workers.run(plan, lambda share, listeners, totals: trio.run(serve, share, listeners, totals))
     status = trio.run(serve, plan)
@@ -79,7 +80,8 @@ async def serve(
                 engine.start()
         for number, service in enumerate(services):
             service.open(listeners[number] if listeners is not None else None)
-        await _serve(plan, services)
+        async with notify.watchdog():
+            await _serve(plan, services)
     finally:
         for service in services:
             service.close()
@@ -104,11 +106,13 @@ async def _serve(plan: Plan, services: list[Service]) -> None:
                     listeners.start_soon(service.accept, connections)
                 _settle_memory()
                 _log.info("ready", tunnels=len(services))
+                notify.ready(f"{len(services)} tunnels listen")
                 number = await anext(signals)
                 listeners.cancel_scope.cancel()
             for service in services:
                 service.close()
             _log.info("stopping", signal=signal.Signals(number).name, open=_open(services), drain_seconds=plan.drain)
+            notify.stopping(f"{_open(services)} connections may finish", seconds=plan.drain + 2 * _GRACE)
             await _drain(services, plan.drain, signals)
             left = _open(services)
             for service in services:

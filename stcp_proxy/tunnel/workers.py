@@ -23,7 +23,7 @@ import structlog
 from stcp_proxy.config import Plan, TunnelPlan
 from stcp_proxy.net.address import UnixAddress
 from stcp_proxy.net.listen import close_listeners, leave_file, open_listeners
-from stcp_proxy.tunnel import log
+from stcp_proxy.tunnel import log, notify
 from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.service import BACKLOG
 
@@ -53,14 +53,17 @@ def run(plan: Plan, serve: Serve) -> int:
     sets = _bind(plan)
     children: dict[int, int] = {}
     parent = os.getpid()
+    together = notify.Gathered(plan.workers, f"{len(plan.tunnels)} tunnels listen, {plan.workers} workers")
     for number in range(plan.workers):
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(reader)
+            together.speak_for(number)
             _work(plan, serve, number, sets, report=writer, parent=parent)
         os.close(writer)
         children[pid] = reader
+    together.listen()
     for sockets in _each(sets):
         if sockets[0].family != socket.AF_UNIX:  # a port that nobody serves any more must not go on taking connections
             close_listeners(sockets)

@@ -1,0 +1,180 @@
+"""What the service manager hears of this process: systemd's sd_notify protocol, datagrams to the socket that it names.
+
+Without such a manager every function here does nothing. A datagram that cannot be sent is lost, and that is all: connections do
+not end because a manager is gone. With `workers: N` the manager listens to the parent alone, so workers tell the parent, and the
+parent speaks for all (`Gathered`): it is ready when the last worker is, and alive while every one of them is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from typing import Final
+
+import trio
+
+_TIMEOUT: Final = 1.0
+"""Seconds after which a manager that does not read is left alone."""
+
+Send = Callable[[str], None]
+
+
+def _to_nobody(_text: str) -> None:
+    pass
+
+
+_send: Send = _to_nobody
+_interval: float | None = None
+
+
+def attach(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Take up with the manager that started this process, if one did.
+
+    Args:
+        environ: its variables are taken out: no child process is to speak in this one's name.
+    """
+    global _send, _interval
+    path = environ.pop("NOTIFY_SOCKET", "")
+    _interval = _watchdog_interval(environ)
+    _send = _to_socket(path) if path[:1] in ("/", "@") else _to_nobody
+
+
+def ready(status: str) -> None:
+    """Everything listens: at the start, and after each `reloading`.
+
+    Args:
+        status: one line for `systemctl status`.
+    """
+    _send(f"READY=1\nSTATUS={_line(status)}")
+
+
+def reloading() -> None:
+    """The file is being read again; `ready` ends it, however it went."""
+    _send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}\nSTATUS=reloading")
+
+
+def stopping(status: str, *, seconds: float) -> None:
+    """Nothing new is taken.
+
+    Args:
+        status: one line for `systemctl status`.
+        seconds: how long the rest may take, so that a shorter time-out of the manager does not cut it off.
+    """
+    _send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(seconds * 1e6)}\nSTATUS={_line(status)}")
+
+
+def status(text: str) -> None:
+    """One line for `systemctl status`."""
+    _send(f"STATUS={_line(text)}")
+
+
+@contextlib.asynccontextmanager
+async def watchdog() -> AsyncIterator[None]:
+    """While it is entered, tell the manager's watchdog twice in its interval that this process works.
+
+    Trio's own loop does it, in which the user-space engine relays too: a process that hangs anywhere in there falls silent.
+    """
+    if _interval is None:
+        yield
+        return
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_keep_alive, _interval / 2)
+        try:
+            yield
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _keep_alive(seconds: float) -> None:
+    while True:
+        _send("WATCHDOG=1")
+        await trio.sleep(seconds)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _watchdog_interval(environ: MutableMapping[str, str]) -> float | None:
+    """Seconds of silence after which the manager ends this process; None where it does not watch, or watches another."""
+    usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
+    if not (usec.isascii() and usec.isdigit() and int(usec)) or (pid and pid != str(os.getpid())):
+        return None
+    return int(usec) / 1e6
+
+
+def _to_socket(path: str) -> Send:
+    address = "\0" + path[1:] if path.startswith("@") else path
+
+    def send(text: str) -> None:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(_TIMEOUT)
+            sock.sendto(text.encode(), address)
+
+    return send
+
+
+# -- several processes -----------------------------------------------------------------------------------------------------
+
+
+class Gathered:
+    """The messages of several workers made one.
+
+    Args:
+        workers: how many there are.
+        words: the status line once all are ready.
+    """
+
+    def __init__(self, workers: int, words: str) -> None:
+        self._words = words
+        self._serving = set(map(str, range(workers)))
+        self._ready: set[str] = set()
+        self._alive: set[str] = set()
+        self._stopping = False
+        self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def speak_for(self, number: int) -> None:
+        """In a worker that has just been forked: whatever it says goes to the parent from now on."""
+        global _send
+        self._receiver.close()
+        self._sender.settimeout(_TIMEOUT)
+
+        def send(text: str) -> None:
+            with contextlib.suppress(OSError):
+                self._sender.send(f"{number} {text}".encode())
+
+        _send = send
+
+    def listen(self) -> None:
+        """In the parent, once all are forked."""
+        self._sender.close()
+        threading.Thread(target=self._listen, name="stcp-notify", daemon=True).start()
+
+    def _listen(self) -> None:
+        with self._receiver:
+            while message := self._receiver.recv(4096):
+                number, _, text = message.decode().partition(" ")
+                self._heard(number, text, text.partition("=")[0])
+
+    def _heard(self, number: str, text: str, verb: str) -> None:
+        if verb == "READY":
+            self._ready.add(number)
+            if self._ready >= self._serving:
+                self._ready.clear()
+                ready(self._words)
+        elif verb == "RELOADING" and not self._ready:
+            reloading()
+        elif verb == "STOPPING":
+            if not self._stopping:
+                self._stopping = True
+                _send(text)
+            self._serving.discard(number)  # its own connections may end before those of the others
+        elif verb == "WATCHDOG":
+            self._alive.add(number)
+        if self._alive and self._alive >= self._serving:
+            self._alive.clear()
+            _send("WATCHDOG=1")

@@ -1,0 +1,90 @@
+"""A proxy under a service manager: readiness, watchdog and stop, told by the process that the manager knows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness.proxies import Keys, Proxy
+from harness.sockets import Target, connect
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Manager:
+    """The service manager's end of NOTIFY_SOCKET, which sees who is speaking."""
+
+    def __init__(self, path: Path) -> None:
+        self.env = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.sock.bind(str(path))
+        self.sock.settimeout(20)
+
+    def hear(self, verb: str) -> tuple[int, dict[str, str]]:
+        """(pid, message): the next one with `verb`."""
+        while True:
+            data, ancillary, *_ = self.sock.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+            pid = _CREDENTIALS.unpack(ancillary[0][2][: _CREDENTIALS.size])[0]
+            message = dict(line.split("=", 1) for line in data.decode().splitlines())
+            if verb in message:
+                return pid, message
+
+    def silence(self) -> bool:
+        """Whether no more than what was under way comes for five intervals."""
+        self.sock.settimeout(2)
+        try:
+            for _ in range(4):
+                self.sock.recv(4096)
+        except TimeoutError:
+            return True
+        finally:
+            self.sock.settimeout(20)
+        return False
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    found = Manager(tmp_path / "notify")
+    yield found
+    found.sock.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_manager_is_told(tmp_path: Path, manager: Manager, workers: int) -> None:
+    keys = Keys(tmp_path)
+    with Target() as target:
+        arguments = ["listen", "--bind", "127.0.0.1:0", "--to", target.to, *keys.listen(), "--workers", str(workers)]
+        with Proxy(arguments, log=tmp_path / "listen.log", env=manager.env) as proxy:
+            pid, message = manager.hear("READY")
+            assert pid == proxy.pid  # what others say is not taken, unless NotifyAccess says so
+            assert "1 tunnels" in message["STATUS"]
+            for _ in range(3):
+                assert manager.hear("WATCHDOG")[0] == proxy.pid
+            with connect(proxy.address) as busy:
+                busy.sendall(b"S")
+                proxy.signal(signal.SIGTERM)
+                pid, message = manager.hear("STOPPING")
+                assert pid == proxy.pid
+                assert int(message["EXTEND_TIMEOUT_USEC"]) > 30_000_000
+            assert proxy.wait() == 0
+
+
+def test_a_worker_that_hangs_silences_the_watchdog(tmp_path: Path, manager: Manager) -> None:
+    keys = Keys(tmp_path)
+    arguments = ["listen", "--bind", "127.0.0.1:0", "--to", "127.0.0.1:1", *keys.listen(), "--workers", "2"]
+    with Proxy(arguments, log=tmp_path / "listen.log", env=manager.env) as proxy:
+        manager.hear("WATCHDOG")
+        children = Path(f"/proc/{proxy.pid}/task/{proxy.pid}/children").read_text().split()
+        assert len(children) == 2
+        os.kill(int(children[0]), signal.SIGSTOP)
+        try:
+            assert manager.silence()
+        finally:
+            os.kill(int(children[0]), signal.SIGCONT)
+        manager.hear("WATCHDOG")
