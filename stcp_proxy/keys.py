@@ -3,7 +3,7 @@
 A key is one line: a prefix that says what it is, and 32 bytes in standard base64.
 
     stcp-pub:…   a host's public key: give it to the other side
-    stcp-key:…   its private key: stays in a file that only its owner can read
+    stcp-key:…   its private key: stays in a file that only the user who runs the proxy can read
     stcp-psk:…   a shared secret: the same file on both sides
 
 A key file is that line; blank lines and lines that start with `#` are ignored. No message of this module repeats what it
@@ -14,8 +14,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import errno
+import grp
 import os
+import pwd
 import secrets
 import stat
 from dataclasses import dataclass
@@ -270,11 +273,41 @@ def _check_private(path: str | Path, status: os.stat_result) -> None:
             remedy=f"'chown {os.geteuid()} {path}' if the key is still yours alone",
         )
     mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077:
+    if mode & 0o077 == stat.S_IRGRP and status.st_uid == 0 and os.geteuid() != 0:
+        _check_group(path, status.st_gid)
+    elif mode & 0o077:
         raise KeyFileError(
             f"the key file {path} has mode {mode:04o}: others on this machine can get at it",
             remedy=f"'chmod 600 {path}', or make a new key if they may have read it",
         )
+
+
+def _check_group(path: str | Path, group: int) -> None:
+    """Refuse a file of root's that a group may read, unless that is how this user alone was given it.
+
+    So are the files of a Kubernetes Secret in a pod with `fsGroup`: root's, mode 0440, of a group that the pod's processes are in
+    and that no group database knows. On a host, a group of this user alone is as good.
+    """
+    if group not in (os.getegid(), *os.getgroups()):
+        raise KeyFileError(
+            f"the key file {path} may be read by group {group}, of which user {os.geteuid()} is not a member",
+            remedy="give it to a group of this user's own ('chgrp'), or make this user its owner with mode 600",
+        )
+    others = _others_in(group)
+    if others:
+        raise KeyFileError(
+            f"the key file {path} may be read by group {group}, and so by user '{others[0]}'",
+            remedy="give it to a group that only the user who runs stcp-proxy is in, or make this user its owner with mode 600",
+        )
+
+
+def _others_in(group: int) -> list[str]:
+    """Users in `group`, as far as the user and group databases tell, other than root and the one that runs this process."""
+    names = {user.pw_name for user in pwd.getpwall() if user.pw_gid == group}
+    with contextlib.suppress(KeyError):
+        names.update(grp.getgrgid(group).gr_mem)
+    ours = {user.pw_name for user in pwd.getpwall() if user.pw_uid in (0, os.geteuid())}
+    return sorted(names - ours)
 
 
 def _only_line(path: str | Path, content: bytes) -> str:

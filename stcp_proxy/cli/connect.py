@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
 def connect(
     bind: options.Bind,
     to: options.To,
+    bind_mode: options.BindMode = None,
     key: options.Key = None,
     peer: options.Peer = None,
     psk: options.Psk = None,
@@ -39,6 +40,7 @@ def connect(
         mode=Mode.CONNECT,
         bind=bind,
         to=to,
+        bind_mode=bind_mode,
         key=key,
         peer=peer,
         psk=psk,

@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
 def listen(
     bind: options.Bind,
     to: options.To,
+    bind_mode: options.BindMode = None,
     key: options.Key = None,
     allow: options.Allow = None,
     psk: options.Psk = None,
@@ -39,6 +40,7 @@ def listen(
         mode=Mode.LISTEN,
         bind=bind,
         to=to,
+        bind_mode=bind_mode,
         key=key,
         allow=allow or [],
         psk=psk,

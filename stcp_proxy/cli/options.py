@@ -17,6 +17,7 @@ _LIMITS = "Limits and deadlines"
 _LOGS = "Logs"
 
 Bind = Annotated[str, _option("ADDR", "Accept here: host:port, \\[v6]:port, :port or unix:/path.")]
+BindMode = Annotated[str | None, _option("0600|0660|0666", "Mode of a unix socket that is bound; 0600 unless said.")]
 To = Annotated[list[str], _option("ADDR", "Hand on to here; repeat it for failover, in order.")]
 Engine = Annotated[str | None, _option("auto|kernel|python", "Which engine relays; auto unless said.")]
 

@@ -163,7 +163,15 @@ class _Builder:
             suites=self._suites(path, tunnel, auth),
             engine=EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
             **_given({setting: getattr(tunnel, setting) for setting in _SETTINGS}),
+            **self._bind_mode(path, tunnel),
         )
+
+    def _bind_mode(self, path: KeyPath, tunnel: TunnelModel) -> dict[str, int]:
+        if tunnel.bind_mode is None:
+            return {}
+        if not isinstance(tunnel.bind, UnixAddress):
+            self.source.report((*path, "bind_mode"), f"{tunnel.bind} is no unix socket, and has no mode", "remove it")
+        return {"bind_mode": int(tunnel.bind_mode, 8)}
 
     # -- who may talk to whom
 

@@ -119,6 +119,7 @@ Span = Annotated[float, PlainValidator(_checked(parse_duration, text_only=False)
 Deadline = Annotated[float, PlainValidator(_checked(_deadline, text_only=False))]
 Engine = Literal["auto", "kernel", "python"]
 SuiteName = Literal["hybrid", "classic"]
+BindMode = Literal["0600", "0660", "0666"]
 Suites = Annotated[list[SuiteName], BeforeValidator(_some), Field(min_length=1)]
 Limit = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -139,6 +140,7 @@ class TunnelModel(_Model):
 
     mode: Literal["listen", "connect"]
     bind: Bind
+    bind_mode: BindMode | None = None
     to: Annotated[list[To], BeforeValidator(_some), Field(min_length=1)]
     peer: Annotated[Peer, BeforeValidator(_one_peer)] | None = None
     allow: Annotated[list[Peer], BeforeValidator(_some), Field(min_length=1)] | None = None
@@ -197,7 +199,8 @@ def _explain(source: Source, error: ErrorDetails) -> None:
         case "missing":
             source.report(path, f"'{path[-1]}' is missing", _MISSING.get(str(path[-1])))
         case "literal_error":
-            source.report(path, f"{context['expected']} belongs here")
+            quotes = "in quotes: a bare 0660 is another number in YAML" if path[-1] == "bind_mode" else None
+            source.report(path, f"{context['expected']} belongs here", quotes)
         case "model_type" | "dict_type":
             source.report(path, "a mapping belongs here", "write its keys below it, indented")
         case "int_type" | "greater_than_equal" | "less_than_equal":

@@ -12,6 +12,7 @@ from typing import Literal
 
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import Address
+from stcp_proxy.net.listen import UNIX_MODE
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 
@@ -75,6 +76,7 @@ class TunnelPlan:
         dial_timeout: seconds for the whole dial, names included.
         idle_timeout: seconds without a byte in either direction; None is no limit.
         half_close_timeout: the same once one direction has ended.
+        bind_mode: mode of the file where `bind` is a unix socket: who may write to it may connect.
     """
 
     name: str
@@ -90,6 +92,7 @@ class TunnelPlan:
     dial_timeout: float = 10.0
     idle_timeout: float | None = None
     half_close_timeout: float = 900.0
+    bind_mode: int = UNIX_MODE
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from stcp_proxy.config.plan import KeyAuth, Mode, Plan, TunnelPlan
+from stcp_proxy.net.address import UnixAddress
 from stcp_proxy.protocol.wire import Suite
 
 _SUITES: Final = {
@@ -26,7 +27,7 @@ def describe_plan(plan: Plan) -> str:
 def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     plain, wire = ("from plain", "to STCP") if tunnel.mode is Mode.CONNECT else ("from STCP", "to plain")
     yield f"{tunnel.name} ({tunnel.mode})"
-    yield from _rows(plain, [str(tunnel.bind)])
+    yield from _rows(plain, [_bind(tunnel)])
     yield from _rows(wire, [str(target) for target in tunnel.to])
     if isinstance(tunnel.auth, KeyAuth):
         yield from _rows("own key", [str(tunnel.auth.identity.public)])
@@ -38,6 +39,10 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     yield from _rows("engine", [str(tunnel.engine)])
     yield from _rows("limits", [f"{tunnel.max_connections} connections, {tunnel.max_handshakes} handshakes under way"])
     yield from _rows("deadlines", [_deadlines(tunnel)])
+
+
+def _bind(tunnel: TunnelPlan) -> str:
+    return f"{tunnel.bind}, mode {tunnel.bind_mode:04o}" if isinstance(tunnel.bind, UnixAddress) else str(tunnel.bind)
 
 
 def _rows(label: str, values: list[str]) -> Iterator[str]:

@@ -4,8 +4,9 @@
 never shows a mapped address and `[::]:port` beside `0.0.0.0:port` does not collide. A name is bound on all its addresses.
 
 A unix socket left behind by a crash is taken over, a live one never: only a refused connect proves that nobody listens. The
-file is created with mode 0600 (on Linux, fchmod on the unbound socket decides it, without touching the process's umask), and
-is unlinked *before* its socket is closed: until then, nobody else may take it for stale and bind there.
+file is created with mode 0600 (on Linux, fchmod on the unbound socket decides it, without touching the process's umask), or with
+a wider one where that is asked for, which it has before anybody can connect. It is unlinked *before* its socket is closed: until
+then, nobody else may take it for stale and bind there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any, Final
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import Address, TcpAddress, UnixAddress, describe_sockaddr
 
-_UNIX_MODE: Final = 0o600
+UNIX_MODE: Final = 0o600
+"""Whoever may write to a unix socket may connect to it: the user who made it."""
 _PORT_ATTEMPTS: Final = 20
 _EVERY: Final = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104
 _NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
@@ -31,19 +33,20 @@ _inodes: weakref.WeakKeyDictionary[socket.socket, tuple[int, int]] = weakref.Wea
 """Device and inode of each unix socket's file as we made it: only that file is ours to unlink."""
 
 
-def open_listeners(address: Address, *, backlog: int, shared: bool = False) -> list[socket.socket]:
+def open_listeners(address: Address, *, backlog: int, shared: bool = False, mode: int = UNIX_MODE) -> list[socket.socket]:
     """Bound, listening, non-blocking sockets for an address; a name is resolved here, so call it before the event loop matters.
 
     Args:
         address: with port 0, the system picks one port for all sockets; `getsockname` tells which.
         backlog: connections that may wait to be accepted.
         shared: let other sockets of this user listen on the same port (SO_REUSEPORT); no meaning for a unix socket.
+        mode: of a unix socket's file; no meaning for TCP.
 
     Raises:
         ConfigError: it cannot be listened on; none of its sockets is left open.
     """
     if isinstance(address, UnixAddress):
-        return [_listen_unix(address, backlog)]
+        return [_listen_unix(address, backlog, mode)]
     for attempt in range(_PORT_ATTEMPTS):
         try:
             return _listen_tcp(address, backlog, shared)
@@ -122,16 +125,18 @@ def _listen_one(family: int, sockaddr: tuple[Any, ...], backlog: int, shared: bo
 # -- unix ------------------------------------------------------------------------------------------------------------------
 
 
-def _listen_unix(address: UnixAddress, backlog: int) -> socket.socket:
+def _listen_unix(address: UnixAddress, backlog: int, mode: int) -> socket.socket:
     path = address.path
     try:
         _clear_the_way(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            os.fchmod(sock.fileno(), _UNIX_MODE)
+            os.fchmod(sock.fileno(), mode)
             sock.bind(path)
             made = os.lstat(path)
             _inodes[sock] = (made.st_dev, made.st_ino)
+            if stat.S_IMODE(made.st_mode) != mode:
+                _widen(path, made, mode)  # bind() takes away what the umask says
             sock.listen(backlog)
         except BaseException:
             close_listeners([sock])
@@ -139,6 +144,17 @@ def _listen_unix(address: UnixAddress, backlog: int) -> socket.socket:
     except OSError as exc:
         raise _explain(address, exc) from None
     return sock
+
+
+def _widen(path: str, made: os.stat_result, mode: int) -> None:
+    """Give the file that `made` tells of its mode, and no other that may have come to stand at `path`."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if stat.S_ISSOCK(found.st_mode) and (found.st_dev, found.st_ino) == (made.st_dev, made.st_ino):
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
 
 
 def _clear_the_way(path: str) -> None:

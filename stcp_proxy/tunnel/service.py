@@ -96,7 +96,9 @@ class Service:
         Raises:
             StcpError: in a sentence, when it cannot.
         """
-        self._listeners = open_listeners(self.plan.bind, backlog=BACKLOG) if listeners is None else listeners
+        if listeners is None:
+            listeners = open_listeners(self.plan.bind, backlog=BACKLOG, mode=self.plan.bind_mode)
+        self._listeners = listeners
         for listener in self._listeners:
             _log.info(
                 "listening",

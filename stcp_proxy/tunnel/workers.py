@@ -93,7 +93,7 @@ def _bind(plan: Plan) -> list[Listeners]:
     try:
         for tunnel in plan.tunnels:
             if isinstance(tunnel.bind, UnixAddress):
-                sockets = open_listeners(tunnel.bind, backlog=BACKLOG)
+                sockets = open_listeners(tunnel.bind, backlog=BACKLOG, mode=tunnel.bind_mode)
                 for listeners in sets:
                     listeners.append(sockets)
                 continue

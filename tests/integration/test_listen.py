@@ -119,6 +119,14 @@ def test_privileged_port(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- unix ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_unix_socket_has_the_mode_that_was_asked_for(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "app.sock"
+    listeners = open_listeners(UnixAddress(str(path)), backlog=5, mode=mode)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    close_listeners(listeners)
+
+
 def test_unix_socket_is_private_and_goes_with_its_listener(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
     before = os.umask(0)

@@ -106,6 +106,7 @@ def test_every_setting(load: Callable[[str], Plan]) -> None:
     plan = load("drain: 0\nlog: {level: debug, format: json}\nengine: python\n" + HEAD + CONNECT % settings + LISTEN % "")
     first, second = plan.tunnels
     assert (plan.drain, plan.log_level, plan.log_format) == (0, "debug", "json")
+    assert (first.bind_mode, second.bind_mode) == (0o600, 0o600)
     assert (first.engine, second.engine) == (EngineChoice.KERNEL, EngineChoice.PYTHON)
     assert (first.suites, first.max_connections, first.max_handshakes) == ((Suite.CLASSIC_KEYS,), 5, 3)
     assert (first.handshake_timeout, first.dial_timeout, first.idle_timeout, first.half_close_timeout) == (0.25, 2.5, 3600, 300)
@@ -163,6 +164,16 @@ def test_example(example: Path, folder: Path) -> None:
 
 def test_there_are_examples() -> None:
     assert {path.name for path in CONFIGS.rglob("*.yaml")} >= {"server.yaml", "client.yaml", "many-tunnels.yaml"}
+
+
+def test_mode_of_a_unix_socket(load: Callable[[str], Plan], folder: Path) -> None:
+    line = f"  out: {{mode: connect, bind: unix:{folder}/door, to: db1:7443, peer: db-host, bind_mode: %s}}\n"
+    plan = load(HEAD + line % '"0660"')
+    assert plan.tunnels[0].bind_mode == 0o660
+    assert "door, mode 0660" in describe_plan(plan)
+    for text in ("0660", "660", '"0777"', '"660"'):
+        assert "bind_mode: '0600', '0660' or '0666' belongs here; in quotes" in problems(load, HEAD + line % text)[0]
+    assert "127.0.0.1:5432 is no unix socket" in problems(load, HEAD + CONNECT % ', bind_mode: "0660"')[0]
 
 
 # -- bad files -------------------------------------------------------------------------------------------------------------

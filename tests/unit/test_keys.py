@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import grp
 import os
+import pwd
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -167,6 +171,95 @@ def test_file_of_somebody_else_refused(key_file: Callable[[str | bytes], Path]) 
     path = key_file(KEY)
     os.chown(path, 12345, -1)
     assert "belongs to user 12345" in refusal(lambda _: keys.load_private_key(path), "")
+
+
+# -- a file of root's that a group may read ----------------------------------------------------------------------------------
+
+OUR_UID, OUR_GROUP, FS_GROUP = 54321, 54322, 54323  # nobody's, as far as the user database knows
+
+
+@contextlib.contextmanager
+def acting_as(uid: int, groups: list[int]) -> Iterator[None]:
+    """This process as a user that is not root, for a while."""
+    before = os.getgroups()
+    os.setgroups(groups)
+    os.setegid(OUR_GROUP)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(before)
+
+
+@pytest.fixture
+def mounted() -> Iterator[Callable[[int, int], Path]]:
+    """A key file of root's in a folder that everybody may enter."""
+    if os.geteuid() != 0:
+        pytest.skip("files of several users need root")
+    with tempfile.TemporaryDirectory(prefix="stcp-keys-") as folder:
+        os.chmod(folder, 0o755)
+
+        def make(mode: int, group: int) -> Path:
+            path = Path(folder) / "host.key"
+            path.write_text(KEY)
+            os.chown(path, 0, group)
+            path.chmod(mode)
+            return path
+
+        yield make
+
+
+@pytest.mark.parametrize(("mode", "groups"), [(0o440, [FS_GROUP]), (0o640, [7, FS_GROUP])])
+def test_a_secret_mounted_for_our_group_alone(mounted: Callable[[int, int], Path], mode: int, groups: list[int]) -> None:
+    """As Kubernetes mounts a Secret in a pod with fsGroup."""
+    path = mounted(mode, FS_GROUP)
+    with acting_as(OUR_UID, groups):
+        assert keys.load_private_key(path).secret.reveal() == RAW
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o460, 0o450, 0o441, 0o660, 0o644])
+def test_more_than_reading_by_the_group_is_refused(mounted: Callable[[int, int], Path], mode: int) -> None:
+    path = mounted(mode, FS_GROUP)
+    with acting_as(OUR_UID, [FS_GROUP]):
+        assert f"{mode:04o}" in refusal(lambda _: keys.load_private_key(path), "")
+
+
+def test_a_group_with_somebody_else_in_it_is_refused(mounted: Callable[[int, int], Path]) -> None:
+    other = next(user for user in pwd.getpwall() if user.pw_gid != 0 and user.pw_uid != 0)
+    path = mounted(0o440, other.pw_gid)
+    with acting_as(OUR_UID, [other.pw_gid]):
+        message = refusal(lambda _: keys.load_private_key(path), "")
+    assert f"group {other.pw_gid}, and so by user '" in message
+
+
+def test_a_group_named_for_somebody_else_is_refused(mounted: Callable[[int, int], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who is a member by /etc/group."""
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("team", "x", gid, ["root", "mallory"])))
+    path = mounted(0o440, FS_GROUP)
+    with acting_as(OUR_UID, [FS_GROUP]):
+        assert "by user 'mallory'" in refusal(lambda _: keys.load_private_key(path), "")
+
+
+def test_a_group_that_is_not_ours_is_refused(mounted: Callable[[int, int], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be read all the same where a capability or an access list allows it."""
+    path = mounted(0o440, FS_GROUP)
+    monkeypatch.setattr(os, "geteuid", lambda: OUR_UID)
+    assert f"user {OUR_UID} is not a member" in refusal(lambda _: keys.load_private_key(path), "")
+
+
+def test_root_shares_its_keys_with_no_group(mounted: Callable[[int, int], Path]) -> None:
+    path = mounted(0o440, 0)
+    assert "0440" in refusal(lambda _: keys.load_private_key(path), "")
+
+
+def test_our_own_file_stays_ours(mounted: Callable[[int, int], Path]) -> None:
+    """Only root's files are handed out through groups: an owner can make them private."""
+    path = mounted(0o440, FS_GROUP)
+    os.chown(path, OUR_UID, FS_GROUP)
+    with acting_as(OUR_UID, [FS_GROUP]):
+        assert "chmod 600" in refusal(lambda _: keys.load_private_key(path), "")
 
 
 def test_links_are_followed_and_the_file_behind_them_is_judged(tmp_path: Path, key_file: Callable[[str | bytes], Path]) -> None:
