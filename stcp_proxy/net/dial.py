@@ -1,4 +1,7 @@
-"""A connected socket for a list of addresses: names resolved afresh, everything tried in order, one deadline.
+"""A connected socket for a list of addresses: everything tried in order, one deadline.
+
+What users write is an address, `db.example:7443`; what is dialled is a `Place`, one sockaddr of it. `places` leads from the one
+to the other and `connect` dials one place; whoever wants more between two attempts than `dial` does builds on these.
 
 The deadline is shared fairly and lazily. A target gets an equal part of what is left, by the number of targets that are left;
 an address of a target likewise. So one black hole cannot starve what stands behind it, an early failure gives its time to the
@@ -34,8 +37,21 @@ _WORDS: Final = {
     errno.EADDRNOTAVAIL: "no local address or port to dial from",
 }
 
-_Candidate = tuple[int, Any]
-"""Family and sockaddr."""
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One concrete address to dial.
+
+    Attributes:
+        family: AF_INET, AF_INET6 or AF_UNIX.
+        sockaddr: in the form of that family.
+    """
+
+    family: int
+    sockaddr: Any
+
+    def __str__(self) -> str:
+        return describe_sockaddr(self.family, self.sockaddr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +60,22 @@ class Dialled:
 
     Attributes:
         sock: connected, non-blocking.
-        address: the address, as configured, that worked.
-        name: text of the concrete address behind it.
+        name: text of the concrete address.
     """
 
     sock: socket.socket
-    address: Address
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
-    """One attempt: where, and how it failed (an errno, or words for what has none)."""
+class Failure:
+    """One attempt that failed.
+
+    Attributes:
+        name: where.
+        status: the errno; 0 where there is none.
+        words: what happened.
+    """
 
     name: str
     status: int
@@ -80,13 +100,12 @@ async def dial(targets: Sequence[Address], *, timeout: float) -> Dialled:
     Cancellation closes the socket under way.
     """
     deadline = trio.current_time() + timeout
-    failures: list[_Failure] = []
+    failures: list[Failure] = []
     for index, target in enumerate(targets):
-        share = _share(deadline, len(targets) - index)
-        found = await _dial_target(target, share, failures)
+        found = await _dial_target(target, share(deadline, len(targets) - index), failures)
         if found is not None:
             return found
-    raise _summary(targets, failures)
+    raise summary(targets, failures)
 
 
 async def dial_one(target: Address, *, timeout: float) -> Dialled:
@@ -97,47 +116,74 @@ async def dial_one(target: Address, *, timeout: float) -> Dialled:
     return await dial([target], timeout=timeout)
 
 
-def _share(deadline: float, waiting: int) -> float:
+def share(deadline: float, waiting: int) -> float:
     """The deadline of the next attempt when `waiting` attempts, this one included, must make do until `deadline`."""
     now = trio.current_time()
     return now + max(0.0, deadline - now) / waiting
 
 
-async def _dial_target(target: Address, deadline: float, failures: list[_Failure]) -> Dialled | None:
+async def _dial_target(target: Address, deadline: float, failures: list[Failure]) -> Dialled | None:
     """Try every address of a target; what fails is added to `failures`."""
-    candidates = await _candidates(target, deadline, failures)
-    for index, (family, sockaddr) in enumerate(candidates):
-        name = describe_sockaddr(family, sockaddr)
-        try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        except OSError as exc:
-            if exc.errno in _OUT_OF_FILES:
-                raise OverLimit("no file descriptor is left to dial with", remedy="raise the limit of open files") from None
-            status = exc.errno or errno.EIO  # a host without IPv6, say
-        else:
-            status = await _connect(sock, sockaddr, _share(deadline, len(candidates) - index))
-            if status == 0:
-                return Dialled(sock, target, name)
-            sock.close()
-        failures.append(_Failure(name, status, _WORDS.get(status) or os.strerror(status).lower()))
+    found = await places(target, deadline)
+    if isinstance(found, Failure):
+        failures.append(found)
+        return None
+    for index, place in enumerate(found):
+        made = await connect(place, share(deadline, len(found) - index))
+        if not isinstance(made, Failure):
+            return Dialled(made, str(place))
+        failures.append(made)
     return None
 
 
-async def _candidates(target: Address, deadline: float, failures: list[_Failure]) -> list[_Candidate]:
+async def places(target: Address, deadline: float) -> list[Place] | Failure:
+    """The concrete addresses behind `target`, names resolved now, each once.
+
+    Args:
+        target: what to resolve.
+        deadline: on Trio's clock.
+    """
     if isinstance(target, UnixAddress):
-        return [(socket.AF_UNIX, target.path)]
+        return [Place(socket.AF_UNIX, target.path)]
     if target.host == "localhost":
-        return [(family, (host, target.port)) for family, host in _LOOPBACK]
+        return [Place(family, (host, target.port)) for family, host in _LOOPBACK]
     with trio.move_on_at(deadline):
         try:
             found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-            failures.append(_Failure(str(target), 0, f"cannot resolve {target.host}: {reason}"))
-            return []
-        return list(dict.fromkeys((int(family), sockaddr) for family, _, _, _, sockaddr in found))
-    failures.append(_Failure(str(target), errno.ETIMEDOUT, f"resolving {target.host} took too long"))
-    return []
+            return Failure(str(target), 0, f"cannot resolve {target.host}: {reason}")
+        return list(dict.fromkeys(Place(int(family), sockaddr) for family, _, _, _, sockaddr in found))
+    return Failure(str(target), errno.ETIMEDOUT, f"resolving {target.host} took too long")
+
+
+async def connect(place: Place, deadline: float) -> socket.socket | Failure:
+    """Dial one place.
+
+    Args:
+        place: where.
+        deadline: on Trio's clock.
+
+    Returns:
+        A connected, non-blocking socket, or why there is none.
+
+    Raises:
+        OverLimit: this process has no descriptor left.
+
+    Cancellation closes the socket under way.
+    """
+    try:
+        sock = socket.socket(place.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as exc:
+        if exc.errno in _OUT_OF_FILES:
+            raise OverLimit("no file descriptor is left to dial with", remedy="raise the limit of open files") from None
+        status = exc.errno or errno.EIO  # a host without IPv6, say
+    else:
+        status = await _connect(sock, place.sockaddr, deadline)
+        if status == 0:
+            return sock
+        sock.close()
+    return Failure(str(place), status, _WORDS.get(status) or os.strerror(status).lower())
 
 
 async def _connect(sock: socket.socket, sockaddr: Any, deadline: float) -> int:
@@ -177,7 +223,9 @@ def _met_itself(sock: socket.socket) -> bool:
         return False  # connected and already reset: the reader will see it
 
 
-def _summary(targets: Sequence[Address], failures: Sequence[_Failure]) -> TargetError:
+def summary(targets: Sequence[object], failures: Sequence[Failure]) -> TargetError:
+    """The error for `targets`, none of which answered. A mixture is a time-out before it is a refusal, and a refusal before it is
+    anything else."""
     statuses = {failure.status for failure in failures}
     what = f"cannot reach {' or '.join(map(str, targets))} ({'; '.join(map(str, failures))})"
     if errno.ETIMEDOUT in statuses:

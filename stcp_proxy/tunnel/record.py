@@ -11,6 +11,7 @@ import structlog
 from stcp_proxy.errors import Cause, ClientGone, ShuttingDown, StcpError, UnknownPeer, describe
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
+from stcp_proxy.tunnel.endpoint import Endpoint
 
 _log = structlog.get_logger("stcp_proxy.connection")
 
@@ -71,11 +72,12 @@ class Connection:
         channel: the channel id that both sides log; empty before the handshake.
         peer: the peer's name in this side's configuration; empty before the handshake.
         target: address this side dialled.
+        endpoint: the same with what is known of it, for as long as this connection counts as one of its own.
         relay: the engine's handle, once an engine carries it.
         early: application bytes that went with OPEN, before the engine counted.
     """
 
-    __slots__ = ("_owner", "channel", "client", "early", "peer", "relay", "started", "target", "tunnel")
+    __slots__ = ("_owner", "channel", "client", "early", "endpoint", "peer", "relay", "started", "target", "tunnel")
 
     def __init__(self, tunnel: str, client: str, owner: Owner) -> None:
         self.tunnel = tunnel
@@ -84,6 +86,7 @@ class Connection:
         self.channel = ""
         self.peer = ""
         self.target = ""
+        self.endpoint: Endpoint | None = None
         self.early = 0
         self.relay: Relay | None = None
         self._owner = owner
@@ -135,4 +138,7 @@ class Connection:
                 known[name] = value
         seconds = round(time.monotonic() - self.started, 3)
         getattr(_log, level)(event, **known, **fields, seconds=seconds)
+        if self.endpoint is not None:
+            self.endpoint.live -= 1
+            self.endpoint = None
         self._owner.forget(self)

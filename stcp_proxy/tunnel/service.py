@@ -26,6 +26,7 @@ from stcp_proxy.relay.engine import Engine, RelayEnd
 from stcp_proxy.tunnel.log import OncePerSecond
 from stcp_proxy.tunnel.record import Connection, Totals
 from stcp_proxy.tunnel.session import ConnectSession, ListenSession, Trust, stopping
+from stcp_proxy.tunnel.targets import Targets
 
 _log = structlog.get_logger("stcp_proxy.tunnel")
 
@@ -75,6 +76,7 @@ class Service:
         self._token = trio.lowlevel.current_trio_token()
         self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
         self._trust = Trust.of(plan)
+        self.targets: Final = Targets(plan.to, tunnel=plan.name)
         self._listeners: list[socket.socket] = []
         self._connections: set[Connection] = set()
         self._proving: dict[Connection, _Stranger] = {}
@@ -248,8 +250,8 @@ class Service:
 
     def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession:
         if self.plan.mode is Mode.LISTEN:
-            return ListenSession(self.plan, self._trust, self._engine, sock, connection, self)
-        return ConnectSession(self.plan, self._trust, self._engine, sock, connection)
+            return ListenSession(self.plan, self._trust, self.targets, self._engine, sock, connection, self)
+        return ConnectSession(self.plan, self._trust, self.targets, self._engine, sock, connection)
 
     def heard(self, connection: Connection) -> None:
         """See `Gate.heard`."""

@@ -13,9 +13,8 @@ import contextlib
 import ipaddress
 import socket
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
-import structlog
 import trio
 
 from stcp_proxy.config import KeyAuth, TunnelPlan
@@ -33,8 +32,7 @@ from stcp_proxy.errors import (
     Truncated,
     code_for,
 )
-from stcp_proxy.net.address import Address
-from stcp_proxy.net.dial import Dialled, dial, dial_one
+from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.net.tuning import tune_leg
 from stcp_proxy.protocol.handshake import Credentials, Initiator, Responder
@@ -44,17 +42,7 @@ from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.engine import Engine, Handover, RelayLimits
 from stcp_proxy.tunnel import exchange
 from stcp_proxy.tunnel.record import Connection
-
-_log = structlog.get_logger("stcp_proxy.session")
-
-_TRY_NEXT: Final = {
-    Code.TARGET_REFUSED,
-    Code.TARGET_TIMED_OUT,
-    Code.TARGET_UNREACHABLE,
-    Code.OVER_LIMIT,
-    Code.SHUTTING_DOWN,
-}
-"""REJECT codes after which another peer may well say yes."""
+from stcp_proxy.tunnel.targets import TRY_NEXT, Targets, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +85,7 @@ class ListenSession:
     Args:
         plan: the tunnel.
         trust: its access rule.
+        targets: where its connections go.
         engine: who carries the connection afterwards.
         wire: the accepted socket, non-blocking; owned by the session.
         record: what is known of the connection.
@@ -104,10 +93,18 @@ class ListenSession:
     """
 
     def __init__(
-        self, plan: TunnelPlan, trust: Trust, engine: Engine, wire: socket.socket, record: Connection, gate: Gate
+        self,
+        plan: TunnelPlan,
+        trust: Trust,
+        targets: Targets,
+        engine: Engine,
+        wire: socket.socket,
+        record: Connection,
+        gate: Gate,
     ) -> None:
         self._plan = plan
         self._trust = trust
+        self._targets = targets
         self._engine = engine
         self._stream = LegStream(wire)
         self._record = record
@@ -147,7 +144,9 @@ class ListenSession:
         plain: socket.socket | None = None
         try:
             try:
-                dialled = await dial(plan.to, timeout=plan.dial_timeout)
+                with self._targets.turn(plan.dial_timeout) as turn:
+                    dialled = await turn.dial()
+                    turn.reached(record)
             except StcpError as exc:
                 # The peer learns the kind of failure; addresses behind this side are not its business.
                 await channel.reject(self._stream, code_for(exc))
@@ -175,14 +174,18 @@ class ConnectSession:
     Args:
         plan: the tunnel.
         trust: whom it trusts: exactly one peer, or a shared secret.
+        targets: where that peer is.
         engine: who carries the connection afterwards.
         plain: the accepted socket, non-blocking; owned by the session.
         record: what is known of the connection.
     """
 
-    def __init__(self, plan: TunnelPlan, trust: Trust, engine: Engine, plain: socket.socket, record: Connection) -> None:
+    def __init__(
+        self, plan: TunnelPlan, trust: Trust, targets: Targets, engine: Engine, plain: socket.socket, record: Connection
+    ) -> None:
         self._plan = plan
         self._trust = trust
+        self._targets = targets
         self._engine = engine
         self._plain = LegStream(plain)
         self._record = record
@@ -190,7 +193,7 @@ class ConnectSession:
         self._may_retry = True
 
     async def run(self) -> None:
-        """Bring the connection to its handover, trying each peer address in order.
+        """Bring the connection to its handover, trying one address of the peer after the other.
 
         Raises:
             StcpError: why it did not come to that; the application got a TCP RST.
@@ -203,36 +206,32 @@ class ConnectSession:
             raise
 
     async def _try_each(self) -> None:
-        # The dial deadline is shared by what dials; a peer that connects and then says nothing takes none of it from the next.
-        targets, left = self._plan.to, self._plan.dial_timeout
-        for at, target in enumerate(targets):
-            try:
-                started = trio.current_time()
+        with self._targets.turn(self._plan.dial_timeout) as turn:
+            while True:
+                dialled = await self._dial(turn)
                 try:
-                    dialled = await self._dial(target, max(0.0, left) / (len(targets) - at))
-                finally:
-                    left -= trio.current_time() - started
-                await self._carry(dialled)
-                return
-            except StcpError as exc:
-                if at + 1 == len(targets) or not self._may_try_next(exc):
-                    raise
-                _log.warning(
-                    "trying the next address", tunnel=self._plan.name, failed=str(target), reason=exc.label, why=exc.what
-                )
+                    await self._carry(dialled)
+                except StcpError as exc:
+                    final = not (turn.more and self._may_try_next(exc))
+                    turn.failed(exc, final=final)
+                    if final:
+                        raise
+                else:
+                    turn.reached(self._record)
+                    return
 
     def _may_try_next(self, exc: StcpError) -> bool:
         """Whether another peer may be asked. Never when this one may have passed on what the application said."""
         if isinstance(exc, PeerRejected):
-            return exc.reason in _TRY_NEXT
+            return exc.reason in TRY_NEXT
         return self._may_retry and isinstance(exc, PeerUnreachable | HandshakeError | Truncated)
 
-    async def _dial(self, target: Address, timeout: float) -> Dialled:
+    async def _dial(self, turn: Turn) -> Dialled:
         record = self._record
         record.channel = record.peer = record.target = ""  # whoever was tried before is not in this connection's log line
         self._may_retry = True
         try:
-            return await dial_one(target, timeout=timeout)
+            return await turn.dial()
         except TargetError as exc:
             raise PeerUnreachable(
                 f"the peer cannot be reached: {exc.what}",

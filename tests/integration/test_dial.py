@@ -102,7 +102,7 @@ async def test_connected_socket_is_plain_and_non_blocking(server: TcpAddress) ->
         assert type(found.sock) is socket.socket
         assert not found.sock.getblocking()
         assert found.sock.getpeername() == (server.host, server.port)
-        assert (found.address, found.name) == (server, str(server))
+        assert found.name == str(server)
     assert resolver.asked == []  # an IP address costs no resolver
 
 
@@ -120,7 +120,7 @@ async def test_name_is_resolved_at_each_dial_and_all_addresses_are_tried(server:
     for _ in range(2):
         found = await dial([target], timeout=10)
         found.sock.close()
-        assert (found.address, found.name) == (target, str(server))
+        assert found.name == str(server)
     assert resolver.asked == ["db.test", "db.test"]
 
 
@@ -129,7 +129,7 @@ async def test_targets_are_tried_in_order(server: TcpAddress, refused: TcpAddres
     targets: list[Address] = [UnixAddress(str(tmp_path / "no.sock")), TcpAddress("gone.test", 1), refused, server]
     found = await dial(targets, timeout=10)
     found.sock.close()
-    assert found.address == server
+    assert found.name == str(server)
 
 
 async def test_unix_socket(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ async def test_black_hole_does_not_starve_the_next_target(
     start = trio.current_time()
     found = await dial([black_hole] * holes + [server], timeout=10)
     found.sock.close()
-    assert found.address == server
+    assert found.name == str(server)
     assert trio.current_time() - start == pytest.approx(10 * holes / (holes + 1))
 
 
@@ -276,7 +276,7 @@ async def test_family_that_this_machine_lacks_is_one_failure_of_many(server: Tcp
     monkeypatch.setattr(socket, "socket", only_ipv4)
     found = await dial([TcpAddress("::1", server.port), server], timeout=10)
     found.sock.close()
-    assert found.address == server
+    assert found.name == str(server)
 
 
 async def test_a_socket_that_met_itself_is_a_refusal() -> None:

@@ -56,7 +56,7 @@ def carries(proxy: Proxy) -> None:
 def test_a_refused_address(peers: Peers) -> None:
     proxy = peers.connect("refused", f"127.0.0.1:{free_port()}", "127.0.0.1:1", *peers.last.addresses)
     carries(proxy)
-    assert len(proxy.log("trying the next address", reason="peer_unreachable")) == 2
+    assert len(proxy.log("trying the next address", reason="target_refused")) == 2
     assert proxy.ended()[0]["target"] == peers.last.addresses[0]
 
 

@@ -36,6 +36,7 @@ from stcp_proxy.protocol.wire import HEADER_LEN, FrameType, Suite
 from stcp_proxy.relay.engine import Handover, Relay, RelayEnd
 from stcp_proxy.tunnel.record import Connection
 from stcp_proxy.tunnel.session import ConnectSession, Trust
+from stcp_proxy.tunnel.targets import Targets
 
 SERVER, CLIENT = PrivateKey(Secret(bytes([1]) * 32)), PrivateKey(Secret(bytes([2]) * 32))
 EARLY = b"what the application said"
@@ -149,7 +150,8 @@ class Stage:
             dial_timeout=patience,
         )
         record = Connection("tunnel", "client", NoOwner())
-        session = ConnectSession(plan, Trust.of(plan), self.engine, self.plain, record)
+        targets = Targets(plan.to, tunnel=plan.name)
+        session = ConnectSession(plan, Trust.of(plan), targets, self.engine, self.plain, record)
         with structlog.testing.capture_logs():
             try:
                 await session.run()
