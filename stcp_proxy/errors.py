@@ -209,6 +209,14 @@ class ClientGone(StcpError):
     label = "plain_reset"
 
 
+class ProxyHeaderRefused(StcpError):
+    """Whoever connected sent no PROXY header where one must be, one that is malformed, or one that it may not send."""
+
+    cause = Cause.CLIENT
+    code = Code.DENIED
+    label = "proxy_header"
+
+
 class TargetError(StcpError):
     """The target could not be reached."""
 

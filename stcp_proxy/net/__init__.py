@@ -4,6 +4,7 @@
 - ``pattern``  which addresses and ports a rule is about
 - ``listen``   bound and listening sockets for an address
 - ``dial``     a connected socket for a list of addresses: resolve, try all, one deadline
+- ``proxy_header``  the PROXY protocol's header, both versions, written and read
 - ``stream``   a Trio stream over a socket that is going to be handed on
 - ``tuning``   the socket options of both legs
 """
