@@ -1,0 +1,1 @@
+"""The product between two hosts, each a network namespace of its own."""
