@@ -24,8 +24,8 @@ from stcp_proxy.protocol.opening import Endpoint
 Version = Literal["v1", "v2"]
 
 MAX_HEADER: Final = 4096
-"""Bytes of a version 2 header that are read, TLVs included. With addresses alone it has 52 at most for TCP, and its authors meant the
-whole to fit into a packet of 536."""
+"""Bytes of a version 2 header that are read, TLVs included. With addresses alone it has 52 at most for TCP, and its authors meant
+the whole to fit into a packet of 536."""
 MAX_LINE: Final = 107
 """Bytes of a version 1 header, the end of its line included."""
 
