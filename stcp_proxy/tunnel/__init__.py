@@ -5,6 +5,7 @@
 - ``service``     one tunnel: its listeners, limits, live connections
 - ``supervisor``  all of them: start, signals, drain
 - ``notify``      what systemd is told
+- ``application`` a program beside the proxy: signals, status, and what PID 1 has to do
 - ``record``      what is known of a connection, and its one log line
 - ``log``         how log lines look
 """

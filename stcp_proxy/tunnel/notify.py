@@ -28,7 +28,14 @@ def _to_nobody(_text: str) -> None:
 
 
 _send: Send = _to_nobody
+_parent: Send | None = None
 _interval: float | None = None
+
+
+def speak_to(parent: Send) -> None:
+    """From `attach` on, tell `parent` everything, in place of the manager: this process is a part of what that one started."""
+    global _parent
+    _parent = parent
 
 
 def attach(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -39,8 +46,8 @@ def attach(environ: MutableMapping[str, str] = os.environ) -> None:
     """
     global _send, _interval
     path = environ.pop("NOTIFY_SOCKET", "")
-    _interval = _watchdog_interval(environ)
-    _send = _to_socket(path) if path[:1] in ("/", "@") else _to_nobody
+    _interval = _watchdog_interval(environ) if _parent is None else None
+    _send = _parent or (_to_socket(path) if path[:1] in ("/", "@") else _to_nobody)
 
 
 def ready(status: str) -> None:

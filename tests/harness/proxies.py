@@ -97,7 +97,8 @@ class Proxy(Process):
         self, arguments: list[str], *, log: Path, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
     ) -> None:
         self._checked = False
-        super().__init__([*prefix, *COMMAND, *arguments, "--log-format", "json"], output=log, env=env)
+        style = [] if arguments[0] == "run" else ["--log-format", "json"]  # `run` has it in its file; JSON where nothing is said
+        super().__init__([*prefix, *COMMAND, *arguments, *style], output=log, env=env)
 
     def log(self, event: str | None = None, **fields: Any) -> list[dict[str, Any]]:
         """Its log lines so far, of one event and with these fields if so asked."""
