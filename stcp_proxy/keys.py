@@ -169,7 +169,7 @@ def load_private_key(path: str | Path) -> PrivateKey:
     Raises:
         KeyFileError: the file is missing, malformed, open to others, or somebody else's.
     """
-    text = _only_line(path, _read_secret_file(path))
+    text = only_line(path, read_secret_file(path))
     try:
         return PrivateKey.parse(text)
     except KeyFileError as exc:
@@ -182,7 +182,7 @@ def load_psk(path: str | Path) -> Secret:
     Raises:
         KeyFileError: the file is missing, malformed, open to others, or somebody else's.
     """
-    text = _only_line(path, _read_secret_file(path))
+    text = only_line(path, read_secret_file(path))
     try:
         return parse_psk(text)
     except KeyFileError as exc:
@@ -231,58 +231,70 @@ def _sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _read_secret_file(path: str | Path) -> bytes:
-    """The content of a file, once the *open* file has proved to be private.
+_MAKE: Final = {
+    "key": "make one with 'stcp-proxy keygen --out {path}'",
+    "token": "make one with '(umask 077; openssl rand -hex 32 >{path})'",
+}
+
+
+def read_secret_file(path: str | Path, *, kind: str = "key") -> bytes:
+    """The content of a small file, once the *open* file has proved to be private.
 
     Symbolic links are followed, because Kubernetes mounts Secrets through two of them. What counts is the descriptor: the
     name may point elsewhere a moment later. O_NONBLOCK keeps a FIFO in the way from holding us up.
+
+    Args:
+        path: the file.
+        kind: what it holds, for messages: "key" or "token".
+
+    Raises:
+        KeyFileError: the file is missing, too large, open to others, or somebody else's.
     """
     check_file_name(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise KeyFileError(
-            f"the key file {path} does not exist", remedy=f"make one with 'stcp-proxy keygen --out {path}'"
-        ) from None
+        raise KeyFileError(f"the {kind} file {path} does not exist", remedy=_MAKE[kind].format(path=path)) from None
     except PermissionError:
         raise KeyFileError(
-            f"the key file {path} may not be read by user {os.geteuid()}", remedy="make the user that runs stcp-proxy its owner"
+            f"the {kind} file {path} may not be read by user {os.geteuid()}",
+            remedy="make the user that runs stcp-proxy its owner",
         ) from None
     except (OSError, ValueError) as exc:
-        raise KeyFileError(f"cannot open the key file {path}: {getattr(exc, 'strerror', None) or exc}") from None
+        raise KeyFileError(f"cannot open the {kind} file {path}: {getattr(exc, 'strerror', None) or exc}") from None
     try:
-        _check_private(path, os.fstat(fd))
+        _check_private(path, os.fstat(fd), kind)
         with open(fd, "rb", closefd=False) as file:
             content = file.read(_MAX_FILE + 1)
     except OSError as exc:
-        raise KeyFileError(f"cannot read the key file {path}: {exc.strerror}") from None
+        raise KeyFileError(f"cannot read the {kind} file {path}: {exc.strerror}") from None
     finally:
         os.close(fd)
     if len(content) > _MAX_FILE:
-        raise KeyFileError(f"{path} is larger than {_MAX_FILE} bytes: not a key file", remedy="name the right file")
+        raise KeyFileError(f"{path} is larger than {_MAX_FILE} bytes: not a {kind} file", remedy="name the right file")
     return content
 
 
-def _check_private(path: str | Path, status: os.stat_result) -> None:
+def _check_private(path: str | Path, status: os.stat_result, kind: str) -> None:
     """Refuse a file that somebody else can read or exchange."""
     if not stat.S_ISREG(status.st_mode):
-        raise KeyFileError(f"{path} is not a regular file", remedy="name the key file itself")
+        raise KeyFileError(f"{path} is not a regular file", remedy=f"name the {kind} file itself")
     if status.st_uid not in (0, os.geteuid()):
         raise KeyFileError(
-            f"the key file {path} belongs to user {status.st_uid}, who can read and replace it",
-            remedy=f"'chown {os.geteuid()} {path}' if the key is still yours alone",
+            f"the {kind} file {path} belongs to user {status.st_uid}, who can read and replace it",
+            remedy=f"'chown {os.geteuid()} {path}' if the {kind} is still yours alone",
         )
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077 == stat.S_IRGRP and status.st_uid == 0 and os.geteuid() != 0:
-        _check_group(path, status.st_gid)
+        _check_group(path, status.st_gid, kind)
     elif mode & 0o077:
         raise KeyFileError(
-            f"the key file {path} has mode {mode:04o}: others on this machine can get at it",
-            remedy=f"'chmod 600 {path}', or make a new key if they may have read it",
+            f"the {kind} file {path} has mode {mode:04o}: others on this machine can get at it",
+            remedy=f"'chmod 600 {path}', or make a new {kind} if they may have read it",
         )
 
 
-def _check_group(path: str | Path, group: int) -> None:
+def _check_group(path: str | Path, group: int, kind: str) -> None:
     """Refuse a file of root's that a group may read, unless that is how this user alone was given it.
 
     So are the files of a Kubernetes Secret in a pod with `fsGroup`: root's, mode 0440, of a group that the pod's processes are in
@@ -290,13 +302,13 @@ def _check_group(path: str | Path, group: int) -> None:
     """
     if group not in (os.getegid(), *os.getgroups()):
         raise KeyFileError(
-            f"the key file {path} may be read by group {group}, of which user {os.geteuid()} is not a member",
+            f"the {kind} file {path} may be read by group {group}, of which user {os.geteuid()} is not a member",
             remedy="give it to a group of this user's own ('chgrp'), or make this user its owner with mode 600",
         )
     others = _others_in(group)
     if others:
         raise KeyFileError(
-            f"the key file {path} may be read by group {group}, and so by user '{others[0]}'",
+            f"the {kind} file {path} may be read by group {group}, and so by user '{others[0]}'",
             remedy="give it to a group that only the user who runs stcp-proxy is in, or make this user its owner with mode 600",
         )
 
@@ -310,15 +322,22 @@ def _others_in(group: int) -> list[str]:
     return sorted(names - ours)
 
 
-def _only_line(path: str | Path, content: bytes) -> str:
-    """The one line of a key file that is neither blank nor a comment."""
+def only_line(path: str | Path, content: bytes, *, kind: str = "key") -> str:
+    """The one line of a small file that is neither blank nor a comment.
+
+    Args:
+        path: its name, for messages.
+        content: its content.
+        kind: what it holds, for messages: "key" or "token".
+
+    Raises:
+        KeyFileError: there is not exactly one.
+    """
     lines = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if len(lines) != 1:
-        found = "no key" if not lines else f"{len(lines)} lines"
-        raise KeyFileError(
-            f"{path} holds {found} where one key belongs", remedy="make a file with 'stcp-proxy keygen --out FILE'"
-        )
+        found = f"no {kind}" if not lines else f"{len(lines)} lines"
+        raise KeyFileError(f"{path} holds {found} where one {kind} belongs", remedy=_MAKE[kind].format(path="FILE"))
     return lines[0]
 
 

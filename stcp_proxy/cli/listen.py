@@ -29,11 +29,13 @@ def listen(
     half_close_timeout: options.HalfCloseTimeout = None,
     drain: options.Drain = None,
     workers: options.Workers = None,
+    admin: options.Admin = None,
+    admin_token: options.AdminToken = None,
     log_level: options.LogLevel = None,
     log_format: options.LogFormat = None,
 ) -> None:
     """Beside the server: accept STCP, hand on plain TCP."""
-    from stcp_proxy import tunnel
+    from stcp_proxy.cli.serve import serve
     from stcp_proxy.config import Mode, plan_from_flags
 
     plan = plan_from_flags(
@@ -54,7 +56,9 @@ def listen(
         half_close_timeout=half_close_timeout,
         drain=drain,
         workers=workers,
+        admin=admin,
+        admin_token=admin_token,
         log_level=log_level,
         log_format=log_format,
     )
-    raise typer.Exit(tunnel.run(plan))
+    raise typer.Exit(serve(plan))

@@ -41,4 +41,11 @@ Workers = Annotated[int | None, _option("N", "Processes that share the load; 1 u
 
 LogLevel = Annotated[str | None, _option("debug|info|warning|error", "How much is logged; info unless said.", _LOGS)]
 LogFormat = Annotated[str | None, _option("text|json", "Text on a terminal and JSON elsewhere unless said.", _LOGS)]
+_LOOK = "Looking into it"
+Admin = Annotated[
+    str | None, _option("ADDR", "Answer here with status and metrics: a loopback address or unix:/path; none unless said.", _LOOK)
+]
+AdminToken = Annotated[
+    Path | None, _option("FILE", "The token that a request has to bring; for another address it must be there.", _LOOK)
+]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file.", show_default=False)]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stcp_proxy.cli.options import ConfigFile
+from stcp_proxy.cli import options
 
 Application = Annotated[
     list[str] | None,
@@ -23,17 +23,22 @@ def register(app: typer.Typer) -> None:
     app.command("run")(run)
 
 
-def run(config: ConfigFile, application: Application = None) -> None:
+def run(
+    config: options.ConfigFile,
+    application: Application = None,
+    admin: options.Admin = None,
+    admin_token: options.AdminToken = None,
+) -> None:
     """Run the tunnels of a YAML file, and an application beside them if one is named."""
 
-    def serve() -> int:
-        from stcp_proxy import tunnel
+    def work() -> int:
+        from stcp_proxy.cli.serve import serve
         from stcp_proxy.config import load_plan
 
-        return tunnel.run(load_plan(config))
+        return serve(load_plan(config, admin=admin, admin_token=admin_token))
 
     if application:
         from stcp_proxy.tunnel.application import run as run_beside
 
-        raise typer.Exit(run_beside(application, serve))
-    raise typer.Exit(serve())
+        raise typer.Exit(run_beside(application, work))
+    raise typer.Exit(work())

@@ -6,16 +6,19 @@ Every mistake that can be found is listed at once, with file, line and key path,
 - ``plan``     the result: frozen dataclasses, and every default
 - ``source``   YAML text to plain data that knows its lines; flags to the same data; findings
 - ``models``   the shape: keys, types and ranges
+- ``admin``    where a running proxy can be looked into, and its ``token``
 - ``build``    the sense: models to a plan, key files read, contradictions found
 - ``show``     a plan in words, for `stcp-proxy check`
 """
 
 from stcp_proxy.config.build import load_plan, plan_from_flags
-from stcp_proxy.config.plan import EngineChoice, KeyAuth, LogFormat, Mode, Plan, PskAuth, TunnelPlan
+from stcp_proxy.config.plan import AdminPlan, EngineChoice, KeyAuth, LogFormat, Mode, Plan, PskAuth, TunnelPlan
 from stcp_proxy.config.show import describe_plan
 from stcp_proxy.config.source import ConfigProblems, Finding
+from stcp_proxy.config.token import Token
 
 __all__ = [
+    "AdminPlan",
     "ConfigProblems",
     "EngineChoice",
     "Finding",
@@ -24,6 +27,7 @@ __all__ = [
     "Mode",
     "Plan",
     "PskAuth",
+    "Token",
     "TunnelPlan",
     "describe_plan",
     "load_plan",

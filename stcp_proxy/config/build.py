@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+from stcp_proxy.config.admin import admin_plan
 from stcp_proxy.config.models import ConfigModel, TunnelModel, validate
 from stcp_proxy.config.plan import EngineChoice, KeyAuth, Mode, Plan, PskAuth, TunnelPlan
 from stcp_proxy.config.source import KeyPath, Source, file_source, flag_source
@@ -40,13 +41,19 @@ _SETTINGS: Final = (
 _SHORT_KEY: Final = len(PUBLIC_PREFIX) + 12
 
 
-def load_plan(path: str | Path) -> Plan:
+def load_plan(path: str | Path, *, admin: str | None = None, admin_token: str | Path | None = None) -> Plan:
     """The plan in a YAML file.
+
+    Args:
+        path: the file.
+        admin, admin_token: take the place of the file's, where they are given.
 
     Raises:
         ConfigError: with every mistake that was found, by file, line and key path.
     """
-    return _build(file_source(path))
+    source = file_source(path)
+    source.data |= _given({"admin": admin, "admin_token": None if admin_token is None else os.path.abspath(admin_token)})
+    return _build(source)
 
 
 def plan_from_flags(
@@ -64,6 +71,8 @@ def plan_from_flags(
     log_format: str | None = None,
     drain: float | str | None = None,
     workers: int | None = None,
+    admin: str | None = None,
+    admin_token: str | Path | None = None,
     **settings: float | str | None,
 ) -> Plan:
     """The plan of one tunnel, named after its mode. What is None or empty has the default that it has in a file.
@@ -73,7 +82,8 @@ def plan_from_flags(
         bind, to, peer, engine, suite: as in a file.
         key, psk: names of files.
         allow: public keys, each alone or as NAME=KEY.
-        log_level, log_format, drain, workers: as in a file.
+        log_level, log_format, drain, workers, admin: as in a file.
+        admin_token: name of a file.
         settings: max_connections and the other limits and deadlines of a tunnel, as in a file.
 
     Raises:
@@ -84,6 +94,7 @@ def plan_from_flags(
     tunnel |= {"identity": _text(key), "psk": _text(psk), "suite": list(suite), "engine": engine, **settings}
     log = {"level": log_level, "format": log_format}
     data = {"peers": peers, "tunnels": {mode.value: _given(tunnel)}, "drain": drain, "workers": workers, "log": _given(log)}
+    data |= {"admin": admin, "admin_token": _text(admin_token)}
     return _build(flag_source(_given(data)))
 
 
@@ -145,6 +156,7 @@ class _Builder:
             "workers": config.workers,
             "log_level": log.level if log else None,
             "log_format": log.format if log else None,
+            "admin": admin_plan(self.source, config),
         }
         return Plan(tuple(tunnel for tunnel in tunnels if tunnel is not None), **_given(settings))
 

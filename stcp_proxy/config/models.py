@@ -168,6 +168,8 @@ class ConfigModel(_Model):
     drain: Span | None = None
     workers: Annotated[int, Field(ge=1, le=64)] | None = None
     log: LogModel | None = None
+    admin: Bind | None = None
+    admin_token: File | None = None
 
 
 def validate(source: Source) -> ConfigModel:

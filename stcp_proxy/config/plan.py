@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from stcp_proxy.config.token import Token
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import Address
 from stcp_proxy.net.listen import UNIX_MODE
@@ -96,6 +97,19 @@ class TunnelPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminPlan:
+    """Where a running proxy can be looked into.
+
+    Attributes:
+        address: where it answers.
+        token: what a request has to bring along; None asks for none, which only this machine's own addresses may do.
+    """
+
+    address: Address
+    token: Token | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that one process runs.
 
@@ -105,6 +119,7 @@ class Plan:
         workers: processes that share the load.
         log_level: debug, info, warning or error.
         log_format: None picks text on a terminal and JSON elsewhere.
+        admin: where it can be looked into; None is nowhere.
     """
 
     tunnels: tuple[TunnelPlan, ...]
@@ -112,3 +127,4 @@ class Plan:
     workers: int = 1
     log_level: str = "info"
     log_format: LogFormat | None = None
+    admin: AdminPlan | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from stcp_proxy.config.plan import KeyAuth, Mode, Plan, TunnelPlan
+from stcp_proxy.config.plan import AdminPlan, KeyAuth, Mode, Plan, TunnelPlan
 from stcp_proxy.net.address import UnixAddress
 from stcp_proxy.protocol.wire import Suite
 
@@ -21,7 +21,13 @@ def describe_plan(plan: Plan) -> str:
     """What would run, for a person to check: every address, every key in full, every limit; nothing secret."""
     blocks = ["\n".join(_tunnel(tunnel)) for tunnel in plan.tunnels]
     log = f"log: level {plan.log_level}, {plan.log_format or 'text on a terminal, JSON elsewhere'}"
-    return "\n\n".join([*blocks, f"drain: {_time(plan.drain)}\nworkers: {plan.workers}\n{log}"])
+    return "\n\n".join([*blocks, f"drain: {_time(plan.drain)}\nworkers: {plan.workers}\n{log}\n{_admin(plan.admin)}"])
+
+
+def _admin(admin: AdminPlan | None) -> str:
+    if admin is None:
+        return "admin: none"
+    return f"admin: {admin.address}, {'no token' if admin.token is None else 'with a token'}"
 
 
 def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:

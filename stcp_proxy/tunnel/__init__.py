@@ -7,6 +7,7 @@
 - ``notify``      what systemd is told
 - ``application`` a program beside the proxy: signals, status, and what PID 1 has to do
 - ``record``      what is known of a connection, and its one log line
+- ``running``     a process that serves, as the admin address sees it
 - ``log``         how log lines look
 """
 
@@ -16,14 +17,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stcp_proxy.config import Plan
+    from stcp_proxy.tunnel.running import Companion
 
 
-def run(plan: Plan) -> int:
+def run(plan: Plan, *, beside: Companion | None = None) -> int:
     """Serve every tunnel of `plan` until SIGTERM or SIGINT.
+
+    Args:
+        plan: what to serve.
+        beside: what is served in the same loop, from start to end: the admin address.
 
     Returns:
         Exit status: 0 after an orderly stop, 1 when it failed while running.
     """
     from stcp_proxy.tunnel import supervisor  # trio and the engines are loaded only by those who serve
 
-    return supervisor.run(plan)
+    return supervisor.run(plan, beside)

@@ -10,6 +10,7 @@ import structlog
 
 from stcp_proxy.errors import Cause, ClientGone, ShuttingDown, StcpError, UnknownPeer, describe
 from stcp_proxy.keys import PublicKey
+from stcp_proxy.ledger import UNKNOWN, KeyUse, Ledger, Refusal
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
 from stcp_proxy.tunnel.endpoint import Endpoint
 
@@ -53,6 +54,10 @@ class Totals:
 class Owner(Protocol):
     """Who keeps the live connections."""
 
+    @property
+    def ledger(self) -> Ledger:
+        """Where it is counted."""
+
     def settle(self, connection: Connection, end: RelayEnd) -> None:
         """From an engine's thread: see to it that `connection.ended(end)` is called in Trio's."""
 
@@ -71,13 +76,14 @@ class Connection:
     Attributes:
         channel: the channel id that both sides log; empty before the handshake.
         peer: the peer's name in this side's configuration; empty before the handshake.
+        key: the key that the peer has proved, 32 bytes; None before that, and with a shared secret.
         target: address this side dialled.
         endpoint: the same with what is known of it, for as long as this connection counts as one of its own.
         relay: the engine's handle, once an engine carries it.
         early: application bytes that went with OPEN, before the engine counted.
     """
 
-    __slots__ = ("_owner", "channel", "client", "early", "endpoint", "peer", "relay", "started", "target", "tunnel")
+    __slots__ = ("_owner", "channel", "client", "early", "endpoint", "key", "peer", "relay", "started", "target", "tunnel")
 
     def __init__(self, tunnel: str, client: str, owner: Owner) -> None:
         self.tunnel = tunnel
@@ -85,18 +91,42 @@ class Connection:
         self.started = time.monotonic()
         self.channel = ""
         self.peer = ""
+        self.key: bytes | None = None
         self.target = ""
         self.endpoint: Endpoint | None = None
         self.early = 0
         self.relay: Relay | None = None
         self._owner = owner
 
+    @property
+    def ledger(self) -> Ledger:
+        """The tunnel's."""
+        return self._owner.ledger
+
+    def proved(self, peer: str, key: bytes | None) -> None:
+        """The peer has proved who it is.
+
+        Args:
+            peer: its configured name.
+            key: its key; None with a shared secret.
+        """
+        self.peer, self.key = peer, key
+        if key is not None:
+            use = self.ledger.keys.setdefault(key, KeyUse())
+            use.total += 1
+            use.last = time.time()
+
     def relay_ended(self, end: RelayEnd) -> None:
         """The engine's callback, in its thread."""
         self._owner.settle(self, end)
 
     def ended(self, end: RelayEnd) -> None:
-        """The engine is done with it: say so."""
+        """The engine is done with it: count it and say so."""
+        ledger = self.ledger
+        engine = self.relay.engine if self.relay is not None else ""
+        ledger.ended[self.peer or UNKNOWN, engine, end.reason] += 1
+        ledger.bytes_to_wire += end.bytes_to_wire + self.early
+        ledger.bytes_to_plain += end.bytes_to_plain
         level = "info" if end.reason in _ORDINARY else "warning"
         extra: dict[str, object] = {}
         if end.code is not None:
@@ -118,6 +148,7 @@ class Connection:
 
     def failed(self, exc: BaseException) -> None:
         """It did not come to be relayed."""
+        self._count(exc)
         extra: dict[str, object] = {}
         if isinstance(exc, StcpError):
             extra = {"reason": exc.label, "cause": exc.cause.value, "why": exc.what}
@@ -129,6 +160,14 @@ class Connection:
             self._say(level, "connection refused", **extra)
         else:
             self._say("error", "connection refused", reason="internal_error", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
+
+    def _count(self, exc: BaseException) -> None:
+        label, why, remedy = "internal_error", type(exc).__name__, ""
+        if isinstance(exc, StcpError):
+            label, why, remedy = exc.label, exc.what, exc.remedy or ""
+        self.ledger.refused[self.peer or UNKNOWN, label] += 1
+        if not isinstance(exc, ClientGone | ShuttingDown):  # nothing anybody would do something about
+            self.ledger.refusals.add(Refusal(time.time(), self.client, self.peer, label, why, remedy))
 
     def _say(self, level: str, event: str, **fields: object) -> None:
         known: dict[str, object] = {"tunnel": self.tunnel, "client": self.client}

@@ -12,6 +12,7 @@ import collections
 import contextlib
 import errno
 import socket
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,8 +21,9 @@ import trio
 
 from stcp_proxy.config import Mode, TunnelPlan
 from stcp_proxy.errors import Code, OverLimit
+from stcp_proxy.ledger import Ledger
 from stcp_proxy.net.address import describe_sockaddr
-from stcp_proxy.net.listen import close_listeners, open_listeners
+from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
 from stcp_proxy.relay.engine import Engine, RelayEnd
 from stcp_proxy.tunnel.log import OncePerSecond
 from stcp_proxy.tunnel.record import Connection, Totals
@@ -68,11 +70,12 @@ class Service:
     Args:
         plan: what it is to do.
         engine: carries its connections.
+        ledger: where they are counted, with those of another service of the same tunnel; one of its own unless given.
     """
 
-    def __init__(self, plan: TunnelPlan, engine: Engine) -> None:
+    def __init__(self, plan: TunnelPlan, engine: Engine, ledger: Ledger | None = None) -> None:
         self.plan: Final = plan
-        self._engine = engine
+        self.engine: Final = engine
         self._token = trio.lowlevel.current_trio_token()
         self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
         self._trust = Trust.of(plan)
@@ -81,7 +84,7 @@ class Service:
         self._connections: set[Connection] = set()
         self._proving: dict[Connection, _Stranger] = {}
         """Connections that have not proved themselves, the longest silent first."""
-        self.totals: Final = Totals()
+        self.ledger: Final = Ledger() if ledger is None else ledger
         self._stopping = False
         self._changed = trio.lowlevel.ParkingLot()
         self._limit_hits = OncePerSecond()
@@ -108,7 +111,7 @@ class Service:
                 mode=self.plan.mode.value,
                 address=describe_sockaddr(listener.family, listener.getsockname()),
                 to=[str(address) for address in self.plan.to],
-                engine=self._engine.name,
+                engine=self.engine.name,
             )
 
     def close(self) -> None:
@@ -121,6 +124,27 @@ class Service:
         async with trio.open_nursery() as nursery:
             for listener in self._listeners:
                 nursery.start_soon(self._accept_from, listener, connections)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens; empty when it does not."""
+        return listening_on(self._listeners)
+
+    @property
+    def connections(self) -> AbstractSet[Connection]:
+        """Those that have not ended, for reading."""
+        return self._connections
+
+    @property
+    def proving(self) -> int:
+        """How many of them have not proved themselves."""
+        return len(self._proving)
+
+    @property
+    def totals(self) -> Totals:
+        """What has been done so far."""
+        ledger = self.ledger
+        return Totals(ledger.served, ledger.refused.total(), ledger.bytes_to_wire, ledger.bytes_to_plain)
 
     @property
     def open_connections(self) -> int:
@@ -166,6 +190,7 @@ class Service:
                     break
                 except OSError as exc:
                     if exc.errno in _EXHAUSTED:
+                        self.ledger.limits["descriptors"] += 1
                         self._say_exhausted(exc)
                         await trio.sleep(_EXHAUSTED_PAUSE)
                     continue
@@ -176,8 +201,9 @@ class Service:
 
     async def _wait_for_room(self) -> None:
         while not self._has_room():
+            full = "max_handshakes" if len(self._proving) >= self.plan.max_handshakes else "max_connections"
+            self.ledger.limits[full] += 1
             if (count := self._limit_hits.take()) is not None:
-                full = "max_handshakes" if len(self._proving) >= self.plan.max_handshakes else "max_connections"
                 _log.warning(
                     "limit reached: new connections wait",
                     tunnel=self.plan.name,
@@ -219,6 +245,7 @@ class Service:
 
     def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery) -> None:
         sock.setblocking(False)
+        self.ledger.accepted += 1
         connection = Connection(self.plan.name, client, self)
         scope = trio.CancelScope()
         self._connections.add(connection)
@@ -245,13 +272,12 @@ class Service:
             self._refused(connection, exc)
 
     def _refused(self, connection: Connection, why: Exception) -> None:
-        self.totals.refused += 1
         connection.failed(why)
 
     def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession:
         if self.plan.mode is Mode.LISTEN:
-            return ListenSession(self.plan, self._trust, self.targets, self._engine, sock, connection, self)
-        return ConnectSession(self.plan, self._trust, self.targets, self._engine, sock, connection)
+            return ListenSession(self.plan, self._trust, self.targets, self.engine, sock, connection, self)
+        return ConnectSession(self.plan, self._trust, self.targets, self.engine, sock, connection)
 
     def heard(self, connection: Connection) -> None:
         """See `Gate.heard`."""
@@ -280,9 +306,6 @@ class Service:
     def _say_ends(self) -> None:
         while self._ends:
             connection, end = self._ends.popleft()
-            self.totals.served += 1
-            self.totals.bytes_to_wire += end.bytes_to_wire + connection.early
-            self.totals.bytes_to_plain += end.bytes_to_plain
             connection.ended(end)
 
 

@@ -118,7 +118,8 @@ class ListenSession:
         """
         tune_leg(self._stream.socket)
         try:
-            channel = await self._prove()
+            with self._record.ledger.handshakes.step():
+                channel = await self._prove()
             self._gate.proved(self._record)
             await self._reach_target(channel)
         except BaseException:
@@ -134,7 +135,8 @@ class ListenSession:
             record.channel = established.channel_id
             self._gate.heard(record)
             await exchange.read_open(self._stream, channel)
-            record.peer = trust.name(established.peer)  # not before: the first message may have been a replay of its own
+            # Not before: the first message may have been a replay of its own.
+            record.proved(trust.name(established.peer), established.peer)
             return channel
         what = "it answered nothing" if channel is None else "its first frame did not come"
         raise HandshakeTimedOut(f"the peer did not prove itself within {plan.handshake_timeout:g} s: {what}")
@@ -145,7 +147,8 @@ class ListenSession:
         try:
             try:
                 with self._targets.turn(plan.dial_timeout) as turn:
-                    dialled = await turn.dial()
+                    with record.ledger.dials.step():
+                        dialled = await turn.dial()
                     turn.reached(record)
             except StcpError as exc:
                 # The peer learns the kind of failure; addresses behind this side are not its business.
@@ -229,9 +232,11 @@ class ConnectSession:
     async def _dial(self, turn: Turn) -> Dialled:
         record = self._record
         record.channel = record.peer = record.target = ""  # whoever was tried before is not in this connection's log line
+        record.key = None
         self._may_retry = True
         try:
-            return await turn.dial()
+            with record.ledger.dials.step():
+                return await turn.dial()
         except TargetError as exc:
             raise PeerUnreachable(
                 f"the peer cannot be reached: {exc.what}",
@@ -245,7 +250,8 @@ class ConnectSession:
         try:
             tune_leg(dialled.sock)
             record.target = dialled.name
-            channel = await self._handshake(stream)
+            with record.ledger.handshakes.step():
+                channel = await self._handshake(stream)
             self._may_retry = False
             record.early = await self._open(stream, channel)
             self._may_retry = record.early == 0
@@ -262,7 +268,7 @@ class ConnectSession:
         with trio.move_on_after(plan.handshake_timeout):
             channel = await exchange.initiate(stream, initiator)
             self._record.channel = channel.established.channel_id
-            self._record.peer = trust.name(channel.established.peer)
+            self._record.proved(trust.name(channel.established.peer), channel.established.peer)
             return channel
         raise HandshakeTimedOut(
             f"the peer did not answer the handshake within {plan.handshake_timeout:g} s",

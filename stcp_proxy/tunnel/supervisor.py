@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -26,6 +27,7 @@ from stcp_proxy.relay.pump import PumpEngine
 from stcp_proxy.tunnel import log, notify, workers
 from stcp_proxy.tunnel.exchange import LINGER
 from stcp_proxy.tunnel.record import Totals
+from stcp_proxy.tunnel.running import Companion, Running, State
 from stcp_proxy.tunnel.service import Service
 
 _log = structlog.get_logger("stcp_proxy.supervisor")
@@ -36,7 +38,7 @@ _GRACE: Final = LINGER + 1.0
 """Seconds for RESET and REJECT to get out after the drain."""
 
 
-def run(plan: Plan) -> int:
+def run(plan: Plan, beside: Companion | None = None) -> int:
     """Serve `plan` until SIGTERM or SIGINT; see `stcp_proxy.tunnel.run`.
 
     Raises:
@@ -45,15 +47,25 @@ def run(plan: Plan) -> int:
     log.configure(plan.log_level, plan.log_format)
     notify.attach()
     if plan.workers > 1:
-        return workers.run(plan, lambda share, listeners, totals: trio.run(serve, share, listeners, totals))
-    status = trio.run(serve, plan)
+
+        def work(share: Plan, listeners: workers.Listeners, totals: Callable[[Totals], None], number: int) -> int:
+            return trio.run(partial(serve, share, listeners, totals, beside=beside, worker=number, workers=plan.workers))
+
+        return workers.run(plan, work, forked=None if beside is None else beside.forked)
+    status = trio.run(partial(serve, plan, beside=beside))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # all is done: a late signal must not spoil the status
     return status
 
 
 async def serve(
-    plan: Plan, listeners: Sequence[list[socket.socket]] | None = None, totals: Callable[[Totals], None] | None = None
+    plan: Plan,
+    listeners: Sequence[list[socket.socket]] | None = None,
+    totals: Callable[[Totals], None] | None = None,
+    *,
+    beside: Companion | None = None,
+    worker: int = 0,
+    workers: int = 1,
 ) -> int:
     """The same inside a running Trio, in this process.
 
@@ -61,16 +73,22 @@ async def serve(
         plan: what to serve.
         listeners: listening sockets for each tunnel of the plan, where they exist already; owned by this call.
         totals: told at the end what has been done.
+        beside: what is served in the same loop, from start to end.
+        worker: number of this process among several.
+        workers: how many they are.
 
     Returns:
         The exit status.
     """
     _raise_descriptor_limit()
     engines: dict[str, Engine] = {}
+    reasons: dict[str, tuple[str, str]] = {}
     for choice in {tunnel.engine for tunnel in plan.tunnels}:
-        engine = _choose(choice)
+        engine, why = _choose(choice)
+        reasons[choice] = (engine.name, why)
         engines[choice] = next((known for known in engines.values() if known.name == engine.name), engine)
     services = [Service(tunnel, engines[tunnel.engine]) for tunnel in plan.tunnels]
+    running = Running(plan, services, reasons, worker=worker, workers=workers)
     try:
         # The pump looks for Trio's epoll set, and finds it while there is no other.
         for engine in sorted(set(engines.values()), key=lambda engine: not isinstance(engine, PumpEngine)):
@@ -80,8 +98,11 @@ async def serve(
                 engine.start()
         for number, service in enumerate(services):
             service.open(listeners[number] if listeners is not None else None)
-        async with notify.watchdog():
-            await _serve(plan, services)
+        async with notify.watchdog(), trio.open_nursery() as companions:
+            if beside is not None:
+                companions.start_soon(_accompany, beside, running)
+            await _serve(plan, services, running)
+            companions.cancel_scope.cancel()
     finally:
         for service in services:
             service.close()
@@ -92,22 +113,32 @@ async def serve(
     return 0
 
 
-def _choose(choice: str) -> Engine:
+def _choose(choice: str) -> tuple[Engine, str]:
     engine, why = choose(choice)
     _log.info("engine", choice=str(choice), engine=engine.name, why=why)
-    return engine
+    return engine, why
 
 
-async def _serve(plan: Plan, services: list[Service]) -> None:
+async def _accompany(beside: Companion, running: Running) -> None:
+    """Serve what is beside the tunnels; its failure is not theirs."""
+    try:
+        await beside.serve(running)
+    except Exception as exc:
+        _log.error("what is served beside the tunnels failed", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
+
+
+async def _serve(plan: Plan, services: list[Service], running: Running) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as listeners:
                 for service in services:
                     listeners.start_soon(service.accept, connections)
                 _settle_memory()
+                running.state = State.READY
                 _log.info("ready", tunnels=len(services))
                 notify.ready(f"{len(services)} tunnels listen")
                 number = await anext(signals)
+                running.state = State.DRAINING
                 listeners.cancel_scope.cancel()
             for service in services:
                 service.close()

@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
 import structlog
@@ -34,15 +34,16 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 Listeners: TypeAlias = list[list[socket.socket]]
 """The listening sockets of each tunnel of a plan."""
-Serve: TypeAlias = Callable[[Plan, Sequence[list[socket.socket]], Callable[[Totals], None]], int]
+Serve: TypeAlias = Callable[[Plan, Listeners, Callable[[Totals], None], int], int]
 
 
-def run(plan: Plan, serve: Serve) -> int:
+def run(plan: Plan, serve: Serve, *, forked: Callable[[int | None], None] | None = None) -> int:
     """Serve `plan` by `plan.workers` processes until SIGTERM or SIGINT.
 
     Args:
         plan: limits are for the whole; each worker gets its part of them.
-        serve: serves in one process, given its part of the plan, its listeners, and where to report its totals.
+        serve: serves in one process, given its part of the plan, its listeners, where to report its totals, and its number.
+        forked: called in each worker with its number, and in the parent with None, once there is nothing more to share.
 
     Returns:
         0 when every worker stopped orderly, otherwise 1.
@@ -60,10 +61,14 @@ def run(plan: Plan, serve: Serve) -> int:
         if pid == 0:
             os.close(reader)
             together.speak_for(number)
+            if forked is not None:
+                forked(number)
             _work(plan, serve, number, sets, report=writer, parent=parent)
         os.close(writer)
         children[pid] = reader
     together.listen()
+    if forked is not None:
+        forked(None)
     for sockets in _each(sets):
         if sockets[0].family != socket.AF_UNIX:  # a port that nobody serves any more must not go on taking connections
             close_listeners(sockets)
@@ -130,7 +135,7 @@ def _work(plan: Plan, serve: Serve, number: int, sets: list[Listeners], *, repor
                 elif other != number:
                     close_listeners(sockets)
         log.configure(plan.log_level, plan.log_format, worker=number)
-        status = serve(share(plan), sets[number], lambda totals: _tell(report, totals))
+        status = serve(share(plan), sets[number], lambda totals: _tell(report, totals), number)
     except BaseException as exc:
         with contextlib.suppress(Exception):
             _log.error("the worker failed", why=f"{type(exc).__name__}: {exc}", exc_info=exc)

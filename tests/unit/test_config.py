@@ -153,6 +153,7 @@ def test_identity_of_a_tunnel_and_absolute_path(load: Callable[[str], Plan], fol
 def test_example(example: Path, folder: Path) -> None:
     """Each example loads once its keys are there; its socket folders are made here."""
     keys.write_secret_file(folder / "metrics.psk", keys.format_psk(PSK))
+    keys.write_secret_file(folder / "admin.token", "0123456789abcdef")
     text = example.read_text()
     for name in ("/run/postgresql", "/run/redis"):
         (folder / name[1:]).mkdir(parents=True)

@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "net": {"protocol", "errors", "redact"},
     "keys": {"protocol", "errors", "redact"},
     "config": {"keys", "net", "protocol", "errors", "redact"},
+    "ledger": {"relay", "protocol", "errors"},
     # The three that may stand side by side do not lean on each other; the lab drives the product through its public ports.
-    "tunnel": {"config", "keys", "net", "relay", "protocol", "errors", "redact"},
-    "admin": {"config", "keys", "net", "relay", "protocol", "errors", "redact"},
+    "tunnel": {"ledger", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
+    "admin": {"ledger", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
     "lab": {"keys", "net", "relay", "protocol", "errors", "redact"},
     "cli": {"tunnel", "admin", "lab", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
     "__main__": {"cli"},

@@ -26,6 +26,7 @@ from stcp_proxy.errors import (
     Truncated,
 )
 from stcp_proxy.keys import PrivateKey
+from stcp_proxy.ledger import Ledger
 from stcp_proxy.net.address import Address, parse_address
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.handshake import Credentials, Responder
@@ -83,6 +84,8 @@ class FakeEngine:
 
 
 class NoOwner:
+    ledger = Ledger()
+
     def settle(self, connection: Connection, end: RelayEnd) -> None: ...
 
     def forget(self, connection: Connection) -> None: ...

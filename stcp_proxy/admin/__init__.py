@@ -1,0 +1,13 @@
+"""The admin address: look into a proxy that runs, and tell it to stop. docs/ADMIN.md tells users about it.
+
+It knows nothing of tunnels but what ``host`` says; the command line brings the two together. Nothing here is imported where no
+admin address is configured, and nothing here wakes up unless somebody asks.
+
+- ``host``      what the pages need of a running proxy
+- ``status``    the shape of `/status`: one look at it
+- ``look``      takes that look
+- ``guard``     who may ask: token, host, origin
+- ``pages``     the addresses, as a Starlette application
+- ``server``    serves them on Hypercorn, inside the proxy's own loop
+- ``client``    asks a running proxy, for the commands
+"""

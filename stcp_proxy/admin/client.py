@@ -1,0 +1,104 @@
+"""Ask a running proxy at its admin address, for the commands that do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any, Final
+
+from stcp_proxy.config import AdminPlan
+from stcp_proxy.errors import StcpError
+from stcp_proxy.net.address import Address, UnixAddress
+from stcp_proxy.redact import printable
+
+MAX_ANSWER: Final = 64 * 1024 * 1024
+_TIMEOUT: Final = 10.0
+_ANYWHERE: Final = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+
+
+class AdminError(StcpError):
+    """The admin address did not do what it was asked for."""
+
+    label = "admin"
+
+
+class NobodyThere(AdminError):
+    """Nothing answers at the admin address."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def ask(plan: AdminPlan, path: str, *, method: str = "GET", timeout: float = _TIMEOUT) -> tuple[int, bytes]:
+    """One request. Returns status and body, whatever the status is.
+
+    Args:
+        plan: where, and with what token.
+        path: what to ask for, query included.
+        method: GET or POST.
+        timeout: seconds for each step.
+
+    Raises:
+        NobodyThere: nothing answers.
+        AdminError: what answers does not speak HTTP, or says too much.
+    """
+    headers = {} if plan.token is None else {"Authorization": f"Bearer {plan.token.reveal()}"}
+    connection = _connection(plan.address, timeout)
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        body = answer.read(MAX_ANSWER + 1)
+    except TimeoutError:
+        raise NobodyThere(
+            f"nothing answers at {plan.address} within {timeout:g} s", remedy="check that this is the proxy's admin address"
+        ) from None
+    except OSError as exc:
+        why = exc.strerror or str(exc)
+        raise NobodyThere(
+            f"no proxy answers at {plan.address}: {why.lower()}", remedy="check that it runs, and with this admin address"
+        ) from None
+    except http.client.HTTPException:
+        raise AdminError(f"what answers at {plan.address} is no admin address", remedy="check the address") from None
+    finally:
+        connection.close()
+    if len(body) > MAX_ANSWER:
+        raise AdminError(f"what answers at {plan.address} says too much", remedy="check the address")
+    return answer.status, body
+
+
+def ask_well(plan: AdminPlan, path: str, *, method: str = "GET", timeout: float = _TIMEOUT) -> bytes:
+    """The same, where anything but success is an error.
+
+    Raises:
+        AdminError: it does not do it; the text has its reason.
+    """
+    status, body = ask(plan, path, method=method, timeout=timeout)
+    if status >= http.client.MULTIPLE_CHOICES:
+        words = printable(body[:300].decode("utf-8", "replace").strip()) or f"HTTP status {status}"
+        raise AdminError(f"the proxy at {plan.address} refused: {words}")
+    return body
+
+
+def ask_json(plan: AdminPlan, path: str) -> Any:
+    """The same, for an answer that is JSON."""
+    try:
+        return json.loads(ask_well(plan, path))
+    except ValueError:
+        raise AdminError(f"what answers at {plan.address} is no admin address", remedy="check the address") from None
+
+
+def _connection(address: Address, timeout: float) -> http.client.HTTPConnection:
+    if isinstance(address, UnixAddress):
+        return _UnixConnection(address.path, timeout)
+    return http.client.HTTPConnection(_ANYWHERE.get(address.host, address.host), address.port, timeout=timeout)

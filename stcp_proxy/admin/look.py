@@ -1,0 +1,208 @@
+"""One look at a process: live objects to the shape of `/status`."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, cast
+
+from stcp_proxy import __version__
+from stcp_proxy.admin.host import Host, Link, Tunnel
+from stcp_proxy.admin.status import (
+    Connections,
+    ConnectionStatus,
+    EngineChoice,
+    KeyStatus,
+    Process,
+    RefusalStatus,
+    State,
+    Status,
+    Target,
+    TunnelStatus,
+    Worker,
+)
+from stcp_proxy.config import KeyAuth
+from stcp_proxy.keys import PublicKey
+
+Order = Literal["newest", "busiest"]
+MAX_CONNECTIONS: Final = 1000
+"""Most connections that one answer lists."""
+MAX_REFUSALS: Final = 50
+_PAGE: Final = resource.getpagesize()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of the connections is to be listed.
+
+    Attributes:
+        count: at most this many.
+        order: which come first.
+        tunnel: of this tunnel alone; empty is all.
+    """
+
+    count: int = 100
+    order: Order = "newest"
+    tunnel: str = ""
+
+
+def look(host: Host, wanted: Wanted) -> Status:
+    """What a process is doing now."""
+    now = time.time()
+    counts = {link: _counts(link) for tunnel in host.services for link in tunnel.connections}
+    return Status(
+        time=now,
+        process=_process(host, now, len(counts)),
+        tunnels=[_tunnel(host, tunnel, counts) for tunnel in host.services],
+        connections=_connections(host, wanted, counts),
+        keys=list(_keys(host)),
+        refusals=_refusals(host),
+    )
+
+
+def _counts(link: Link) -> tuple[int, int]:
+    to_wire, to_plain = (0, 0) if link.relay is None else link.relay.counts()
+    return to_wire + link.early, to_plain
+
+
+def _process(host: Host, now: float, count: int) -> Process:
+    state = cast("State", str(host.state))
+    worker = Worker(
+        number=host.worker,
+        pid=os.getpid(),
+        state=state,
+        open=count,
+        descriptors=descriptors(),
+        descriptor_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        memory=resident(),
+    )
+    engines = [EngineChoice(choice=choice, engine=engine, why=why) for choice, (engine, why) in host.engines.items()]
+    return Process(
+        version=__version__, started=host.started, uptime=now - host.started, state=state, workers=[worker], engines=engines
+    )
+
+
+def descriptors() -> int:
+    """Descriptors in use."""
+    try:
+        # Since Linux 6.2 the folder's size is their number; before, they have to be counted.
+        return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0
+
+
+def resident() -> int:
+    """Resident memory, bytes."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _tunnel(host: Host, tunnel: Tunnel, counts: dict[Link, tuple[int, int]]) -> TunnelStatus:
+    plan, ledger = tunnel.plan, tunnel.ledger
+    live = [counts[link] for link in tunnel.connections]
+    engine, why = host.engines.get(plan.engine, (tunnel.engine.name, ""))
+    keys = isinstance(plan.auth, KeyAuth)
+    return TunnelStatus(
+        name=plan.name,
+        mode=plan.mode.value,
+        bind=str(plan.bind),
+        listening=tunnel.addresses,
+        targets=[Target(address=str(address)) for address in plan.to],
+        auth="keys" if keys else "psk",
+        peers=list(plan.auth.peers.values()) if isinstance(plan.auth, KeyAuth) else [],
+        engine=engine,
+        why_engine=why,
+        open=len(live),
+        proving=tunnel.proving,
+        relayed=sum(link.relay is not None for link in tunnel.connections),
+        max_connections=plan.max_connections,
+        max_handshakes=plan.max_handshakes,
+        accepted=ledger.accepted,
+        ended=dict(ledger.ended_by()),
+        refused=dict(ledger.refused_by()),
+        bytes_to_wire=ledger.bytes_to_wire + sum(to_wire for to_wire, _ in live),
+        bytes_to_plain=ledger.bytes_to_plain + sum(to_plain for _, to_plain in live),
+    )
+
+
+def _connections(host: Host, wanted: Wanted, counts: dict[Link, tuple[int, int]]) -> Connections:
+    mine = [
+        (tunnel.plan.name, link)
+        for tunnel in host.services
+        if wanted.tunnel in ("", tunnel.plan.name)
+        for link in tunnel.connections
+    ]
+    rank = (lambda entry: entry[1].started) if wanted.order == "newest" else (lambda entry: sum(counts[entry[1]]))
+    now = time.monotonic()
+    shown = [_connection(host, name, link, now, counts[link]) for name, link in heapq.nlargest(wanted.count, mine, key=rank)]
+    return Connections(total=len(mine), order=wanted.order, shown=shown)
+
+
+def _connection(host: Host, tunnel: str, link: Link, now: float, counts: tuple[int, int]) -> ConnectionStatus:
+    relay = link.relay
+    return ConnectionStatus(
+        tunnel=tunnel,
+        worker=host.worker,
+        channel=link.channel,
+        client=link.client,
+        peer=link.peer,
+        target=link.target,
+        engine=relay.engine if relay is not None else "",
+        why_engine=relay.why_engine if relay is not None else "",
+        age=round(now - link.started, 3),
+        bytes_to_wire=counts[0],
+        bytes_to_plain=counts[1],
+    )
+
+
+def _keys(host: Host) -> Iterator[KeyStatus]:
+    """Own keys, then the peers'; each once, with what all its tunnels have seen of it."""
+    found: dict[tuple[bool, bytes], KeyStatus] = {}
+    for tunnel in host.services:
+        auth = tunnel.plan.auth
+        if not isinstance(auth, KeyAuth):
+            continue
+        own = _entry(found, auth.identity.public, "(own)", own=True)
+        own.tunnels.append(tunnel.plan.name)
+        for key, name in auth.peers.items():
+            _entry(found, key, name, own=False).tunnels.append(tunnel.plan.name)
+        for link in tunnel.connections:
+            for status in (own, found.get((False, link.key or b""))):
+                if link.key is not None and status is not None:
+                    status.connections += 1
+        for raw, use in tunnel.ledger.keys.items():
+            for status in (own, found.get((False, raw))):
+                if status is not None:
+                    status.total += use.total
+                    status.last_use = max(status.last_use or 0.0, use.last or 0.0) or None
+    yield from sorted(found.values(), key=lambda status: not status.own)
+
+
+def _entry(found: dict[tuple[bool, bytes], KeyStatus], key: PublicKey, name: str, *, own: bool) -> KeyStatus:
+    fresh = KeyStatus(key=str(key), name=name, own=own, tunnels=[], connections=0, total=0, last_use=None)
+    return found.setdefault((own, key.raw), fresh)
+
+
+def _refusals(host: Host) -> list[RefusalStatus]:
+    found = [
+        RefusalStatus(
+            time=refusal.at,
+            tunnel=tunnel.plan.name,
+            client=refusal.client,
+            peer=refusal.peer,
+            reason=refusal.reason,
+            why=refusal.why,
+            remedy=refusal.remedy,
+            count=refusal.count,
+        )
+        for tunnel in host.services
+        for refusal in tunnel.ledger.refusals
+    ]
+    return sorted(found, key=lambda refusal: refusal.time, reverse=True)[:MAX_REFUSALS]

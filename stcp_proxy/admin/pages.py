@@ -1,0 +1,78 @@
+"""The addresses of the admin server, as one Starlette application."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Protocol, cast
+
+from pydantic import TypeAdapter
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from stcp_proxy.admin.look import MAX_CONNECTIONS, Wanted
+from stcp_proxy.admin.status import Status
+
+STATUS: Final = TypeAdapter(Status)
+
+
+class Desk(Protocol):
+    """Where the pages ask."""
+
+    async def status(self, wanted: Wanted) -> Status:
+        """One look at all workers."""
+
+    def quit(self) -> None:
+        """Stop all workers in order."""
+
+
+class _BadQuery(Exception):
+    """A parameter of the address that cannot be used."""
+
+
+def build(desk: Desk) -> Starlette:
+    """The application.
+
+    Args:
+        desk: where it asks.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        found = await desk.status(Wanted(count=0))
+        if found.process.state == "ready":
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse(f"not ready: {found.process.state}\n", status_code=503)
+
+    async def status(request: Request) -> Response:
+        try:
+            wanted = _wanted(request)
+        except _BadQuery as exc:
+            return PlainTextResponse(f"{exc}\n", status_code=400)
+        return Response(STATUS.dump_json(await desk.status(wanted)), media_type="application/json")
+
+    async def quit_(_: Request) -> Response:
+        desk.quit()
+        return PlainTextResponse("stopping\n", status_code=202)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/status", status),
+            Route("/quit", quit_, methods=["POST"]),
+        ]
+    )
+
+
+def _wanted(request: Request) -> Wanted:
+    """What ?connections=N&order=newest|busiest&tunnel=NAME asks for."""
+    query = request.query_params
+    count, order = query.get("connections", "100"), query.get("order", "newest")
+    if not (count.isascii() and count.isdigit() and len(count) <= 4 and int(count) <= MAX_CONNECTIONS):
+        raise _BadQuery(f"connections is a number from 0 to {MAX_CONNECTIONS}")
+    if order not in ("newest", "busiest"):
+        raise _BadQuery("order is newest or busiest")
+    return Wanted(int(count), cast("Literal['newest', 'busiest']", order), query.get("tunnel", ""))

@@ -1,0 +1,80 @@
+"""The admin address: which may do without a token, and how to find it without reading anything else that a file names."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+
+from stcp_proxy.config.models import ConfigModel, validate
+from stcp_proxy.config.plan import AdminPlan
+from stcp_proxy.config.source import Source, file_source, flag_source
+from stcp_proxy.config.token import Token, load_token
+from stcp_proxy.errors import ConfigError, KeyFileError
+from stcp_proxy.net.address import Address, UnixAddress, clash, parse_address
+
+
+def is_local(address: Address) -> bool:
+    """Whether only this machine can reach an address: a unix socket, or the loopback interface."""
+    if isinstance(address, UnixAddress) or address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False  # every interface, or a name that may mean any
+
+
+def admin_plan(source: Source, config: ConfigModel) -> AdminPlan | None:
+    """The admin address of a model; mistakes go to the source."""
+    address, file = config.admin, config.admin_token
+    if address is None:
+        if file is not None:
+            source.report(("admin_token",), "there is a token and no admin address that asks for it", "set 'admin', or remove it")
+        return None
+    for name, tunnel in config.tunnels.items():
+        if clash(tunnel.bind, address):
+            source.report(("admin",), f"{address} is taken by tunnel '{name}' ({tunnel.bind})", "give each its own")
+    if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):
+        source.report(("admin",), f"the folder {folder} of the unix socket does not exist", "create it, or correct the path")
+    token = _token(source, file)
+    if file is None and not is_local(address):
+        what = f"{address} can be reached from other machines, and nothing says who may look"
+        source.report(("admin",), what, "set 'admin_token', or bind 127.0.0.1 or unix:/path")
+    return AdminPlan(address, token)
+
+
+def _token(source: Source, file: str | None) -> Token | None:
+    if file is None:
+        return None
+    try:
+        return load_token(source.base / file)
+    except KeyFileError as exc:
+        source.blame(("admin_token",), exc)
+        return None
+
+
+def admin_of_file(path: str | Path) -> AdminPlan:
+    """The admin address that a YAML file gives, without reading the keys it names.
+
+    Raises:
+        ConfigError: the file has none, or cannot be read.
+    """
+    source = file_source(path)
+    config = validate(source)
+    found = admin_plan(source, config)
+    source.raise_findings()
+    if found is None:
+        raise ConfigError(f"{path} has no 'admin' address", remedy="add 'admin: 127.0.0.1:9901' to it and start the proxy again")
+    return found
+
+
+def admin_of_flags(address: str, token_file: str | Path | None = None) -> AdminPlan:
+    """The admin address of a proxy that runs elsewhere or from flags.
+
+    Raises:
+        ConfigError: the address or the token is malformed.
+    """
+    source = flag_source({})
+    token = _token(source, None if token_file is None else str(token_file))
+    source.raise_findings()
+    return AdminPlan(parse_address(address, role="to"), token)
