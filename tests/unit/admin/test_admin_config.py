@@ -81,12 +81,10 @@ def test_a_mistake_is_a_sentence(folder: Path, admin: str, says: str) -> None:
 )
 def test_what_is_no_token(folder: Path, text: str) -> None:
     path = folder / "b.token"
-    keys.write_secret_file(folder / "c.token", "0123456789abcdef")
     path.write_text(text)
     path.chmod(0o600)
-    with pytest.raises(ConfigError, match="token") as caught:
+    with pytest.raises(ConfigError, match="token"):
         load(folder, "admin: 127.0.0.1:9\nadmin_token: b.token")
-    assert not text or text not in str(caught.value)
 
 
 def test_a_token_that_others_can_read_is_refused(folder: Path) -> None:
