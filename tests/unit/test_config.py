@@ -192,7 +192,7 @@ def problems(load: Callable[[str], Plan], text: str) -> list[str]:
     ("text", "says"),
     [
         # shape
-        ("admin: x\n" + HEAD + LISTEN % "", "1: admin: there is no such key; known here: identity, "),
+        ("colour: x\n" + HEAD + LISTEN % "", "1: colour: there is no such key; known here: identity, "),
         ("identiy: x\n" + HEAD + LISTEN % "", "1: identiy: there is no such key; did you mean 'identity'?"),
         (
             HEAD + LISTEN % ", handshake-timeout: 5",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import structlog
 
+from stcp_proxy.ledger import Ledger
 from stcp_proxy.relay.engine import RelayEnd
 from stcp_proxy.tunnel import log, record
 from stcp_proxy.tunnel.record import Connection
 
 
 class Owner:
+    ledger = Ledger()
+
     def settle(self, connection: Connection, end: RelayEnd) -> None:
         raise AssertionError
 
