@@ -44,17 +44,19 @@ class StcpError(Exception):
 
     Args:
         what: what happened, and why where that is known.
-        remedy: what the reader can do about it, an imperative clause.
+        remedy: what the reader can do about it, an imperative clause; the kind's usual one unless said.
     """
 
     cause: ClassVar[Cause] = Cause.OURS
     code: ClassVar[Code] = Code.INTERNAL_ERROR
     label: ClassVar[str] = "internal_error"
+    usual_remedy: ClassVar[str | None] = None
+    """What helps as a rule, where whoever finds the failure knows no better; None where it always has to know."""
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
         super().__init__(what)
         self.what = what
-        self.remedy = remedy
+        self.remedy = remedy or self.usual_remedy
 
     def __str__(self) -> str:
         return f"{self.what}; {self.remedy}" if self.remedy else self.what
@@ -85,6 +87,7 @@ class HandshakeError(StcpError):
     cause = Cause.PEER
     code = Code.PROTOCOL_ERROR
     label = "handshake"
+    usual_remedy = "see in the peer's log what it makes of this side; both need the same version"
 
 
 class NotStcp(HandshakeError):
@@ -110,6 +113,7 @@ class MalformedHandshake(HandshakeError):
     """A length or a key that the format does not allow."""
 
     label = "malformed"
+    usual_remedy = "run the same version on both sides; if they do, somebody else is speaking to this port"
 
 
 class HandshakeNotAuthentic(HandshakeError):
@@ -117,6 +121,7 @@ class HandshakeNotAuthentic(HandshakeError):
 
     code = Code.DENIED
     label = "not_authentic"
+    usual_remedy = "compare the keys: each side names the other's public key, or both hold the same shared secret"
 
 
 class UnknownPeer(HandshakeError):
@@ -138,12 +143,14 @@ class HandshakeTimedOut(HandshakeError):
     """The deadline passed before the peer had proved itself."""
 
     label = "handshake_timeout"
+    usual_remedy = "look for a firewall or a busy machine between the two; if it is a stranger, nothing is to be done"
 
 
 class HandshakeClosed(HandshakeError):
     """The peer closed the wire leg during the handshake."""
 
     label = "handshake_closed"
+    usual_remedy = "look in its log for the reason; if it is a stranger, nothing is to be done"
 
 
 class PeerUnreachable(StcpError):
@@ -152,6 +159,7 @@ class PeerUnreachable(StcpError):
     cause = Cause.NETWORK
     code = Code.TARGET_UNREACHABLE
     label = "peer_unreachable"
+    usual_remedy = "check that `stcp-proxy listen` runs there and no firewall is between"
 
 
 # -- the peer: afterwards ------------------------------------------------------------------------------------------------
@@ -163,12 +171,14 @@ class FrameError(StcpError):
     cause = Cause.PEER
     code = Code.PROTOCOL_ERROR
     label = "bad_frame"
+    usual_remedy = "run the same version on both sides, and tell the authors if it happens again"
 
 
 class FrameNotAuthentic(FrameError):
     """A frame failed its tag: bytes changed on the way."""
 
     label = "bad_tag"
+    usual_remedy = "look for what changes bytes between the two sides: bad hardware, or somebody"
 
 
 class CounterExhausted(FrameError):
@@ -176,6 +186,7 @@ class CounterExhausted(FrameError):
 
     cause = Cause.LIMIT
     label = "counter_exhausted"
+    usual_remedy = "connect again: a new connection has new keys"
 
 
 class Truncated(StcpError):
@@ -184,6 +195,7 @@ class Truncated(StcpError):
     cause = Cause.NETWORK
     code = Code.PROTOCOL_ERROR
     label = "truncated"
+    usual_remedy = "see in the peer's log whether it was ended there; if not, look at the network between, its NAT and firewalls"
 
 
 class PeerRejected(StcpError):
@@ -193,7 +205,7 @@ class PeerRejected(StcpError):
     label = "rejected"
 
     def __init__(self, reason: int, text: str) -> None:
-        super().__init__(f"the peer refused the connection: {describe(reason, text)}")
+        super().__init__(f"the peer refused the connection: {describe(reason, text)}", remedy=remedy_for(reason))
         self.reason = reason
         self.text = text
 
@@ -207,6 +219,7 @@ class ClientGone(StcpError):
     cause = Cause.CLIENT
     code = Code.PLAIN_RESET
     label = "plain_reset"
+    usual_remedy = "look at the application: it gave up, or was ended"
 
 
 class ProxyHeaderRefused(StcpError):
@@ -249,6 +262,7 @@ class ServiceUnknown(StcpError):
     cause = Cause.PEER
     code = Code.UNKNOWN_SERVICE
     label = "unknown_service"
+    usual_remedy = "name a service that the other side offers"
 
 
 # -- limits and our own state ---------------------------------------------------------------------------------------------
@@ -260,6 +274,7 @@ class OverLimit(StcpError):
     cause = Cause.LIMIT
     code = Code.OVER_LIMIT
     label = "over_limit"
+    usual_remedy = "raise the limit if this load is meant"
 
 
 class ShuttingDown(StcpError):
@@ -268,6 +283,7 @@ class ShuttingDown(StcpError):
     cause = Cause.OURS
     code = Code.SHUTTING_DOWN
     label = "shutting_down"
+    usual_remedy = "connect again once it runs"
 
 
 _MEANING = {
@@ -299,6 +315,34 @@ def describe(reason: int, text: str = "") -> str:
         meaning = f"code {reason}"
     clean = "".join(ch if ch.isprintable() else repr(ch)[1:-1] for ch in text)
     return f"{meaning} ({clean})" if clean else meaning
+
+
+_REMEDIES = {
+    Code.DENIED: "see in its log which rule refused, and change that rule if this side should be let in",
+    Code.UNKNOWN_SERVICE: "name a service that it offers",
+    Code.TARGET_REFUSED: "start the program that it hands on to, or correct the address in its 'to'",
+    Code.TARGET_TIMED_OUT: "check the program that it hands on to, and the way there",
+    Code.TARGET_UNREACHABLE: "correct the address in its 'to'; its log says what is wrong with it",
+    Code.OVER_LIMIT: "raise the limit there if this load is meant",
+    Code.SHUTTING_DOWN: "connect again once it runs",
+    Code.PLAIN_RESET: "look at the application there",
+    Code.IDLE_TIMEOUT: "raise idle_timeout there, or let the application send something now and then",
+    Code.PROTOCOL_ERROR: "run the same version on both sides; its log says what it did not understand",
+    Code.KEY_REVOKED: "make a new key, and give its public half to the other side",
+    Code.INTERNAL_ERROR: "see its log, and tell the authors",
+}
+
+
+def remedy_for(reason: int) -> str:
+    """What to do about a REJECT or RESET that came from the peer.
+
+    Args:
+        reason: a code as it came from the wire.
+    """
+    try:
+        return _REMEDIES[Code(reason)]
+    except ValueError:
+        return "run the same version on both sides: this one does not know the code"
 
 
 def code_for(exc: BaseException) -> Code:

@@ -261,13 +261,17 @@ def read_secret_file(path: str | Path, *, kind: str = "key") -> bytes:
             remedy="make the user that runs stcp-proxy its owner",
         ) from None
     except (OSError, ValueError) as exc:
-        raise KeyFileError(f"cannot open the {kind} file {path}: {getattr(exc, 'strerror', None) or exc}") from None
+        raise KeyFileError(
+            f"cannot open the {kind} file {path}: {getattr(exc, 'strerror', None) or exc}", remedy="name a file that can be read"
+        ) from None
     try:
         _check_private(path, os.fstat(fd), kind)
         with open(fd, "rb", closefd=False) as file:
             content = file.read(_MAX_FILE + 1)
     except OSError as exc:
-        raise KeyFileError(f"cannot read the {kind} file {path}: {exc.strerror}") from None
+        raise KeyFileError(
+            f"cannot read the {kind} file {path}: {exc.strerror}", remedy="check the file system that it is on"
+        ) from None
     finally:
         os.close(fd)
     if len(content) > _MAX_FILE:

@@ -33,6 +33,7 @@ def connect(
     admin_token: options.AdminToken = None,
     log_level: options.LogLevel = None,
     log_format: options.LogFormat = None,
+    quiet: options.Quiet = None,
 ) -> None:
     """Beside the client: accept plain TCP, hand on STCP."""
     from stcp_proxy.cli.serve import serve
@@ -60,5 +61,6 @@ def connect(
         admin_token=admin_token,
         log_level=log_level,
         log_format=log_format,
+        quiet=quiet or [],
     )
     raise typer.Exit(serve(plan))

@@ -33,6 +33,7 @@ def listen(
     admin_token: options.AdminToken = None,
     log_level: options.LogLevel = None,
     log_format: options.LogFormat = None,
+    quiet: options.Quiet = None,
 ) -> None:
     """Beside the server: accept STCP, hand on plain TCP."""
     from stcp_proxy.cli.serve import serve
@@ -60,5 +61,6 @@ def listen(
         admin_token=admin_token,
         log_level=log_level,
         log_format=log_format,
+        quiet=quiet or [],
     )
     raise typer.Exit(serve(plan))

@@ -41,6 +41,10 @@ Workers = Annotated[int | None, _option("N", "Processes that share the load; 1 u
 
 LogLevel = Annotated[str | None, _option("debug|info|warning|error", "How much is logged; info unless said.", _LOGS)]
 LogFormat = Annotated[str | None, _option("text|json", "Text on a terminal and JSON elsewhere unless said.", _LOGS)]
+Quiet = Annotated[
+    list[str] | None,
+    _option("CLASS", "Say nothing about connections, handshake-errors or connection-errors; repeat it for more.", _LOGS),
+]
 _LOOK = "Looking into it"
 Admin = Annotated[
     str | None, _option("ADDR", "Answer here with status and metrics: a loopback address or unix:/path; none unless said.", _LOOK)

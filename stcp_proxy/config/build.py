@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from stcp_proxy.config.admin import admin_plan
-from stcp_proxy.config.models import ConfigModel, TunnelModel, validate
-from stcp_proxy.config.plan import EngineChoice, KeyAuth, Mode, Plan, PskAuth, TunnelPlan
+from stcp_proxy.config.models import ConfigModel, LogModel, TunnelModel, validate
+from stcp_proxy.config.plan import EngineChoice, KeyAuth, LogClass, LogPlan, Mode, Plan, PskAuth, TunnelPlan
 from stcp_proxy.config.source import KeyPath, Source, file_source, flag_source
 from stcp_proxy.errors import ConfigError, KeyFileError
 from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey, load_private_key, load_psk
@@ -69,6 +69,7 @@ def plan_from_flags(
     suite: Sequence[str] = (),
     log_level: str | None = None,
     log_format: str | None = None,
+    quiet: Sequence[str] = (),
     drain: float | str | None = None,
     workers: int | None = None,
     admin: str | None = None,
@@ -82,7 +83,7 @@ def plan_from_flags(
         bind, to, peer, engine, suite: as in a file.
         key, psk: names of files.
         allow: public keys, each alone or as NAME=KEY.
-        log_level, log_format, drain, workers, admin: as in a file.
+        log_level, log_format, quiet, drain, workers, admin: as in a file.
         admin_token: name of a file.
         settings: max_connections and the other limits and deadlines of a tunnel, as in a file.
 
@@ -92,7 +93,7 @@ def plan_from_flags(
     peers, allowed = _named_keys(allow)
     tunnel: dict[str, Any] = {"mode": mode.value, "bind": bind, "to": list(to), "allow": allowed, "peer": peer}
     tunnel |= {"identity": _text(key), "psk": _text(psk), "suite": list(suite), "engine": engine, **settings}
-    log = {"level": log_level, "format": log_format}
+    log = {"level": log_level, "format": log_format, "quiet": list(quiet)}
     data = {"peers": peers, "tunnels": {mode.value: _given(tunnel)}, "drain": drain, "workers": workers, "log": _given(log)}
     data |= {"admin": admin, "admin_token": _text(admin_token)}
     return _build(flag_source(_given(data)))
@@ -123,6 +124,13 @@ def _named_keys(allow: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return peers, allowed
 
 
+def _log(model: LogModel | None) -> LogPlan:
+    if model is None:
+        return LogPlan()
+    quiet = frozenset(map(LogClass, model.quiet or ()))
+    return LogPlan(**_given({"level": model.level, "format": model.format}), quiet=quiet)
+
+
 # -- models to plan --------------------------------------------------------------------------------------------------------
 
 
@@ -150,12 +158,10 @@ class _Builder:
             self._load(load_private_key, config.identity, ("identity",))
         tunnels = [self._tunnel(name, tunnel) for name, tunnel in config.tunnels.items()]
         self._check_binds()
-        log = config.log
         settings = {
             "drain": config.drain,
             "workers": config.workers,
-            "log_level": log.level if log else None,
-            "log_format": log.format if log else None,
+            "log": _log(self.config.log),
             "admin": admin_plan(self.source, config),
         }
         return Plan(tuple(tunnel for tunnel in tunnels if tunnel is not None), **_given(settings))

@@ -120,6 +120,7 @@ Deadline = Annotated[float, PlainValidator(_checked(_deadline, text_only=False))
 Engine = Literal["auto", "kernel", "python"]
 SuiteName = Literal["hybrid", "classic"]
 BindMode = Literal["0600", "0660", "0666"]
+QuietClass = Literal["connections", "handshake-errors", "connection-errors"]
 Suites = Annotated[list[SuiteName], BeforeValidator(_some), Field(min_length=1)]
 Limit = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -133,6 +134,7 @@ class LogModel(_Model):
 
     level: Literal["debug", "info", "warning", "error"] | None = None
     format: LogFormat | None = None
+    quiet: Annotated[list[QuietClass], BeforeValidator(_some)] | None = None
 
 
 class TunnelModel(_Model):

@@ -35,6 +35,32 @@ class EngineChoice(enum.StrEnum):
     PYTHON = "python"
 
 
+class LogClass(enum.StrEnum):
+    """Log lines that may be silenced together."""
+
+    CONNECTIONS = "connections"
+    """A connection's line at its ordinary end."""
+    HANDSHAKE_ERRORS = "handshake-errors"
+    """Who did not prove itself, or to whom this side could not: strangers, wrong keys, other versions, silence."""
+    CONNECTION_ERRORS = "connection-errors"
+    """What else keeps a connection from coming to be, or ends it before its time: targets, peers, the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlan:
+    """What is logged, and how it looks.
+
+    Attributes:
+        level: the least severe that is said: debug, info, warning or error.
+        format: None picks text on a terminal and JSON elsewhere.
+        quiet: classes of which nothing is said.
+    """
+
+    level: str = "info"
+    format: LogFormat | None = None
+    quiet: frozenset[LogClass] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class KeyAuth:
     """Each side proves a key of its own.
@@ -117,14 +143,12 @@ class Plan:
         tunnels: at least one.
         drain: seconds that connections may take to finish after a stop.
         workers: processes that share the load.
-        log_level: debug, info, warning or error.
-        log_format: None picks text on a terminal and JSON elsewhere.
+        log: what is logged, and how it looks.
         admin: where it can be looked into; None is nowhere.
     """
 
     tunnels: tuple[TunnelPlan, ...]
     drain: float = 30.0
     workers: int = 1
-    log_level: str = "info"
-    log_format: LogFormat | None = None
+    log: LogPlan = LogPlan()
     admin: AdminPlan | None = None

@@ -20,7 +20,9 @@ _SUITES: Final = {
 def describe_plan(plan: Plan) -> str:
     """What would run, for a person to check: every address, every key in full, every limit; nothing secret."""
     blocks = ["\n".join(_tunnel(tunnel)) for tunnel in plan.tunnels]
-    log = f"log: level {plan.log_level}, {plan.log_format or 'text on a terminal, JSON elsewhere'}"
+    log = f"log: level {plan.log.level}, {plan.log.format or 'text on a terminal, JSON elsewhere'}"
+    if plan.log.quiet:
+        log += f", nothing about {' and '.join(sorted(plan.log.quiet))}"
     return "\n\n".join([*blocks, f"drain: {_time(plan.drain)}\nworkers: {plan.workers}\n{log}\n{_admin(plan.admin)}"])
 
 

@@ -99,7 +99,7 @@ class Source:
 
 # -- flags -----------------------------------------------------------------------------------------------------------------
 
-_FLAG_NAMES: Final = {"identity": "key", "log.level": "log-level", "log.format": "log-format"}
+_FLAG_NAMES: Final = {"identity": "key", "log.level": "log-level", "log.format": "log-format", "log.quiet": "quiet"}
 
 
 def flag_source(data: dict[str, Any]) -> Source:
@@ -173,7 +173,9 @@ def _read(path: Path) -> str:
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist", remedy="name the configuration file") from None
     except (OSError, ValueError) as exc:
-        raise ConfigError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from None
+        raise ConfigError(
+            f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}", remedy="name a file that this user may read"
+        ) from None
     if len(content) > MAX_FILE:
         raise ConfigError(f"{path} is larger than {MAX_FILE // 1024} KiB", remedy="name a configuration file")
     try:
@@ -189,7 +191,7 @@ def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
     if mark is None:
         position = getattr(exc, "position", None)
         line = text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
-        return ConfigError(f"{path}:{line}: this is not YAML: a character that text may not hold")
+        return ConfigError(f"{path}:{line}: this is not YAML: a character that text may not hold", remedy="remove it")
     written = text.splitlines()[mark.line : mark.line + 1]
     remedy = "check the indentation and the quotes"
     if written and "\t" in written[0]:

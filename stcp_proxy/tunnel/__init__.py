@@ -8,6 +8,8 @@
 - ``application`` a program beside the proxy: signals, status, and what PID 1 has to do
 - ``record``      what is known of a connection, and its one log line
 - ``running``     a process that serves, as the admin address sees it
+- ``quiet``       which log lines can be silenced together
+- ``repeats``     repeated log lines, counted
 - ``log``         how log lines look
 """
 

@@ -9,24 +9,29 @@ import contextlib
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator
-from typing import Final, Literal, TextIO, cast
+from typing import Final, TextIO, cast
 
 import structlog
 
-LEVELS: Final = ("debug", "info", "warning", "error")
+from stcp_proxy.config import LogPlan
+from stcp_proxy.tunnel import quiet
+from stcp_proxy.tunnel.repeats import Repeats, say_kept_back
+from stcp_proxy.tunnel.repeats import processor as limit
+
+REPEATS: Final = Repeats(say_kept_back)
+"""What this process has said of late; `repeats.telling` says what it keeps back."""
 
 
-def configure(level: str = "info", style: Literal["text", "json"] | None = None, *, worker: int | None = None) -> None:
+def configure(plan: LogPlan, *, worker: int | None = None) -> None:
     """Set up structlog for the process.
 
     Args:
-        level: the least severe level to show, one of `LEVELS`.
-        style: None is text where standard error is a terminal, JSON otherwise.
+        plan: what is to be said, and how it looks.
         worker: number of this process among several, to stand in every line.
     """
     stream = _Unfailing(sys.stderr)
+    style = plan.format
     if style is None:
         style = "text" if stream.isatty() else "json"
     renderer: structlog.typing.Processor
@@ -41,11 +46,13 @@ def configure(level: str = "info", style: Literal["text", "json"] | None = None,
         processors=[
             *([] if worker is None else [_name_worker(worker)]),
             structlog.processors.add_log_level,
+            *([quiet.processor(plan.quiet)] if plan.quiet else []),
+            limit(REPEATS),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([structlog.processors.format_exc_info] if style == "json" else []),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(plan.level.upper())),
         # One write for a line: workers share the file.
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
         cache_logger_on_first_use=True,
@@ -92,22 +99,3 @@ def _name_worker(worker: int) -> structlog.typing.Processor:
         return event
 
     return add
-
-
-class OncePerSecond:
-    """Lets a repeated event through once a second, and counts what it kept back."""
-
-    __slots__ = ("_held", "_last")
-
-    def __init__(self) -> None:
-        self._last = float("-inf")
-        self._held = 0
-
-    def take(self) -> int | None:
-        """How many events this one stands for, or None when it is to be kept back."""
-        now = time.monotonic()
-        self._held += 1
-        if now - self._last < 1.0:
-            return None
-        self._last, held, self._held = now, self._held, 0
-        return held

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
-from stcp_proxy.errors import Cause, ClientGone, ShuttingDown, StcpError, UnknownPeer, describe
+from stcp_proxy.errors import Cause, ClientGone, ShuttingDown, StcpError, Truncated, UnknownPeer, describe, remedy_for
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.ledger import UNKNOWN, KeyUse, Ledger, Refusal
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
@@ -25,6 +25,17 @@ _ORDINARY = {
     EndReason.ABORTED,
 }
 """Ends that are the applications' own business, or what was configured."""
+
+_REMEDIES: Final = {
+    EndReason.PLAIN_RESET: "look at the application on this side if it should not have",
+    EndReason.TRUNCATED: Truncated.usual_remedy,
+    EndReason.BAD_FRAME: "look for what changes bytes between the two sides: bad hardware, or somebody; versions that differ",
+    EndReason.IDLE_TIMEOUT: "raise idle_timeout, or let the application send something now and then",
+    EndReason.HALF_CLOSE_TIMEOUT: "raise half_close_timeout if an answer may take longer",
+    EndReason.ABORTED: "connect again",
+    EndReason.INTERNAL_ERROR: "tell the authors",
+}
+"""What helps, for every end that somebody may not have wanted; the peer's RESET has its own by its code."""
 
 
 @dataclass(slots=True)
@@ -127,12 +138,18 @@ class Connection:
         ledger.ended[self.peer or UNKNOWN, engine, end.reason] += 1
         ledger.bytes_to_wire += end.bytes_to_wire + self.early
         ledger.bytes_to_plain += end.bytes_to_plain
-        level = "info" if end.reason in _ORDINARY else "warning"
+        ours = end.reason is EndReason.INTERNAL_ERROR
+        level = "info" if end.reason in _ORDINARY else "error" if ours else "warning"
         extra: dict[str, object] = {}
         if end.code is not None:
             extra["why"] = describe(end.code, end.text)
         elif end.text:
             extra["why"] = end.text
+        remedy = (
+            remedy_for(end.code) if end.code is not None and end.reason is EndReason.PEER_RESET else _REMEDIES.get(end.reason)
+        )
+        if remedy:
+            extra["remedy"] = remedy
         relay = self.relay
         if relay is not None and relay.why_engine:
             extra["why_engine"] = relay.why_engine
@@ -159,7 +176,8 @@ class Connection:
             level = "info" if isinstance(exc, ClientGone | ShuttingDown) else "error" if exc.cause is Cause.OURS else "warning"
             self._say(level, "connection refused", **extra)
         else:
-            self._say("error", "connection refused", reason="internal_error", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
+            why, remedy = f"{type(exc).__name__}: {exc}", _REMEDIES[EndReason.INTERNAL_ERROR]
+            self._say("error", "connection refused", reason="internal_error", why=why, remedy=remedy, exc_info=exc)
 
     def _count(self, exc: BaseException) -> None:
         label, why, remedy = "internal_error", type(exc).__name__, ""

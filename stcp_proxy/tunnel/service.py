@@ -25,7 +25,6 @@ from stcp_proxy.ledger import Ledger
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
 from stcp_proxy.relay.engine import Engine, RelayEnd
-from stcp_proxy.tunnel.log import OncePerSecond
 from stcp_proxy.tunnel.record import Connection, Totals
 from stcp_proxy.tunnel.session import ConnectSession, ListenSession, Trust, stopping
 from stcp_proxy.tunnel.targets import Targets
@@ -87,8 +86,6 @@ class Service:
         self.ledger: Final = Ledger() if ledger is None else ledger
         self._stopping = False
         self._changed = trio.lowlevel.ParkingLot()
-        self._limit_hits = OncePerSecond()
-        self._exhausted_hits = OncePerSecond()
 
     # -- life --------------------------------------------------------------------------------------------------------------
 
@@ -203,15 +200,13 @@ class Service:
         while not self._has_room():
             full = "max_handshakes" if len(self._proving) >= self.plan.max_handshakes else "max_connections"
             self.ledger.limits[full] += 1
-            if (count := self._limit_hits.take()) is not None:
-                _log.warning(
-                    "limit reached: new connections wait",
-                    tunnel=self.plan.name,
-                    limit=full,
-                    value=getattr(self.plan, full),
-                    times=count,
-                    remedy=f"raise {full} if this load is meant",
-                )
+            _log.warning(
+                "limit reached: new connections wait",
+                tunnel=self.plan.name,
+                limit=full,
+                value=getattr(self.plan, full),
+                remedy=f"raise {full} if this load is meant",
+            )
             with trio.move_on_after(self._give_up_oldest()):
                 await self._changed.park()
 
@@ -232,14 +227,12 @@ class Service:
         return _SILENCE
 
     def _say_exhausted(self, exc: OSError) -> None:
-        if (count := self._exhausted_hits.take()) is not None:
-            _log.error(
-                "cannot accept: new connections wait",
-                tunnel=self.plan.name,
-                why=exc.strerror,
-                times=count,
-                remedy="raise the limit of open files (ulimit -n, LimitNOFILE) or lower max_connections",
-            )
+        _log.error(
+            "cannot accept: new connections wait",
+            tunnel=self.plan.name,
+            why=exc.strerror,
+            remedy="raise the limit of open files (ulimit -n, LimitNOFILE) or lower max_connections",
+        )
 
     # -- connections ---------------------------------------------------------------------------------------------------------
 

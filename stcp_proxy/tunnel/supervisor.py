@@ -24,7 +24,7 @@ from stcp_proxy.relay import inloop
 from stcp_proxy.relay.choice import choose
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.pump import PumpEngine
-from stcp_proxy.tunnel import log, notify, workers
+from stcp_proxy.tunnel import log, notify, repeats, workers
 from stcp_proxy.tunnel.exchange import LINGER
 from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.running import Companion, Running, State
@@ -44,7 +44,7 @@ def run(plan: Plan, beside: Companion | None = None) -> int:
     Raises:
         StcpError: it could not start.
     """
-    log.configure(plan.log_level, plan.log_format)
+    log.configure(plan.log)
     notify.attach()
     if plan.workers > 1:
 
@@ -98,7 +98,7 @@ async def serve(
                 engine.start()
         for number, service in enumerate(services):
             service.open(listeners[number] if listeners is not None else None)
-        async with notify.watchdog(), trio.open_nursery() as companions:
+        async with notify.watchdog(), repeats.telling(log.REPEATS), trio.open_nursery() as companions:
             if beside is not None:
                 companions.start_soon(_accompany, beside, running)
             await _serve(plan, services, running)

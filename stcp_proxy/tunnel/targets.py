@@ -90,7 +90,9 @@ class Targets:
         """An attempt that began at `since` failed for a reason that is the endpoint's own."""
         first = endpoint.fail(why, now=trio.current_time(), since=since)
         if first and self._is_choice():
-            _log.warning("target set aside", tunnel=self.tunnel, target=str(endpoint), reason=why.label, why=why.what)
+            _log.warning(
+                "target set aside", tunnel=self.tunnel, target=str(endpoint), reason=why.label, why=why.what, remedy=why.remedy
+            )
 
     def note_reached(self, endpoint: Endpoint) -> None:
         """A connection came through to it."""
@@ -172,7 +174,9 @@ class Turn:
             self._targets.note_failure(failed, why, since=self._since)
         if not final:
             name = self._targets.tunnel
-            _log.warning("trying the next address", tunnel=name, failed=str(failed), reason=why.label, why=why.what)
+            _log.warning(
+                "trying the next address", tunnel=name, failed=str(failed), reason=why.label, why=why.what, remedy=why.remedy
+            )
         self._let_go()
 
     def _take(self, endpoint: Endpoint, now: float) -> None:

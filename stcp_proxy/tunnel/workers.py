@@ -134,11 +134,11 @@ def _work(plan: Plan, serve: Serve, number: int, sets: list[Listeners], *, repor
                     leave_file(sockets)
                 elif other != number:
                     close_listeners(sockets)
-        log.configure(plan.log_level, plan.log_format, worker=number)
+        log.configure(plan.log, worker=number)
         status = serve(share(plan), sets[number], lambda totals: _tell(report, totals), number)
     except BaseException as exc:
         with contextlib.suppress(Exception):
-            _log.error("the worker failed", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
+            _log.error("the worker failed", why=f"{type(exc).__name__}: {exc}", remedy="tell the authors", exc_info=exc)
     finally:
         os._exit(status)
 
@@ -173,7 +173,9 @@ def _supervise(children: dict[int, int]) -> tuple[int, Totals]:
             if code != 0 or not stopping:
                 status = 1
             if not stopping:
-                _log.error("a worker died: stopping the others", pid=pid, status=os.waitstatus_to_exitcode(code))
+                ended = os.waitstatus_to_exitcode(code)
+                remedy = "look for its last words above, or for the kernel's about memory; the service manager starts all again"
+                _log.error("a worker died: stopping the others", pid=pid, status=ended, remedy=remedy)
                 hand_on(signal.SIGTERM, None)
     finally:
         for number, handler in before.items():

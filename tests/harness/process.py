@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 _T = TypeVar("_T")
+OUTPUTS: set[Path] = set()
+"""What all programs of this session have printed into."""
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -38,6 +40,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], *, output: Path, env: dict[str, str] | None = None) -> None:
         self.output = output
+        OUTPUTS.add(output)
         with output.open("wb") as file:
             self._popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, **(env or {})}

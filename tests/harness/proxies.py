@@ -5,7 +5,6 @@ No log of any process started here may hold a secret: every one is searched for 
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shlex
@@ -15,37 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.leaks import find_secret, forbid
 from harness.process import Process, wait_for
 from stcp_proxy.keys import PrivateKey, format_private_key, format_psk, generate_psk, write_secret_file
-from stcp_proxy.protocol.secret import Secret
 
 COMMAND = shlex.split(os.environ.get("STCP_PROXY", "")) or [sys.executable, "-m", "stcp_proxy"]
 
-_secrets: list[bytes] = []
 
-
-def forbid(secret: Secret) -> None:
-    """From now on, no log may hold `secret`."""
-    _secrets.append(secret.reveal())
-
-
-def find_secret(text: bytes) -> str | None:
-    """The spelling in which `text` holds a known secret, or None. A third of one is enough."""
-    lowered = text.lower()
-    for raw in _secrets:
-        for part in (raw[:12], raw[12:24], raw[18:30]):
-            spellings = {
-                "raw": part,
-                "repr": repr(part)[2:-1].encode(),
-                "base64": base64.b64encode(part),
-                "base64url": base64.urlsafe_b64encode(part),
-            }
-            for name, spelling in spellings.items():
-                if spelling in text:
-                    return name
-            if part.hex().encode() in lowered:
-                return "hex"
-    return None
+def times(lines: list[dict[str, Any]]) -> int:
+    """How many events the lines stand for."""
+    return sum(line.get("times", 1) for line in lines)
 
 
 @dataclass
@@ -110,13 +88,14 @@ class Proxy(Process):
         return [line for line in lines if wanted.items() <= line.items()]
 
     def wait_log(self, event: str, *, count: int = 1, timeout: float = 20.0, **fields: Any) -> list[dict[str, Any]]:
-        """Its log lines of `event`, once there are `count` of them."""
+        """Its log lines of `event`, once they stand for `count` of them: repetitions are counted, not repeated."""
 
         def enough() -> list[dict[str, Any]] | None:
             found = self.log(event, **fields)
-            if len(found) < count and self.status is not None:
+            known = times(found)
+            if known < count and self.status is not None:
                 raise AssertionError(f"the proxy ended with status {self.status}:\n{self.text()}")
-            return found if len(found) >= count else None
+            return found if known >= count else None
 
         try:
             return wait_for(enough, words=f"{count} x {event} {fields}", timeout=timeout)

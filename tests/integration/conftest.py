@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from harness.leaks import no_secret_in_any_log  # noqa: F401
 from harness.proxies import Pair
 from harness.sockets import Target
 

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from harness.leaks import find_secret, forbid
 from harness.process import wait_for
-from harness.proxies import COMMAND, Keys, Pair, Proxy, find_secret, forbid
+from harness.proxies import COMMAND, Keys, Pair, Proxy
 from harness.sockets import Target, connect, end_of, free_port, read_all, read_exactly
 
 from stcp_proxy.keys import format_private_key

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from harness.peer import Peer, initiator, message_1
 from harness.process import wait_for
-from harness.proxies import Keys, Proxy
+from harness.proxies import Keys, Proxy, times
 from harness.sockets import Target, connect, read_exactly, reset
 
 from stcp_proxy.protocol.handshake import prologue
@@ -154,7 +154,7 @@ STRANGERS = {
 @pytest.mark.parametrize("ending", ["waits", "half-closes", "resets"])
 def test_stranger(site: Site, name: str, ending: str) -> None:
     stranger = STRANGERS[name]
-    before = len(site.proxy.log("connection refused"))
+    before = times(site.proxy.log("connection refused"))
     sock = connect(site.proxy.address)
     with suppress(OSError):  # refused before all was said
         sock.sendall(stranger.says(site.keys))
@@ -165,7 +165,7 @@ def test_stranger(site: Site, name: str, ending: str) -> None:
     else:
         with sock:
             assert answer(sock) == b""
-    line = site.proxy.refused(before + 1)[before]
+    line = site.proxy.refused(before + 1)[-1]
     assert "peer" not in line
     assert "channel" not in line
     if ending == "waits":
@@ -199,17 +199,17 @@ def test_the_refused_key_is_in_the_log(site: Site) -> None:
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 5, 6, 7, 8, 40, 41, 1000])
 def test_truncated_first_message(site: Site, cut: int) -> None:
-    before = len(site.proxy.log("connection refused"))
+    before = times(site.proxy.log("connection refused"))
     with connect(site.proxy.address) as sock:
         sock.sendall(message_1(site.keys)[:cut])
         sock.shutdown(socket.SHUT_WR)
         assert answer(sock) == b""
-    assert site.proxy.refused(before + 1)[before]["reason"] == "handshake_closed"
+    assert site.proxy.refused(before + 1)[-1]["reason"] == "handshake_closed"
     site.check()
 
 
 def test_slow_bytes_do_not_move_the_deadline(site: Site) -> None:
-    before = len(site.proxy.log("connection refused"))
+    before = times(site.proxy.log("connection refused"))
     with connect(site.proxy.address) as sock:
         sock.settimeout(0.1)
         for byte in message_1(site.keys):
@@ -221,7 +221,7 @@ def test_slow_bytes_do_not_move_the_deadline(site: Site) -> None:
                 continue
             except ConnectionResetError:
                 break
-    assert site.proxy.refused(before + 1)[before]["reason"] == "handshake_timeout"
+    assert site.proxy.refused(before + 1)[-1]["reason"] == "handshake_timeout"
     site.check()
 
 
@@ -266,14 +266,14 @@ def test_replayed_first_message(site: Site, recorded: bytes, name: str) -> None:
     """The responder answers a replay, for it cannot know it; but nobody is dialled, named, or told anything."""
     says, reason = AFTERWARDS[name]
     for _ in range(1 if reason == "handshake_timeout" else 2):
-        before = len(site.proxy.log("connection refused"))
+        before = times(site.proxy.log("connection refused"))
         with connect(site.proxy.address) as sock:
             sock.sendall(recorded)
             assert len(read_exactly(sock, REPLY)) == REPLY
             with suppress(ConnectionResetError, BrokenPipeError):
                 sock.sendall(says())
             assert answer(sock) == b""
-        line = site.proxy.refused(before + 1)[before]
+        line = site.proxy.refused(before + 1)[-1]
         assert line["reason"] == reason
         assert "peer" not in line
         site.check()
@@ -306,7 +306,7 @@ def test_allowed_peer_opens_badly(site: Site, name: str) -> None:
 
 def test_many_strangers_at_once(site: Site) -> None:
     """A crowd, while the working connection goes on."""
-    before = len(site.proxy.log("connection refused"))
+    before = times(site.proxy.log("connection refused"))
     crowd = [connect(site.proxy.address) for _ in range(100)]
     for number, sock in enumerate(crowd):
         with suppress(ConnectionResetError, BrokenPipeError):

@@ -12,10 +12,9 @@ from harness.sockets import Target, read_exactly
 @pytest.mark.parametrize("family", ["ip4", "ip6"])
 def test_the_watcher_sees_what_is_said_in_the_clear(net: Net, family: str) -> None:
     address = getattr(net.server, family)
-    with Target(listener=net.server.listener(address, 5000)), net.watch() as watch:
-        with net.client.connect(address, 5000) as sock:
-            sock.sendall(b"a word that everybody may hear")
-            assert read_exactly(sock, 30) == b"a word that everybody may hear"
+    with Target(listener=net.server.listener(address, 5000)), net.watch() as watch, net.client.connect(address, 5000) as sock:
+        sock.sendall(b"a word that everybody may hear")
+        assert read_exactly(sock, 30) == b"a word that everybody may hear"
     assert b"everybody may hear" in watch.payload()
     assert watch.dialled == {(address, 5000)}
 

@@ -127,7 +127,7 @@ def test_listen(run: Run, plans: list[Plan], key_file: Path) -> None:
     assert (made.mode, made.suites, made.engine) == (Mode.LISTEN, (Suite.HYBRID_KEYS, Suite.CLASSIC_KEYS), "python")
     assert (made.max_connections, made.max_handshakes, made.handshake_timeout, made.dial_timeout) == (5, 3, 5, 4)
     assert (made.idle_timeout, made.half_close_timeout) == (60, 120)
-    assert (plan.drain, plan.log_level, plan.log_format) == (3, "debug", "json")
+    assert (plan.drain, plan.log.level, plan.log.format) == (3, "debug", "json")
 
 
 def test_connect(run: Run, plans: list[Plan], key_file: Path) -> None:

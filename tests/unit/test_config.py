@@ -105,7 +105,7 @@ def test_every_setting(load: Callable[[str], Plan]) -> None:
     )
     plan = load("drain: 0\nlog: {level: debug, format: json}\nengine: python\n" + HEAD + CONNECT % settings + LISTEN % "")
     first, second = plan.tunnels
-    assert (plan.drain, plan.log_level, plan.log_format) == (0, "debug", "json")
+    assert (plan.drain, plan.log.level, plan.log.format) == (0, "debug", "json")
     assert (first.bind_mode, second.bind_mode) == (0o600, 0o600)
     assert (first.engine, second.engine) == (EngineChoice.KERNEL, EngineChoice.PYTHON)
     assert (first.suites, first.max_connections, first.max_handshakes) == ((Suite.CLASSIC_KEYS,), 5, 3)
@@ -363,7 +363,7 @@ def test_flags_of_listen(folder: Path) -> None:
     assert isinstance(tunnel.auth, KeyAuth)
     assert tunnel.auth.peers == {DB: "db", APP: f"{str(APP)[:21]}…"}
     assert tunnel.suites == (Suite.HYBRID_KEYS, Suite.CLASSIC_KEYS)
-    assert (tunnel.engine, tunnel.max_connections, plan.log_level) == (EngineChoice.PYTHON, 7, "debug")
+    assert (tunnel.engine, tunnel.max_connections, plan.log.level) == (EngineChoice.PYTHON, 7, "debug")
 
 
 def test_flags_of_a_shared_secret(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import structlog
 
+from stcp_proxy.config import LogPlan
 from stcp_proxy.ledger import Ledger
 from stcp_proxy.relay.engine import RelayEnd
 from stcp_proxy.tunnel import log, record
@@ -28,7 +29,7 @@ def test_a_bug_is_logged_with_its_traceback_and_without_local_variables(
     def fail(said: bytes) -> None:
         raise KeyError("a bug")
 
-    log.configure("info", "text" if style == "text" else "json")
+    log.configure(LogPlan(format="text" if style == "text" else "json"))
     monkeypatch.setattr(record, "_log", structlog.get_logger())  # a logger keeps the stream that it used first
     try:
         fail(bytes(range(ord("A"), ord("Z"))))
