@@ -10,4 +10,5 @@ admin address is configured, and nothing here wakes up unless somebody asks.
 - ``pages``     the addresses, as a Starlette application
 - ``server``    serves them on Hypercorn, inside the proxy's own loop
 - ``client``    asks a running proxy, for the commands
+- ``life``      waits for one
 """

@@ -33,12 +33,9 @@ def run(
 
     def work() -> int:
         from stcp_proxy.cli.serve import serve
-        from stcp_proxy.config import Plan, load_plan
+        from stcp_proxy.config import load_plan
 
-        def read() -> Plan:
-            return load_plan(config, admin=admin, admin_token=admin_token)
-
-        return serve(read(), read)
+        return serve(load_plan(config, admin=admin, admin_token=admin_token))
 
     if application:
         from stcp_proxy.tunnel.application import run as run_beside

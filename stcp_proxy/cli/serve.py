@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from stcp_proxy.config import Plan
 
 
-def serve(plan: Plan, read: Callable[[], Plan] | None = None) -> int:
+def serve(plan: Plan) -> int:
     """Serve `plan` until it is stopped.
-
-    Args:
-        plan: what to serve.
-        read: reads the configuration again; None where it cannot be read again.
 
     Returns:
         The exit status.
@@ -23,8 +17,8 @@ def serve(plan: Plan, read: Callable[[], Plan] | None = None) -> int:
     from stcp_proxy import tunnel
 
     if plan.admin is None:
-        return tunnel.run(plan, read)
+        return tunnel.run(plan)
     from stcp_proxy.admin.server import AdminServer  # the web server is loaded only by those who want it
 
     with AdminServer(plan.admin, workers=plan.workers) as server:
-        return tunnel.run(plan, read, beside=server)
+        return tunnel.run(plan, beside=server)

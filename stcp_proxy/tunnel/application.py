@@ -80,7 +80,7 @@ def run(command: Sequence[str], proxy: Callable[[], int]) -> int:
 
 def _settle_in(parent: int, mask: set[int], writer: int) -> None:
     """Make this new process fit to be the proxy. What it would tell a service manager, it tells its parent."""
-    from stcp_proxy.tunnel import notify  # loads Trio, which the parent can do without
+    from stcp_proxy.tunnel import notify, running  # they load Trio, which the parent can do without
 
     def tell(text: str) -> None:
         if text.startswith("READY=1"):
@@ -95,6 +95,7 @@ def _settle_in(parent: int, mask: set[int], writer: int) -> None:
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)  # what comes in is the application's
     notify.speak_to(tell)
+    running.stop_through(parent)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 

@@ -47,7 +47,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """The plans that a command has handed to the tunnels, which end with status 0."""
     seen: list[Plan] = []
 
-    def fake(plan: Plan, *_: object) -> int:
+    def fake(plan: Plan) -> int:
         seen.append(plan)
         return 0
 
@@ -155,10 +155,10 @@ def test_run_and_check(run: Run, plans: list[Plan], key_file: Path) -> None:
 
 def test_status_is_the_tunnels_own(run: Run, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
     command = ("connect", "--bind", ":5432", "--to", "db:7443", "--key", key_file, "--peer", PEER)
-    monkeypatch.setattr(tunnel, "run", lambda plan, read: 1)
+    monkeypatch.setattr(tunnel, "run", lambda plan: 1)
     assert run(*command).status == 1
 
-    def fail(plan: Plan, read: object) -> int:
+    def fail(plan: Plan) -> int:
         raise OverLimit("no descriptor left", remedy="raise the limit")
 
     monkeypatch.setattr(tunnel, "run", fail)
@@ -209,3 +209,20 @@ def test_help_loads_nothing_heavy() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert heavy.isdisjoint(loaded)
     assert {name for name in loaded if name.startswith("stcp_proxy.lab.")} <= {"stcp_proxy.lab.mode"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "nothing says which proxy is meant; give its CONFIG, or --admin ADDR"),
+        (["c.yaml", "--admin", ":1"], "both a file and --admin say where the proxy is"),
+        (["c.yaml", "--admin-token", "t"], "--admin-token goes with --admin"),
+        (["/no/c.yaml"], "c.yaml does not exist"),
+        (["--admin", "nonsense"], "'nonsense' has no port"),
+    ],
+)
+def test_which_proxy_is_asked(run: Run, arguments: list[str], says: str) -> None:
+    for command in ("wait", "quit"):
+        result = run(command, *arguments)
+        assert result.status == 2
+        assert says in result.err

@@ -1,0 +1,38 @@
+"""Which running proxy a command talks to: the one of a file, or the one at an address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stcp_proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stcp_proxy.config import AdminPlan
+
+Config = Annotated[
+    Path | None, typer.Argument(metavar="CONFIG", help="The file that the proxy runs, which has 'admin'.", show_default=False)
+]
+Admin = Annotated[str | None, typer.Option(metavar="ADDR", help="Its admin address, in place of a file.")]
+AdminToken = Annotated[Path | None, typer.Option(metavar="FILE", help="The token of that address, where it asks for one.")]
+
+
+def admin_of(config: Path | None, admin: str | None, admin_token: Path | None) -> AdminPlan:
+    """The admin address that a command is given.
+
+    Raises:
+        ConfigError: none is, or more than one, or it cannot be read.
+    """
+    from stcp_proxy.config.admin import admin_of_file, admin_of_flags
+
+    if admin is not None:
+        if config is not None:
+            raise ConfigError("both a file and --admin say where the proxy is", remedy="give one of them")
+        return admin_of_flags(admin, admin_token)
+    if config is None:
+        raise ConfigError("nothing says which proxy is meant", remedy="give its CONFIG, or --admin ADDR")
+    if admin_token is not None:
+        raise ConfigError("--admin-token goes with --admin", remedy="leave it out: the file names the token")
+    return admin_of_file(config)
