@@ -33,9 +33,12 @@ def run(
 
     def work() -> int:
         from stcp_proxy.cli.serve import serve
-        from stcp_proxy.config import load_plan
+        from stcp_proxy.config import Plan, load_plan
 
-        return serve(load_plan(config, admin=admin, admin_token=admin_token))
+        def read() -> Plan:
+            return load_plan(config, admin=admin, admin_token=admin_token)
+
+        return serve(read(), read)
 
     if application:
         from stcp_proxy.tunnel.application import run as run_beside

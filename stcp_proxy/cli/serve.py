@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stcp_proxy.config import Plan
 
 
-def serve(plan: Plan) -> int:
+def serve(plan: Plan, read: Callable[[], Plan] | None = None) -> int:
     """Serve `plan` until it is stopped.
+
+    Args:
+        plan: what to serve.
+        read: reads the configuration again; None where it cannot be read again.
 
     Returns:
         The exit status.
@@ -17,8 +23,8 @@ def serve(plan: Plan) -> int:
     from stcp_proxy import tunnel
 
     if plan.admin is None:
-        return tunnel.run(plan)
+        return tunnel.run(plan, read)
     from stcp_proxy.admin.server import AdminServer  # the web server is loaded only by those who want it
 
     with AdminServer(plan.admin, workers=plan.workers) as server:
-        return tunnel.run(plan, beside=server)
+        return tunnel.run(plan, read, beside=server)

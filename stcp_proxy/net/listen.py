@@ -57,6 +57,41 @@ def open_listeners(address: Address, *, backlog: int, shared: bool = False, mode
     raise AssertionError("unreachable")
 
 
+def open_in_place_of(
+    leaving: Iterable[socket.socket], address: Address, *, backlog: int, shared: bool = False
+) -> list[socket.socket]:
+    """`open_listeners`, while sockets that are about to be closed may stand in the way.
+
+    `0.0.0.0:80` and `127.0.0.1:80` exclude each other unless both say SO_REUSEPORT, so those that leave say it in hindsight.
+
+    Args:
+        leaving: listening sockets of this process that will be closed if this succeeds.
+        address, backlog, shared: as in `open_listeners`.
+
+    Raises:
+        ConfigError: as in `open_listeners`.
+    """
+    try:
+        return open_listeners(address, backlog=backlog, shared=shared)
+    except ConfigError:
+        way = [] if isinstance(address, UnixAddress) else [sock for sock in leaving if _on_port(sock, address.port)]
+        if not way:
+            raise
+    before = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in way]
+    for sock in way:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        return open_listeners(address, backlog=backlog, shared=True)
+    except BaseException:
+        for sock, value in zip(way, before, strict=True):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, value)
+        raise
+
+
+def _on_port(sock: socket.socket, port: int) -> bool:
+    return sock.family != socket.AF_UNIX and sock.getsockname()[1] == port
+
+
 def close_listeners(listeners: Iterable[socket.socket]) -> None:
     """Close sockets from `open_listeners`, and remove the file of a unix socket if it is still the one made there."""
     for sock in listeners:

@@ -3,7 +3,10 @@
 - ``exchange``    handshake and OPEN over any stream, up to the handover
 - ``session``     one connection from accept to handover, for either role
 - ``service``     one tunnel: its listeners, limits, live connections
-- ``supervisor``  all of them: start, signals, drain
+- ``tunnels``     all of them, and the step from one plan to the next
+- ``engines``     what carries their connections
+- ``reload``      reading the configuration again while they serve
+- ``supervisor``  a process: start, signals, drain
 - ``notify``      what systemd is told
 - ``application`` a program beside the proxy: signals, status, and what PID 1 has to do
 - ``record``      what is known of a connection, and its one log line
@@ -18,20 +21,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stcp_proxy.config import Plan
     from stcp_proxy.tunnel.running import Companion
 
 
-def run(plan: Plan, *, beside: Companion | None = None) -> int:
+def run(plan: Plan, read: Callable[[], Plan] | None = None, *, beside: Companion | None = None) -> int:
     """Serve every tunnel of `plan` until SIGTERM or SIGINT.
 
     Args:
         plan: what to serve.
+        read: reads the configuration again, for SIGHUP; None where it cannot be read again.
         beside: what is served in the same loop, from start to end: the admin address.
 
     Returns:
-        Exit status: 0 after an orderly stop, 1 when it failed while running.
+        Exit status: 0 after a stop that cut nobody off, 1 when it cut connections off or failed while running.
     """
     from stcp_proxy.tunnel import supervisor  # trio and the engines are loaded only by those who serve
 
-    return supervisor.run(plan, beside)
+    return supervisor.run(plan, read, beside)

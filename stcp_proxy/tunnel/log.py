@@ -22,6 +22,10 @@ from stcp_proxy.tunnel.repeats import processor as limit
 REPEATS: Final = Repeats(say_kept_back)
 """What this process has said of late; `repeats.telling` says what it keeps back."""
 
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+_worker: int | None = None
+
 
 def configure(plan: LogPlan, *, worker: int | None = None) -> None:
     """Set up structlog for the process.
@@ -30,33 +34,58 @@ def configure(plan: LogPlan, *, worker: int | None = None) -> None:
         plan: what is to be said, and how it looks.
         worker: number of this process among several, to stand in every line.
     """
-    stream = _Unfailing(sys.stderr)
+    global _worker
+    _worker = worker
+    structlog.configure(
+        processors=_processors(plan),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        # One write for a line: workers share the file.
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
+        cache_logger_on_first_use=True,
+    )
+
+
+def change(plan: LogPlan) -> None:
+    """Another plan for a process that has been set up: loggers keep their list of processors, so that one is
+    changed in place.
+    """
+    structlog.get_config()["processors"][:] = _processors(plan)
+
+
+def _processors(plan: LogPlan) -> list[structlog.typing.Processor]:
+    terminal = _Unfailing(sys.stderr).isatty()
     style = plan.format
     if style is None:
-        style = "text" if stream.isatty() else "json"
+        style = "text" if terminal else "json"
     renderer: structlog.typing.Processor
     if style == "text":
         # A plain traceback: the default one shows local variables, which are keys and what applications say.
         renderer = structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+            colors=terminal, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
         )
     else:
         renderer = structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            *([] if worker is None else [_name_worker(worker)]),
-            structlog.processors.add_log_level,
-            *([quiet.processor(plan.quiet)] if plan.quiet else []),
-            limit(REPEATS),
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.format_exc_info] if style == "json" else []),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(plan.level.upper())),
-        # One write for a line: workers share the file.
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", stream)),
-        cache_logger_on_first_use=True,
-    )
+    return [
+        _only_from(plan.level),
+        *([] if _worker is None else [_name_worker(_worker)]),
+        structlog.processors.add_log_level,
+        *([quiet.processor(plan.quiet)] if plan.quiet else []),
+        limit(REPEATS),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([structlog.processors.format_exc_info] if style == "json" else []),
+        renderer,
+    ]
+
+
+def _only_from(level: str) -> structlog.typing.Processor:
+    hidden = LEVELS[: LEVELS.index(level)]
+
+    def drop(_logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if method in hidden:
+            raise structlog.DropEvent
+        return event
+
+    return drop
 
 
 class _Unfailing:

@@ -54,6 +54,11 @@ class Totals:
     bytes_to_wire: int = 0
     bytes_to_plain: int = 0
 
+    @classmethod
+    def of(cls, ledger: Ledger) -> Totals:
+        """What a tunnel has done so far."""
+        return cls(ledger.served, ledger.refused.total(), ledger.bytes_to_wire, ledger.bytes_to_plain)
+
     def add(self, other: Totals) -> None:
         """Count `other` in."""
         self.served += other.served
@@ -92,9 +97,10 @@ class Connection:
         endpoint: the same with what is known of it, for as long as this connection counts as one of its own.
         relay: the engine's handle, once an engine carries it.
         early: application bytes that went with OPEN, before the engine counted.
+        cut: why its way to an engine was cut short, where this side decided that.
     """
 
-    __slots__ = ("_owner", "channel", "client", "early", "endpoint", "key", "peer", "relay", "started", "target", "tunnel")
+    __slots__ = ("_owner", "channel", "client", "cut", "early", "endpoint", "key", "peer", "relay", "started", "target", "tunnel")
 
     def __init__(self, tunnel: str, client: str, owner: Owner) -> None:
         self.tunnel = tunnel
@@ -106,6 +112,7 @@ class Connection:
         self.target = ""
         self.endpoint: Endpoint | None = None
         self.early = 0
+        self.cut: StcpError | None = None
         self.relay: Relay | None = None
         self._owner = owner
 

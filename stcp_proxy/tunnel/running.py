@@ -6,11 +6,12 @@ import enum
 import os
 import signal
 import time
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 from stcp_proxy.config import Plan
+from stcp_proxy.tunnel.reload import Reloader
 from stcp_proxy.tunnel.service import Service
+from stcp_proxy.tunnel.tunnels import Tunnels
 
 
 class State(enum.StrEnum):
@@ -25,28 +26,39 @@ class Running:
     """One process that serves: its tunnels, and what can be asked of it.
 
     Args:
-        plan: what it serves.
+        tunnels: what it serves.
+        reloader: reads the configuration again.
         worker: its number among the workers.
         workers: how many there are.
-        engines: name of the engine for each configured choice, and why.
 
     Attributes:
-        plan: what it serves now.
         state: how far it is.
         started: seconds since 1970.
-        services: its tunnels, in the order of the plan.
     """
 
-    def __init__(
-        self, plan: Plan, services: Sequence[Service], engines: dict[str, tuple[str, str]], *, worker: int = 0, workers: int = 1
-    ) -> None:
-        self.plan = plan
+    def __init__(self, tunnels: Tunnels, reloader: Reloader, *, worker: int = 0, workers: int = 1) -> None:
         self.state = State.STARTING
         self.started: Final = time.time()
         self.worker: Final = worker
         self.workers: Final = workers
-        self.services = list(services)
-        self.engines: Final = engines
+        self._tunnels = tunnels
+        self._reloader = reloader
+
+    @property
+    def plan(self) -> Plan:
+        """What it serves now."""
+        return self._tunnels.plan
+
+    @property
+    def services(self) -> list[Service]:
+        """Its tunnels in the order of the plan, and behind them those that were removed and still have connections."""
+        names = {service.plan.name for service in self._tunnels.services}
+        return [*self._tunnels.services, *(old for old in self._tunnels.retired if old.plan.name not in names)]
+
+    @property
+    def engines(self) -> dict[str, tuple[str, str]]:
+        """For each configured choice, the engine's name and why it is that one."""
+        return self._tunnels.engines.reasons
 
     def quit(self) -> None:
         """Stop in order, all workers, as SIGTERM does: the signal goes where an operator would send it."""

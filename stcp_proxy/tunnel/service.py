@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from stcp_proxy.config import Mode, TunnelPlan
-from stcp_proxy.errors import Code, OverLimit
+from stcp_proxy.errors import OverLimit, StcpError, code_for
 from stcp_proxy.ledger import Ledger
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
@@ -73,14 +73,17 @@ class Service:
     """
 
     def __init__(self, plan: TunnelPlan, engine: Engine, ledger: Ledger | None = None) -> None:
-        self.plan: Final = plan
-        self.engine: Final = engine
+        self.plan = plan
+        self.engine = engine
         self._token = trio.lowlevel.current_trio_token()
         self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
         self._trust = Trust.of(plan)
-        self.targets: Final = Targets(plan.to, tunnel=plan.name)
+        self.targets = Targets(plan.to, tunnel=plan.name)
         self._listeners: list[socket.socket] = []
+        self._accepting: trio.CancelScope | None = None
         self._connections: set[Connection] = set()
+        self._sessions: dict[Connection, trio.CancelScope] = {}
+        """Connections on their way to an engine."""
         self._proving: dict[Connection, _Stranger] = {}
         """Connections that have not proved themselves, the longest silent first."""
         self.ledger: Final = Ledger() if ledger is None else ledger
@@ -116,11 +119,39 @@ class Service:
         close_listeners(self._listeners)
         self._listeners = []
 
+    def replace(self, plan: TunnelPlan, engine: Engine) -> None:
+        """Take connections by another plan from now on; those that are there keep the one they came by."""
+        if plan.auth != self.plan.auth:
+            self._trust = Trust.of(plan)
+        targets = Targets(plan.to, tunnel=plan.name)
+        targets.adopt(self.targets)
+        self.plan, self.engine, self.targets = plan, engine, targets
+        self._changed.unpark_all()  # a limit may have grown
+
     async def accept(self, connections: trio.Nursery) -> None:
-        """Accept until cancelled; every connection becomes a task of `connections` until its handover."""
-        async with trio.open_nursery() as nursery:
-            for listener in self._listeners:
-                nursery.start_soon(self._accept_from, listener, connections)
+        """Accept until cancelled, or until `release`; every connection becomes a task of `connections` until its handover."""
+        try:
+            with trio.CancelScope() as self._accepting:
+                async with trio.open_nursery() as nursery:
+                    for listener in self._listeners:
+                        nursery.start_soon(self._accept_from, listener, connections)
+        finally:
+            self._accepting = None
+            self._changed.unpark_all()
+
+    async def release(self) -> list[socket.socket]:
+        """Stop accepting, and give up the listening sockets as they are: whoever waits in their backlogs goes on waiting."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+        while self._accepting is not None:
+            await self._changed.park()
+        listeners, self._listeners = self._listeners, []
+        return listeners
+
+    @property
+    def listeners(self) -> list[socket.socket]:
+        """Its listening sockets."""
+        return list(self._listeners)
 
     @property
     def addresses(self) -> list[str]:
@@ -140,8 +171,7 @@ class Service:
     @property
     def totals(self) -> Totals:
         """What has been done so far."""
-        ledger = self.ledger
-        return Totals(ledger.served, ledger.refused.total(), ledger.bytes_to_wire, ledger.bytes_to_plain)
+        return Totals.of(self.ledger)
 
     @property
     def open_connections(self) -> int:
@@ -152,6 +182,11 @@ class Service:
         """Return when no connection is left."""
         while self._connections:
             await self._changed.park()
+
+    @property
+    def unfinished(self) -> int:
+        """Connections whose end now would cut somebody off: all but strangers."""
+        return len(self._connections) - (len(self._proving) if self.plan.mode is Mode.LISTEN else 0)
 
     async def turn_strangers_away(self) -> None:
         """While stopping: who has proved nothing gets a second of silence, not the whole deadline of a handshake."""
@@ -166,11 +201,17 @@ class Service:
                 with trio.move_on_after(left):
                     await self._changed.park()
 
-    def abort(self, code: Code, text: str) -> None:
-        """RESET every connection that is being relayed."""
+    def abort(self, why: StcpError) -> None:
+        """End every connection: those that are relayed by RESET, those on their way to it by refusing them."""
         for connection in list(self._connections):
-            if connection.relay is not None:
-                connection.relay.abort(code, text)
+            self._cut(connection, why)
+
+    def _cut(self, connection: Connection, why: StcpError) -> None:
+        if connection.relay is not None:
+            connection.relay.abort(code_for(why), "")
+        elif (session := self._sessions.get(connection)) is not None:
+            connection.cut = why
+            session.cancel()
 
     # -- accepting -----------------------------------------------------------------------------------------------------------
 
@@ -178,20 +219,31 @@ class Service:
         while True:
             await trio.lowlevel.wait_readable(listener.fileno())
             await self._wait_for_room()  # only now: where nobody waits, nobody has to give up its place
-            for _ in range(_BATCH):
-                if not self._has_room():
-                    break
-                try:
-                    sock, address = listener.accept()
-                except BlockingIOError:
-                    break
-                except OSError as exc:
-                    if exc.errno in _EXHAUSTED:
-                        self.ledger.limits["descriptors"] += 1
-                        self._say_exhausted(exc)
-                        await trio.sleep(_EXHAUSTED_PAUSE)
-                    continue
-                self._admit(sock, _client(sock, address), connections)
+            if not self._accept_some(listener, connections):
+                await trio.sleep(_EXHAUSTED_PAUSE)
+
+    def admit_waiting(self, listeners: list[socket.socket], connections: trio.Nursery) -> None:
+        """Before these are closed: let in who has connected to them already, as far as there is room."""
+        for listener in listeners:
+            self._accept_some(listener, connections)
+
+    def _accept_some(self, listener: socket.socket, connections: trio.Nursery) -> bool:
+        """Accept a batch, as far as there is room. False when the system has no descriptor or memory for more."""
+        for _ in range(_BATCH):
+            if not self._has_room():
+                break
+            try:
+                sock, address = listener.accept()
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno in _EXHAUSTED:
+                    self.ledger.limits["descriptors"] += 1
+                    self._say_exhausted(exc)
+                    return False
+                continue
+            self._admit(sock, _client(sock, address), connections)
+        return True
 
     def _has_room(self) -> bool:
         return len(self._connections) < self.plan.max_connections and len(self._proving) < self.plan.max_handshakes
@@ -242,6 +294,7 @@ class Service:
         connection = Connection(self.plan.name, client, self)
         scope = trio.CancelScope()
         self._connections.add(connection)
+        self._sessions[connection] = scope
         self._proving[connection] = _Stranger(trio.current_time(), scope, sock)
         connections.start_soon(self._serve, connection, sock, scope)
 
@@ -251,7 +304,11 @@ class Service:
             with scope:
                 await self._session(connection, sock).run()
                 self.proved(connection)
+                if connection.cut is not None:  # too late to stop it on its way
+                    self._cut(connection, connection.cut)
                 return
+            if connection.cut is not None:
+                raise connection.cut
             if self._stopping:
                 raise stopping()
             raise OverLimit(
@@ -263,6 +320,8 @@ class Service:
             raise
         except Exception as exc:
             self._refused(connection, exc)
+        finally:
+            self._sessions.pop(connection, None)
 
     def _refused(self, connection: Connection, why: Exception) -> None:
         connection.failed(why)

@@ -20,7 +20,6 @@ import trio
 from stcp_proxy.config import KeyAuth, TunnelPlan
 from stcp_proxy.errors import (
     ClientGone,
-    Code,
     HandshakeError,
     HandshakeTimedOut,
     PeerRejected,
@@ -163,7 +162,7 @@ class ListenSession:
             if plain is not None:
                 plain.close()
             with trio.CancelScope(shield=True):
-                await channel.reject(self._stream, Code.SHUTTING_DOWN)
+                await channel.reject(self._stream, code_for(self._record.cut or stopping()))
             raise
         except BaseException:
             if plain is not None:
@@ -330,3 +329,8 @@ def _endpoint(sock: socket.socket) -> Endpoint | None:
 def stopping() -> ShuttingDown:
     """Why a session was cut short by a stop."""
     return ShuttingDown("this proxy is shutting down", remedy="connect again once it runs")
+
+
+def removed() -> ShuttingDown:
+    """Why a connection was ended whose tunnel is no longer in the file."""
+    return ShuttingDown("this tunnel has been removed", remedy="put it back into the file and reload, if it was meant to stay")

@@ -158,7 +158,11 @@ def _supervise(children: dict[int, int]) -> tuple[int, Totals]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def refuse(_number: int, _frame: object) -> None:
+        _log.error("reload refused: everything goes on as before", why="several workers cannot reload yet", remedy="restart")
+
     before = {number: signal.signal(number, hand_on) for number in _SIGNALS}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, refuse)
     status, totals = 0, Totals()
     try:
         while children:

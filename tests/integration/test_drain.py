@@ -1,4 +1,6 @@
-"""SIGTERM and SIGINT: nothing new is taken, what is under way may finish, the rest is told why, and the status is 0."""
+"""SIGTERM and SIGINT: nothing new is taken, what is under way may finish, the rest is told why, and the status says whether there
+was any.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,7 @@ def test_connections_finish(patient: Pair, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["listen", "connect"])
 def test_what_remains_is_told(pair: Pair, name: str) -> None:
-    """After the drain: RESET "shutting down" to the peer, a reset to the application, status 0."""
+    """After the drain: RESET "shutting down" to the peer, a reset to the application, status 1."""
     stopped, other = side(pair, name)
     clients = [connect(pair.address) for _ in range(5)]
     for client in clients:
@@ -97,7 +99,7 @@ def test_what_remains_is_told(pair: Pair, name: str) -> None:
     for client in clients:
         with client:
             assert end_of(client) == ("reset", b"")
-    assert stopped.wait() == 0
+    assert stopped.wait() == 1
     assert stopped.log("stopped", cut_off=5)
     assert {line["reason"] for line in stopped.ended(5)} == {"aborted"}
     theirs = other.ended(5)
@@ -115,7 +117,7 @@ def test_second_signal_ends_the_drain(patient: Pair, name: str) -> None:
         stopped.wait_log("stopping")
         stopped.signal(signal.SIGTERM)
         assert end_of(client) == ("reset", b"")
-    assert stopped.wait(20) == 0
+    assert stopped.wait(20) == 1
     assert stopped.log("a second signal: stopping at once")
 
 
@@ -135,7 +137,7 @@ def test_connection_that_is_being_opened_is_told(tmp_path: Path) -> None:
             time.sleep(0.3)
             pair.listen.signal(signal.SIGTERM)
             assert end_of(client) == ("reset", b"")
-            assert pair.listen.wait() == 0
+            assert pair.listen.wait() == 1
             assert "shutting down" in pair.connect.refused(reason="rejected")[0]["why"]
             assert pair.listen.refused(reason="shutting_down")
         for filler in fillers:
@@ -150,7 +152,7 @@ def test_bulk_that_is_cut_off(pair: Pair) -> None:
             while True:  # until all buffers on the way back are full
                 client.sendall(bytes(1 << 16))
         pair.listen.signal(signal.SIGTERM)
-        assert pair.listen.wait(20) == 0
+        assert pair.listen.wait(20) == 1
 
 
 def test_killed_peer_is_a_reset(pair: Pair) -> None:

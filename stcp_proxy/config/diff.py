@@ -1,0 +1,216 @@
+"""What a reload would change: the difference between two plans, as data.
+
+A pure function of the two plans: `apply` of `difference(old, new)` to `old` gives `new`. Settings are compared field by field, so
+a new one is in the difference without a line here. Nothing of a difference shows a secret: keys appear by their public half.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from stcp_proxy.config.plan import KeyAuth, Plan, PskAuth, TunnelPlan
+from stcp_proxy.keys import PublicKey
+
+_OWN: Final = "own"
+_PEER: Final = "peer"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting that differs.
+
+    Attributes:
+        name: of the plan's field.
+        old, new: its values.
+    """
+
+    name: str
+    old: Any
+    new: Any
+
+    def words(self) -> tuple[str, str]:
+        """Both values for a person, nothing secret in them."""
+        if self.name == "auth":
+            return _auth_words(self.old, self.new), _auth_words(self.new, self.old)
+        return words(self.old), words(self.new)
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelChange:
+    """A tunnel that both plans have, with different settings.
+
+    Attributes:
+        name: its name.
+        settings: those that differ, at least one.
+    """
+
+    name: str
+    settings: tuple[Setting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedKey:
+    """A public key in its role.
+
+    Attributes:
+        role: "own" for a key that this side proves, "peer" for one that it trusts.
+        name: the peer's name; empty for an own key.
+        key: the public key.
+    """
+
+    role: str
+    name: str
+    key: PublicKey
+
+    def __str__(self) -> str:
+        return f"{self.name or 'own key'} {self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDiff:
+    """What turns one plan into another.
+
+    Attributes:
+        added: tunnels that only the new plan has.
+        removed: tunnels that only the old plan has.
+        changed: tunnels that both have and that differ.
+        untouched: names of the tunnels that are the same in both.
+        settings: of the whole process, where they differ.
+        keys_in: keys that only the new plan uses.
+        keys_out: keys that only the old plan uses.
+        order: names of the new plan's tunnels, in its order.
+    """
+
+    added: tuple[TunnelPlan, ...] = ()
+    removed: tuple[TunnelPlan, ...] = ()
+    changed: tuple[TunnelChange, ...] = ()
+    untouched: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    keys_in: tuple[NamedKey, ...] = ()
+    keys_out: tuple[NamedKey, ...] = ()
+    order: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether the plans are the same to whoever uses them."""
+        return not (self.added or self.removed or self.changed or self.settings)
+
+    def lines(self) -> list[str]:
+        """One line for each thing that differs, `+`, `-` or `~` in front, and one for what stays."""
+        found = [f"+ tunnel {tunnel.name} ({tunnel.mode}, {tunnel.bind})" for tunnel in self.added]
+        found += [f"- tunnel {tunnel.name} ({tunnel.mode}, {tunnel.bind})" for tunnel in self.removed]
+        for change in self.changed:
+            for setting in change.settings:
+                found.append(f"~ tunnel {change.name}: {_arrow(setting)}")
+        found += [f"~ {_arrow(setting)}" for setting in self.settings]
+        found += [f"+ key {key}" for key in self.keys_in]
+        found += [f"- key {key}" for key in self.keys_out]
+        if self.untouched:
+            found.append(f"= untouched: {', '.join(self.untouched)}")
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a program; a setting that differs is a list of its old and its new value in words."""
+        return {
+            "added": [tunnel.name for tunnel in self.added],
+            "removed": [tunnel.name for tunnel in self.removed],
+            "changed": {change.name: _settings(change.settings) for change in self.changed},
+            "untouched": list(self.untouched),
+            "settings": _settings(self.settings),
+            "keys_in": [_key_json(key) for key in self.keys_in],
+            "keys_out": [_key_json(key) for key in self.keys_out],
+        }
+
+
+def difference(old: Plan, new: Plan) -> PlanDiff:
+    """What turns `old` into `new`."""
+    before = {tunnel.name: tunnel for tunnel in old.tunnels}
+    after = {tunnel.name: tunnel for tunnel in new.tunnels}
+    both = [(before[name], tunnel) for name, tunnel in after.items() if name in before]
+    found = [TunnelChange(mine.name, _compare(mine, theirs)) for mine, theirs in both]
+    old_keys, new_keys = keys_of(old), keys_of(new)
+    return PlanDiff(
+        added=tuple(tunnel for name, tunnel in after.items() if name not in before),
+        removed=tuple(tunnel for name, tunnel in before.items() if name not in after),
+        changed=tuple(change for change in found if change.settings),
+        untouched=tuple(change.name for change in found if not change.settings),
+        settings=tuple(setting for setting in _compare(old, new) if setting.name != "tunnels"),
+        keys_in=tuple(key for key in new_keys if key not in old_keys),
+        keys_out=tuple(key for key in old_keys if key not in new_keys),
+        order=tuple(after),
+    )
+
+
+def apply(diff: PlanDiff, old: Plan) -> Plan:
+    """`old` with the difference made."""
+    tunnels = {tunnel.name: tunnel for tunnel in (*old.tunnels, *diff.added)}
+    for change in diff.changed:
+        new = {setting.name: setting.new for setting in change.settings}
+        tunnels[change.name] = dataclasses.replace(tunnels[change.name], **new)
+    settings = {setting.name: setting.new for setting in diff.settings}
+    return dataclasses.replace(old, tunnels=tuple(tunnels[name] for name in diff.order), **settings)
+
+
+def keys_of(plan: Plan) -> list[NamedKey]:
+    """Every key that a plan's tunnels use, own ones first; a key under two names is there twice."""
+    auths = [tunnel.auth for tunnel in plan.tunnels if isinstance(tunnel.auth, KeyAuth)]
+    own = [NamedKey(_OWN, "", auth.identity.public) for auth in auths]
+    peers = [NamedKey(_PEER, name, key) for auth in auths for key, name in auth.peers.items()]
+    return list(dict.fromkeys(own + peers))
+
+
+def words(value: Any) -> str:
+    """A setting's value for a person. Secrets have a redacted text of their own."""
+    if value is None:
+        return "none"
+    if isinstance(value, enum.Enum):
+        return str(value.name).lower() if isinstance(value, int) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(map(words, value))) or "none"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(words, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{words(key)}: {words(item)}" for key, item in value.items()) or "none"
+    if dataclasses.is_dataclass(value) and type(value).__str__ is object.__str__:
+        parts = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return ", ".join(f"{name} {words(part)}" for name, part in parts)
+    return str(value)
+
+
+def _compare(old: Any, new: Any) -> tuple[Setting, ...]:
+    """The fields of two dataclasses of one type that differ."""
+    pairs = ((field.name, getattr(old, field.name), getattr(new, field.name)) for field in dataclasses.fields(old))
+    return tuple(Setting(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs)
+
+
+def _arrow(setting: Setting) -> str:
+    old, new = setting.words()
+    return f"{setting.name} {old} -> {new}"
+
+
+def _settings(settings: tuple[Setting, ...]) -> dict[str, list[str]]:
+    return {setting.name: list(setting.words()) for setting in settings}
+
+
+def _key_json(key: NamedKey) -> dict[str, str]:
+    return {"role": key.role, "name": key.name, "key": str(key.key)}
+
+
+def _auth_words(auth: KeyAuth | PskAuth, other: KeyAuth | PskAuth) -> str:
+    """What one side of a changed access rule has that the other has not."""
+    if isinstance(auth, PskAuth):
+        return "a shared secret" if isinstance(other, KeyAuth) else "another shared secret"
+    mine, theirs = set(_auth_parts(auth)), set(_auth_parts(other)) if isinstance(other, KeyAuth) else set()
+    return ", ".join(part for part in _auth_parts(auth) if part in mine - theirs) or "nothing else"
+
+
+def _auth_parts(auth: KeyAuth) -> Iterator[str]:
+    yield f"own key {auth.identity.public}"
+    for key, name in auth.peers.items():
+        yield f"{name} {key}"

@@ -1,0 +1,59 @@
+"""The engines of a process: one for each kind that its tunnels ask for, started when it is first wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from stcp_proxy.config import EngineChoice
+from stcp_proxy.relay import inloop
+from stcp_proxy.relay.choice import choose
+from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.pump import PumpEngine
+
+_log = structlog.get_logger("stcp_proxy.supervisor")
+
+
+class Engines:
+    """Engines by configured choice; two choices that come to the same engine share it.
+
+    Attributes:
+        reasons: name of the engine for each choice, and why it is that one.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, tuple[str, str]] = {}
+        self._by_choice: dict[EngineChoice, Engine] = {}
+
+    def want(self, choices: Iterable[EngineChoice]) -> None:
+        """See to it that there is a running engine for each choice.
+
+        Raises:
+            ConfigError: what is required is not there; the engines that run are as before.
+            OSError: the process is out of descriptors.
+        """
+        found = {choice: choose(choice) for choice in dict.fromkeys(choices) if choice not in self._by_choice}
+        # The pump looks for Trio's epoll set, and finds it while there is no other.
+        for choice, (engine, why) in sorted(found.items(), key=lambda item: not isinstance(item[1][0], PumpEngine)):
+            running = next((known for known in self._by_choice.values() if known.name == engine.name), None)
+            if running is None:
+                _start(engine)
+            self._by_choice[choice] = running or engine
+            self.reasons[str(choice)] = (engine.name, why)
+            _log.info("engine", choice=str(choice), engine=engine.name, why=why)
+
+    def __getitem__(self, choice: EngineChoice) -> Engine:
+        return self._by_choice[choice]
+
+    def close(self) -> None:
+        """Close them all; what they still carry is aborted without ceremony."""
+        for engine in set(self._by_choice.values()):
+            engine.close()
+
+
+def _start(engine: Engine) -> None:
+    if isinstance(engine, PumpEngine):
+        inloop.start(engine)
+    else:
+        engine.start()

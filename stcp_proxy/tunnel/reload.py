@@ -1,0 +1,136 @@
+"""Reading the configuration again while everything runs: whole or not at all.
+
+    read the file -> compare with what runs -> prepare (engines, listening sockets) -> commit
+
+Everything that can fail comes before the first thing that serves is touched, so a file with a mistake, a key that cannot be read
+or an address that is taken keep the old state completely. Reading happens in a thread: connections do not wait for a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+import trio
+
+from stcp_proxy.config import Plan
+from stcp_proxy.config.diff import PlanDiff, difference
+from stcp_proxy.errors import ConfigError, StcpError
+from stcp_proxy.tunnel import log, notify
+from stcp_proxy.tunnel.tunnels import Tunnels
+
+_log = structlog.get_logger("stcp_proxy.reload")
+
+Read = Callable[[], Plan]
+"""Reads the configuration again.
+
+Raises:
+    ConfigError: with every mistake that was found.
+"""
+
+RESTART: Final = {"workers": "the number of processes", "admin": "the admin address"}
+"""Settings that only a new start changes, and what they are."""
+
+
+@dataclass(slots=True)
+class Reloads:
+    """How often the file was read again.
+
+    Attributes:
+        applied: and what it says has been made so.
+        refused: and nothing has changed.
+    """
+
+    applied: int = 0
+    refused: int = 0
+
+
+class Reloader:
+    """Turns what the file says now into what runs.
+
+    Args:
+        tunnels: what runs.
+        read: reads the file; None where there is nothing to read.
+
+    Attributes:
+        count: how often.
+    """
+
+    def __init__(self, tunnels: Tunnels, read: Read | None) -> None:
+        self.count: Final = Reloads()
+        self._tunnels = tunnels
+        self._read = read
+        self._one_at_a_time = trio.Lock()
+        self._waiting = False
+
+    async def hear(self) -> None:
+        """SIGHUP: reload, and say what came of it in the log. Signals that come while another waits are that one."""
+        if self._waiting:
+            return
+        self._waiting = True
+        with contextlib.suppress(StcpError, OSError):  # it is in the log
+            await self.reload()
+
+    async def compare(self) -> PlanDiff:
+        """What a reload would change now.
+
+        Raises:
+            StcpError: it would be refused, and why.
+        """
+        return (await self._plan())[1]
+
+    async def reload(self) -> PlanDiff:
+        """Make what the file says what runs.
+
+        Returns:
+            What has changed.
+
+        Raises:
+            StcpError: why it was refused; nothing has changed.
+        """
+        async with self._one_at_a_time:
+            self._waiting = False
+            notify.reloading()
+            try:
+                plan, diff = await self._plan()
+                change = await self._tunnels.prepare(plan)
+            except Exception as exc:
+                self.count.refused += 1
+                _say_refused(exc)
+                raise
+            finally:
+                notify.ready(self._tunnels.status)
+            await self._tunnels.commit(change)
+            log.change(plan.log)
+            self.count.applied += 1
+            _log.info("reloaded", **summary(diff))
+            return diff
+
+    async def _plan(self) -> tuple[Plan, PlanDiff]:
+        if self._read is None:
+            raise ConfigError("this proxy was not started from a file", remedy="start it again to change it")
+        plan = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+        diff = difference(self._tunnels.plan, plan)
+        for setting in diff.settings:
+            if setting.name in RESTART:
+                old, new = setting.words()
+                what = f"{setting.name} is {new} in the file and {old} here: only a new start changes {RESTART[setting.name]}"
+                raise ConfigError(what, remedy=f"set {setting.name} back to {old}, or restart")
+        return plan, diff
+
+
+def summary(diff: PlanDiff) -> dict[str, Any]:
+    """A difference as fields of a log line: what is empty is left out."""
+    return {name: value for name, value in diff.as_json().items() if value}
+
+
+def _say_refused(exc: Exception) -> None:
+    if isinstance(exc, StcpError):
+        remedy = {"remedy": exc.remedy} if exc.remedy else {}
+        _log.error("reload refused: everything goes on as before", why=exc.what, **remedy)
+    else:
+        why = f"{type(exc).__name__}: {exc}"
+        _log.error("reload refused: everything goes on as before", why=why, exc_info=exc)

@@ -1,0 +1,55 @@
+"""Proxies that run from a file, and the file changed under them."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.proxies import Proxy
+
+
+class FileProxy(Proxy):
+    """`stcp-proxy run` of a YAML file that the test writes.
+
+    Args:
+        folder: for the file and the log.
+        name: of both.
+        config: the file's content.
+    """
+
+    def __init__(self, folder: Path, name: str, config: dict[str, Any]) -> None:
+        self.file = folder / f"{name}.yaml"
+        self.config = config
+        self.write(config)
+        super().__init__(["run", str(self.file)], log=folder / f"{name}.log")
+        self.wait_log("ready", count=config.get("workers", 1))
+
+    def write(self, config: dict[str, Any]) -> None:
+        """Replace the file, and nothing else."""
+        self.config = config
+        self.file.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def reload(self, config: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Replace the file, send SIGHUP, and return the log line of the reload once it is made."""
+        before = len(self.log("reloaded"))
+        if config is not None:
+            self.write(config)
+        self.signal(signal.SIGHUP)
+        return self.wait_log("reloaded", count=before + 1)[before]
+
+    def reload_refused(self, config: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The same for a file that has to be refused: the log line that says so."""
+        event = "reload refused: everything goes on as before"
+        before = len(self.log(event))
+        if config is not None:
+            self.write(config)
+        self.signal(signal.SIGHUP)
+        return self.wait_log(event, count=before + 1)[before]
+
+    def address_of(self, tunnel: str) -> tuple[str, int]:
+        """Where a tunnel listened last."""
+        host, _, port = self.wait_log("listening", tunnel=tunnel)[-1]["address"].rpartition(":")
+        return host.strip("[]"), int(port)

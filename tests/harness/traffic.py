@@ -1,0 +1,132 @@
+"""Connections that are busy while something else happens: what they carry is checked to the byte."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+from harness.process import wait_for
+from harness.sockets import TIMEOUT, connect, read_exactly
+
+Address = tuple[str, int] | str
+
+
+class Pumping:
+    """Connections to an echo server that send and compare without a pause.
+
+    Args:
+        address: where they connect, once.
+        count: how many.
+
+    Attributes:
+        failures: whatever went wrong.
+    """
+
+    def __init__(self, address: Address, count: int) -> None:
+        self.failures: list[str] = []
+        self._stopping = threading.Event()
+        self._done = [0] * count
+        self._socks = [connect(address) for _ in range(count)]
+        self._threads = [threading.Thread(target=self._pump, args=(n, sock)) for n, sock in enumerate(self._socks)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def exchanges(self) -> int:
+        """The smallest number of exchanges that any of them has made."""
+        return min(self._done)
+
+    def go_on(self, exchanges: int = 3) -> None:
+        """Return when every connection has made so many exchanges more."""
+        goal = [done + exchanges for done in self._done]
+        wait_for(
+            lambda: self.failures or all(done >= least for done, least in zip(self._done, goal, strict=True)),
+            words="every connection goes on",
+        )
+        assert self.failures == []
+
+    def _pump(self, number: int, sock: socket.socket) -> None:
+        rng = random.Random(number)
+        try:
+            while not self._stopping.is_set():
+                data = rng.randbytes(rng.randint(1, 20_000))
+                sock.sendall(data)
+                back = read_exactly(sock, len(data))
+                if back != data:
+                    self.failures.append(f"connection {number}: {len(back)} of {len(data)} bytes, or other ones")
+                    return
+                self._done[number] += 1
+            sock.shutdown(socket.SHUT_WR)
+            if sock.recv(1):
+                self.failures.append(f"connection {number}: bytes behind the end")
+        except OSError as exc:
+            self.failures.append(f"connection {number}: {exc!r}")
+
+    def finish(self) -> None:
+        """End them all in order; AssertionError if anything ever went wrong."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+        for sock in self._socks:
+            sock.close()
+        assert self.failures == []
+
+
+class Hammer:
+    """New connections one after the other, each a word there and back, from a few threads.
+
+    Attributes:
+        done: connections that went well.
+        failures: those that did not.
+    """
+
+    def __init__(self, address: Callable[[], Address] | Address, threads: int = 3) -> None:
+        self._address = address if callable(address) else (lambda: address)
+        self._stopping = threading.Event()
+        self.done = 0
+        self.failures: list[str] = []
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with connect(self._address()) as sock:
+                    sock.sendall(b"word")
+                    back = read_exactly(sock, 4)
+                    if back != b"word":
+                        self.failures.append(f"{back!r} came back")
+            except OSError as exc:
+                self.failures.append(repr(exc))
+            self.done += 1
+
+    def go_on(self, count: int = 6) -> None:
+        """Return when so many connections more have been made."""
+        goal = self.done + count
+        wait_for(lambda: self.failures or self.done >= goal, words="new connections come through")
+        assert self.failures == []
+
+    def finish(self) -> None:
+        """End it; AssertionError if any connection ever went wrong."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+        assert self.failures == []
+        assert self.done
+
+
+@contextlib.contextmanager
+def busy(address: Address, *, pumping: int = 10, hammer: int = 3) -> Iterator[tuple[Pumping, Hammer]]:
+    """Both, for as long as the block lasts; at its end nothing may have gone wrong."""
+    pumps, hammers = Pumping(address, pumping), Hammer(address, hammer)
+    try:
+        yield pumps, hammers
+    finally:
+        try:
+            pumps.finish()
+        finally:
+            hammers.finish()
