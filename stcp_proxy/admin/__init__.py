@@ -8,6 +8,7 @@ admin address is configured, and nothing here wakes up unless somebody asks.
 - ``look``      takes that look
 - ``guard``     who may ask: token, host, origin
 - ``pages``     the addresses, as a Starlette application
+- ``page``      the dashboard: its files, as they are in ``assets/``
 - ``server``    serves them on Hypercorn, inside the proxy's own loop
 - ``client``    asks a running proxy, for the commands
 - ``life``      waits for one

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from stcp_proxy.admin import page
 from stcp_proxy.admin.look import MAX_CONNECTIONS, Wanted
 from stcp_proxy.admin.status import Status
 
@@ -59,6 +60,7 @@ def build(desk: Desk) -> Starlette:
 
     return Starlette(
         routes=[
+            *page.routes(),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/status", status),

@@ -199,6 +199,13 @@ def test_install(tmp_path: Path) -> None:
     scripts = tmp_path / "venv/bin"
     version = subprocess.run([scripts / "stcp-proxy", "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert version.stdout.startswith("stcp-proxy ")
+    (installed,) = (tmp_path / "venv/lib").glob("python3.*/site-packages/stcp_proxy")
+    assert files(installed) == files(ROOT / "stcp_proxy"), "what is no Python is missing in the package data of pyproject.toml"
+
+
+def files(package: Path) -> set[str]:
+    """Everything in a folder of the package, but for what Python itself leaves there."""
+    return {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))))

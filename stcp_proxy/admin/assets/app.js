@@ -1,0 +1,337 @@
+// The page: asks every two seconds while somebody looks, and brings what is shown up to date in place.
+
+import { Chart, spark } from "./charts.js";
+import { $, el, name, prose, say, show } from "./dom.js";
+import { bytes, clock, count, duration, plural, rate } from "./format.js";
+import { History } from "./history.js";
+import { ask, forgetToken, hasToken, keepToken } from "./source.js";
+import { Table } from "./table.js";
+import { judge } from "./verdict.js";
+
+const EVERY = 2000; // milliseconds
+const LISTED = 100; // connections asked for, and shown
+const FEW = 25; // shown before somebody wants more
+const SEARCHED = 1000; // asked for when one is looked for
+const SPARKS = 50; // tunnels with a line of their own: more are not looked at one by one
+
+const history = new History();
+let chart = null;
+let which = ""; // the tunnel whose throughput and connections are shown; "" is all
+let status = null; // the last answer
+let heardAt = null; // when that came, milliseconds
+let paused = false;
+let timer = null;
+let asking = false;
+let session = 0; // another one begins when the token is forgotten: answers to the one before are not shown
+
+// -- asking -----------------------------------------------------------------------------------------------------------------
+
+async function tick() {
+  clearTimeout(timer);
+  if (asking || paused || document.hidden) return;
+  asking = true;
+  const mine = session;
+  const answer = await ask(wanted());
+  asking = false;
+  if (mine !== session) return;
+  if (answer.refused) return logIn();
+  timer = setTimeout(tick, EVERY);
+  if (answer.lost) return lose(answer.lost);
+  try {
+    take(answer.status);
+  } catch (error) {
+    lose("The answer cannot be shown; reload this page, it may be older than the proxy");
+    throw error; // for the console: it is a mistake of ours
+  }
+}
+
+/** What of the connections to ask for. */
+function wanted() {
+  return { connections: $("filter").value ? SEARCHED : LISTED, order: $("order").value, tunnel: which };
+}
+
+function take(answer) {
+  status = answer;
+  heardAt = Date.now();
+  show($("login"), false);
+  show($("content"), true);
+  show($("forget"), hasToken());
+  $("content").classList.remove("stale", "blank");
+  const counters = new Map(status.tunnels.map((tunnel) => [`=${tunnel.name}`, [tunnel.bytes_to_wire, tunnel.bytes_to_plain]]));
+  const sum = (field) => status.tunnels.reduce((total, tunnel) => total + tunnel[field], 0);
+  counters.set("", [sum("bytes_to_wire"), sum("bytes_to_plain")]);
+  history.add(status.process.started, status.time, counters);
+  draw();
+}
+
+function lose(why) {
+  show($("login"), false);
+  show($("content"), true);
+  $("content").classList.add(status ? "stale" : "blank");
+  const then = status ? ` The last answer came at ${clock(heardAt / 1000)}, and what stands below is of then.` : "";
+  verdict("bad", "Connection lost", [
+    {
+      level: "bad",
+      what: [`${why}.${then}`],
+      remedy: "see whether the proxy runs (`systemctl status`, its log), and whether a forwarder in between has ended; this page goes on asking",
+    },
+  ]);
+  say($("heartbeat"), "not connected");
+}
+
+function logIn() {
+  show($("content"), false);
+  show($("forget"), false);
+  show($("login"), true);
+  say($("login-why"), hasToken() ? "That token is not the one." : "");
+  forgetToken();
+  say($("heartbeat"), "");
+  document.title = "stcp-proxy: token";
+  $("token").value = "";
+  $("token").focus();
+}
+
+// -- drawing ----------------------------------------------------------------------------------------------------------------
+
+function draw() {
+  const { process } = status;
+  say($("about"), `${process.version} · ${process.state} · up ${duration(process.uptime)}`);
+  say($("heartbeat"), paused ? "paused" : `updated ${clock(heardAt / 1000)}`);
+  const { level, line, findings, more } = judge(status);
+  const { length: number } = status.tunnels;
+  const open = status.tunnels.reduce((total, tunnel) => total + tunnel.open, 0);
+  const all = { level: "note", what: [`${plural(number, "tunnel")}, ${plural(open, "open connection")}.`], remedy: "" };
+  const rest = more ? [{ level: "note", what: [`${plural(more, "more thing")} to look at below.`], remedy: "" }] : [];
+  verdict(level, line, [...findings, ...rest, all]);
+  drawTunnels();
+  drawThroughput();
+  drawRefusals();
+  drawConnections();
+  drawKeys();
+  drawProcess();
+}
+
+function verdict(level, line, findings) {
+  $("verdict").dataset.level = level;
+  say($("verdict-line"), line);
+  document.title = `${{ ok: "✓", warn: "▲", bad: "■" }[level]} ${line} · stcp-proxy`;
+  const items = findings.map(({ what, remedy }) =>
+    el(
+      "li",
+      {},
+      ...what.map((part) => (typeof part === "string" ? part : name(part.value))),
+      remedy ? el("span", { class: "remedy" }, ...prose(remedy)) : null,
+    ),
+  );
+  replace($("verdict-list"), items);
+}
+
+/** New children, unless they say the same: what is being read or selected stays. */
+function replace(parent, children) {
+  const same = parent.children.length === children.length && children.every((child, at) => child.isEqualNode(parent.children[at]));
+  if (!same) parent.replaceChildren(...children);
+}
+
+const sub = (...children) => el("span", { class: "sub" }, ...children);
+const mono = (text) => el("bdi", { class: "mono" }, text);
+const list = (texts) => texts.flatMap((text, at) => (at ? [el("br"), mono(text)] : [mono(text)]));
+const total = (counts) => Object.values(counts).reduce((all, each) => all + each, 0);
+const seriesOf = (tunnel) => history.get(tunnel === "" ? "" : `=${tunnel}`);
+
+const tunnels = new Table($("tunnels"), [
+  { label: "Tunnel", heading: true, cell: (tunnel) => [name(tunnel.name), sub(tunnel.mode)] },
+  { label: "State", cell: (tunnel) => [stateOf(tunnel)] },
+  {
+    label: "From → to",
+    wide: true,
+    cell: ({ listening, bind, targets }) => [
+      ...list(listening.length ? listening : [bind]),
+      ...targets.map(({ address, health }) => sub("→\u00a0", mono(address), health === "unknown" ? null : ` ${health}`)),
+    ],
+  },
+  { label: "Peers", cell: ({ auth, peers }) => (auth === "psk" ? ["shared secret"] : few(peers)) },
+  { label: "Engine", cell: ({ engine }) => [engine] },
+  {
+    label: "Open",
+    number: true,
+    cell: ({ open, proving, max_connections: most }) => [
+      `${count(open)}`,
+      sub(`of ${count(most)}`),
+      proving ? sub(`${count(proving)} in handshake`) : "",
+    ],
+  },
+  { label: "So far", number: true, cell: ({ ended, refused }) => [count(total(ended)), total(refused) ? sub(`${count(total(refused))} refused`) : ""] },
+  { label: "To wire", number: true, cell: ({ name: tunnel, bytes_to_wire: all }) => [rate(seriesOf(tunnel).now.up ?? NaN), sub(bytes(all))] },
+  { label: "To plain", number: true, cell: ({ name: tunnel, bytes_to_plain: all }) => [rate(seriesOf(tunnel).now.down ?? NaN), sub(bytes(all))] },
+  { label: "5 minutes", once: (cell) => cell.append(el("div", { class: "spark", "aria-hidden": "true" })) },
+]);
+const lines = new WeakMap(); // place of a line -> what draws it
+
+function stateOf({ listening, open, max_connections: most, targets }) {
+  const badge = (level, text) => el("span", { class: `state ${level}` }, text);
+  if (status.process.state !== "ready") return badge("warn", status.process.state);
+  if (listening.length === 0) return badge("bad", "not listening");
+  if (targets.every(({ health }) => health === "down")) return badge("bad", "no target");
+  if (open >= most) return badge("bad", "full");
+  if (targets.some(({ health }) => health === "down")) return badge("warn", "target down");
+  return badge("ok", "serving");
+}
+
+/** The first few of many names. */
+function few(names) {
+  const most = 3;
+  const parts = names.slice(0, most).flatMap((text, at) => (at ? [", ", name(text)] : [name(text)]));
+  return names.length > most ? [...parts, sub(`and ${count(names.length - most)} more`)] : parts;
+}
+
+function drawTunnels() {
+  tunnels.show(status.tunnels, (tunnel) => tunnel.name);
+  say($("tunnels-empty"), "No tunnel is configured.");
+  show($("tunnels-empty"), status.tunnels.length === 0);
+  for (const { name: tunnel } of status.tunnels.slice(0, SPARKS)) {
+    const place = tunnels.cells(tunnel)[tunnels.columns.length - 1].firstElementChild;
+    if (!lines.has(place)) lines.set(place, spark(place));
+    lines.get(place)(seriesOf(tunnel));
+  }
+  const names = status.tunnels.map((tunnel) => tunnel.name);
+  if (which !== "" && !names.includes(which)) which = ""; // it went with a reload
+  for (const select of document.querySelectorAll(".which")) {
+    replace(select, [el("option", { value: "" }, "all tunnels"), ...names.map((text) => el("option", { value: text }, text))]);
+    select.value = which;
+  }
+}
+
+function drawThroughput() {
+  chart ??= new Chart($("throughput"));
+  chart.draw(seriesOf(which));
+}
+
+const refusals = new Table($("refusals"), [
+  {
+    label: "Last",
+    heading: true,
+    cell: ({ time, count: times }) => [`${duration(status.time - time)} ago`, sub(clock(time)), times > 1 ? sub(`${count(times)} times`) : ""],
+  },
+  { label: "Tunnel", cell: ({ tunnel }) => [name(tunnel)] },
+  { label: "Who", cell: ({ client, peer }) => [peer ? name(peer) : mono(client), peer ? sub(mono(client)) : ""] },
+  { label: "Why", wide: true, cell: ({ why, reason }) => [name(why), sub(reason)] },
+  { label: "What to do", wide: true, cell: ({ remedy }) => (remedy ? [el("span", {}, ...prose(remedy))] : ["–"]) },
+]);
+
+function drawRefusals() {
+  refusals.show(status.refusals, ({ tunnel, client, reason, why }) => [tunnel, client, reason, why].join("\n"));
+  show($("refusals-empty"), status.refusals.length === 0);
+}
+
+const connections = new Table($("connections"), [
+  { label: "Channel", heading: true, cell: ({ channel }) => [channel ? mono(channel) : "(handshake)"] },
+  { label: "Tunnel", cell: ({ tunnel }) => [name(tunnel)] },
+  { label: "Peer", cell: ({ peer }) => [peer ? name(peer) : "–"] },
+  { label: "From", cell: ({ client }) => [mono(client)] },
+  { label: "To", cell: ({ target }) => [target ? mono(target) : "–"] },
+  { label: "Engine", cell: ({ engine, why_engine: why }) => [engine || "–", why ? sub(why) : ""] },
+  { label: "Age", number: true, cell: ({ age }) => [duration(age)] },
+  { label: "To wire", number: true, cell: (connection) => [bytes(connection.bytes_to_wire)] },
+  { label: "To plain", number: true, cell: (connection) => [bytes(connection.bytes_to_plain)] },
+]);
+
+function drawConnections() {
+  const { total: all, shown: found } = status.connections;
+  const text = $("filter").value.trim().toLowerCase();
+  const fits = ({ channel, tunnel, peer, client, target }) =>
+    [channel, tunnel, peer, client, target].some((field) => field.toLowerCase().includes(text));
+  const matching = text ? found.filter(fits) : found;
+  const shown = matching.slice(0, $("more").getAttribute("aria-expanded") === "true" ? LISTED : FEW);
+  show($("more"), matching.length > FEW);
+  connections.show(shown, ({ worker, channel, client, tunnel }) => [worker, channel, client, tunnel].join("\n"));
+  const among = found.length < all ? `the ${count(found.length)} ${$("order").value} of ${count(all)}` : `${count(all)}`;
+  say(
+    $("connections-note"),
+    text
+      ? `${count(matching.length)} among ${among} contain it${shown.length < matching.length ? `; ${count(shown.length)} are shown` : ""}.`
+      : shown.length < all ? `The ${count(shown.length)} ${$("order").value} of ${count(all)}.` : "",
+  );
+  say($("connections-empty"), text ? "None contains that." : "None is open.");
+  show($("connections-empty"), shown.length === 0);
+}
+
+const keys = new Table($("keys"), [
+  { label: "Key of", heading: true, cell: ({ name: owner, own }) => [own ? "this proxy" : name(owner), sub(own ? "its own" : "peer")] },
+  { label: "Public key", wide: true, cell: ({ key }) => [mono(key)] },
+  { label: "Tunnels", wide: true, cell: ({ tunnels: names }) => few(names) },
+  { label: "Open", number: true, cell: ({ connections: open }) => [count(open)] },
+  { label: "So far", number: true, cell: ({ total: all }) => [count(all)] },
+  { label: "Last use", cell: ({ last_use: last }) => (last === null ? ["not since the start"] : [`${duration(status.time - last)} ago`, sub(clock(last))]) },
+  { label: "Can it go?", wide: true, cell: (key) => [canGo(key)] },
+]);
+
+/** Whether taking a key out of the configuration would hurt anybody, as far as can be seen from here. */
+function canGo({ connections: open, last_use: last }) {
+  if (open > 0) return `No: ${plural(open, "open connection")}`;
+  if (last === null) return `Not used in the ${duration(status.process.uptime)} since the start`;
+  return `Not used for ${duration(status.time - last)}`;
+}
+
+function drawKeys() {
+  keys.show(status.keys, ({ own, key }) => `${own} ${key}`);
+  say($("keys-empty"), "No keys: every tunnel goes by a shared secret.");
+  show($("keys-empty"), status.keys.length === 0);
+}
+
+function drawProcess() {
+  const { process, reloads } = status;
+  const entries = [
+    ["Started", `${clock(process.started)}, ${duration(process.uptime)} ago`],
+    ...process.engines.map(({ choice, engine, why }) => [`Engine for “${choice}”`, `${engine}: ${why}`]),
+    ...process.workers.map((worker) => [
+      process.workers.length > 1 ? `Worker ${worker.number}` : "Process",
+      `pid ${worker.pid}, ${worker.state}, ${plural(worker.open, "connection")}, ${bytes(worker.memory)} resident, ` +
+        `${count(worker.descriptors)} of ${count(worker.descriptor_limit)} descriptors`,
+    ]),
+    ["Reloads", `${count(reloads.applied)} applied, ${count(reloads.failed)} refused`],
+    ...(reloads.last ? [["Last reload", `${clock(reloads.last.time)}, ${reloads.last.ok ? "applied" : "not applied"}: ${reloads.last.what}`]] : []),
+  ];
+  replace($("process"), entries.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, name(value))]));
+}
+
+// -- what the person does ---------------------------------------------------------------------------------------------------
+
+$("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keepToken($("token").value.trim());
+  $("token").value = "";
+  tick();
+});
+$("forget").addEventListener("click", () => {
+  forgetToken();
+  session += 1;
+  status = null;
+  logIn();
+});
+$("pause").addEventListener("click", () => {
+  paused = !paused;
+  $("pause").setAttribute("aria-pressed", String(paused));
+  if (status) say($("heartbeat"), paused ? "paused" : "");
+  tick();
+});
+for (const select of document.querySelectorAll(".which")) {
+  select.addEventListener("change", () => {
+    which = select.value;
+    for (const other of document.querySelectorAll(".which")) other.value = which;
+    drawThroughput();
+    tick();
+  });
+}
+$("order").addEventListener("change", tick);
+$("more").addEventListener("click", () => {
+  const expanded = $("more").getAttribute("aria-expanded") !== "true";
+  $("more").setAttribute("aria-expanded", String(expanded));
+  say($("more"), expanded ? "Show fewer" : "Show more");
+  drawConnections();
+});
+$("filter").addEventListener("input", () => {
+  drawConnections();
+  tick();
+});
+document.addEventListener("visibilitychange", tick);
+tick();

@@ -1,0 +1,58 @@
+// Where the figures come from: /status beside this page, asked as often as the tab is looked at.
+
+const TOKEN = "stcp-proxy admin token"; // in sessionStorage: gone with the tab, never sent by the browser of itself
+const PATIENCE = 5000; // milliseconds for one answer
+
+function storage(action) {
+  try {
+    return action(sessionStorage);
+  } catch {
+    return null; // switched off: the token lives as long as the page
+  }
+}
+
+let token = storage((kept) => kept.getItem(TOKEN));
+
+export const hasToken = () => token !== null;
+
+export function keepToken(text) {
+  token = text;
+  storage((kept) => kept.setItem(TOKEN, text));
+}
+
+export function forgetToken() {
+  token = null;
+  storage((kept) => kept.removeItem(TOKEN));
+}
+
+/**
+ * Ask once.
+ * @param {{connections: number, order: string, tunnel: string}} wanted which of the connections
+ * @returns {Promise<{status: object} | {refused: true} | {lost: string}>} the answer; or that it wants a (different) token; or
+ *   why there is none
+ */
+export async function ask(wanted) {
+  const headers = {};
+  if (token !== null) {
+    if (!/^[\x21-\x7e]+$/.test(token)) return { refused: true };
+    headers.Authorization = `Bearer ${token}`;
+  }
+  let answer;
+  try {
+    answer = await fetch(`status?${new URLSearchParams(wanted)}`, {
+      headers,
+      cache: "no-store",
+      credentials: "omit",
+      redirect: "error",
+      referrerPolicy: "no-referrer",
+      signal: AbortSignal.timeout(PATIENCE),
+    });
+    if (answer.status === 401) return { refused: true };
+    if (answer.ok) return { status: await answer.json() };
+    return { lost: `The admin address answered ${answer.status}: ${(await answer.text()).slice(0, 300)}` };
+  } catch (error) {
+    if (error.name === "TimeoutError") return { lost: `No answer within ${PATIENCE / 1000} s` };
+    if (error instanceof SyntaxError) return { lost: "The answer cannot be read" };
+    return { lost: "Nothing answers" };
+  }
+}

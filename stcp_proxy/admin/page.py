@@ -1,0 +1,84 @@
+"""The dashboard: fixed files, the same for everybody, without a figure in them. What they show they fetch from `/status`, with
+the token where there is one; so they can be served to whoever asks.
+
+Files are known by their names in the package: nothing of a request ever becomes a path.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+_INDEX: Final = "index.html"
+_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".LICENSE": "text/plain; charset=utf-8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file.
+
+    Attributes:
+        body: all of it.
+        media_type: what it is.
+        etag: changes with it, quoted as a header has it.
+    """
+
+    body: bytes
+    media_type: str
+    etag: str
+
+
+@functools.cache
+def assets() -> dict[str, Asset]:
+    """The dashboard's files by their path below `/assets/`; read once, when somebody first looks."""
+    found: dict[str, Asset] = {}
+    _collect(resources.files("stcp_proxy.admin") / "assets", "", found)
+    return found
+
+
+def _collect(folder: Traversable, prefix: str, found: dict[str, Asset]) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            _collect(entry, f"{prefix}{entry.name}/", found)
+            continue
+        media_type = _TYPES.get(entry.name[entry.name.rfind(".") :])
+        if media_type is not None:
+            body = entry.read_bytes()
+            found[prefix + entry.name] = Asset(body, media_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+def routes() -> list[Route]:
+    """The addresses of the page and of what it consists of."""
+
+    async def page(request: Request) -> Response:
+        return _serve(_INDEX, request)
+
+    async def asset(request: Request) -> Response:
+        return _serve(request.path_params["name"], request)
+
+    return [Route("/", page), Route("/assets/{name:path}", asset)]
+
+
+def _serve(name: str, request: Request) -> Response:
+    found = assets().get(name)
+    if found is None:
+        return Response("the dashboard has no such file\n", status_code=404, media_type="text/plain")
+    # Asked for each time, and answered in a line while it is the same: no page of one version gets a script of another.
+    headers = {"etag": found.etag, "cache-control": "no-cache"}
+    if found.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(found.body, media_type=found.media_type, headers=headers)

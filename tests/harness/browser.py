@@ -1,0 +1,87 @@
+"""A headless Chromium that looks at the dashboard as a person would, and notes whatever a page should not do."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+TIMEOUT_MS = 10_000
+PROGRAM = "chromium"
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, driven by Playwright. Skips the test where there is none."""
+    program = shutil.which(PROGRAM)
+    if program is None:
+        pytest.skip(f"{PROGRAM} is not installed here")
+    from playwright.sync_api import sync_playwright  # a running Playwright has an event loop: no longer than it is needed
+
+    with sync_playwright() as playwright:
+        # Its sandbox does not work for root, as in CI; /dev/shm may be tiny in a container.
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"], timeout=2 * TIMEOUT_MS
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Visit:
+    """One window and what happened in it; a context manager.
+
+    Args:
+        browser: of `chromium`.
+        width, height: of the window, in CSS pixels.
+        dark: what the system prefers.
+        calm: whether the system asks for reduced motion.
+
+    Attributes:
+        page: Playwright's.
+        faults: errors of scripts, and whatever the Content-Security-Policy stopped.
+        requests: addresses that were asked for.
+    """
+
+    def __init__(self, browser: Browser, *, width: int = 1280, height: int = 900, dark: bool = False, calm: bool = True) -> None:
+        self._context: BrowserContext = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce" if calm else "no-preference",
+            service_workers="block",
+        )
+        self._context.set_default_timeout(TIMEOUT_MS)
+        self.faults: list[str] = []
+        self.requests: list[str] = []
+        self.page: Page = self._context.new_page()
+        self.page.on("pageerror", lambda error: self.faults.append(f"{error}\n{error.stack or ''}"))
+        self.page.on("console", lambda message: self._heard(message.type, message.text))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("dialog", lambda dialog: self._dialog(dialog))
+
+    def _heard(self, kind: str, text: str) -> None:
+        # That a request failed is said by the browser itself; a page whose proxy is gone cannot help it.
+        if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
+            self.faults.append(text)
+
+    def _dialog(self, dialog: object) -> None:
+        self.faults.append(f"a dialog: {dialog}")
+        dialog.dismiss()  # type: ignore[attr-defined]
+
+    def open(self, url: str) -> Page:
+        """Go there. Returns the page."""
+        self.page.goto(url)
+        return self.page
+
+    def __enter__(self) -> Visit:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._context.close()
