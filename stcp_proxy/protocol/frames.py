@@ -173,7 +173,8 @@ class Sealer(CipherDirection):
             CounterExhausted: no number is left.
         """
         if size > MAX_PLAINTEXT:
-            return scratch.result[: self.seal_data(scratch.source[:size], scratch.result)]
+            sealed = self.seal_data(scratch.source[:size], scratch.result)
+            return scratch.result[:sealed]
         n = self._n
         if n >= self._check_at:
             self._due()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stcp_proxy.errors import ConfigError
+from stcp_proxy.relay import pump
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.kernel import KernelEngine, KernelUnavailable, probe
 from stcp_proxy.relay.pump import PumpEngine
@@ -21,14 +22,23 @@ def choose(choice: str) -> tuple[Engine, str]:
         ConfigError: what is required is not there.
     """
     if choice == "python":
-        return PumpEngine(), "configured"
+        return PumpEngine(), _as_built("configured")
     try:
         probe()
     except KernelUnavailable as exc:
         if choice == "kernel":
             raise ConfigError(f"engine kernel: {exc.strerror}", remedy=_REMEDY) from None
-        return PumpEngine(), str(exc.strerror)
+        return PumpEngine(), _as_built(str(exc.strerror))
     return KernelEngine(), "configured" if choice == "kernel" else "the module stcp is loaded"
+
+
+def compiled() -> bool:
+    """Whether the user-space engine was compiled when the package was built (setup.py)."""
+    return not pump.__file__.endswith(".py")
+
+
+def _as_built(why: str) -> str:
+    return f"{why}; compiled" if compiled() else why
 
 
 def describe_kernel() -> str:

@@ -58,7 +58,7 @@ class PumpEngine:
         """By descriptor: a bound method of the Duplex that has it as a leg."""
         self._inbox: collections.deque[tuple[Duplex, Callable[[], None]]] = collections.deque()
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._own_thread: threading.Thread | None = None
         self._owner: int | None = None
         """Identity of the thread that drives the engine; None before it is driven."""
         self._guest = -1
@@ -92,8 +92,8 @@ class PumpEngine:
             self._epoll.unregister(self._guest)
             self._guest = -1
         self._owner = None
-        self._thread = threading.Thread(target=self._run, name="stcp-pump", daemon=True)
-        self._thread.start()
+        self._own_thread = threading.Thread(target=self._run, name="stcp-pump", daemon=True)
+        self._own_thread.start()
 
     def _open(self) -> None:
         self._epoll = select.epoll()
@@ -140,10 +140,10 @@ class PumpEngine:
             if not self._opened or already:
                 return
             os.eventfd_write(self._wake, 1)
-        if self._thread is None:
+        if self._own_thread is None:
             self._shut()
         else:
-            self._thread.join()
+            self._own_thread.join()
 
     @property
     def closed(self) -> bool:
@@ -153,7 +153,7 @@ class PumpEngine:
     @property
     def has_thread(self) -> bool:
         """Whether a thread of its own drives it."""
-        return self._thread is not None
+        return self._own_thread is not None
 
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 

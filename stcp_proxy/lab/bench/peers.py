@@ -256,7 +256,7 @@ def _spiped(place: Place) -> Commands:
 
 # -- this project ------------------------------------------------------------------------------------------------------------
 
-PRODUCT: Final = (sys.executable, "-m", "stcp_proxy")
+PRODUCT: Final = (sys.executable, "-P", "-m", "stcp_proxy")  # as installed: a checkout in the current folder is not meant
 
 
 def product(name: str, title: str, *, engine: str, command: Sequence[str] = PRODUCT, options: Sequence[str] = ()) -> Peer:
