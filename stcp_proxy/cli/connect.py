@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
 def connect(
     bind: options.Bind,
     to: options.To,
+    balance: options.Balance = None,
     bind_mode: options.BindMode = None,
     key: options.Key = None,
     peer: options.Peer = None,
@@ -43,6 +44,7 @@ def connect(
         mode=Mode.CONNECT,
         bind=bind,
         to=to,
+        balance=balance,
         bind_mode=bind_mode,
         key=key,
         peer=peer,

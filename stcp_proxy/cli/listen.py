@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
 def listen(
     bind: options.Bind,
     to: options.To,
+    balance: options.Balance = None,
     bind_mode: options.BindMode = None,
     key: options.Key = None,
     allow: options.Allow = None,
@@ -43,6 +44,7 @@ def listen(
         mode=Mode.LISTEN,
         bind=bind,
         to=to,
+        balance=balance,
         bind_mode=bind_mode,
         key=key,
         allow=allow or [],

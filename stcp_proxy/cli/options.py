@@ -18,7 +18,10 @@ _LOGS = "Logs"
 
 Bind = Annotated[str, _option("ADDR", "Accept here: host:port, \\[v6]:port, :port or unix:/path.")]
 BindMode = Annotated[str | None, _option("0600|0660|0666", "Mode of a unix socket that is bound; 0600 unless said.")]
-To = Annotated[list[str], _option("ADDR", "Hand on to here; repeat it for failover, in order.")]
+To = Annotated[list[str], _option("ADDR", "Hand on to here, an address or srv:_service._tcp.domain; repeatable.")]
+Balance = Annotated[
+    str | None, _option("failover|round-robin|least-connections", "In which order targets are tried; failover unless said.")
+]
 Engine = Annotated[str | None, _option("auto|kernel|python", "Which engine relays; auto unless said.")]
 
 Key = Annotated[Path | None, _option("FILE", "This side's private key.", _KEYS)]

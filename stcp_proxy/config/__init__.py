@@ -12,13 +12,26 @@ Every mistake that can be found is listed at once, with file, line and key path,
 """
 
 from stcp_proxy.config.build import load_plan, plan_from_flags
-from stcp_proxy.config.plan import AdminPlan, EngineChoice, KeyAuth, LogClass, LogFormat, LogPlan, Mode, Plan, PskAuth, TunnelPlan
+from stcp_proxy.config.plan import (
+    AdminPlan,
+    Balance,
+    EngineChoice,
+    KeyAuth,
+    LogClass,
+    LogFormat,
+    LogPlan,
+    Mode,
+    Plan,
+    PskAuth,
+    TunnelPlan,
+)
 from stcp_proxy.config.show import describe_plan
 from stcp_proxy.config.source import ConfigProblems, Finding
 from stcp_proxy.config.token import Token
 
 __all__ = [
     "AdminPlan",
+    "Balance",
     "ConfigProblems",
     "EngineChoice",
     "Finding",

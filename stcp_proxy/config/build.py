@@ -14,11 +14,12 @@ from typing import Any, Final, TypeVar
 
 from stcp_proxy.config.admin import admin_plan
 from stcp_proxy.config.models import ConfigModel, LogModel, TunnelModel, validate
-from stcp_proxy.config.plan import EngineChoice, KeyAuth, LogClass, LogPlan, Mode, Plan, PskAuth, TunnelPlan
+from stcp_proxy.config.plan import Balance, EngineChoice, KeyAuth, LogClass, LogPlan, Mode, Plan, PskAuth, TunnelPlan
 from stcp_proxy.config.source import KeyPath, Source, file_source, flag_source
 from stcp_proxy.errors import ConfigError, KeyFileError
 from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey, load_private_key, load_psk
-from stcp_proxy.net.address import Address, UnixAddress, clash, loops
+from stcp_proxy.net.address import Address, Destination, UnixAddress, clash, loops
+from stcp_proxy.net.names import DnsSettings
 from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.redact import shown
 
@@ -158,12 +159,15 @@ class _Builder:
             self._load(load_private_key, config.identity, ("identity",))
         tunnels = [self._tunnel(name, tunnel) for name, tunnel in config.tunnels.items()]
         self._check_binds()
-        settings = {
+        settings: dict[str, Any] = {
             "drain": config.drain,
             "workers": config.workers,
             "log": _log(self.config.log),
             "admin": admin_plan(self.source, config),
         }
+        if dns := config.dns:
+            servers = None if dns.servers is None else tuple(dns.servers)
+            settings["dns"] = DnsSettings(**_given({"ttl": dns.ttl, "stale": dns.stale, "servers": servers}))
         return Plan(tuple(tunnel for tunnel in tunnels if tunnel is not None), **_given(settings))
 
     def _tunnel(self, name: str, tunnel: TunnelModel) -> TunnelPlan | None:
@@ -182,9 +186,13 @@ class _Builder:
             engine=EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
             **_given({setting: getattr(tunnel, setting) for setting in _SETTINGS}),
             **self._bind_mode(path, tunnel),
+            **self._balance(tunnel),
         )
 
-    def _bind_mode(self, path: KeyPath, tunnel: TunnelModel) -> dict[str, int]:
+    def _balance(self, tunnel: TunnelModel) -> dict[str, Any]:
+        return {} if tunnel.balance is None else {"balance": Balance(tunnel.balance)}
+
+    def _bind_mode(self, path: KeyPath, tunnel: TunnelModel) -> dict[str, Any]:
         if tunnel.bind_mode is None:
             return {}
         if not isinstance(tunnel.bind, UnixAddress):
@@ -288,7 +296,7 @@ class _Builder:
                 what = f"{target} is where this tunnel itself listens ({tunnel.bind})"
                 self.source.report((*path, "to", index), what, "name the address to hand on to")
 
-    def _check_folder(self, path: KeyPath, address: Address) -> None:
+    def _check_folder(self, path: KeyPath, address: Destination) -> None:
         if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):
             self.source.report(path, f"the folder {folder} of the unix socket does not exist", "create it, or correct the path")
 

@@ -18,7 +18,7 @@ from stcp_proxy.config.plan import LogFormat
 from stcp_proxy.config.source import KeyPath, Source
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.keys import PublicKey, check_file_name
-from stcp_proxy.net.address import Address, parse_address
+from stcp_proxy.net.address import Address, Destination, TcpAddress, parse_address, parse_destination, parse_server
 from stcp_proxy.redact import shown
 
 _T = TypeVar("_T")
@@ -69,10 +69,6 @@ def _bind(text: str) -> Address:
     return parse_address(text, role="bind")
 
 
-def _to(text: str) -> Address:
-    return parse_address(text, role="to")
-
-
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise ConfigError(f"{shown(text)} is not a name", remedy="use letters, digits, '.', '_' and '-', at most 63")
@@ -112,7 +108,8 @@ def _one_peer(value: object) -> object:
 Name = Annotated[str, PlainValidator(_checked(_name))]
 File = Annotated[str, PlainValidator(_checked(_file))]
 Bind = Annotated[Address, PlainValidator(_checked(_bind))]
-To = Annotated[Address, PlainValidator(_checked(_to))]
+To = Annotated[Destination, PlainValidator(_checked(parse_destination))]
+Server = Annotated[TcpAddress, PlainValidator(_checked(parse_server))]
 Key = Annotated[PublicKey, PlainValidator(_checked(PublicKey.parse))]
 Peer = Annotated[str | PublicKey, PlainValidator(_checked(_peer))]
 Span = Annotated[float, PlainValidator(_checked(parse_duration, text_only=False))]
@@ -137,6 +134,14 @@ class LogModel(_Model):
     quiet: Annotated[list[QuietClass], BeforeValidator(_some)] | None = None
 
 
+class DnsModel(_Model):
+    """`dns:`"""
+
+    ttl: Span | None = None
+    stale: Span | None = None
+    servers: Annotated[list[Server], BeforeValidator(_some), Field(min_length=1)] | None = None
+
+
 class TunnelModel(_Model):
     """One entry of `tunnels:`"""
 
@@ -156,6 +161,7 @@ class TunnelModel(_Model):
     dial_timeout: Deadline | None = None
     idle_timeout: Deadline | None = None
     half_close_timeout: Deadline | None = None
+    balance: Literal["failover", "round-robin", "least-connections"] | None = None
 
 
 class ConfigModel(_Model):
@@ -172,6 +178,7 @@ class ConfigModel(_Model):
     log: LogModel | None = None
     admin: Bind | None = None
     admin_token: File | None = None
+    dns: DnsModel | None = None
 
 
 def validate(source: Source) -> ConfigModel:
@@ -225,7 +232,8 @@ _MISSING: Final = {
 
 def _keys_at(path: KeyPath) -> list[str]:
     """The keys that are known in the mapping at `path`."""
-    model = TunnelModel if path[:1] == ("tunnels",) else LogModel if path == ("log",) else ConfigModel
+    nested: dict[KeyPath, type[BaseModel]] = {("log",): LogModel, ("dns",): DnsModel}
+    model = TunnelModel if path[:1] == ("tunnels",) else nested.get(path, ConfigModel)
     return list(model.model_fields)
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from stcp_proxy.config.token import Token
 from stcp_proxy.keys import PrivateKey, PublicKey
-from stcp_proxy.net.address import Address
+from stcp_proxy.net.address import Address, Destination
 from stcp_proxy.net.listen import UNIX_MODE
+from stcp_proxy.net.names import DnsSettings
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 
@@ -61,6 +62,14 @@ class LogPlan:
     quiet: frozenset[LogClass] = frozenset()
 
 
+class Balance(enum.StrEnum):
+    """In which order a tunnel's targets are tried."""
+
+    FAILOVER = "failover"
+    ROUND_ROBIN = "round-robin"
+    LEAST_CONNECTIONS = "least-connections"
+
+
 @dataclass(frozen=True, slots=True)
 class KeyAuth:
     """Each side proves a key of its own.
@@ -93,7 +102,7 @@ class TunnelPlan:
         name: in logs and metrics.
         mode: which end of the wire leg this is.
         bind: where it accepts.
-        to: where it dials, in order of preference.
+        to: where it dials.
         auth: who may talk to whom.
         suites: exactly one for connect, all that are accepted for listen.
         engine: which engine may carry its connections.
@@ -104,12 +113,13 @@ class TunnelPlan:
         idle_timeout: seconds without a byte in either direction; None is no limit.
         half_close_timeout: the same once one direction has ended.
         bind_mode: mode of the file where `bind` is a unix socket: who may write to it may connect.
+        balance: the order in which the targets of `to` are tried.
     """
 
     name: str
     mode: Mode
     bind: Address
-    to: tuple[Address, ...]
+    to: tuple[Destination, ...]
     auth: KeyAuth | PskAuth
     suites: tuple[Suite, ...]
     engine: EngineChoice = EngineChoice.AUTO
@@ -120,6 +130,7 @@ class TunnelPlan:
     idle_timeout: float | None = None
     half_close_timeout: float = 900.0
     bind_mode: int = UNIX_MODE
+    balance: Balance = Balance.FAILOVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +156,7 @@ class Plan:
         workers: processes that share the load.
         log: what is logged, and how it looks.
         admin: where it can be looked into; None is nowhere.
+        dns: how names are looked up; its defaults stand beside the resolver.
     """
 
     tunnels: tuple[TunnelPlan, ...]
@@ -152,3 +164,4 @@ class Plan:
     workers: int = 1
     log: LogPlan = LogPlan()
     admin: AdminPlan | None = None
+    dns: DnsSettings = field(default_factory=DnsSettings)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from stcp_proxy.config.plan import AdminPlan, KeyAuth, Mode, Plan, TunnelPlan
+from stcp_proxy.config.plan import AdminPlan, Balance, KeyAuth, Mode, Plan, TunnelPlan
 from stcp_proxy.net.address import UnixAddress
+from stcp_proxy.net.names import DnsSettings
 from stcp_proxy.protocol.wire import Suite
 
 _SUITES: Final = {
@@ -23,7 +24,9 @@ def describe_plan(plan: Plan) -> str:
     log = f"log: level {plan.log.level}, {plan.log.format or 'text on a terminal, JSON elsewhere'}"
     if plan.log.quiet:
         log += f", nothing about {' and '.join(sorted(plan.log.quiet))}"
-    return "\n\n".join([*blocks, f"drain: {_time(plan.drain)}\nworkers: {plan.workers}\n{log}\n{_admin(plan.admin)}"])
+    return "\n\n".join(
+        [*blocks, f"drain: {_time(plan.drain)}\nworkers: {plan.workers}\n{_dns(plan.dns)}\n{log}\n{_admin(plan.admin)}"]
+    )
 
 
 def _admin(admin: AdminPlan | None) -> str:
@@ -32,11 +35,18 @@ def _admin(admin: AdminPlan | None) -> str:
     return f"admin: {admin.address}, {'no token' if admin.token is None else 'with a token'}"
 
 
+def _dns(dns: DnsSettings) -> str:
+    servers = f", asked of {', '.join(map(str, dns.servers))}" if dns.servers else ""
+    return f"dns: answers used for {_time(dns.ttl)}, and {_time(dns.stale)} longer while the resolver is down{servers}"
+
+
 def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     plain, wire = ("from plain", "to STCP") if tunnel.mode is Mode.CONNECT else ("from STCP", "to plain")
     yield f"{tunnel.name} ({tunnel.mode})"
     yield from _rows(plain, [_bind(tunnel)])
     yield from _rows(wire, [str(target) for target in tunnel.to])
+    if len(tunnel.to) > 1 or tunnel.balance is not Balance.FAILOVER:
+        yield from _rows("balance", [str(tunnel.balance)])
     if isinstance(tunnel.auth, KeyAuth):
         yield from _rows("own key", [str(tunnel.auth.identity.public)])
         peers = [f"{key}  {name}" for key, name in tunnel.auth.peers.items()]

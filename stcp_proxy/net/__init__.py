@@ -3,7 +3,9 @@
 - ``address``  what a user writes for an address, and what a log says for one
 - ``pattern``  which addresses and ports a rule is about
 - ``listen``   bound and listening sockets for an address
-- ``dial``     a connected socket for a list of addresses: resolve, try all, one deadline
+- ``names``    what is behind an address: names looked up once for everybody, kept for a time
+- ``nameserver``  name servers asked directly, for SRV records among others
+- ``dial``     a connected socket for one concrete address
 - ``proxy_header``  the PROXY protocol's header, both versions, written and read
 - ``stream``   a Trio stream over a socket that is going to be handed on
 - ``tuning``   the socket options of both legs

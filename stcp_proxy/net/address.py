@@ -1,6 +1,6 @@
 """Addresses as users write them, and as logs show them.
 
-    host:port   [v6]:port   :port   unix:/path
+    host:port   [v6]:port   :port   unix:/path   srv:_service._tcp.domain
 
 `:port` is every interface, both families, where it is bound, and localhost where it is dialled. The text form of an address
 is canonical: two spellings of one address compare equal.
@@ -19,11 +19,13 @@ from stcp_proxy.errors import ConfigError
 from stcp_proxy.redact import printable, shown
 
 UNIX_PREFIX: Final = "unix:"
+SRV_PREFIX: Final = "srv:"
 MAX_UNIX_PATH: Final = 107
 """Bytes in sockaddr_un.sun_path, less the zero behind them."""
 MAX_PORT: Final = 65535
 _MAX_HOST: Final = 253
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_BRACKETS: Final = re.compile(r"\[([^]]*)\](?::(.*))?")
 
 _FORMS: Final = "write host:port, [v6]:port, :port or unix:/path"
 
@@ -60,7 +62,23 @@ class UnixAddress:
         return UNIX_PREFIX + self.path
 
 
+@dataclass(frozen=True, slots=True)
+class SrvAddress:
+    """What the SRV records of a name say (RFC 2782); only to dial.
+
+    Attributes:
+        name: of the records, in lower case.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return SRV_PREFIX + self.name
+
+
 Address = TcpAddress | UnixAddress
+Destination = TcpAddress | UnixAddress | SrvAddress
+"""What can be dialled."""
 
 
 def parse_address(text: str, *, role: Role) -> Address:
@@ -78,6 +96,32 @@ def parse_address(text: str, *, role: Role) -> Address:
     if text.startswith("/"):
         raise ConfigError(f"{shown(text)} is a path", remedy=f"write unix:/path to {_verb(role)} a unix socket")
     return _parse_tcp(text, role)
+
+
+def parse_destination(text: str) -> Destination:
+    """What `text` says to dial: an address, or the name of SRV records.
+
+    Raises:
+        ConfigError: with what is wrong, and how to write it.
+    """
+    return _parse_srv(text.removeprefix(SRV_PREFIX)) if text.startswith(SRV_PREFIX) else parse_address(text, role="to")
+
+
+def parse_server(text: str) -> TcpAddress:
+    """The address of a name server: an IP address, with a port where it is not 53.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if match := _BRACKETS.fullmatch(text):
+        host, port = match[1], match[2] or "53"
+    else:
+        host, port = text.split(":") if text.count(":") == 1 else (text, "53")
+    try:
+        ip = str(ipaddress.ip_address(host))
+    except ValueError:
+        raise ConfigError(f"{shown(text)} is no IP address", remedy="write the name server's address, not its name") from None
+    return TcpAddress(ip, _parse_port(text, port, "to"))
 
 
 def describe_sockaddr(family: int, sockaddr: Any) -> str:
@@ -125,6 +169,18 @@ def _parse_unix(path: str) -> UnixAddress:
             remedy="use a shorter path",
         )
     return UnixAddress(path)
+
+
+def _parse_srv(name: str) -> SrvAddress:
+    lowered = name.lower()
+    labels = lowered.removesuffix(".").split(".")
+    if ":" in name:
+        raise ConfigError(f"srv:{printable(name)} has a port", remedy="leave it out: the SRV records name the ports")
+    if len(labels) < 3 or not (labels[0].startswith("_") and labels[1] == "_tcp"):
+        raise ConfigError(f"srv:{printable(name)} does not name SRV records", remedy="write srv:_service._tcp.domain")
+    if len(lowered) > _MAX_HOST or not all(_LABEL.fullmatch(label) for label in labels):
+        raise ConfigError(f"srv:{printable(name)} has no valid name", remedy="write srv:_service._tcp.domain")
+    return SrvAddress(lowered)
 
 
 def _parse_tcp(text: str, role: Role) -> TcpAddress:
@@ -194,8 +250,10 @@ def clash(first: Address, second: Address) -> bool:
     return any(a == b or _ANY.get(a, 0) == _version(b) or _ANY.get(b, 0) == _version(a) for a, b in pairs)
 
 
-def loops(bind: Address, target: Address) -> bool:
+def loops(bind: Address, target: Destination) -> bool:
     """Whether dialling `target` reaches the very socket that listens on `bind`, as far as that can be told."""
+    if isinstance(target, SrvAddress):
+        return False
     if isinstance(bind, UnixAddress) or isinstance(target, UnixAddress):
         return _same_file(bind, target)
     if bind.port != target.port:

@@ -1,14 +1,7 @@
-"""A connected socket for a list of addresses: everything tried in order, one deadline.
+"""A connected socket for one concrete address, and what is said where there is none.
 
-What users write is an address, `db.example:7443`; what is dialled is a `Place`, one sockaddr of it. `places` leads from the one
-to the other and `connect` dials one place; whoever wants more between two attempts than `dial` does builds on these.
-
-The deadline is shared fairly and lazily. A target gets an equal part of what is left, by the number of targets that are left;
-an address of a target likewise. So one black hole cannot starve what stands behind it, an early failure gives its time to the
-rest, and a single address has the whole deadline.
-
-IP addresses never go through the resolver's thread (trio answers those inline), and neither does `localhost`, which is the
-loopback address by definition (RFC 6761): a local target costs no thread switch per connection.
+What users write is an address, `db.example:7443`; what is dialled is a `Place`, one sockaddr of it (`names` leads from the one to
+the other).
 """
 
 from __future__ import annotations
@@ -23,9 +16,8 @@ from typing import Any, Final
 import trio
 
 from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
-from stcp_proxy.net.address import Address, UnixAddress, describe_sockaddr
+from stcp_proxy.net.address import describe_sockaddr
 
-_LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _UNIX_RETRY: Final = 0.01
 """Seconds between attempts at a unix socket whose backlog is full: the system has no readiness event for that."""
 _OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -83,78 +75,6 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.words}"
-
-
-async def dial(targets: Sequence[Address], *, timeout: float) -> Dialled:
-    """Connect to the first target that answers.
-
-    Args:
-        targets: at least one, in order of preference.
-        timeout: seconds for everything together, names included.
-
-    Raises:
-        TargetRefused, TargetTimedOut, TargetUnreachable: none answered; the text tells every attempt. A mixture is a time-out
-            before it is a refusal, and a refusal before it is anything else.
-        OverLimit: this process has no descriptor left.
-
-    Cancellation closes the socket under way.
-    """
-    deadline = trio.current_time() + timeout
-    failures: list[Failure] = []
-    for index, target in enumerate(targets):
-        found = await _dial_target(target, share(deadline, len(targets) - index), failures)
-        if found is not None:
-            return found
-    raise summary(targets, failures)
-
-
-async def dial_one(target: Address, *, timeout: float) -> Dialled:
-    """Connect to one target, through all addresses that it has; for a caller that does more per target than dial.
-
-    Args, Raises and cancellation: as `dial`.
-    """
-    return await dial([target], timeout=timeout)
-
-
-def share(deadline: float, waiting: int) -> float:
-    """The deadline of the next attempt when `waiting` attempts, this one included, must make do until `deadline`."""
-    now = trio.current_time()
-    return now + max(0.0, deadline - now) / waiting
-
-
-async def _dial_target(target: Address, deadline: float, failures: list[Failure]) -> Dialled | None:
-    """Try every address of a target; what fails is added to `failures`."""
-    found = await places(target, deadline)
-    if isinstance(found, Failure):
-        failures.append(found)
-        return None
-    for index, place in enumerate(found):
-        made = await connect(place, share(deadline, len(found) - index))
-        if not isinstance(made, Failure):
-            return Dialled(made, str(place))
-        failures.append(made)
-    return None
-
-
-async def places(target: Address, deadline: float) -> list[Place] | Failure:
-    """The concrete addresses behind `target`, names resolved now, each once.
-
-    Args:
-        target: what to resolve.
-        deadline: on Trio's clock.
-    """
-    if isinstance(target, UnixAddress):
-        return [Place(socket.AF_UNIX, target.path)]
-    if target.host == "localhost":
-        return [Place(family, (host, target.port)) for family, host in _LOOPBACK]
-    with trio.move_on_at(deadline):
-        try:
-            found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-            return Failure(str(target), 0, f"cannot resolve {target.host}: {reason}")
-        return list(dict.fromkeys(Place(int(family), sockaddr) for family, _, _, _, sockaddr in found))
-    return Failure(str(target), errno.ETIMEDOUT, f"resolving {target.host} took too long")
 
 
 async def connect(place: Place, deadline: float) -> socket.socket | Failure:

@@ -2,6 +2,8 @@
 
 - ``exchange``    handshake and OPEN over any stream, up to the handover
 - ``session``     one connection from accept to handover, for either role
+- ``targets``     where a tunnel's connections go; ``turn`` one connection's way through them, ``balance`` the order, ``endpoint``
+  how one address has fared
 - ``service``     one tunnel: its listeners, limits, live connections
 - ``tunnels``     all of them, and the step from one plan to the next
 - ``engines``     what carries their connections

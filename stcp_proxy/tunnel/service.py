@@ -78,7 +78,7 @@ class Service:
         self._token = trio.lowlevel.current_trio_token()
         self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
         self._trust = Trust.of(plan)
-        self.targets = Targets(plan.to, tunnel=plan.name)
+        self.targets = Targets.of(plan)
         self._listeners: list[socket.socket] = []
         self._accepting: trio.CancelScope | None = None
         self._connections: set[Connection] = set()
@@ -123,7 +123,7 @@ class Service:
         """Take connections by another plan from now on; those that are there keep the one they came by."""
         if plan.auth != self.plan.auth:
             self._trust = Trust.of(plan)
-        targets = Targets(plan.to, tunnel=plan.name)
+        targets = Targets.of(plan)
         targets.adopt(self.targets)
         self.plan, self.engine, self.targets = plan, engine, targets
         self._changed.unpark_all()  # a limit may have grown

@@ -41,7 +41,8 @@ from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.engine import Engine, Handover, RelayLimits
 from stcp_proxy.tunnel import exchange
 from stcp_proxy.tunnel.record import Connection
-from stcp_proxy.tunnel.targets import TRY_NEXT, Targets, Turn
+from stcp_proxy.tunnel.targets import Targets
+from stcp_proxy.tunnel.turn import TRY_NEXT, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +215,8 @@ class ConnectSession:
                 try:
                     await self._carry(dialled)
                 except StcpError as exc:
-                    final = not (turn.more and self._may_try_next(exc))
-                    turn.failed(exc, final=final)
-                    if final:
+                    turn.failed(exc)
+                    if not (turn.more and self._may_try_next(exc)):
                         raise
                 else:
                     turn.reached(self._record)
@@ -229,18 +229,23 @@ class ConnectSession:
         return self._may_retry and isinstance(exc, PeerUnreachable | HandshakeError | Truncated)
 
     async def _dial(self, turn: Turn) -> Dialled:
-        record = self._record
-        record.channel = record.peer = record.target = ""  # whoever was tried before is not in this connection's log line
-        record.key = None
-        self._may_retry = True
         try:
-            with record.ledger.dials.step():
-                return await turn.dial()
+            with self._record.ledger.dials.step():
+                dialled = await turn.dial()
         except TargetError as exc:
+            self._start_over()
             raise PeerUnreachable(
                 f"the peer cannot be reached: {exc.what}",
                 remedy="check that `stcp-proxy listen` runs there and no firewall is between",
             ) from None
+        self._start_over()
+        return dialled
+
+    def _start_over(self) -> None:
+        record = self._record
+        record.channel = record.peer = record.target = ""  # whoever was tried before is not in this connection's log line
+        record.key = None
+        self._may_retry = True
 
     async def _carry(self, dialled: Dialled) -> None:
         """Everything from the connected wire leg to the handover."""

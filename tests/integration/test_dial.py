@@ -6,7 +6,8 @@ The clock jumps whenever nothing moves, so a black hole costs no time; names com
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from trio.testing import MockClock
 
 from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
 from stcp_proxy.net import dial as dial_module
-from stcp_proxy.net.address import Address, TcpAddress, UnixAddress
-from stcp_proxy.net.dial import dial, dial_one
+from stcp_proxy.net.address import Destination, TcpAddress, UnixAddress
+from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.tuning import USER_TIMEOUT_MS, tune_leg
+from stcp_proxy.tunnel.targets import Targets
 
 
 class Names(trio.abc.HostnameResolver):
@@ -59,6 +61,12 @@ def know(**table: list[str] | None) -> Names:
     return resolver
 
 
+async def dial(to: Sequence[Destination], *, timeout: float) -> Dialled:
+    """As a connection does whose first contact is good enough."""
+    with Targets(to, tunnel="tunnel").turn(timeout) as turn:
+        return await turn.dial()
+
+
 def listener(host: str = "127.0.0.1", port: int = 0, backlog: int = 5) -> socket.socket:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -81,10 +89,10 @@ def refused() -> Iterator[TcpAddress]:
         yield TcpAddress(*sock.getsockname())
 
 
-@pytest.fixture
-def black_hole() -> Iterator[TcpAddress]:
+@contextmanager
+def hole(host: str) -> Iterator[TcpAddress]:
     """A listener whose backlog is full: it drops every SYN."""
-    with listener(backlog=0) as sock:
+    with listener(host, backlog=0) as sock:
         clients = []
         for _ in range(4):
             client = socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -93,6 +101,17 @@ def black_hole() -> Iterator[TcpAddress]:
         yield TcpAddress(*sock.getsockname())
         for client in clients:
             client.close()
+
+
+@pytest.fixture
+def black_holes() -> Iterator[list[TcpAddress]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(hole(f"127.0.0.{number}")) for number in (1, 2, 3)]
+
+
+@pytest.fixture
+def black_hole(black_holes: list[TcpAddress]) -> TcpAddress:
+    return black_holes[0]
 
 
 async def test_connected_socket_is_plain_and_non_blocking(server: TcpAddress) -> None:
@@ -108,25 +127,25 @@ async def test_connected_socket_is_plain_and_non_blocking(server: TcpAddress) ->
 
 async def test_localhost_is_loopback_without_a_resolver(server: TcpAddress) -> None:
     resolver = know()
-    found = await dial_one(TcpAddress("localhost", server.port), timeout=10)
+    found = await dial([TcpAddress("localhost", server.port)], timeout=10)
     found.sock.close()
     assert found.name == str(server)
     assert resolver.asked == []
 
 
-async def test_name_is_resolved_at_each_dial_and_all_addresses_are_tried(server: TcpAddress) -> None:
+async def test_name_is_resolved_once_and_all_addresses_are_tried(server: TcpAddress) -> None:
     resolver = know(db_test=["127.0.0.9", "127.0.0.1"])
     target = TcpAddress("db.test", server.port)
     for _ in range(2):
         found = await dial([target], timeout=10)
         found.sock.close()
         assert found.name == str(server)
-    assert resolver.asked == ["db.test", "db.test"]
+    assert resolver.asked == ["db.test"]
 
 
 async def test_targets_are_tried_in_order(server: TcpAddress, refused: TcpAddress, tmp_path: Path) -> None:
     know(db_test=[])
-    targets: list[Address] = [UnixAddress(str(tmp_path / "no.sock")), TcpAddress("gone.test", 1), refused, server]
+    targets: list[Destination] = [UnixAddress(str(tmp_path / "no.sock")), TcpAddress("gone.test", 1), refused, server]
     found = await dial(targets, timeout=10)
     found.sock.close()
     assert found.name == str(server)
@@ -155,10 +174,10 @@ async def test_single_address_has_the_whole_deadline(black_hole: TcpAddress, aut
 
 @pytest.mark.parametrize("holes", [1, 3])
 async def test_black_hole_does_not_starve_the_next_target(
-    server: TcpAddress, black_hole: TcpAddress, autojump_clock: MockClock, holes: int
+    server: TcpAddress, black_holes: list[TcpAddress], autojump_clock: MockClock, holes: int
 ) -> None:
     start = trio.current_time()
-    found = await dial([black_hole] * holes + [server], timeout=10)
+    found = await dial([*black_holes[:holes], server], timeout=10)
     found.sock.close()
     assert found.name == str(server)
     assert trio.current_time() - start == pytest.approx(10 * holes / (holes + 1))

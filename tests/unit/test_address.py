@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.net.address import Address, Role, TcpAddress, UnixAddress, describe_sockaddr, parse_address
+from stcp_proxy.net.address import (
+    Address,
+    Role,
+    SrvAddress,
+    TcpAddress,
+    UnixAddress,
+    describe_sockaddr,
+    loops,
+    parse_address,
+    parse_destination,
+    parse_server,
+)
 
 label = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 name = st.lists(label, min_size=1, max_size=4).filter(lambda labels: not labels[-1].isdigit()).map(".".join)
@@ -45,6 +56,62 @@ def test_tcp(text: str, role: Role, host: str, port: int, canonical: str) -> Non
     address = parse_address(text, role=role)
     assert address == TcpAddress(host, port)
     assert str(address) == canonical
+
+
+@pytest.mark.parametrize("text", ["srv:_stcp._tcp.Example.com", "srv:_stcp._tcp.example.com", "srv:_a-b._tcp.x."])
+def test_srv(text: str) -> None:
+    address = parse_destination(text)
+    assert isinstance(address, SrvAddress)
+    assert str(address) == text.lower()
+    assert not loops(TcpAddress("", 7443), address)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("srv:", "does not name SRV records; write srv:_service._tcp.domain"),
+        ("srv:_stcp._tcp", "does not name SRV records"),
+        ("srv:_stcp._udp.example.com", "does not name SRV records"),
+        ("srv:example.com", "does not name SRV records"),
+        ("srv:_stcp._tcp.example.com:7443", "has a port; leave it out"),
+        ("srv:_stcp._tcp.exa mple.com", "has no valid name"),
+        ("srv:_stcp._tcp." + "a." * 126, "has no valid name"),
+        ("srv:_stcp._tcp..com", "has no valid name"),
+        ("srv:_stcp._tcp.\x1b[2J.com", "has no valid name"),
+    ],
+)
+def test_no_srv(text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_destination(text)
+    assert says in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_srv_records_are_no_place_to_listen() -> None:
+    with pytest.raises(ConfigError):
+        parse_address("srv:_stcp._tcp.example.com", role="bind")
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("127.0.0.1", "127.0.0.1", 53),
+        ("127.0.0.1:5353", "127.0.0.1", 5353),
+        ("2001:db8::1", "2001:db8::1", 53),
+        ("[2001:DB8::1]", "2001:db8::1", 53),
+        ("[::1]:5353", "::1", 5353),
+    ],
+)
+def test_name_server(text: str, host: str, port: int) -> None:
+    assert parse_server(text) == TcpAddress(host, port)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "dns.example.com", "127.0.0.1:0", "127.0.0.1:x", "[::1", "[::1]5", "::1]:5", "1.2.3.4.5", ":53"]
+)
+def test_no_name_server(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_server(text)
 
 
 def test_unix() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stcp_proxy import keys
 from stcp_proxy.config import (
+    Balance,
     ConfigProblems,
     EngineChoice,
     KeyAuth,
@@ -28,6 +29,7 @@ from stcp_proxy.config import (
 from stcp_proxy.config.models import parse_duration
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import Address, TcpAddress, UnixAddress, clash, loops, parse_address
+from stcp_proxy.net.names import DnsSettings
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 
@@ -101,12 +103,16 @@ def test_a_file_of_both_modes(load: Callable[[str], Plan]) -> None:
 def test_every_setting(load: Callable[[str], Plan]) -> None:
     settings = (
         ", engine: kernel, suite: classic, max_connections: 5, max_handshakes: 3, handshake_timeout: 250ms, dial_timeout: 2.5,"
-        " idle_timeout: 1h, half_close_timeout: 5m"
+        " idle_timeout: 1h, half_close_timeout: 5m, balance: least-connections"
     )
-    plan = load("drain: 0\nlog: {level: debug, format: json}\nengine: python\n" + HEAD + CONNECT % settings + LISTEN % "")
+    dns = "dns: {ttl: 30s, stale: 0, servers: [127.0.0.1, '[::1]:5353']}\n"
+    plan = load(dns + "drain: 0\nlog: {level: debug, format: json}\nengine: python\n" + HEAD + CONNECT % settings + LISTEN % "")
     first, second = plan.tunnels
     assert (plan.drain, plan.log.level, plan.log.format) == (0, "debug", "json")
     assert (first.bind_mode, second.bind_mode) == (0o600, 0o600)
+    assert (first.balance, second.balance) == (Balance.LEAST_CONNECTIONS, Balance.FAILOVER)
+    assert plan.dns == DnsSettings(30.0, 0.0, (TcpAddress("127.0.0.1", 53), TcpAddress("::1", 5353)))
+    assert "asked of 127.0.0.1:53, [::1]:5353" in describe_plan(plan)
     assert (first.engine, second.engine) == (EngineChoice.KERNEL, EngineChoice.PYTHON)
     assert (first.suites, first.max_connections, first.max_handshakes) == ((Suite.CLASSIC_KEYS,), 5, 3)
     assert (first.handshake_timeout, first.dial_timeout, first.idle_timeout, first.half_close_timeout) == (0.25, 2.5, 3600, 300)
@@ -249,6 +255,13 @@ def problems(load: Callable[[str], Plan], text: str) -> list[str]:
             HEAD + LISTEN % "" + LISTEN.replace("in:", "in2:").replace(" :7443", " 127.0.0.1:7443") % "",
             "5: tunnels.in2.bind: 12",
         ),
+        (HEAD + LISTEN % ", balance: random", "tunnels.in.balance: 'failover', 'round-robin' or 'least-connections' belongs"),
+        (HEAD + LISTEN.replace(":6379", "srv:db.example") % "", "tunnels.in.to: srv:db.example does not name SRV records"),
+        (HEAD + LISTEN.replace(":7443", "'srv:_a._tcp.b'") % "", "tunnels.in.bind: the port of 'srv:_a._tcp.b' is not"),
+        ("dns: {server: 1.1.1.1}\n" + HEAD + LISTEN % "", "1: dns.server: there is no such key; did you mean 'servers'?"),
+        ("dns: {servers: dns.test}\n" + HEAD + LISTEN % "", "1: dns.servers: 'dns.test' is no IP address"),
+        ("dns: {ttl: x}\n" + HEAD + LISTEN % "", "1: dns.ttl: 'x' is not a time"),
+        ("dns: 5s\n" + HEAD + LISTEN % "", "1: dns: a mapping belongs here"),
         # keys and rules
         (
             HEAD + "  in: {mode: listen, bind: :1, to: :2}\n",

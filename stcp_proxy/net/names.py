@@ -1,0 +1,306 @@
+"""What is behind an address: names looked up once for everybody, kept for a time, and asked for again when in doubt.
+
+`getaddrinfo` does not say for how long an answer holds, and it takes a thread. So an answer is kept for `ttl` seconds, or less
+where the name server says so, and however many connections want it meanwhile cause one lookup:
+
+    fresh           given at once; one that is wanted shortly before its time is over is looked up again behind the scenes
+    its time over   waited for; with an old answer at hand for a moment only
+    resolver down   an old answer stands in for it, up to `stale` seconds old; without one the failure is told at once, and the
+                    question asked again after a pause that grows. Who has nowhere else to go waits for that (`insist`)
+    "no such name"  is an answer: no older one stands in for it
+
+A lookup is a task of its own: who waits for it can be cancelled, and the answer still comes.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+import trio
+
+from stcp_proxy.net import nameserver
+from stcp_proxy.net.address import Address, SrvAddress, TcpAddress, UnixAddress
+from stcp_proxy.net.dial import Failure, Place
+from stcp_proxy.net.nameserver import Answer, Host, NotThere, Service
+
+_T = TypeVar("_T")
+_log = structlog.get_logger("stcp_proxy.names")
+
+_PREFETCH: Final = 0.2
+"""Part of its time, the last, in which an answer that is wanted is looked up again."""
+_PATIENCE: Final = 1.0
+"""Seconds to wait for a new answer while there is an old one."""
+_FIRST_PAUSE: Final = 0.25
+"""Seconds in which one lookup, good or bad, is enough. After a bad one the pause doubles with every further one."""
+_LONGEST_PAUSE: Final = 3.0
+_LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+_NO_SUCH_NAME: Final = {socket.EAI_NONAME, socket.EAI_NODATA}
+_LEAST_TTL: Final = 1.0
+"""Seconds an answer is used for although its server says less."""
+_LOOKUP_LIMIT: Final = 20.0
+"""Seconds after which a lookup counts as failed, although its thread may go on."""
+_MAX_ENTRIES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """How names are looked up.
+
+    Attributes:
+        ttl: seconds an answer is used for, at most; 0 looks up for every connection.
+        stale: seconds after that in which it still stands in for one that a failing resolver does not give.
+        servers: name servers, IP address and port, to ask in place of the system's resolver; empty for the system's.
+    """
+
+    ttl: float = 5.0
+    stale: float = 3600.0
+    servers: tuple[TcpAddress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One concrete address behind a configured one.
+
+    Attributes:
+        place: what to dial.
+        priority: lower ones first (RFC 2782); 0 for what is no SRV record.
+        weight: its part among those of one priority; 1 for what is no SRV record.
+    """
+
+    place: Place
+    priority: int = 0
+    weight: int = 1
+
+
+class Names:
+    """The names of one process.
+
+    Args:
+        settings: how to look them up.
+    """
+
+    def __init__(self, settings: DnsSettings) -> None:
+        self.settings: Final = settings
+        self._hosts: dict[str, _Entry[tuple[Host, ...]]] = {}
+        self._services: dict[str, _Entry[tuple[Service, ...]]] = {}
+        self._made: dict[TcpAddress, tuple[tuple[Host, ...], list[Option]]] = {}
+
+    async def options(self, address: Address | SrvAddress, deadline: float, *, insist: bool = False) -> list[Option] | Failure:
+        """The concrete addresses behind a configured one, each once.
+
+        Args:
+            address: as configured.
+            deadline: until when to wait, on Trio's clock.
+            insist: wait for a new answer even where the last one was a failure; for who has nowhere else to go.
+        """
+        if isinstance(address, SrvAddress):
+            return await self._srv(address, deadline, insist)
+        if isinstance(address, UnixAddress):
+            return fixed(address)
+        return fixed(address) or await self._host(address, deadline, insist)
+
+    async def _srv(self, address: SrvAddress, deadline: float, insist: bool) -> list[Option] | Failure:
+        services = await self._entry(self._services, address.name, self._ask_srv).get(deadline, insist)
+        if isinstance(services, Failure):
+            return services
+        options: dict[Place, Option] = {}
+        failure: Failure | None = None
+        for service in services:
+            found = fixed(service.host) or await self._host(service.host, deadline, insist)
+            if isinstance(found, Failure):
+                failure = found
+            else:
+                for option in found:
+                    options.setdefault(option.place, Option(option.place, service.priority, service.weight))
+        return list(options.values()) or failure or Failure(str(address), 0, "none of its SRV records can be used")
+
+    async def _host(self, address: TcpAddress, deadline: float, insist: bool) -> list[Option] | Failure:
+        hosts = await self._entry(self._hosts, address.host, self._ask_host).get(deadline, insist)
+        if isinstance(hosts, Failure):
+            return replace(hosts, name=str(address))
+        known, options = self._made.get(address, (None, []))
+        if known is not hosts:
+            options = [Option(_place(host.family, host.sockaddr, address.port)) for host in hosts]
+            self._made[address] = hosts, options
+        return options
+
+    def doubt(self, address: Address | SrvAddress) -> None:
+        """Something behind `address` could not be reached: the next who wants it gets an answer that is newer than this."""
+        if isinstance(address, SrvAddress):
+            entry = self._services.get(address.name)
+            if entry is not None:
+                entry.expire()
+                for service in entry.records or ():
+                    self.doubt(service.host)
+        elif isinstance(address, TcpAddress) and address.host in self._hosts:
+            self._hosts[address.host].expire()
+
+    def _entry(self, entries: dict[str, _Entry[_T]], name: str, ask: Callable[[str], Awaitable[Answer[_T]]]) -> _Entry[_T]:
+        entry = entries.get(name)
+        if entry is None:
+            if len(entries) >= _MAX_ENTRIES:  # names that name servers made up; those of the file are asked for again
+                entries.clear()
+                self._made.clear()
+            entry = entries[name] = _Entry(name, ask, self.settings)
+        return entry
+
+    async def _ask_host(self, host: str) -> Answer[tuple[Host, ...]]:
+        if self.settings.servers:
+            return await nameserver.ask_host(host, self.settings.servers)
+        return await _ask_system(host)
+
+    async def _ask_srv(self, name: str) -> Answer[tuple[Service, ...]]:
+        return await nameserver.ask_srv(name, self.settings.servers)
+
+
+class _Entry(Generic[_T]):
+    """One name: its last answer, its last failure, and the lookup under way."""
+
+    def __init__(self, name: str, ask: Callable[[str], Awaitable[Answer[_T]]], settings: DnsSettings) -> None:
+        self._name = name
+        self._ask = ask
+        self._settings = settings
+        self.records: _T | None = None
+        self._started_at = self._asked_at = self._prefetch_at = self._fresh_until = self._usable_until = float("-inf")
+        self._failure: Failure | None = None
+        self._failures = 0
+        self._answered_at = self._ask_again_at = float("-inf")
+        self._under_way: trio.Event | None = None
+
+    def expire(self) -> None:
+        """Ask again before this answer is used next, unless it is quite new."""
+        if trio.current_time() >= self._asked_at + _FIRST_PAUSE:
+            self._fresh_until = self._prefetch_at = float("-inf")
+
+    async def get(self, deadline: float, insist: bool) -> _T | Failure:
+        now = trio.current_time()
+        if self.records is not None and now < self._fresh_until:
+            if now >= self._prefetch_at:
+                self._start()
+            return self.records
+        if now >= self._ask_again_at or (insist and now >= self._asked_at + _FIRST_PAUSE):
+            self._start()
+        under_way = self._under_way
+        if under_way is None or (self._failure is not None and not insist):
+            return self._told(self._failure)
+        with trio.move_on_at(min(deadline, now + _PATIENCE) if self._old() is not None else deadline):
+            await under_way.wait()
+            return self._told(self._failure)
+        failure = Failure(self._name, errno.ETIMEDOUT, f"resolving {self._name} took too long")
+        if trio.current_time() >= self._started_at + _PATIENCE:
+            self._failure = failure  # the next ones need not find out for themselves
+        return self._told(failure)
+
+    def _told(self, failure: Failure | None) -> _T | Failure:
+        if failure is None:
+            assert self.records is not None  # noqa: S101  (a lookup has ended, and not in failure)
+            return self.records
+        old = self._old()
+        return failure if old is None else old
+
+    def _old(self) -> _T | None:
+        return self.records if trio.current_time() < self._usable_until else None
+
+    def _start(self) -> None:
+        if self._under_way is None:
+            self._under_way, self._started_at = trio.Event(), trio.current_time()
+            trio.lowlevel.spawn_system_task(self._look_up, self._under_way)
+
+    async def _look_up(self, done: trio.Event) -> None:
+        """Ask, and note what comes of it. Whatever goes wrong is a failed lookup: a system task may not raise."""
+        failure = Failure(self._name, errno.ETIMEDOUT, f"resolving {self._name} took too long")
+        answer: Answer[_T] | None = None
+        try:
+            with trio.move_on_after(_LOOKUP_LIMIT):
+                answer = await self._ask(self._name)
+        except NotThere as exc:
+            self.records = None
+            failure = Failure(self._name, 0, f"cannot resolve {self._name}: {exc}")
+        except Exception as exc:
+            reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc) or type(exc).__name__
+            failure = Failure(self._name, 0, f"cannot resolve {self._name}: {reason}")
+        finally:
+            self._under_way = None
+        self._asked_at = now = trio.current_time()
+        if answer is None:
+            self._note_failure(failure, now)
+        else:
+            self._note_answer(answer, now)
+        done.set()
+
+    def _note_failure(self, failure: Failure, now: float) -> None:
+        self._failure = failure
+        self._failures += 1
+        self._ask_again_at = now + min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures - 1, 16))
+        if self._failures == 1:
+            old = None if self._old() is None else f"the answer of {now - self._answered_at:.0f} s ago is used"
+            _log.warning("name lookup failed", name=self._name, why=failure.words, meanwhile=old or "there is no older answer")
+
+    def _note_answer(self, answer: Answer[_T], now: float) -> None:
+        if self._failures:
+            _log.info("name lookup works again", name=self._name)
+        ttl = min(self._settings.ttl, max(answer.ttl, _LEAST_TTL))
+        self.records, self._failure, self._failures = answer.records, None, 0
+        self._answered_at, self._ask_again_at = now, float("-inf")
+        self._fresh_until, self._prefetch_at = now + ttl, now + ttl * (1 - _PREFETCH)
+        self._usable_until = self._fresh_until + self._settings.stale
+
+
+async def _ask_system(host: str) -> Answer[tuple[Host, ...]]:
+    """The system's resolver: /etc/hosts, search domains and all."""
+    try:
+        found = await trio.socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except socket.gaierror as exc:
+        if exc.errno in _NO_SUCH_NAME:
+            raise NotThere(exc.strerror) from None
+        raise
+    return Answer(tuple(dict.fromkeys(Host(int(family), sockaddr) for family, _, _, _, sockaddr in found)), float("inf"))
+
+
+def fixed(address: Address | SrvAddress) -> list[Option]:
+    """The concrete addresses behind what is no name; none where a name is to be looked up.
+
+    `localhost` is the loopback address by definition (RFC 6761).
+    """
+    if isinstance(address, UnixAddress):
+        return [Option(Place(socket.AF_UNIX, address.path))]
+    if isinstance(address, SrvAddress):
+        return []
+    if address.host == "localhost":
+        return [Option(Place(family, (text, address.port))) for family, text in _LOOPBACK]
+    # As `parse_address` has it: what ends in a number is an address.
+    if ":" not in address.host and not address.host.rpartition(".")[2].isdigit():
+        return []
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    return [Option(Place(int(family), sockaddr)) for family, _, _, _, sockaddr in found]
+
+
+def _place(family: int, sockaddr: tuple[Any, ...], port: int) -> Place:
+    text, _, *rest = sockaddr
+    return Place(family, (text, port, *rest))
+
+
+# -- the names of this run -------------------------------------------------------------------------------------------------
+
+_names: Final[trio.lowlevel.RunVar[Any]] = trio.lowlevel.RunVar("stcp_proxy.net.names")
+
+
+def configure(settings: DnsSettings) -> None:
+    """From now on, this Trio run looks names up like this. What is known stays when nothing changes."""
+    if current().settings != settings:
+        _names.set(Names(settings))
+
+
+def current() -> Names:
+    """The names of this Trio run."""
+    try:
+        found: Names = _names.get()
+    except LookupError:
+        found = Names(DnsSettings())
+        _names.set(found)
+    return found
