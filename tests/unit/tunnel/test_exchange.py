@@ -174,6 +174,11 @@ async def test_byte_by_byte(autojump_clock: MockClock, suite: Suite) -> None:
 SUITE = Suite.CLASSIC_KEYS
 
 
+def flipped(message: bytes) -> bytes:
+    """The same but for one bit."""
+    return message[:-1] + bytes([message[-1] ^ 1])
+
+
 def first(**kwargs: KeyPair) -> bytes:
     return make_initiator(SUITE, **kwargs).message_1()
 
@@ -189,7 +194,7 @@ STRANGERS: dict[str, tuple[Callable[[], bytes], type[StcpError]]] = {
     "no-suite": (lambda: b"STCP\x01\x63" + first()[6:], SuiteRefused),
     "oversized": (lambda: first()[:6] + b"\xff\xff" + bytes(65535), MalformedHandshake),
     "undersized": (lambda: first()[:6] + b"\x00\x00", MalformedHandshake),
-    "flipped": (lambda: first()[:-1] + bytes([first()[-1] ^ 1]), HandshakeNotAuthentic),
+    "flipped": (lambda: flipped(first()), HandshakeNotAuthentic),
 }
 
 
@@ -284,7 +289,7 @@ ANSWERS: dict[str, tuple[Callable[[bytes], bytes], type[StcpError]]] = {
     "zero-key": (lambda _: b"\x00\x30" + bytes(48), MalformedHandshake),
     "http": (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", MalformedHandshake),
     "oversized": (lambda _: b"\xff\xff" + bytes(65535), MalformedHandshake),
-    "flipped": (lambda reply: reply[:-1] + bytes([reply[-1] ^ 1]), HandshakeNotAuthentic),
+    "flipped": (flipped, HandshakeNotAuthentic),
     "reflected": (lambda _: b"STCP\x01\x02", MalformedHandshake),
 }
 
