@@ -26,6 +26,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from stcp_proxy import acl
 from stcp_proxy.errors import KeyFileError
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import KEY_LEN
@@ -265,7 +266,7 @@ def read_secret_file(path: str | Path, *, kind: str = "key") -> bytes:
             f"cannot open the {kind} file {path}: {getattr(exc, 'strerror', None) or exc}", remedy="name a file that can be read"
         ) from None
     try:
-        _check_private(path, os.fstat(fd), kind)
+        _check_private(path, fd, kind)
         with open(fd, "rb", closefd=False) as file:
             content = file.read(_MAX_FILE + 1)
     except OSError as exc:
@@ -279,8 +280,9 @@ def read_secret_file(path: str | Path, *, kind: str = "key") -> bytes:
     return content
 
 
-def _check_private(path: str | Path, status: os.stat_result, kind: str) -> None:
+def _check_private(path: str | Path, fd: int, kind: str) -> None:
     """Refuse a file that somebody else can read or exchange."""
+    status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise KeyFileError(f"{path} is not a regular file", remedy=f"name the {kind} file itself")
     if status.st_uid not in (0, os.geteuid()):
@@ -289,7 +291,14 @@ def _check_private(path: str | Path, status: os.stat_result, kind: str) -> None:
             remedy=f"'chown {os.geteuid()} {path}' if the {kind} is still yours alone",
         )
     mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o077 == stat.S_IRGRP and status.st_uid == 0 and os.geteuid() != 0:
+    listed = acl.admits_only(fd, os.geteuid()) if mode & 0o077 == stat.S_IRGRP and status.st_uid == 0 else None
+    if listed is not None:
+        if not listed:
+            raise KeyFileError(
+                f"the {kind} file {path} has an access list that lets others in",
+                remedy=f"see it with 'getfacl {path}', take it off with 'setfacl -b {path}'",
+            )
+    elif mode & 0o077 == stat.S_IRGRP and status.st_uid == 0 and os.geteuid() != 0:
         _check_group(path, status.st_gid, kind)
     elif mode & 0o077:
         raise KeyFileError(

@@ -114,7 +114,7 @@ def _listen_tcp(address: TcpAddress, backlog: int, shared: bool) -> list[socket.
     listeners: list[socket.socket] = []
     port = address.port
     try:
-        for family, sockaddr in _resolve(address):
+        for family, sockaddr in sockaddrs(address):
             try:
                 sock = _listen_one(family, (sockaddr[0], port, *sockaddr[2:]), backlog, shared)
             except OSError as exc:
@@ -129,8 +129,12 @@ def _listen_tcp(address: TcpAddress, backlog: int, shared: bool) -> list[socket.
     return listeners
 
 
-def _resolve(address: TcpAddress) -> list[tuple[int, tuple[Any, ...]]]:
-    """Every (family, sockaddr) to bind, without repeats."""
+def sockaddrs(address: TcpAddress) -> list[tuple[int, tuple[Any, ...]]]:
+    """Every (family, sockaddr) to bind, without repeats.
+
+    Raises:
+        ConfigError: a name that cannot be resolved.
+    """
     if not address.host:
         return [(family, (host, address.port)) for family, host in _EVERY]
     try:

@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from stcp_proxy.config import Plan
+from stcp_proxy.net import activation
 from stcp_proxy.tunnel import log, notify, repeats, workers
 from stcp_proxy.tunnel.exchange import LINGER
 from stcp_proxy.tunnel.record import Totals
@@ -44,13 +45,14 @@ def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -
     """
     log.configure(plan.log)
     notify.attach()
+    given = activation.assign(activation.take(), [(tunnel.name, tunnel.bind) for tunnel in plan.tunnels])
     if plan.workers > 1:
 
         def work(share: Plan, listeners: workers.Listeners, totals: Callable[[Totals], None], number: int) -> int:
             return trio.run(partial(serve, share, None, listeners, totals, beside=beside, worker=number, workers=plan.workers))
 
-        return workers.run(plan, work, forked=None if beside is None else beside.forked)
-    status = trio.run(partial(serve, plan, read, beside=beside))
+        return workers.run(plan, work, given=given, forked=None if beside is None else beside.forked)
+    status = trio.run(partial(serve, plan, read, given, beside=beside))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # all is done: a late signal must not spoil the status
     return status
@@ -59,7 +61,7 @@ def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -
 async def serve(
     plan: Plan,
     read: Read | None = None,
-    listeners: Sequence[list[socket.socket]] | None = None,
+    listeners: Sequence[list[socket.socket] | None] | None = None,
     totals: Callable[[Totals], None] | None = None,
     *,
     beside: Companion | None = None,
@@ -71,7 +73,7 @@ async def serve(
     Args:
         plan: what to serve.
         read: reads the configuration again; without it, SIGHUP has no meaning here.
-        listeners: listening sockets for each tunnel of the plan, where they exist already; owned by this call.
+        listeners: listening sockets for each tunnel of the plan, None for one that binds its own; owned by this call.
         totals: told at the end what has been done.
         beside: what is served in the same loop, from start to end.
         worker: number of this process among several.

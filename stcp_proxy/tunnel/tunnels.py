@@ -99,11 +99,11 @@ class Tunnels:
 
     # -- life --------------------------------------------------------------------------------------------------------------
 
-    def open(self, listeners: Sequence[list[socket.socket]] | None = None) -> None:
+    def open(self, listeners: Sequence[list[socket.socket] | None] | None = None) -> None:
         """Start the engines and listen.
 
         Args:
-            listeners: listening sockets for each tunnel, where they exist already.
+            listeners: listening sockets for each tunnel, None for one that binds its own.
 
         Raises:
             StcpError: an engine or an address is not to be had.

@@ -1,8 +1,8 @@
 """Several processes on one port: `workers: N`.
 
 The parent binds every address, once for each worker (SO_REUSEPORT: the kernel spreads connections by their address), forks, and
-then only hands signals on and waits. A unix socket is bound once and shared. A worker that dies takes the others with it,
-orderly: half a service that looks whole is worse than none. Workers die with the parent.
+then only hands signals on and waits. A unix socket, and one that came from a service manager, is bound once and shared. A worker
+that dies takes the others with it, orderly: half a service that looks whole is worse than none. Workers die with the parent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import structlog
@@ -37,12 +37,19 @@ Listeners: TypeAlias = list[list[socket.socket]]
 Serve: TypeAlias = Callable[[Plan, Listeners, Callable[[Totals], None], int], int]
 
 
-def run(plan: Plan, serve: Serve, *, forked: Callable[[int | None], None] | None = None) -> int:
+def run(
+    plan: Plan,
+    serve: Serve,
+    *,
+    given: Sequence[list[socket.socket] | None] | None = None,
+    forked: Callable[[int | None], None] | None = None,
+) -> int:
     """Serve `plan` by `plan.workers` processes until SIGTERM or SIGINT.
 
     Args:
         plan: limits are for the whole; each worker gets its part of them.
         serve: serves in one process, given its part of the plan, its listeners, where to report its totals, and its number.
+        given: listening sockets of each tunnel that are there already, None for a tunnel that has none; all workers share them.
         forked: called in each worker with its number, and in the parent with None, once there is nothing more to share.
 
     Returns:
@@ -51,7 +58,7 @@ def run(plan: Plan, serve: Serve, *, forked: Callable[[int | None], None] | None
     Raises:
         StcpError: an address cannot be listened on; nothing has been started.
     """
-    sets = _bind(plan)
+    sets = _bind(plan, given or [None] * len(plan.tunnels))
     children: dict[int, int] = {}
     parent = os.getpid()
     together = notify.Gathered(plan.workers, f"{len(plan.tunnels)} tunnels listen, {plan.workers} workers")
@@ -92,13 +99,14 @@ def share(plan: Plan) -> Plan:
     return dataclasses.replace(plan, tunnels=tuple(part(tunnel) for tunnel in plan.tunnels), workers=1)
 
 
-def _bind(plan: Plan) -> list[Listeners]:
+def _bind(plan: Plan, given: Sequence[list[socket.socket] | None]) -> list[Listeners]:
     """Listening sockets for every worker."""
     sets: list[Listeners] = [[] for _ in range(plan.workers)]
     try:
-        for tunnel in plan.tunnels:
-            if isinstance(tunnel.bind, UnixAddress):
-                sockets = open_listeners(tunnel.bind, backlog=BACKLOG, mode=tunnel.bind_mode)
+        for tunnel, sockets in zip(plan.tunnels, given, strict=True):
+            if sockets is not None or isinstance(tunnel.bind, UnixAddress):
+                if sockets is None:
+                    sockets = open_listeners(tunnel.bind, backlog=BACKLOG, mode=tunnel.bind_mode)
                 for listeners in sets:
                     listeners.append(sockets)
                 continue
@@ -128,12 +136,11 @@ def _work(plan: Plan, serve: Serve, number: int, sets: list[Listeners], *, repor
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(status)
-        for other, listeners in enumerate(sets):
-            for sockets in listeners:
-                if sockets[0].family == socket.AF_UNIX:
-                    leave_file(sockets)
-                elif other != number:
-                    close_listeners(sockets)
+        for sockets in _each(sets):
+            if sockets[0].family == socket.AF_UNIX:
+                leave_file(sockets)
+            elif sockets not in sets[number]:
+                close_listeners(sockets)
         log.configure(plan.log, worker=number)
         status = serve(share(plan), sets[number], lambda totals: _tell(report, totals), number)
     except BaseException as exc:

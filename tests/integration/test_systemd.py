@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -10,8 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.peer import Peer
+from harness.process import wait_for
 from harness.proxies import Keys, Proxy
-from harness.sockets import Target, connect
+from harness.sockets import Target, connect, free_port
+
+from stcp_proxy.protocol.wire import FrameType
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -88,3 +93,55 @@ def test_a_worker_that_hangs_silences_the_watchdog(tmp_path: Path, manager: Mana
         finally:
             os.kill(int(children[0]), signal.SIGCONT)
         manager.hear("WATCHDOG")
+
+
+# -- sockets ---------------------------------------------------------------------------------------------------------------
+
+
+def activated(address: str, *, name: str = "listen") -> tuple[str, ...]:
+    """systemd's own tool, which listens, and starts what follows at the first connection."""
+    program = shutil.which("systemd-socket-activate")
+    if program is None:
+        pytest.skip("systemd-socket-activate is not installed")
+    return (program, f"--listen={address}", f"--fdname={name}")
+
+
+def knock(address: tuple[str, int]) -> None:
+    """The first connection; it may come before anybody listens."""
+
+    def connected() -> bool:
+        with socket.socket() as sock:
+            return sock.connect_ex(address) == 0
+
+    wait_for(connected, words="somebody listens")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_socket_from_systemd(tmp_path: Path, workers: int) -> None:
+    keys, port = Keys(tmp_path), free_port()
+    with Target() as target:
+        arguments = ["listen", "--bind", f"127.0.0.1:{port}", "--to", target.to, *keys.listen(), "--workers", str(workers)]
+        with Proxy(arguments, log=tmp_path / "listen.log", prefix=activated(f"127.0.0.1:{port}")) as proxy:
+            knock(("127.0.0.1", port))
+            assert proxy.addresses[0] == f"127.0.0.1:{port}"
+            proxy.wait_log("ready", count=workers)
+            for _ in range(4):
+                with connect(("127.0.0.1", port)) as sock:
+                    peer = Peer(sock, keys)
+                    peer.open()
+                    peer.send(FrameType.DATA, b"words")
+                    assert peer.receive() == (FrameType.DATA, b"words")
+                    peer.send(FrameType.FIN)
+                    assert peer.receive() == (FrameType.FIN, b"")
+            proxy.signal(signal.SIGTERM)
+            assert proxy.wait() == 0
+
+
+@pytest.mark.parametrize(("bind", "name", "words"), [("127.0.0.2", "listen", "is at 127.0.0.1"), ("127.0.0.1", "web", "'web'")])
+def test_a_socket_that_does_not_fit(tmp_path: Path, bind: str, name: str, words: str) -> None:
+    keys, port = Keys(tmp_path), free_port()
+    arguments = ["listen", "--bind", f"{bind}:{port}", "--to", "127.0.0.1:1", *keys.listen()]
+    with Proxy(arguments, log=tmp_path / "listen.log", prefix=activated(f"127.0.0.1:{port}", name=name)) as proxy:
+        knock(("127.0.0.1", port))
+        assert proxy.wait() == 2
+        assert words in proxy.text()
