@@ -21,6 +21,8 @@ UNKNOWN: Final = "(unknown)"
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the buckets of a duration, seconds."""
 _KEPT: Final = 50
+_WORDS: Final = 4000
+"""Characters kept of what a reload has changed."""
 
 
 class Durations:
@@ -129,6 +131,33 @@ class KeyUse:
 
     last: float | None = None
     total: int = 0
+
+
+@dataclass(slots=True)
+class Reloads:
+    """Readings of the configuration while the process runs.
+
+    Attributes:
+        applied: how many were applied.
+        failed: how many were not, and left everything as it was.
+        at: of the last one, seconds since 1970; None is none yet.
+        ok: whether that one was applied.
+        what: what it has changed, in lines, or why it was not applied.
+    """
+
+    applied: int = 0
+    failed: int = 0
+    at: float | None = None
+    ok: bool = True
+    what: str = ""
+
+    def add(self, *, ok: bool, what: str) -> None:
+        """Count one that has just been done."""
+        self.at, self.ok, self.what = time.time(), ok, what[:_WORDS]
+        if ok:
+            self.applied += 1
+        else:
+            self.failed += 1
 
 
 class Ledger:

@@ -19,6 +19,7 @@ import urllib.parse
 from collections.abc import Iterable
 from typing import Final
 
+import trio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +30,8 @@ from stcp_proxy.net.address import TcpAddress, UnixAddress
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz"})
 OPEN_PREFIX: Final = "/assets/"
 """What needs no token: yes-or-no for orchestrators, and the dashboard's fixed files, which hold no data."""
+_MAX_BODY: Final = 64 * 1024
+_BODY_PATIENCE: Final = 5.0
 _CHANGES_NOTHING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS: Final = {
     "cache-control": "no-store",
@@ -43,12 +46,18 @@ _HEADERS: Final = {
 }
 
 
+class Unwelcome(Exception):
+    """A request that gets no answer: the connection is to be closed."""
+
+
 class Guard:
     """An ASGI application in front of another.
 
     Args:
         app: what is guarded.
         plan: the admin address and its token.
+
+    Calling it raises `Unwelcome` for a request that gets no answer.
     """
 
     def __init__(self, app: ASGIApp, plan: AdminPlan) -> None:
@@ -62,6 +71,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        await _discard_body(receive)
         refusal = self._refusal(scope)
         await (refusal or self._app)(scope, receive, _with_headers(send))
 
@@ -93,6 +103,18 @@ class Guard:
         return self._token is not None and any(
             scheme.lower() == "bearer" and self._token.matches(rest.strip()) for scheme, _, rest in schemes
         )
+
+
+async def _discard_body(receive: Receive) -> None:
+    """Nothing here takes a body. A small one does no harm; a long or slow one is not waited for."""
+    size = 0
+    with trio.move_on_after(_BODY_PATIENCE):
+        while size <= _MAX_BODY:
+            message = await receive()
+            size += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
+    raise Unwelcome
 
 
 def _is_open(path: str) -> bool:

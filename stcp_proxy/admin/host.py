@@ -7,7 +7,8 @@ from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from stcp_proxy.config import Plan, TunnelPlan
-from stcp_proxy.ledger import Ledger
+from stcp_proxy.errors import StcpError
+from stcp_proxy.ledger import Ledger, Reloads
 from stcp_proxy.relay.engine import Engine, Relay
 
 
@@ -47,6 +48,34 @@ class Link(Protocol):
         """The engine's handle, once an engine carries it."""
 
 
+class Endpoint(Protocol):
+    """A concrete address that a tunnel dials. Its text is the address."""
+
+    @property
+    def live(self) -> int:
+        """Connections that are on their way to it or open."""
+
+    @property
+    def failures(self) -> int:
+        """How many in a row; 0 is in order."""
+
+    @property
+    def reached_at(self) -> float:
+        """When it was last reached; minus infinity is never."""
+
+    @property
+    def why(self) -> StcpError | None:
+        """Its last failure."""
+
+
+class Targets(Protocol):
+    """Where a tunnel's connections go."""
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        """Every concrete address that is known now."""
+
+
 class Tunnel(Protocol):
     """One tunnel that serves."""
 
@@ -61,6 +90,10 @@ class Tunnel(Protocol):
     @property
     def addresses(self) -> list[str]:
         """Where it listens; empty when it does not."""
+
+    @property
+    def targets(self) -> Targets:
+        """Where its connections go."""
 
     @property
     def connections(self) -> AbstractSet[Link]:
@@ -105,6 +138,10 @@ class Host(Protocol):
     @property
     def services(self) -> Sequence[Tunnel]:
         """Its tunnels."""
+
+    @property
+    def reloads(self) -> Reloads:
+        """Readings of the configuration."""
 
     def quit(self) -> None:
         """Stop all workers in order, as SIGTERM does."""

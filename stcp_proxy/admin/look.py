@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import os
 import resource
 import time
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 from stcp_proxy import __version__
-from stcp_proxy.admin.host import Host, Link, Tunnel
+from stcp_proxy.admin.host import Endpoint, Host, Link, Tunnel
+from stcp_proxy.admin.meter import Counts, Meter
 from stcp_proxy.admin.status import (
     Connections,
     ConnectionStatus,
@@ -19,6 +21,8 @@ from stcp_proxy.admin.status import (
     KeyStatus,
     Process,
     RefusalStatus,
+    Reload,
+    Reloads,
     State,
     Status,
     Target,
@@ -37,23 +41,31 @@ _PAGE: Final = resource.getpagesize()
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of the connections is to be listed.
+    """What somebody wants to know.
 
     Attributes:
-        count: at most this many.
+        count: at most this many connections are listed.
         order: which come first.
         tunnel: of this tunnel alone; empty is all.
+        metrics: whether it is for metrics.
     """
 
     count: int = 100
     order: Order = "newest"
     tunnel: str = ""
+    metrics: bool = False
 
 
-def look(host: Host, wanted: Wanted) -> Status:
-    """What a process is doing now."""
+def look(host: Host, wanted: Wanted, meter: Meter) -> Status:
+    """What a process is doing now.
+
+    Args:
+        host: the process.
+        wanted: what of its connections is to be listed.
+        meter: reads their bytes.
+    """
     now = time.time()
-    counts = {link: _counts(link) for tunnel in host.services for link in tunnel.connections}
+    counts = meter.read(link for tunnel in host.services for link in tunnel.connections)
     return Status(
         time=now,
         process=_process(host, now, len(counts)),
@@ -61,12 +73,8 @@ def look(host: Host, wanted: Wanted) -> Status:
         connections=_connections(host, wanted, counts),
         keys=list(_keys(host)),
         refusals=_refusals(host),
+        reloads=_reloads(host),
     )
-
-
-def _counts(link: Link) -> tuple[int, int]:
-    to_wire, to_plain = (0, 0) if link.relay is None else link.relay.counts()
-    return to_wire + link.early, to_plain
 
 
 def _process(host: Host, now: float, count: int) -> Process:
@@ -104,7 +112,7 @@ def resident() -> int:
         return 0
 
 
-def _tunnel(host: Host, tunnel: Tunnel, counts: dict[Link, tuple[int, int]]) -> TunnelStatus:
+def _tunnel(host: Host, tunnel: Tunnel, counts: Counts) -> TunnelStatus:
     plan, ledger = tunnel.plan, tunnel.ledger
     live = [counts[link] for link in tunnel.connections]
     engine, why = host.engines.get(plan.engine, (tunnel.engine.name, ""))
@@ -114,7 +122,7 @@ def _tunnel(host: Host, tunnel: Tunnel, counts: dict[Link, tuple[int, int]]) -> 
         mode=plan.mode.value,
         bind=str(plan.bind),
         listening=tunnel.addresses,
-        targets=[Target(address=str(address)) for address in plan.to],
+        targets=_targets(tunnel),
         auth="keys" if keys else "psk",
         peers=list(plan.auth.peers.values()) if isinstance(plan.auth, KeyAuth) else [],
         engine=engine,
@@ -132,7 +140,21 @@ def _tunnel(host: Host, tunnel: Tunnel, counts: dict[Link, tuple[int, int]]) -> 
     )
 
 
-def _connections(host: Host, wanted: Wanted, counts: dict[Link, tuple[int, int]]) -> Connections:
+def _targets(tunnel: Tunnel) -> list[Target]:
+    """What is known of the addresses behind a tunnel; names that nobody has looked up yet are as they were written."""
+    known = [_target(endpoint) for endpoint in tunnel.targets.endpoints]
+    return known or [Target(address=str(address)) for address in tunnel.plan.to]
+
+
+def _target(endpoint: Endpoint) -> Target:
+    if endpoint.failures:
+        why = endpoint.why.what if endpoint.why is not None else ""
+        return Target(address=str(endpoint), health="down", why=why, live=endpoint.live)
+    health: Literal["up", "unknown"] = "up" if endpoint.reached_at > -math.inf else "unknown"
+    return Target(address=str(endpoint), health=health, live=endpoint.live)
+
+
+def _connections(host: Host, wanted: Wanted, counts: Counts) -> Connections:
     mine = [
         (tunnel.plan.name, link)
         for tunnel in host.services
@@ -188,6 +210,12 @@ def _keys(host: Host) -> Iterator[KeyStatus]:
 def _entry(found: dict[tuple[bool, bytes], KeyStatus], key: PublicKey, name: str, *, own: bool) -> KeyStatus:
     fresh = KeyStatus(key=str(key), name=name, own=own, tunnels=[], connections=0, total=0, last_use=None)
     return found.setdefault((own, key.raw), fresh)
+
+
+def _reloads(host: Host) -> Reloads:
+    done = host.reloads
+    last = None if done.at is None else Reload(time=done.at, ok=done.ok, what=done.what)
+    return Reloads(applied=done.applied, failed=done.failed, last=last)
 
 
 def _refusals(host: Host) -> list[RefusalStatus]:

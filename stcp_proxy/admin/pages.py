@@ -12,6 +12,8 @@ from starlette.routing import Route
 
 from stcp_proxy.admin import page
 from stcp_proxy.admin.look import MAX_CONNECTIONS, Wanted
+from stcp_proxy.admin.metrics import expose
+from stcp_proxy.admin.report import Report
 from stcp_proxy.admin.status import Status
 
 STATUS: Final = TypeAdapter(Status)
@@ -20,8 +22,8 @@ STATUS: Final = TypeAdapter(Status)
 class Desk(Protocol):
     """Where the pages ask."""
 
-    async def status(self, wanted: Wanted) -> Status:
-        """One look at all workers."""
+    async def report(self, wanted: Wanted) -> Report:
+        """What all workers tell."""
 
     def quit(self) -> None:
         """Stop all workers in order."""
@@ -42,17 +44,21 @@ def build(desk: Desk) -> Starlette:
         return PlainTextResponse("ok\n")
 
     async def readyz(_: Request) -> Response:
-        found = await desk.status(Wanted(count=0))
-        if found.process.state == "ready":
+        process = (await desk.report(Wanted(count=0))).status.process
+        if process.state == "ready":
             return PlainTextResponse("ready\n")
-        return PlainTextResponse(f"not ready: {found.process.state}\n", status_code=503)
+        return PlainTextResponse(f"not ready: {process.state}\n", status_code=503)
 
     async def status(request: Request) -> Response:
         try:
             wanted = _wanted(request)
         except _BadQuery as exc:
             return PlainTextResponse(f"{exc}\n", status_code=400)
-        return Response(STATUS.dump_json(await desk.status(wanted)), media_type="application/json")
+        return Response(STATUS.dump_json((await desk.report(wanted)).status), media_type="application/json")
+
+    async def metrics(request: Request) -> Response:
+        body, content_type = expose(await desk.report(Wanted(count=0, metrics=True)), request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
 
     async def quit_(_: Request) -> Response:
         desk.quit()
@@ -64,6 +70,7 @@ def build(desk: Desk) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/status", status),
+            Route("/metrics", metrics),
             Route("/quit", quit_, methods=["POST"]),
         ]
     )

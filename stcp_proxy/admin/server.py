@@ -20,23 +20,29 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework, ConnectionState
+from hypercorn.typing import ConnectionState
+from starlette.types import ASGIApp
 
-from stcp_proxy.admin import pages
-from stcp_proxy.admin.guard import Guard
+from stcp_proxy.admin import gather, pages
+from stcp_proxy.admin.guard import Guard, Unwelcome
 from stcp_proxy.admin.host import Host
+from stcp_proxy.admin.lag import Lag
 from stcp_proxy.admin.look import Wanted, look
-from stcp_proxy.admin.status import Status
+from stcp_proxy.admin.measure import measure
+from stcp_proxy.admin.meter import Meter
+from stcp_proxy.admin.report import Report
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.net.listen import close_listeners, leave_file, listening_on, open_listeners
 
 _log = structlog.get_logger("stcp_proxy.admin")
 
 PLACES: Final = 64
-_BACKLOG: Final = 64
+_BACKLOG: Final = 256
 _MAX_HEAD: Final = 16 * 1024
 _PATIENCE: Final = 10.0
 """Seconds that a client may take to read what it has asked for, or to say all of its request."""
+_LAST_WORDS: Final = 2.0
+"""Seconds for the answer to somebody who has said that nothing more will come."""
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -63,9 +69,11 @@ class AdminServer:
 
     def __init__(self, plan: AdminPlan, *, workers: int = 1) -> None:
         self._plan = plan
-        self._workers = workers
+        self._pairs = {number: gather.pair() for number in range(1, workers)}
+        """For each worker but the first, the socket that asks it and the one by which it answers."""
         self._listeners = open_listeners(plan.address, backlog=_BACKLOG)
-        self._places: dict[socket.socket, trio.CancelScope] = {}
+        self._places: dict[_Impatient, None] = {}
+        """Conversations under way, the oldest first."""
 
     def __enter__(self) -> AdminServer:
         return self
@@ -75,26 +83,52 @@ class AdminServer:
 
     def forked(self, worker: int | None) -> None:
         """See `stcp_proxy.tunnel.running.Companion`: the first worker answers for all."""
-        if worker == 0:
-            leave_file(self._listeners)  # the parent removes it
-            return
+        for number, (asker, answerer) in self._pairs.items():
+            if worker != 0:
+                asker.close()
+            if worker != number:
+                answerer.close()
         if worker is not None:
-            leave_file(self._listeners)
+            leave_file(self._listeners)  # the parent removes it
         elif any(listener.family == socket.AF_UNIX for listener in self._listeners):
             return
-        close_listeners(self._listeners)
-        self._listeners = []
+        if worker != 0:
+            close_listeners(self._listeners)
+            self._listeners = []
 
     async def serve(self, host: Host) -> None:
         """Answer until cancelled."""
-        app = ASGIWrapper(cast("ASGIFramework", Guard(pages.build(_Desk(host)), self._plan)))
+        lag, meter = Lag(), Meter()
+
+        def tell(wanted: Wanted) -> Report:
+            return Report(status=look(host, wanted, meter), samples=measure(host, lag.ask()) if wanted.metrics else [])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lag.measure)
+            if host.worker == 0:
+                colleagues = [gather.Colleague(number, asker) for number, (asker, _) in self._pairs.items()]
+                await self._serve(_Desk(host, tell, colleagues))
+            else:
+                await gather.answer(self._pairs[host.worker][1], tell)
+
+    async def _serve(self, desk: pages.Desk) -> None:
+        app = Guard(pages.build(desk), self._plan)
         config = _config()
         _log.info("admin address", addresses=listening_on(self._listeners), token=self._plan.token is not None)
         async with trio.open_nursery() as connections, trio.open_nursery() as nursery:
+            nursery.start_soon(self._clear_at_end)
             for listener in self._listeners:
                 nursery.start_soon(self._accept, listener, connections, app, config)
 
-    async def _accept(self, listener: socket.socket, connections: trio.Nursery, app: ASGIWrapper, config: Config) -> None:
+    async def _clear_at_end(self) -> None:
+        """Let no client's slowness hold up the end."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            for stream in list(self._places):
+                stream.abort()
+
+    async def _accept(self, listener: socket.socket, connections: trio.Nursery, app: ASGIApp, config: Config) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
@@ -105,22 +139,35 @@ class AdminServer:
                 continue
             sock.setblocking(False)
             if len(self._places) >= PLACES:
-                self._places.pop(next(iter(self._places))).cancel()
-            self._places[sock] = scope = trio.CancelScope()
-            connections.start_soon(self._converse, sock, scope, app, config)
-
-    async def _converse(self, sock: socket.socket, scope: trio.CancelScope, app: ASGIWrapper, config: Config) -> None:
-        """All requests of one connection; nothing that happens here reaches another."""
-        with scope:
+                oldest = next(iter(self._places))
+                del self._places[oldest]
+                oldest.abort()
             try:
                 stream = _Impatient(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
-                server = TCPServer(app, config, WorkerContext(None), ConnectionState({}), cast("Any", stream))
+            except OSError:
+                sock.close()  # gone already
+                continue
+            self._places[stream] = None
+            connections.start_soon(self._converse, stream, app, config)
+
+    async def _converse(self, stream: _Impatient, app: ASGIApp, config: Config) -> None:
+        """All requests of one connection; nothing that happens here reaches another."""
+
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            except Unwelcome:
+                stream.abort()
+
+        server = TCPServer(ASGIWrapper(answer), config, WorkerContext(None), ConnectionState({}), cast("Any", stream))
+        with stream.scope:
+            try:
                 await server.run()
             except Exception as exc:
                 _log.debug("a connection to the admin address failed", why=f"{type(exc).__name__}: {exc}")
             finally:
-                sock.close()
-        self._places.pop(sock, None)
+                stream.abort()
+        self._places.pop(stream, None)
 
 
 class _Impatient:
@@ -134,15 +181,27 @@ class _Impatient:
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self.socket: Final = stream.socket
+        self.scope: Final = trio.CancelScope()
+
+    def abort(self) -> None:
+        """End the conversation now, whatever it waits for, shielded or not."""
+        self.socket.close()
+        self.scope.cancel()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return bytes(await self._stream.receive_some(max_bytes))
+        data = b""
+        try:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        finally:
+            if not data:  # nothing more comes: what is under way may still be answered
+                self.scope.deadline = trio.current_time() + _LAST_WORDS
+        return data
 
     async def send_all(self, data: bytes) -> None:
         with trio.move_on_after(_PATIENCE):
             await self._stream.send_all(data)
             return
-        await trio.aclose_forcefully(self._stream)
+        self.abort()
         raise trio.BrokenResourceError("the client does not read")
 
     async def send_eof(self) -> None:
@@ -150,16 +209,19 @@ class _Impatient:
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+        self.scope.cancel()
 
 
 class _Desk:
-    """Where the pages of a single process ask."""
+    """Where the pages ask: this process, and through it all workers."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, tell: gather.Tell, colleagues: list[gather.Colleague]) -> None:
         self._host = host
+        self._tell = tell
+        self._colleagues = colleagues
 
-    async def status(self, wanted: Wanted) -> Status:
-        return look(self._host, wanted)
+    async def report(self, wanted: Wanted) -> Report:
+        return await gather.gather(self._tell, self._colleagues, wanted)
 
     def quit(self) -> None:
         self._host.quit()

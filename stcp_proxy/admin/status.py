@@ -18,8 +18,8 @@ class Worker:
 
     Attributes:
         number: 0 to the number of workers less one.
-        pid: its process id.
-        state: how far it is.
+        pid: its process id; 0 where it does not answer.
+        state: how far it is; ``silent`` where it does not answer.
         open: connections that have not ended.
         descriptors: file descriptors in use.
         descriptor_limit: how many it may have.
@@ -28,7 +28,7 @@ class Worker:
 
     number: int
     pid: int
-    state: State
+    state: Literal["starting", "ready", "draining", "silent"]
     open: int
     descriptors: int
     descriptor_limit: int
@@ -76,14 +76,16 @@ class Target:
     """An address that a tunnel dials.
 
     Attributes:
-        address: as configured.
-        health: ``unknown`` where nothing watches it.
+        address: a concrete one where names have been looked up, otherwise as configured.
+        health: how it fared the last time; ``unknown`` before it was tried.
         why: what is wrong with it; empty otherwise.
+        live: connections that are on their way to it or open.
     """
 
     address: str
     health: Literal["unknown", "up", "down"] = "unknown"
     why: str = ""
+    live: int = 0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,7 +97,7 @@ class TunnelStatus:
         mode: ``listen`` or ``connect``.
         bind: as configured.
         listening: the addresses on which it accepts, with the real port; empty when it has stopped.
-        targets: where it dials, in order of preference.
+        targets: where it dials.
         auth: ``keys`` or ``psk``.
         peers: names of those that it talks to; empty with a shared secret.
         engine: the engine that it asks for connections to be carried.
@@ -232,7 +234,7 @@ class Reload:
     Attributes:
         time: when.
         ok: whether it was applied.
-        what: what has changed, or why it was not applied.
+        what: what has changed, in lines, or why it was not applied.
     """
 
     time: float

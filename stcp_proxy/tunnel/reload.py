@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -19,6 +18,7 @@ import trio
 from stcp_proxy.config import Plan
 from stcp_proxy.config.diff import PlanDiff, difference
 from stcp_proxy.errors import ConfigError, StcpError
+from stcp_proxy.ledger import Reloads
 from stcp_proxy.tunnel import log, notify
 from stcp_proxy.tunnel.tunnels import Tunnels
 
@@ -33,19 +33,6 @@ Raises:
 
 RESTART: Final = {"workers": "the number of processes", "admin": "the admin address"}
 """Settings that only a new start changes, and what they are."""
-
-
-@dataclass(slots=True)
-class Reloads:
-    """How often the file was read again.
-
-    Attributes:
-        applied: and what it says has been made so.
-        refused: and nothing has changed.
-    """
-
-    applied: int = 0
-    refused: int = 0
 
 
 class Reloader:
@@ -98,14 +85,14 @@ class Reloader:
                 plan, diff = await self._plan()
                 change = await self._tunnels.prepare(plan)
             except Exception as exc:
-                self.count.refused += 1
+                self.count.add(ok=False, what=exc.what if isinstance(exc, StcpError) else type(exc).__name__)
                 _say_refused(exc)
                 raise
             finally:
                 notify.ready(self._tunnels.status)
             await self._tunnels.commit(change)
             log.change(plan.log)
-            self.count.applied += 1
+            self.count.add(ok=True, what="\n".join(diff.lines()))
             _log.info("reloaded", **summary(diff))
             return diff
 

@@ -9,6 +9,7 @@ import time
 from typing import Final, Protocol
 
 from stcp_proxy.config import Plan
+from stcp_proxy.ledger import Reloads
 from stcp_proxy.tunnel.reload import Reloader
 from stcp_proxy.tunnel.service import Service
 from stcp_proxy.tunnel.tunnels import Tunnels
@@ -59,6 +60,11 @@ class Running:
     def engines(self) -> dict[str, tuple[str, str]]:
         """For each configured choice, the engine's name and why it is that one."""
         return self._tunnels.engines.reasons
+
+    @property
+    def reloads(self) -> Reloads:
+        """Readings of the configuration since the start."""
+        return self._reloader.count
 
     def quit(self) -> None:
         """Stop in order, all workers, as SIGTERM does: the signal goes where an operator would send it."""

@@ -25,7 +25,7 @@ async def ask(
         sent.append(message)
 
     async def receive() -> Any:
-        return {"type": "http.request"}
+        return {"type": "http.request", "body": b""}
 
     plan = AdminPlan(address, None if token is None else Token(token))
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in {"host": "localhost", **headers}.items()]

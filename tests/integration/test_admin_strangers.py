@@ -1,0 +1,121 @@
+"""What strangers may do to an admin address: nothing that its next user would notice."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+from harness.admin import Admin
+from harness.process import wait_for
+from harness.proxies import Keys, Proxy
+from harness.sockets import connect, free_port, read_all
+
+from stcp_proxy.admin.server import PLACES
+
+
+@pytest.fixture(scope="module", params=["tcp", "unix"])
+def proxy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    folder = tmp_path_factory.mktemp("strangers")
+    address = "127.0.0.1:0" if request.param == "tcp" else f"unix:{folder}/admin"
+    flags = ["--bind", "127.0.0.1:0", "--to", f"127.0.0.1:{free_port()}", *Keys(folder).connect()]
+    with Proxy(["connect", *flags, "--admin", address, "--log-level", "debug"], log=folder / "log") as proxy:
+        yield proxy.ready()
+        assert not proxy.log(level="error")
+
+
+@pytest.fixture
+def admin(proxy: Proxy) -> Iterator[Admin]:
+    """The address, which still answers when the test is over."""
+    admin = Admin(proxy)
+    yield admin
+    assert admin.ask("/healthz") == (200, "ok\n")
+
+
+def say(admin: Admin, words: bytes) -> bytes:
+    """What comes back, up to the end of the connection."""
+    with connect(admin.address) as sock:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(words)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            return read_all(sock)
+    return b""
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (b"GET /status HTTP/1.1\r\n\r\n", 400),
+        (b"GET /status HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\n\r\n", 400),
+        (b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 200_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 50_000 + b"\r\n", 431),
+        (b"BREW /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 405),
+        (b"GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
+        (b"GET //evil.example/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
+        (b"GET /status\0 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"POST /quit HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /quit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(512), 400),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_no_request_to_answer(admin: Admin, words: bytes, status: int) -> None:
+    answer = say(admin, words)
+    # What did not read all that was said to it may be heard as a reset, its answer lost.
+    assert answer.startswith(b"HTTP/1.1 %d " % status) or (len(words) > 100_000 and not answer)
+    assert b"stcp-pub" not in answer
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 1000,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00" * 1000,
+        b"GET /status HTTP/1.1\r\nHost: evil.example\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: !\r\n\r\n",
+        b"GET /status HTTP/1.1\r\nHost: evil.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        bytes(range(256)) * 100,
+        b"\r\n" * 50_000,
+    ],
+    ids=["http2 junk", "http2 settings", "h2c", "websocket", "junk", "blank lines"],
+)  # fmt: skip
+def test_other_protocols_get_nothing_out_of_it(admin: Admin, words: bytes) -> None:
+    assert b"stcp-pub" not in say(admin, words)
+
+
+@pytest.mark.parametrize("size", [100, 200_000, 3_000_000])
+def test_a_body_is_not_waited_for(admin: Admin, size: int) -> None:
+    head = b"POST /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
+    answer = say(admin, head + bytes(size))
+    assert answer.startswith(b"HTTP/1.1 405 ") if size < 64_000 else answer == b""
+
+
+def test_many_silent_ones_do_not_shut_the_door(proxy: Proxy, admin: Admin) -> None:
+    idle = proxy.descriptors()
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(connect(admin.address)) for _ in range(PLACES + 40)]
+        for sock in socks[::2]:
+            sock.sendall(b"GET /status HTTP/1.1\r\nHost: loc")
+        assert admin.ask("/healthz")[0] == 200
+        assert proxy.descriptors() <= idle + PLACES + 2
+        assert socks[0].recv(1) == b""  # the first to come is the first to go
+    wait_for(lambda: proxy.descriptors() <= idle + 2, words="all places are free again")
+
+
+def test_whoever_does_not_read_does_not_hold_up_the_end(proxy: Proxy) -> None:
+    """The last test with this proxy: it ends it."""
+    admin = Admin(proxy)
+    socks = [connect(admin.address) for _ in range(3)]
+    for sock in socks:
+        sock.settimeout(0.3)
+        with contextlib.suppress(TimeoutError, ConnectionResetError):
+            sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3_000)
+    assert admin.ask("/quit", "POST")[0] == 202
+    assert proxy.wait(8) == 0
+    for sock in socks:
+        sock.close()
