@@ -228,6 +228,7 @@ class ProxyHeaderRefused(StcpError):
     cause = Cause.CLIENT
     code = Code.DENIED
     label = "proxy_header"
+    usual_remedy = "let only proxies that send a PROXY header connect here"
 
 
 class TargetError(StcpError):
@@ -263,6 +264,15 @@ class ServiceUnknown(StcpError):
     code = Code.UNKNOWN_SERVICE
     label = "unknown_service"
     usual_remedy = "name a service that the other side offers"
+
+
+class Denied(StcpError):
+    """OPEN asks for something, or says something, that this listener's rules do not allow to the peer."""
+
+    cause = Cause.PEER
+    code = Code.DENIED
+    label = "denied"
+    usual_remedy = "change the rule if the peer should be let"
 
 
 # -- limits and our own state ---------------------------------------------------------------------------------------------

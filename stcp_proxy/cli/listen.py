@@ -14,8 +14,10 @@ def register(app: typer.Typer) -> None:
 
 def listen(
     bind: options.Bind,
-    to: options.To,
+    to: options.ListenTo = None,
     balance: options.Balance = None,
+    service: options.Services = None,
+    proxy_protocol: options.ProxyProtocol = None,
     bind_mode: options.BindMode = None,
     key: options.Key = None,
     allow: options.Allow = None,
@@ -43,8 +45,10 @@ def listen(
     plan = plan_from_flags(
         mode=Mode.LISTEN,
         bind=bind,
-        to=to,
+        to=to or [],
         balance=balance,
+        services=service or [],
+        proxy_protocol=proxy_protocol,
         bind_mode=bind_mode,
         key=key,
         allow=allow or [],

@@ -22,6 +22,10 @@ To = Annotated[list[str], _option("ADDR", "Hand on to here, an address or srv:_s
 Balance = Annotated[
     str | None, _option("failover|round-robin|least-connections", "In which order targets are tried; failover unless said.")
 ]
+ListenTo = Annotated[list[str] | None, _option("ADDR", "Hand on to here, an address or srv:_service._tcp.domain; repeatable.")]
+Services = Annotated[list[str] | None, _option("NAME=ADDR", "Hand on to here for peers that ask for this service; repeatable.")]
+Service = Annotated[str | None, _option("NAME", "Ask the peer for this service.")]
+ProxyProtocol = Annotated[str | None, _option("v1|v2", "Tell the target its client's address ahead of each connection's bytes.")]
 Engine = Annotated[str | None, _option("auto|kernel|python", "Which engine relays; auto unless said.")]
 
 Key = Annotated[Path | None, _option("FILE", "This side's private key.", _KEYS)]

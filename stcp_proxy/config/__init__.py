@@ -8,14 +8,17 @@ Every mistake that can be found is listed at once, with file, line and key path,
 - ``models``   the shape: keys, types and ranges
 - ``admin``    where a running proxy can be looked into, and its ``token``
 - ``build``    the sense: models to a plan, key files read, contradictions found
+- ``inbound``  the same for what a listen tunnel offers, and for who its clients are said to be
 - ``show``     a plan in words, for `stcp-proxy check`
 """
 
 from stcp_proxy.config.build import load_plan, plan_from_flags
 from stcp_proxy.config.plan import (
+    AcceptProxy,
     AdminPlan,
     Balance,
     EngineChoice,
+    HandOn,
     KeyAuth,
     LogClass,
     LogFormat,
@@ -23,6 +26,7 @@ from stcp_proxy.config.plan import (
     Mode,
     Plan,
     PskAuth,
+    ServicePlan,
     TunnelPlan,
 )
 from stcp_proxy.config.show import describe_plan
@@ -30,11 +34,13 @@ from stcp_proxy.config.source import ConfigProblems, Finding
 from stcp_proxy.config.token import Token
 
 __all__ = [
+    "AcceptProxy",
     "AdminPlan",
     "Balance",
     "ConfigProblems",
     "EngineChoice",
     "Finding",
+    "HandOn",
     "KeyAuth",
     "LogClass",
     "LogFormat",
@@ -42,6 +48,7 @@ __all__ = [
     "Mode",
     "Plan",
     "PskAuth",
+    "ServicePlan",
     "Token",
     "TunnelPlan",
     "describe_plan",

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from stcp_proxy.config.admin import admin_plan
+from stcp_proxy.config.inbound import Inbound, allow_entries, check_target, target_lists
 from stcp_proxy.config.models import ConfigModel, LogModel, TunnelModel, validate
 from stcp_proxy.config.plan import Balance, EngineChoice, KeyAuth, LogClass, LogPlan, Mode, Plan, PskAuth, TunnelPlan
 from stcp_proxy.config.source import KeyPath, Source, file_source, flag_source
@@ -62,6 +63,7 @@ def plan_from_flags(
     mode: Mode,
     bind: str,
     to: Sequence[str],
+    services: Sequence[str] = (),
     key: str | Path | None = None,
     allow: Sequence[str] = (),
     peer: str | None = None,
@@ -82,6 +84,7 @@ def plan_from_flags(
     Args:
         mode: which command it was.
         bind, to, peer, engine, suite: as in a file.
+        services: each as NAME=ADDRESS; a name may come again with another address.
         key, psk: names of files.
         allow: public keys, each alone or as NAME=KEY.
         log_level, log_format, quiet, drain, workers, admin: as in a file.
@@ -93,6 +96,7 @@ def plan_from_flags(
     """
     peers, allowed = _named_keys(allow)
     tunnel: dict[str, Any] = {"mode": mode.value, "bind": bind, "to": list(to), "allow": allowed, "peer": peer}
+    tunnel["services"] = _named_targets(services) or None
     tunnel |= {"identity": _text(key), "psk": _text(psk), "suite": list(suite), "engine": engine, **settings}
     log = {"level": log_level, "format": log_format, "quiet": list(quiet)}
     data = {"peers": peers, "tunnels": {mode.value: _given(tunnel)}, "drain": drain, "workers": workers, "log": _given(log)}
@@ -130,6 +134,17 @@ def _log(model: LogModel | None) -> LogPlan:
         return LogPlan()
     quiet = frozenset(map(LogClass, model.quiet or ()))
     return LogPlan(**_given({"level": model.level, "format": model.format}), quiet=quiet)
+
+
+def _named_targets(services: Sequence[str]) -> dict[str, list[str]]:
+    """`--service` values as the `services` of a file."""
+    found: dict[str, list[str]] = {}
+    for text in services:
+        name, equals, address = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--service: {shown(text)} has no target", remedy="write NAME=ADDRESS")
+        found.setdefault(name, []).append(address)
+    return found
 
 
 # -- models to plan --------------------------------------------------------------------------------------------------------
@@ -180,13 +195,14 @@ class _Builder:
             name=name,
             mode=Mode(tunnel.mode),
             bind=tunnel.bind,
-            to=tuple(tunnel.to),
+            to=tuple(tunnel.to or ()),
             auth=auth,
             suites=self._suites(path, tunnel, auth),
             engine=EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
             **_given({setting: getattr(tunnel, setting) for setting in _SETTINGS}),
             **self._bind_mode(path, tunnel),
             **self._balance(tunnel),
+            **Inbound(self.source, path, tunnel, auth, self._peer).settings(),
         )
 
     def _balance(self, tunnel: TunnelModel) -> dict[str, Any]:
@@ -206,7 +222,7 @@ class _Builder:
         if getattr(tunnel, other) is not None:
             self.source.report((*path, other), f"a {tunnel.mode} tunnel has no '{other}'", f"use '{rule}'")
             return None
-        if getattr(tunnel, rule) is None:
+        if tunnel.peer is None and not allow_entries(path, tunnel):
             return self._psk_auth(path, tunnel, rule)
         if tunnel.psk is not None:
             remedy = "keep one: keys say who is who, a shared secret does not"
@@ -231,9 +247,8 @@ class _Builder:
         return None if secret is None else PskAuth(secret)
 
     def _key_auth(self, path: KeyPath, tunnel: TunnelModel, rule: str) -> KeyAuth | None:
-        rules = [tunnel.peer] if rule == "peer" else tunnel.allow or []
-        paths: list[KeyPath] = [(*path, rule)] if rule == "peer" else [(*path, rule, index) for index in range(len(rules))]
-        found = [self._peer(at, entry) for at, entry in zip(paths, rules, strict=True)]
+        rules = allow_entries(path, tunnel) if tunnel.peer is None else [((*path, rule), tunnel.peer)]
+        found = [self._peer(at, entry) for at, entry in rules]
         where: KeyPath = ("identity",) if tunnel.identity is None else (*path, "identity")
         file = self.config.identity if tunnel.identity is None else tunnel.identity
         if file is None:
@@ -243,7 +258,7 @@ class _Builder:
         identity = self._load(load_private_key, file, where)
         if identity is None:
             return None
-        for at, key in zip(paths, found, strict=True):
+        for (at, _), key in zip(rules, found, strict=True):
             if key == identity.public:
                 remedy = "name the other side's, which 'stcp-proxy pubkey' prints there"
                 self.source.report(at, "this is this side's own public key", remedy)
@@ -290,11 +305,12 @@ class _Builder:
 
     def _check_addresses(self, path: KeyPath, tunnel: TunnelModel) -> None:
         self._check_folder((*path, "bind"), tunnel.bind)
-        for index, target in enumerate(tunnel.to):
-            self._check_folder((*path, "to", index), target)
+        check_target(self.source, path, tunnel)
+        for at, target in target_lists(path, tunnel):
+            self._check_folder(at, target)
             if loops(tunnel.bind, target):
                 what = f"{target} is where this tunnel itself listens ({tunnel.bind})"
-                self.source.report((*path, "to", index), what, "name the address to hand on to")
+                self.source.report(at, what, "name the address to hand on to")
 
     def _check_folder(self, path: KeyPath, address: Destination) -> None:
         if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):

@@ -19,6 +19,7 @@ from stcp_proxy.config.source import KeyPath, Source
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.keys import PublicKey, check_file_name
 from stcp_proxy.net.address import Address, Destination, TcpAddress, parse_address, parse_destination, parse_server
+from stcp_proxy.net.pattern import Pattern, parse_pattern
 from stcp_proxy.redact import shown
 
 _T = TypeVar("_T")
@@ -98,6 +99,16 @@ def _some(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
+def _written_short(value: object) -> object:
+    """A service that is written as its target alone."""
+    return {"to": value} if isinstance(value, str | list) else value
+
+
+def _yes_or_rule(value: object) -> object:
+    """`true` is a rule with nothing in it, `false` is none."""
+    return {} if value is True else None if value is False else value
+
+
 def _one_peer(value: object) -> object:
     if isinstance(value, list):
         remedy = "name one; for several hosts with the same key, list their addresses under 'to'"
@@ -110,6 +121,8 @@ File = Annotated[str, PlainValidator(_checked(_file))]
 Bind = Annotated[Address, PlainValidator(_checked(_bind))]
 To = Annotated[Destination, PlainValidator(_checked(parse_destination))]
 Server = Annotated[TcpAddress, PlainValidator(_checked(parse_server))]
+Rule = Annotated[Pattern, PlainValidator(_checked(parse_pattern))]
+Rules = Annotated[list[Rule], BeforeValidator(_some), Field(min_length=1)]
 Key = Annotated[PublicKey, PlainValidator(_checked(PublicKey.parse))]
 Peer = Annotated[str | PublicKey, PlainValidator(_checked(_peer))]
 Span = Annotated[float, PlainValidator(_checked(parse_duration, text_only=False))]
@@ -120,6 +133,7 @@ BindMode = Literal["0600", "0660", "0666"]
 QuietClass = Literal["connections", "handshake-errors", "connection-errors"]
 Suites = Annotated[list[SuiteName], BeforeValidator(_some), Field(min_length=1)]
 Limit = Annotated[int, Field(ge=1, le=1_000_000)]
+HeaderVersion = Literal["v1", "v2", "none"]
 
 
 class _Model(BaseModel):
@@ -142,15 +156,38 @@ class DnsModel(_Model):
     servers: Annotated[list[Server], BeforeValidator(_some), Field(min_length=1)] | None = None
 
 
-class TunnelModel(_Model):
+class HandOnModel(_Model):
+    """How a listen tunnel, or one of its services, hands connections on."""
+
+    to: Annotated[list[To], BeforeValidator(_some), Field(min_length=1)] | None = None
+    balance: Literal["failover", "round-robin", "least-connections"] | None = None
+    allow: Annotated[list[Peer], BeforeValidator(_some), Field(min_length=1)] | None = None
+    proxy_protocol: HeaderVersion | None = None
+    allow_clients: Rules | None = None
+
+
+class ServiceModel(HandOnModel):
+    """One entry of `services:`"""
+
+    to: Annotated[list[To], BeforeValidator(_some), Field(min_length=1)]
+
+
+class AcceptProxyModel(_Model):
+    """`accept_proxy_protocol:`"""
+
+    senders: Annotated[Rules | None, Field(alias="from")] = None
+
+
+class TunnelModel(HandOnModel):
     """One entry of `tunnels:`"""
 
     mode: Literal["listen", "connect"]
     bind: Bind
     bind_mode: BindMode | None = None
-    to: Annotated[list[To], BeforeValidator(_some), Field(min_length=1)]
     peer: Annotated[Peer, BeforeValidator(_one_peer)] | None = None
-    allow: Annotated[list[Peer], BeforeValidator(_some), Field(min_length=1)] | None = None
+    services: Annotated[dict[Name, Annotated[ServiceModel, BeforeValidator(_written_short)]], Field(min_length=1)] | None = None
+    service: Name | None = None
+    accept_proxy_protocol: Annotated[AcceptProxyModel | None, BeforeValidator(_yes_or_rule)] = None
     identity: File | None = None
     psk: File | None = None
     suite: Suites | None = None
@@ -161,7 +198,6 @@ class TunnelModel(_Model):
     dial_timeout: Deadline | None = None
     idle_timeout: Deadline | None = None
     half_close_timeout: Deadline | None = None
-    balance: Literal["failover", "round-robin", "least-connections"] | None = None
 
 
 class ConfigModel(_Model):
@@ -232,9 +268,19 @@ _MISSING: Final = {
 
 def _keys_at(path: KeyPath) -> list[str]:
     """The keys that are known in the mapping at `path`."""
-    nested: dict[KeyPath, type[BaseModel]] = {("log",): LogModel, ("dns",): DnsModel}
-    model = TunnelModel if path[:1] == ("tunnels",) else nested.get(path, ConfigModel)
-    return list(model.model_fields)
+    model: type[_Model] = ConfigModel
+    match path:
+        case ("log",):
+            model = LogModel
+        case ("dns",):
+            model = DnsModel
+        case ("tunnels", _, "services", _):
+            model = ServiceModel
+        case ("tunnels", _, "accept_proxy_protocol"):
+            model = AcceptProxyModel
+        case ("tunnels", *_):
+            model = TunnelModel
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _suggest(word: str, known: list[str]) -> str:

@@ -15,6 +15,8 @@ from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import Address, Destination
 from stcp_proxy.net.listen import UNIX_MODE
 from stcp_proxy.net.names import DnsSettings
+from stcp_proxy.net.pattern import Pattern
+from stcp_proxy.net.proxy_header import Version
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 
@@ -95,6 +97,47 @@ class PskAuth:
 
 
 @dataclass(frozen=True, slots=True)
+class HandOn:
+    """How connections are handed on to a target.
+
+    Attributes:
+        proxy_protocol: which header goes ahead of their bytes, if any.
+        allow_clients: client addresses that a peer may name; None for all that are not dangerous to believe.
+    """
+
+    proxy_protocol: Version | None = None
+    allow_clients: tuple[Pattern, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """One of several things behind a listen tunnel's port.
+
+    Attributes:
+        to: where it is.
+        allow: who may use it; None for whoever is admitted at all.
+        hand_on: how connections are handed on.
+        balance: the order in which its targets are tried.
+    """
+
+    to: tuple[Destination, ...]
+    allow: frozenset[PublicKey] | None = None
+    hand_on: HandOn = HandOn()
+    balance: Balance = Balance.FAILOVER
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptProxy:
+    """PROXY headers are expected from whoever connects.
+
+    Attributes:
+        senders: addresses that may send one; None for all that reach the port.
+    """
+
+    senders: tuple[Pattern, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelPlan:
     """One tunnel, complete and checked.
 
@@ -102,8 +145,8 @@ class TunnelPlan:
         name: in logs and metrics.
         mode: which end of the wire leg this is.
         bind: where it accepts.
-        to: where it dials.
-        auth: who may talk to whom.
+        to: where it dials; empty where a listen tunnel has nothing for peers that name no service.
+        auth: who may talk to whom; on the listen side whoever may use anything here.
         suites: exactly one for connect, all that are accepted for listen.
         engine: which engine may carry its connections.
         max_connections: accepted and not ended, handshakes included.
@@ -112,6 +155,11 @@ class TunnelPlan:
         dial_timeout: seconds for the whole dial, names included.
         idle_timeout: seconds without a byte in either direction; None is no limit.
         half_close_timeout: the same once one direction has ended.
+        allow: who may be handed on to `to`; None for whoever is admitted at all.
+        hand_on: how connections are handed on to `to`.
+        services: what else a listen tunnel offers, by name.
+        service: what a connect tunnel asks for; None for the peer's `to`.
+        accept_proxy: whether a connect tunnel expects PROXY headers, and from whom.
         bind_mode: mode of the file where `bind` is a unix socket: who may write to it may connect.
         balance: the order in which the targets of `to` are tried.
     """
@@ -131,6 +179,11 @@ class TunnelPlan:
     half_close_timeout: float = 900.0
     bind_mode: int = UNIX_MODE
     balance: Balance = Balance.FAILOVER
+    allow: frozenset[PublicKey] | None = None
+    hand_on: HandOn = HandOn()
+    services: Mapping[str, ServicePlan] = field(default_factory=dict)
+    service: str | None = None
+    accept_proxy: AcceptProxy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from stcp_proxy.config.plan import AdminPlan, Balance, KeyAuth, Mode, Plan, TunnelPlan
+from stcp_proxy.config.plan import AcceptProxy, AdminPlan, Balance, HandOn, KeyAuth, Mode, Plan, TunnelPlan
+from stcp_proxy.keys import PublicKey
 from stcp_proxy.net.address import UnixAddress
 from stcp_proxy.net.names import DnsSettings
 from stcp_proxy.protocol.wire import Suite
@@ -47,6 +48,18 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     yield from _rows(wire, [str(target) for target in tunnel.to])
     if len(tunnel.to) > 1 or tunnel.balance is not Balance.FAILOVER:
         yield from _rows("balance", [str(tunnel.balance)])
+    yield from _hand_on(tunnel.hand_on)
+    yield from _rows("allowed here", _names(tunnel, tunnel.allow))
+    for name, service in tunnel.services.items():
+        yield from _rows("service", [f"{name}: {', '.join(str(target) for target in service.to)}"])
+        if len(service.to) > 1 or service.balance is not Balance.FAILOVER:
+            yield from _rows("balance", [str(service.balance)])
+        yield from _hand_on(service.hand_on)
+        yield from _rows("allowed here", _names(tunnel, service.allow))
+    if tunnel.service is not None:
+        yield from _rows("service", [tunnel.service])
+    if tunnel.accept_proxy is not None:
+        yield from _rows("headers", [_senders(tunnel.accept_proxy)])
     if isinstance(tunnel.auth, KeyAuth):
         yield from _rows("own key", [str(tunnel.auth.identity.public)])
         peers = [f"{key}  {name}" for key, name in tunnel.auth.peers.items()]
@@ -59,6 +72,25 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     yield from _rows("deadlines", [_deadlines(tunnel)])
 
 
+def _hand_on(hand_on: HandOn) -> Iterator[str]:
+    if hand_on.proxy_protocol is not None:
+        yield from _rows("header", [f"PROXY protocol {hand_on.proxy_protocol}"])
+    if hand_on.allow_clients is not None:
+        yield from _rows("clients", [str(rule) for rule in hand_on.allow_clients])
+
+
+def _names(tunnel: TunnelPlan, allow: frozenset[PublicKey] | None) -> list[str]:
+    """Who may use a part of the tunnel, where that is not everybody who is admitted."""
+    if allow is None or not isinstance(tunnel.auth, KeyAuth):
+        return []
+    return [", ".join(name for key, name in tunnel.auth.peers.items() if key in allow) or "nobody"]
+
+
+def _senders(rule: AcceptProxy) -> str:
+    who = "whoever connects" if rule.senders is None else ", ".join(map(str, rule.senders))
+    return f"a PROXY header is required, from {who}"
+
+
 def _bind(tunnel: TunnelPlan) -> str:
     return f"{tunnel.bind}, mode {tunnel.bind_mode:04o}" if isinstance(tunnel.bind, UnixAddress) else str(tunnel.bind)
 
@@ -66,7 +98,7 @@ def _bind(tunnel: TunnelPlan) -> str:
 def _rows(label: str, values: list[str]) -> Iterator[str]:
     """A label before the first value, and the others below it."""
     for value in values:
-        yield f"  {label:<11} {value}"
+        yield f"  {label:<12} {value}"
         label = ""
 
 

@@ -88,10 +88,12 @@ class Source:
             raise ConfigProblems(self.name, list(dict.fromkeys(self.findings)))
 
     def _trim(self, path: KeyPath) -> KeyPath:
-        """Drop the index behind a value that was written alone and taken as a list of one."""
+        """Drop what is behind a value that was written alone: taken as a list of one, or for the one key that had to be there."""
         value = self.data
         for depth, step in enumerate(path):
             if isinstance(step, int) and not isinstance(value, list):
+                return path[:depth]
+            if isinstance(step, str) and isinstance(value, str | list):
                 return path[:depth]
             value = value.get(step) if isinstance(value, dict) else value[step] if isinstance(step, int) else None
         return path

@@ -62,6 +62,11 @@ class Pattern:
             return ip in {plain_ip(one) for one in found}
         return self.network is None or ip in self.network
 
+    @property
+    def every_port(self) -> bool:
+        """Whether it is about addresses alone."""
+        return (self.first, self.last) == (1, MAX_PORT)
+
     def within(self, network: IPNetwork) -> bool:
         """Whether the pattern is about a part of `network` and nothing else, as 127.0.0.1 is of 127.0.0.0/8 and 0.0.0.0/0 is not.
         A name never is: its addresses change without the file's knowing."""
@@ -73,7 +78,7 @@ class Pattern:
             whole = self.network.prefixlen == self.network.max_prefixlen
             host = str(self.network.network_address) if whole else str(self.network)
             host = f"[{host}]" if self.network.version == 6 else host
-        if (self.first, self.last) == (1, MAX_PORT):
+        if self.every_port:
             return host or f":1-{MAX_PORT}"
         return f"{host}:{self.first}" if self.first == self.last else f"{host}:{self.first}-{self.last}"
 

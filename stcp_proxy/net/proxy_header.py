@@ -46,8 +46,6 @@ TLV_PEER: Final = 0xE1
 TLV_SERVICE: Final = 0xE2
 """The service that the peer asked for (UTF-8)."""
 
-_REMEDY: Final = "let only proxies that send a PROXY header connect here"
-
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
@@ -121,7 +119,7 @@ def parse_header(data: bytes) -> tuple[int, ProxyHeader] | None:
         return _parse_v1(data)
     if data[: len(_SIGNATURE)] == _SIGNATURE[: len(data)]:
         return _parse_v2(data)
-    raise ProxyHeaderRefused("the first bytes are not those of a PROXY header", remedy=_REMEDY)
+    raise ProxyHeaderRefused("the first bytes are not those of a PROXY header")
 
 
 def _parse_v1(data: bytes) -> tuple[int, ProxyHeader] | None:
@@ -211,7 +209,7 @@ def _check_sum(header: bytes, at: int, value: bytes) -> None:
 
 
 def _malformed(why: str) -> ProxyHeaderRefused:
-    return ProxyHeaderRefused(f"the PROXY header is malformed: {why}", remedy=_REMEDY)
+    return ProxyHeaderRefused(f"the PROXY header is malformed: {why}")
 
 
 # -- checksum --------------------------------------------------------------------------------------------------------------

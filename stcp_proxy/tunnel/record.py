@@ -93,6 +93,8 @@ class Connection:
         channel: the channel id that both sides log; empty before the handshake.
         peer: the peer's name in this side's configuration; empty before the handshake.
         key: the key that the peer has proved, 32 bytes; None before that, and with a shared secret.
+        service: what the peer asked for, or is asked for.
+        origin: address of the application's client where that is not who connected: as the peer told it, or a PROXY header.
         target: address this side dialled.
         endpoint: the same with what is known of it, for as long as this connection counts as one of its own.
         relay: the engine's handle, once an engine carries it.
@@ -100,7 +102,22 @@ class Connection:
         cut: why its way to an engine was cut short, where this side decided that.
     """
 
-    __slots__ = ("_owner", "channel", "client", "cut", "early", "endpoint", "key", "peer", "relay", "started", "target", "tunnel")
+    __slots__ = (
+        "_owner",
+        "channel",
+        "client",
+        "cut",
+        "early",
+        "endpoint",
+        "key",
+        "origin",
+        "peer",
+        "relay",
+        "service",
+        "started",
+        "target",
+        "tunnel",
+    )
 
     def __init__(self, tunnel: str, client: str, owner: Owner) -> None:
         self.tunnel = tunnel
@@ -109,6 +126,8 @@ class Connection:
         self.channel = ""
         self.peer = ""
         self.key: bytes | None = None
+        self.service = ""
+        self.origin = ""
         self.target = ""
         self.endpoint: Endpoint | None = None
         self.early = 0
@@ -196,7 +215,7 @@ class Connection:
 
     def _say(self, level: str, event: str, **fields: object) -> None:
         known: dict[str, object] = {"tunnel": self.tunnel, "client": self.client}
-        for name in ("channel", "peer", "target"):
+        for name in ("origin", "channel", "peer", "service", "target"):
             value = getattr(self, name)
             if value:
                 known[name] = value

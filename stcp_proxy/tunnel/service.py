@@ -25,6 +25,7 @@ from stcp_proxy.ledger import Ledger
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
 from stcp_proxy.relay.engine import Engine, RelayEnd
+from stcp_proxy.tunnel.offer import Offers
 from stcp_proxy.tunnel.record import Connection, Totals
 from stcp_proxy.tunnel.session import ConnectSession, ListenSession, Trust, stopping
 from stcp_proxy.tunnel.targets import Targets
@@ -79,6 +80,7 @@ class Service:
         self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
         self._trust = Trust.of(plan)
         self.targets = Targets.of(plan)
+        self._offers = Offers(plan, self.targets)
         self._listeners: list[socket.socket] = []
         self._accepting: trio.CancelScope | None = None
         self._connections: set[Connection] = set()
@@ -125,7 +127,9 @@ class Service:
             self._trust = Trust.of(plan)
         targets = Targets.of(plan)
         targets.adopt(self.targets)
-        self.plan, self.engine, self.targets = plan, engine, targets
+        offers = Offers(plan, targets)
+        offers.adopt(self._offers)
+        self.plan, self.engine, self.targets, self._offers = plan, engine, targets, offers
         self._changed.unpark_all()  # a limit may have grown
 
     async def accept(self, connections: trio.Nursery) -> None:
@@ -328,7 +332,7 @@ class Service:
 
     def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession:
         if self.plan.mode is Mode.LISTEN:
-            return ListenSession(self.plan, self._trust, self.targets, self.engine, sock, connection, self)
+            return ListenSession(self.plan, self._trust, self._offers, self.engine, sock, connection, self)
         return ConnectSession(self.plan, self._trust, self.targets, self.engine, sock, connection)
 
     def heard(self, connection: Connection) -> None:

@@ -9,15 +9,14 @@ security argument: nothing is dialled, and nothing told, before the peer's first
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
+import dataclasses
 import socket
 from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
-from stcp_proxy.config import KeyAuth, TunnelPlan
+from stcp_proxy.config import AcceptProxy, KeyAuth, TunnelPlan
 from stcp_proxy.errors import (
     ClientGone,
     HandshakeError,
@@ -31,15 +30,19 @@ from stcp_proxy.errors import (
     Truncated,
     code_for,
 )
+from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.net.tuning import tune_leg
 from stcp_proxy.protocol.handshake import Credentials, Initiator, Responder
 from stcp_proxy.protocol.noise import KeyPair
-from stcp_proxy.protocol.opening import Endpoint, Opening
+from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.engine import Engine, Handover, RelayLimits
 from stcp_proxy.tunnel import exchange
+from stcp_proxy.tunnel.announced import read_announcement
+from stcp_proxy.tunnel.client import client_of, endpoint_of, plain_endpoint, proxy_header, send_header
+from stcp_proxy.tunnel.offer import Offers
 from stcp_proxy.tunnel.record import Connection
 from stcp_proxy.tunnel.targets import Targets
 from stcp_proxy.tunnel.turn import TRY_NEXT, Turn
@@ -68,6 +71,13 @@ class Trust:
         """The configured name of an authenticated peer; a shared secret names nobody."""
         return "(shared secret)" if peer is None else self.names.get(peer, "")
 
+    def full_name(self, peer: bytes | None) -> str:
+        """The same for others to read: a peer without a name by its whole key, and nothing for a shared secret."""
+        if peer is None:
+            return ""
+        name = self.name(peer)
+        return str(PublicKey(peer)) if name.startswith(PUBLIC_PREFIX) else name
+
 
 class Gate(Protocol):
     """Who counts the connections that have not proved themselves."""
@@ -85,7 +95,7 @@ class ListenSession:
     Args:
         plan: the tunnel.
         trust: its access rule.
-        targets: where its connections go.
+        offers: what its connections can have.
         engine: who carries the connection afterwards.
         wire: the accepted socket, non-blocking; owned by the session.
         record: what is known of the connection.
@@ -96,7 +106,7 @@ class ListenSession:
         self,
         plan: TunnelPlan,
         trust: Trust,
-        targets: Targets,
+        offers: Offers,
         engine: Engine,
         wire: socket.socket,
         record: Connection,
@@ -104,7 +114,7 @@ class ListenSession:
     ) -> None:
         self._plan = plan
         self._trust = trust
-        self._targets = targets
+        self._offers = offers
         self._engine = engine
         self._stream = LegStream(wire)
         self._record = record
@@ -119,14 +129,14 @@ class ListenSession:
         tune_leg(self._stream.socket)
         try:
             with self._record.ledger.handshakes.step():
-                channel = await self._prove()
+                channel, opening = await self._prove()
             self._gate.proved(self._record)
-            await self._reach_target(channel)
+            await self._reach_target(channel, opening)
         except BaseException:
             self._stream.close()
             raise
 
-    async def _prove(self) -> exchange.Channel:
+    async def _prove(self) -> tuple[exchange.Channel, Opening]:
         plan, trust, record = self._plan, self._trust, self._record
         responder = Responder(plan.suites, trust.credentials, allowed=trust.names)
         channel: exchange.Channel | None = None
@@ -134,31 +144,24 @@ class ListenSession:
             channel, established = await exchange.respond(self._stream, responder)
             record.channel = established.channel_id
             self._gate.heard(record)
-            await exchange.read_open(self._stream, channel)
+            opening = await exchange.read_open(self._stream, channel)
             # Not before: the first message may have been a replay of its own.
             record.proved(trust.name(established.peer), established.peer)
-            return channel
+            return channel, opening
         what = "it answered nothing" if channel is None else "its first frame did not come"
         raise HandshakeTimedOut(f"the peer did not prove itself within {plan.handshake_timeout:g} s: {what}")
 
-    async def _reach_target(self, channel: exchange.Channel) -> None:
-        plan, record = self._plan, self._record
+    async def _reach_target(self, channel: exchange.Channel, opening: Opening) -> None:
         plain: socket.socket | None = None
         try:
             try:
-                with self._targets.turn(plan.dial_timeout) as turn:
-                    with record.ledger.dials.step():
-                        dialled = await turn.dial()
-                    turn.reached(record)
+                plain = await self._dial(channel, opening)
             except StcpError as exc:
                 # The peer learns the kind of failure; addresses behind this side are not its business.
                 await channel.reject(self._stream, code_for(exc))
                 raise
-            plain = dialled.sock
-            record.target = dialled.name
-            tune_leg(plain)
             await channel.accept(self._stream)
-            _hand_over(plan, self._engine, channel, plain=plain, wire=self._stream.socket, record=record)
+            _hand_over(self._plan, self._engine, channel, plain=plain, wire=self._stream.socket, record=self._record)
         except trio.Cancelled:
             if plain is not None:
                 plain.close()
@@ -169,6 +172,30 @@ class ListenSession:
             if plain is not None:
                 plain.close()
             raise
+
+    async def _dial(self, channel: exchange.Channel, opening: Opening) -> socket.socket:
+        """What the peer asked for, connected, and told who the client is."""
+        record, peer = self._record, channel.established.peer
+        if opening.client is not None:
+            record.origin = str(plain_endpoint(opening.client))
+        offer = self._offers.choose(opening.service, peer)
+        record.service = offer.service
+        client = client_of(opening.client, endpoint_of(self._stream.socket), offer.hand_on)
+        with offer.targets.turn(self._plan.dial_timeout) as turn:
+            with record.ledger.dials.step():
+                dialled = await turn.dial()
+            turn.reached(record)
+        record.target = dialled.name
+        plain = dialled.sock
+        try:
+            tune_leg(plain)
+            header = proxy_header(offer.hand_on, client, opening.original, plain, record, peer=self._trust.full_name(peer))
+            if header:
+                await send_header(LegStream(plain), header)
+        except BaseException:
+            plain.close()
+            raise
+        return plain
 
 
 class ConnectSession:
@@ -193,6 +220,7 @@ class ConnectSession:
         self._plain = LegStream(plain)
         self._record = record
         self._early = b""
+        self._opening = Opening(service=plan.service, client=endpoint_of(plain))
         self._may_retry = True
 
     async def run(self) -> None:
@@ -203,10 +231,20 @@ class ConnectSession:
         """
         tune_leg(self._plain.socket)
         try:
+            if self._plan.accept_proxy is not None:
+                await self._believe(self._plan.accept_proxy)
             await self._try_each()
         except BaseException:
             self._plain.reset()
             raise
+
+    async def _believe(self, rule: AcceptProxy) -> None:
+        """Learn from a PROXY header who the client is, and where it wanted to go."""
+        header, self._early = await read_announcement(self._plain, rule, timeout=self._plan.handshake_timeout)
+        if header.source is not None and header.destination is not None:
+            client, original = plain_endpoint(header.source), plain_endpoint(header.destination)
+            self._opening = dataclasses.replace(self._opening, client=client, original=original)
+            self._record.origin = str(client)
 
     async def _try_each(self) -> None:
         with self._targets.turn(self._plan.dial_timeout) as turn:
@@ -280,9 +318,8 @@ class ConnectSession:
         )
 
     async def _open(self, stream: LegStream, channel: exchange.Channel) -> int:
-        opening = Opening(client=_endpoint(self._plain.socket))
         with trio.move_on_after(self._plan.handshake_timeout):
-            return await exchange.open_channel(stream, channel, opening, self._first_bytes)
+            return await exchange.open_channel(stream, channel, self._opening, self._first_bytes)
         raise HandshakeTimedOut("the peer stopped reading during the opening")
 
     def _first_bytes(self) -> bytes:
@@ -320,15 +357,6 @@ def _hand_over(
         limits=RelayLimits(idle=plan.idle_timeout, half_close=plan.half_close_timeout),
     )
     record.relay = engine.adopt(handover, record.relay_ended)
-
-
-def _endpoint(sock: socket.socket) -> Endpoint | None:
-    """The other end's IP address and port; None for a unix socket."""
-    with contextlib.suppress(OSError, ValueError):
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            host, port = sock.getpeername()[:2]
-            return Endpoint(ipaddress.ip_address(host.partition("%")[0]), port)
-    return None
 
 
 def stopping() -> ShuttingDown:

@@ -148,6 +148,31 @@ class Proxy(Process):
         return status
 
 
+def from_file(folder: Path, name: str, keys: Keys, tunnels: str, **more: Any) -> Proxy:
+    """`stcp-proxy run` with a file of these tunnels, serving; `app-host` and `db-host` are the two sides of `keys`.
+
+    Args:
+        folder: for the file and the log.
+        name: of both.
+        keys: who they are; a side that is called "connect" has the client's key, any other the server's.
+        tunnels: what stands under `tunnels:`, indented by two.
+        more: for `Proxy`.
+    """
+    own = "client" if name == "connect" else "server"
+    path = folder / f"{name}.yaml"
+    path.write_text(
+        f"identity: {keys.folder}/{own}.key\n"
+        f'peers: {{app-host: "{keys.client.public}", db-host: "{keys.server.public}", other-host: "{keys.stranger.public}"}}\n'
+        f"tunnels:\n{tunnels}"
+    )
+    proxy = Proxy(["run", str(path)], log=folder / f"{name}.log", **more)
+    try:
+        return proxy.ready()  # type: ignore[return-value]
+    except BaseException:
+        proxy.stop()
+        raise
+
+
 class Pair:
     """A listening and a connecting proxy in front of one target; a context manager.
 

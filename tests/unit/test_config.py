@@ -308,7 +308,7 @@ def test_refused(load: Callable[[str], Plan], text: str, says: str) -> None:
 
 
 def test_all_mistakes_are_listed(load: Callable[[str], Plan]) -> None:
-    assert len(problems(load, HEAD + LISTEN % ", turbo: 1, max_connections: x" + "  b: {mode: x, bind: y}\nz: 1\n")) == 6
+    assert len(problems(load, HEAD + LISTEN % ", turbo: 1, max_connections: x" + "  b: {mode: x, bind: y}\nz: 1\n")) == 5
     text = HEAD.replace("host.key", "no.key") + LISTEN % "" + CONNECT % "" + "  x: {mode: listen, bind: :7443, to: unix:/no/x}\n"
     found = problems(load, text)
     assert len(found) == 4, found  # the key file once, the folder, the rule, the port taken

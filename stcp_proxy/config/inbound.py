@@ -1,0 +1,155 @@
+"""The sense of what a listen tunnel offers and how it hands on, and of what a connect tunnel asks for and believes.
+
+What a tunnel says about handing on (`allow`, `proxy_protocol`, `allow_clients`) holds for its services too, each of which may say
+otherwise. The sum of all `allow` is whom the handshake admits; who may use what is decided when the peer has said what it wants.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from stcp_proxy.config.models import HandOnModel, TunnelModel
+from stcp_proxy.config.plan import AcceptProxy, Balance, HandOn, KeyAuth, PskAuth, ServicePlan
+from stcp_proxy.config.source import KeyPath, Source
+from stcp_proxy.keys import PublicKey
+from stcp_proxy.net.address import Destination, UnixAddress
+from stcp_proxy.net.pattern import Pattern
+
+Entry = str | PublicKey
+_Find = Callable[[KeyPath, Entry], PublicKey | None]
+
+_ONLY: Final = {
+    "listen": ("services", "proxy_protocol", "allow_clients"),
+    "connect": ("service", "accept_proxy_protocol"),
+}
+"""Settings that one kind of tunnel has."""
+
+
+def allow_entries(path: KeyPath, tunnel: TunnelModel) -> list[tuple[KeyPath, Entry]]:
+    """Every entry of `allow`, of the tunnel and of its services, and where it stands."""
+    found = [((*path, "allow", index), entry) for index, entry in enumerate(tunnel.allow or [])]
+    for name, service in (tunnel.services or {}).items():
+        found += [((*path, "services", name, "allow", index), entry) for index, entry in enumerate(service.allow or [])]
+    return found
+
+
+def target_lists(path: KeyPath, tunnel: TunnelModel) -> Iterator[tuple[KeyPath, Destination]]:
+    """Every address of `to`, of the tunnel and of its services, and where it stands."""
+    lists = [((*path, "to"), tunnel.to or [])]
+    lists += [((*path, "services", name, "to"), service.to) for name, service in (tunnel.services or {}).items()]
+    for where, targets in lists:
+        for index, target in enumerate(targets):
+            yield (*where, index), target
+
+
+def check_target(source: Source, path: KeyPath, tunnel: TunnelModel) -> None:
+    """A tunnel leads somewhere."""
+    if not tunnel.to and not tunnel.services:
+        services = ", or name 'services'" if tunnel.mode == "listen" else ""
+        source.report((*path, "to"), "'to' is missing", f"say where to hand connections on to{services}")
+
+
+class Inbound:
+    """One tunnel's settings of this kind; mistakes go to the source.
+
+    Args:
+        source: takes the mistakes.
+        path: of the tunnel.
+        tunnel: what the file says.
+        auth: how peers prove themselves.
+        find: the key behind an entry of `allow`, with mistakes reported already.
+    """
+
+    def __init__(self, source: Source, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth, find: _Find) -> None:
+        self._source = source
+        self._path = path
+        self._tunnel = tunnel
+        self._keys = isinstance(auth, KeyAuth)
+        self._admitted = frozenset(auth.peers) if isinstance(auth, KeyAuth) else frozenset()
+        self._find = find
+
+    def settings(self) -> dict[str, Any]:
+        """The values for `TunnelPlan`."""
+        tunnel, path = self._tunnel, self._path
+        for mode, names in _ONLY.items():
+            for name in names:
+                if mode != tunnel.mode and getattr(tunnel, name) is not None:
+                    self._source.report(
+                        (*path, name), f"a {tunnel.mode} tunnel has no '{name}'", f"it belongs to the {mode} side"
+                    )
+        if tunnel.mode == "connect":
+            return {"service": tunnel.service, "accept_proxy": self._accept_proxy()}
+        if tunnel.to and self._keys and tunnel.allow is None:
+            remedy = "set 'allow', or remove 'to' if every peer asks for a service"
+            self._source.report((*path, "allow"), "'allow' is missing, so nobody could be handed on to 'to'", remedy)
+        return {
+            "allow": self._allowed(path, tunnel.allow),
+            "hand_on": self._hand_on(path, tunnel),
+            "services": {name: self._service(name) for name in tunnel.services or {}},
+        }
+
+    def _service(self, name: str) -> ServicePlan:
+        tunnel, path = self._tunnel, (*self._path, "services", name)
+        assert tunnel.services is not None  # noqa: S101
+        service = tunnel.services[name]
+        if self._keys and service.allow is None and tunnel.allow is None:
+            remedy = "set 'allow' here, or for the whole tunnel"
+            self._source.report(path, "neither the service nor its tunnel has 'allow', so nobody could use it", remedy)
+        allow = self._allowed(path, service.allow) if service.allow is not None else self._allowed(self._path, tunnel.allow)
+        balance = Balance(service.balance or tunnel.balance or Balance.FAILOVER)
+        return ServicePlan(to=tuple(service.to), allow=allow, hand_on=self._hand_on(path, service), balance=balance)
+
+    def _allowed(self, path: KeyPath, entries: Sequence[Entry] | None) -> frozenset[PublicKey] | None:
+        found = [self._find((*path, "allow", index), entry) for index, entry in enumerate(entries or [])]
+        keys = frozenset(key for key in found if key is not None)
+        return None if keys == self._admitted else keys
+
+    def _hand_on(self, path: KeyPath, model: HandOnModel) -> HandOn:
+        """What `model` says, and the tunnel where it says nothing."""
+        version = model.proxy_protocol or self._tunnel.proxy_protocol or "none"
+        clients = model.allow_clients if model.allow_clients is not None else self._tunnel.allow_clients
+        if model.allow_clients is not None:
+            where = (*path, "allow_clients")
+            self._check_addresses_alone(where, model.allow_clients)
+            if version == "none" and not (model is self._tunnel and self._tunnel.services):
+                what = "nobody is told the client's address, so it does not matter"
+                self._source.report(where, what, "set 'proxy_protocol', or remove this")
+        return HandOn(
+            proxy_protocol=None if version == "none" else version,
+            allow_clients=None if clients is None else tuple(clients),
+        )
+
+    def _accept_proxy(self) -> AcceptProxy | None:
+        rule, path = self._tunnel.accept_proxy_protocol, (*self._path, "accept_proxy_protocol")
+        if rule is None:
+            return None
+        bind = self._tunnel.bind
+        if rule.senders is None:
+            if not isinstance(bind, UnixAddress) and not _is_loopback(bind.host):
+                what = f"whoever reaches {bind} could claim to be any client"
+                self._source.report(path, what, "list the proxies that may send a header under 'from'")
+            return AcceptProxy()
+        if isinstance(bind, UnixAddress):
+            what = "who comes through a unix socket has no address"
+            self._source.report(
+                (*path, "from"), what, "write 'accept_proxy_protocol: true'; the socket's mode decides who may connect"
+            )
+        self._check_addresses_alone((*path, "from"), rule.senders)
+        return AcceptProxy(tuple(rule.senders))
+
+    def _check_addresses_alone(self, path: KeyPath, rules: Sequence[Pattern]) -> None:
+        """Where the port says nothing and a name proves nothing, there is neither."""
+        for index, rule in enumerate(rules):
+            if rule.name is not None:
+                self._source.report((*path, index), f"{rule} is a name", "write addresses or networks")
+            elif not rule.every_port:
+                self._source.report((*path, index), f"{rule} has a port, which a client picks at random", "leave it out")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

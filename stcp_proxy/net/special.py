@@ -1,0 +1,81 @@
+"""Addresses that mean something else to whoever hears of them than to whoever names them.
+
+127.0.0.1 is another host for everybody, 0.0.0.0 is whoever dials it, and a host's own address lets in where its other programs
+trust it. To dial one on a stranger's word, or to believe that a stranger has one, opens doors that a firewall keeps shut.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from typing import Final
+
+from stcp_proxy.net.pattern import IPAddress, IPNetwork, plain_ip
+
+_NETWORKS: Final = tuple(
+    (ipaddress.ip_network(text), word)
+    for text, word in (
+        ("127.0.0.0/8", "a loopback address"),
+        ("::1/128", "a loopback address"),
+        ("0.0.0.0/8", "an unspecified address"),
+        ("::/128", "an unspecified address"),
+        ("169.254.0.0/16", "a link-local address"),
+        ("fe80::/10", "a link-local address"),
+        ("224.0.0.0/4", "a multicast address"),
+        ("ff00::/8", "a multicast address"),
+        ("240.0.0.0/4", "a reserved address"),
+        # IPv4 in other disguises than ::ffff:0:0/96, which is undressed: whatever stands behind them has not been looked at.
+        ("::/96", "an IPv4-compatible address"),
+        ("64:ff9b::/96", "a translated IPv4 address"),
+        ("2002::/16", "a 6to4 address"),
+    )
+)
+
+LOCAL_TO_A_HOST: Final[tuple[IPNetwork, ...]] = tuple(
+    ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128", "0.0.0.0/8", "::/128", "169.254.0.0/16", "fe80::/10")
+)
+"""Addresses that say nothing outside of one host and its links."""
+
+OWN: Final = "an address of this host"
+
+
+def special_network(ip: IPAddress) -> tuple[IPNetwork, str] | None:
+    """The special network that an address belongs to, and words for it."""
+    ip = plain_ip(ip)
+    return next(((network, word) for network, word in _NETWORKS if ip in network), None)
+
+
+def is_local_to_a_host(ip: IPAddress) -> bool:
+    """Whether an address says nothing outside of the host where somebody has it."""
+    ip = plain_ip(ip)
+    return any(ip in network for network in LOCAL_TO_A_HOST)
+
+
+# -- the host's own --------------------------------------------------------------------------------------------------------
+
+_REQUEST, _ROUTE, _ASK, _DESTINATION = 1, 24, 26, 1
+"""NLM_F_REQUEST, RTM_NEWROUTE, RTM_GETROUTE, RTA_DST."""
+_HEADER, _MESSAGE = "=IHHII", "=BBBBBBBBI"
+_KIND: Final = struct.Struct("=4xH10x7xB")
+"""Of an answer, the message's type and the route's."""
+_DELIVERED_HERE: Final = {2, 3, 4, 5}
+"""RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST."""
+
+
+def is_own(ip: IPAddress) -> bool:
+    """Whether this host delivers to itself what is sent to `ip`: asked of its routing table, which knows addresses that no
+    interface shows. Where the table cannot be asked, every address may be its own."""
+    ip = plain_ip(ip)
+    family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
+    body = struct.pack(_MESSAGE, family, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    body += struct.pack("=HH", 4 + len(ip.packed), _DESTINATION) + ip.packed
+    question = struct.pack(_HEADER, struct.calcsize(_HEADER) + len(body), _ASK, _REQUEST, 1, 0) + body
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE) as sock:
+            sock.sendto(question, (0, 0))
+            answer = sock.recv(4096)  # which is there: the kernel answers inside of the call that asks
+    except OSError:
+        return True
+    message, route = _KIND.unpack_from(answer)
+    return message == _ROUTE and route in _DELIVERED_HERE  # an error instead says that no route leads there
