@@ -5,11 +5,13 @@ admin address is configured, and nothing here wakes up unless somebody asks.
 
 - ``host``      what the pages need of a running proxy
 - ``status``    the shape of `/status`: one look at it
-- ``look``      takes that look
+- ``look``      takes that look; ``meter`` reads bytes, ``measure`` what is counted beyond the status
+- ``report``    what a process tells, and how several processes' are put together; ``gather`` asks them
+- ``metrics``   a report as Prometheus reads it; ``lag`` measures the event loop
 - ``guard``     who may ask: token, host, origin
 - ``pages``     the addresses, as a Starlette application
 - ``page``      the dashboard: its files, as they are in ``assets/``
 - ``server``    serves them on Hypercorn, inside the proxy's own loop
-- ``client``    asks a running proxy, for the commands
+- ``client``    asks a running proxy, for the commands; ``view`` shows its status at a terminal
 - ``life``      waits for one
 """

@@ -84,6 +84,10 @@ def ask_well(plan: AdminPlan, path: str, *, method: str = "GET", timeout: float 
         AdminError: it does not do it; the text has its reason.
     """
     status, body = ask(plan, path, method=method, timeout=timeout)
+    if status == http.client.NOT_FOUND:
+        raise AdminError(
+            f"what answers at {plan.address} has no {path.partition('?')[0]}", remedy="check that it is an admin address"
+        )
     if status >= http.client.MULTIPLE_CHOICES:
         words = printable(body[:300].decode("utf-8", "replace").strip()) or f"HTTP status {status}"
         raise AdminError(f"the proxy at {plan.address} refused: {words}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Protocol, cast
+from typing import Literal, Protocol, cast
 
-from pydantic import TypeAdapter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -13,10 +12,7 @@ from starlette.routing import Route
 from stcp_proxy.admin import page
 from stcp_proxy.admin.look import MAX_CONNECTIONS, Wanted
 from stcp_proxy.admin.metrics import expose
-from stcp_proxy.admin.report import Report
-from stcp_proxy.admin.status import Status
-
-STATUS: Final = TypeAdapter(Status)
+from stcp_proxy.admin.report import STATUS, Report
 
 
 class Desk(Protocol):

@@ -58,6 +58,7 @@ class Report:
 
 
 REPORT: Final = TypeAdapter(Report)
+STATUS: Final = TypeAdapter(Status)
 
 
 def merge(reports: Sequence[Report], wanted: Wanted, *, silent: Iterable[int] = ()) -> Report:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from harness.admin import Admin
 from harness.process import wait_for
-from harness.proxies import Keys, Pair, Proxy
+from harness.proxies import COMMAND, Keys, Pair, Proxy
 from harness.sockets import Target, connect, free_port, read_all, read_exactly
 
 from stcp_proxy.keys import write_secret_file
@@ -195,6 +197,36 @@ def test_what_is_taken_is_said_before_anything_starts(folder: Path, server: Admi
         assert proxy.wait() == 2
         assert "another program is listening there" in proxy.text()
         assert proxy.log() == []
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, "status", *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_status_at_a_terminal(folder: Path, pair: Pair, server: Admin) -> None:
+    shown = command("--admin", server.text, "--admin-token", str(folder / "admin.token"))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for words in ("ready", "app-host", pair.listen.addresses[0], "LAST USE"):
+        assert words in shown.stdout
+
+
+def test_status_from_a_file_whose_keys_cannot_be_read(folder: Path, pair: Pair, client: Admin, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        f"identity: nowhere.key\nadmin: {client.text}\ntunnels:\n  t: {{mode: connect, bind: '127.0.0.1:1', to: 'x:2', peer: p}}\n"
+    )
+    shown = command(str(tmp_path / "c.yaml"), "--json", "--connections", "0")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert json.loads(shown.stdout)["process"]["workers"][0]["pid"] == pair.connect.pid
+
+
+def test_status_where_nobody_is(server: Admin) -> None:
+    shown = command("--admin", f"127.0.0.1:{free_port()}")
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert "no proxy answers at 127.0.0.1:" in shown.stderr
+    assert "check that it runs" in shown.stderr
+    shown = command("--admin", server.text)
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert "the token of this address is missing or wrong" in shown.stderr
 
 
 def test_quit_drains(tmp_path: Path, echo: Target) -> None:

@@ -1,0 +1,65 @@
+"""`stcp-proxy status`: look into a running proxy."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated
+
+import typer
+
+from stcp_proxy.cli import where
+
+_NARROW = 160
+"""Columns of a table that goes into a file or a pipe."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("status")(status)
+
+
+def status(
+    config: where.Config = None,
+    admin: where.Admin = None,
+    admin_token: where.AdminToken = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it, with rates, the busiest first.")] = False,
+    interval: Annotated[str, typer.Option(metavar="TIME", help="Between two looks of --watch.")] = "2s",
+    connections: Annotated[int, typer.Option(metavar="N", help="Connections that are listed.", min=0, max=1000)] = 10,
+    tunnel: Annotated[str, typer.Option(metavar="NAME", help="List connections of this tunnel alone.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="What the proxy answers, as it is.")] = False,
+) -> None:
+    """Show what a running proxy does: tunnels, connections, keys, and what was refused, with the remedy.
+
+    It is asked at its admin address. Exit status 1 when nothing answers there.
+    """
+    import sys
+    from urllib.parse import urlencode
+
+    from stcp_proxy.admin.client import AdminError, ask_well
+    from stcp_proxy.admin.report import STATUS
+    from stcp_proxy.admin.status import Status
+    from stcp_proxy.config.models import parse_duration
+
+    plan = where.admin_of(config, admin, admin_token)
+    order = "busiest" if watch else "newest"
+    path = "/status?" + urlencode({"connections": connections, "order": order, "tunnel": tunnel})
+    if as_json and not watch:
+        sys.stdout.write(ask_well(plan, path).decode() + "\n")
+        return
+
+    from rich.console import Console
+
+    from stcp_proxy.admin import view
+
+    def look() -> Status:
+        try:
+            return STATUS.validate_json(ask_well(plan, path))
+        except ValueError:
+            raise AdminError(f"what answers at {plan.address} is no proxy of this version", remedy="check the address") from None
+
+    console = Console(width=None if sys.stdout.isatty() else _NARROW, highlight=False)
+    if not watch:
+        console.print(view.View(look()))
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        view.watch(console, look, max(0.1, parse_duration(interval)))
