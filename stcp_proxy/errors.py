@@ -287,6 +287,15 @@ class OverLimit(StcpError):
     usual_remedy = "raise the limit if this load is meant"
 
 
+class KeyRevoked(StcpError):
+    """A key of this connection's has been taken out of the configuration."""
+
+    cause = Cause.PEER
+    code = Code.KEY_REVOKED
+    label = "key_revoked"
+    usual_remedy = "connect again by a key that both sides name"
+
+
 class ShuttingDown(StcpError):
     """This side is stopping and takes nothing new."""
 

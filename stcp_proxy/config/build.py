@@ -18,7 +18,7 @@ from stcp_proxy.config.models import ConfigModel, LogModel, TunnelModel, validat
 from stcp_proxy.config.plan import Balance, EngineChoice, KeyAuth, LogClass, LogPlan, Mode, Plan, PskAuth, TunnelPlan
 from stcp_proxy.config.source import KeyPath, Source, file_source, flag_source
 from stcp_proxy.errors import ConfigError, KeyFileError
-from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey, load_private_key, load_psk
+from stcp_proxy.keys import PUBLIC_PREFIX, PrivateKey, PublicKey, load_private_key, load_psk
 from stcp_proxy.net.address import Address, Destination, UnixAddress, clash, loops
 from stcp_proxy.net.names import DnsSettings
 from stcp_proxy.protocol.wire import Suite
@@ -156,6 +156,13 @@ def _build(source: Source) -> Plan:
     return plan
 
 
+def _used(tunnels: Sequence[TunnelPlan]) -> frozenset[PublicKey]:
+    """Every public key that a tunnel uses."""
+    auths = [tunnel.auth for tunnel in tunnels if isinstance(tunnel.auth, KeyAuth)]
+    own = (identity.public for auth in auths for identity in auth.ring)
+    return frozenset([*own, *(key for auth in auths for key in auth.peers)])
+
+
 class _Builder:
     """One pass over a model; mistakes go to the source."""
 
@@ -164,18 +171,19 @@ class _Builder:
         self.config = config
         self._files: dict[tuple[str, object], Any] = {}
         self._names: dict[PublicKey, str] = {}
-        for name, key in config.peers.items():
-            self._names.setdefault(key, name)
+        for name, keys in config.peers.items():
+            for key in keys:
+                self._names.setdefault(key, name)
 
     def plan(self) -> Plan:
         config = self.config
         self._check_peers()
-        if config.identity is not None:
-            self._load(load_private_key, config.identity, ("identity",))
+        self._ring(config.identity or [], ("identity",))
         tunnels = [self._tunnel(name, tunnel) for name, tunnel in config.tunnels.items()]
         self._check_binds()
         settings: dict[str, Any] = {
             "drain": config.drain,
+            "revoke_grace": config.revoke_grace,
             "workers": config.workers,
             "log": _log(self.config.log),
             "admin": admin_plan(self.source, config),
@@ -183,7 +191,8 @@ class _Builder:
         if dns := config.dns:
             servers = None if dns.servers is None else tuple(dns.servers)
             settings["dns"] = DnsSettings(**_given({"ttl": dns.ttl, "stale": dns.stale, "servers": servers}))
-        return Plan(tuple(tunnel for tunnel in tunnels if tunnel is not None), **_given(settings))
+        found = tuple(tunnel for tunnel in tunnels if tunnel is not None)
+        return Plan(found, known=frozenset(self._names) | _used(found), **_given(settings))
 
     def _tunnel(self, name: str, tunnel: TunnelModel) -> TunnelPlan | None:
         path: KeyPath = ("tunnels", name)
@@ -202,7 +211,7 @@ class _Builder:
             **_given({setting: getattr(tunnel, setting) for setting in _SETTINGS}),
             **self._bind_mode(path, tunnel),
             **self._balance(tunnel),
-            **Inbound(self.source, path, tunnel, auth, self._peer).settings(),
+            **Inbound(self.source, path, tunnel, auth, self._keys).settings(),
         )
 
     def _balance(self, tunnel: TunnelModel) -> dict[str, Any]:
@@ -248,33 +257,48 @@ class _Builder:
 
     def _key_auth(self, path: KeyPath, tunnel: TunnelModel, rule: str) -> KeyAuth | None:
         rules = allow_entries(path, tunnel) if tunnel.peer is None else [((*path, rule), tunnel.peer)]
-        found = [self._peer(at, entry) for at, entry in rules]
+        found = [(at, key) for at, entry in rules for key in self._keys(at, entry)]
         where: KeyPath = ("identity",) if tunnel.identity is None else (*path, "identity")
-        file = self.config.identity if tunnel.identity is None else tunnel.identity
-        if file is None:
+        files = self.config.identity if tunnel.identity is None else tunnel.identity
+        if files is None:
             remedy = "make one with 'stcp-proxy keygen --out FILE' and name it here"
             self.source.report(where, "a private key of this side's own is needed", remedy)
             return None
-        identity = self._load(load_private_key, file, where)
-        if identity is None:
+        ring = self._ring(files, where)
+        if not ring:
             return None
-        for (at, _), key in zip(rules, found, strict=True):
-            if key == identity.public:
+        own = {identity.public for identity in ring}
+        for at, key in found:
+            if key in own:
                 remedy = "name the other side's, which 'stcp-proxy pubkey' prints there"
                 self.source.report(at, "this is this side's own public key", remedy)
-        peers = {key: self._names.get(key, str(key)[:_SHORT_KEY] + "…") for key in found if key is not None}
-        return KeyAuth(identity, MappingProxyType(peers)) if peers else None
+        peers = {key: self._names.get(key, str(key)[:_SHORT_KEY] + "…") for _, key in found}
+        return KeyAuth(ring[0], MappingProxyType(peers), tuple(ring[1:])) if peers else None
 
-    def _peer(self, path: KeyPath, entry: str | PublicKey | None) -> PublicKey | None:
-        """The key behind one entry of `allow` or `peer`."""
+    def _ring(self, files: Sequence[str], path: KeyPath) -> list[PrivateKey]:
+        """This side's keys in order, those that can be read."""
+        found: dict[PublicKey, str] = {}
+        ring = []
+        for index, file in enumerate(files):
+            identity = self._load(load_private_key, file, (*path, index))
+            if identity is None:
+                continue
+            if identity.public in found:
+                self.source.report((*path, index), f"this is the same key as {shown(found[identity.public])}", "name it once")
+            found.setdefault(identity.public, file)
+            ring.append(identity)
+        return ring
+
+    def _keys(self, path: KeyPath, entry: str | PublicKey | None) -> list[PublicKey]:
+        """The keys behind one entry of `allow` or `peer`."""
         if not isinstance(entry, str):
-            return entry
-        key = self.config.peers.get(entry)
-        if key is None:
+            return [] if entry is None else [entry]
+        keys = self.config.peers.get(entry)
+        if keys is None:
             close = difflib.get_close_matches(entry, self.config.peers, n=1)
             remedy = f"did you mean '{close[0]}'?" if close else "add it there, or write the public key itself (stcp-pub:…)"
             self.source.report(path, f"{shown(entry)} is not in 'peers'", remedy)
-        return key
+        return keys or []
 
     def _suites(self, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth) -> tuple[Suite, ...]:
         names = tunnel.suite or self.config.suite or ["hybrid"]
@@ -299,9 +323,13 @@ class _Builder:
     # -- contradictions
 
     def _check_peers(self) -> None:
-        for name, key in self.config.peers.items():
-            if self._names[key] != name:
-                self.source.report(("peers", name), f"'{self._names[key]}' has the same key", "keep one name for a key")
+        for name, keys in self.config.peers.items():
+            for index, key in enumerate(keys):
+                if self._names[key] != name:
+                    what = f"'{self._names[key]}' has the same key"
+                    self.source.report(("peers", name, index), what, "keep one name for a key")
+                elif keys.index(key) != index:
+                    self.source.report(("peers", name, index), "this key is there already", "name it once")
 
     def _check_addresses(self, path: KeyPath, tunnel: TunnelModel) -> None:
         self._check_folder((*path, "bind"), tunnel.bind)

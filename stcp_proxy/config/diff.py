@@ -158,7 +158,7 @@ def apply(diff: PlanDiff, old: Plan) -> Plan:
 def keys_of(plan: Plan) -> list[NamedKey]:
     """Every key that a plan's tunnels use, own ones first; a key under two names is there twice."""
     auths = [tunnel.auth for tunnel in plan.tunnels if isinstance(tunnel.auth, KeyAuth)]
-    own = [NamedKey(_OWN, "", auth.identity.public) for auth in auths]
+    own = [NamedKey(_OWN, "", identity.public) for auth in auths for identity in auth.ring]
     peers = [NamedKey(_PEER, name, key) for auth in auths for key, name in auth.peers.items()]
     return list(dict.fromkeys(own + peers))
 
@@ -185,7 +185,8 @@ def words(value: Any) -> str:
 
 def _compare(old: Any, new: Any) -> tuple[Setting, ...]:
     """The fields of two dataclasses of one type that differ."""
-    pairs = ((field.name, getattr(old, field.name), getattr(new, field.name)) for field in dataclasses.fields(old))
+    fields = (field.name for field in dataclasses.fields(old) if field.compare)
+    pairs = ((name, getattr(old, name), getattr(new, name)) for name in fields)
     return tuple(Setting(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs)
 
 
@@ -207,10 +208,11 @@ def _auth_words(auth: KeyAuth | PskAuth, other: KeyAuth | PskAuth) -> str:
     if isinstance(auth, PskAuth):
         return "a shared secret" if isinstance(other, KeyAuth) else "another shared secret"
     mine, theirs = set(_auth_parts(auth)), set(_auth_parts(other)) if isinstance(other, KeyAuth) else set()
-    return ", ".join(part for part in _auth_parts(auth) if part in mine - theirs) or "nothing else"
+    return ", ".join(part for part in _auth_parts(auth) if part in mine - theirs) or "no other key"
 
 
 def _auth_parts(auth: KeyAuth) -> Iterator[str]:
-    yield f"own key {auth.identity.public}"
+    for identity in auth.ring:
+        yield f"own key {identity.public}"
     for key, name in auth.peers.items():
         yield f"{name} {key}"

@@ -18,7 +18,7 @@ from stcp_proxy.net.address import Destination, UnixAddress
 from stcp_proxy.net.pattern import Pattern
 
 Entry = str | PublicKey
-_Find = Callable[[KeyPath, Entry], PublicKey | None]
+_Find = Callable[[KeyPath, Entry], Sequence[PublicKey]]
 
 _ONLY: Final = {
     "listen": ("services", "proxy_protocol", "allow_clients"),
@@ -59,7 +59,7 @@ class Inbound:
         path: of the tunnel.
         tunnel: what the file says.
         auth: how peers prove themselves.
-        find: the key behind an entry of `allow`, with mistakes reported already.
+        find: the keys behind an entry of `allow`, with mistakes reported already.
     """
 
     def __init__(self, source: Source, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth, find: _Find) -> None:
@@ -103,7 +103,7 @@ class Inbound:
 
     def _allowed(self, path: KeyPath, entries: Sequence[Entry] | None) -> frozenset[PublicKey] | None:
         found = [self._find((*path, "allow", index), entry) for index, entry in enumerate(entries or [])]
-        keys = frozenset(key for key in found if key is not None)
+        keys = frozenset(key for each in found for key in each)
         return None if keys == self._admitted else keys
 
     def _hand_on(self, path: KeyPath, model: HandOnModel) -> HandOn:

@@ -20,6 +20,7 @@ from stcp_proxy.errors import ConfigError
 from stcp_proxy.keys import PublicKey, check_file_name
 from stcp_proxy.net.address import Address, Destination, TcpAddress, parse_address, parse_destination, parse_server
 from stcp_proxy.net.pattern import Pattern, parse_pattern
+from stcp_proxy.protocol.handshake import MAX_RING
 from stcp_proxy.redact import shown
 
 _T = TypeVar("_T")
@@ -124,6 +125,8 @@ Server = Annotated[TcpAddress, PlainValidator(_checked(parse_server))]
 Rule = Annotated[Pattern, PlainValidator(_checked(parse_pattern))]
 Rules = Annotated[list[Rule], BeforeValidator(_some), Field(min_length=1)]
 Key = Annotated[PublicKey, PlainValidator(_checked(PublicKey.parse))]
+Identity = Annotated[list[File], BeforeValidator(_some), Field(min_length=1, max_length=MAX_RING)]
+Keys = Annotated[list[Key], BeforeValidator(_some), Field(min_length=1, max_length=MAX_RING)]
 Peer = Annotated[str | PublicKey, PlainValidator(_checked(_peer))]
 Span = Annotated[float, PlainValidator(_checked(parse_duration, text_only=False))]
 Deadline = Annotated[float, PlainValidator(_checked(_deadline, text_only=False))]
@@ -188,7 +191,7 @@ class TunnelModel(HandOnModel):
     services: Annotated[dict[Name, Annotated[ServiceModel, BeforeValidator(_written_short)]], Field(min_length=1)] | None = None
     service: Name | None = None
     accept_proxy_protocol: Annotated[AcceptProxyModel | None, BeforeValidator(_yes_or_rule)] = None
-    identity: File | None = None
+    identity: Identity | None = None
     psk: File | None = None
     suite: Suites | None = None
     engine: Engine | None = None
@@ -203,13 +206,14 @@ class TunnelModel(HandOnModel):
 class ConfigModel(_Model):
     """The whole file."""
 
-    identity: File | None = None
+    identity: Identity | None = None
     psk: File | None = None
-    peers: dict[Name, Key] = Field(default_factory=dict)
+    peers: dict[Name, Keys] = Field(default_factory=dict)
     tunnels: Annotated[dict[Name, TunnelModel], Field(min_length=1)]
     suite: Suites | None = None
     engine: Engine | None = None
     drain: Span | None = None
+    revoke_grace: Span | None = None
     workers: Annotated[int, Field(ge=1, le=64)] | None = None
     log: LogModel | None = None
     admin: Bind | None = None
@@ -252,6 +256,9 @@ def _explain(source: Source, error: ErrorDetails) -> None:
             source.report(path, "a mapping belongs here", "write its keys below it, indented")
         case "int_type" | "greater_than_equal" | "less_than_equal":
             source.report(path, "a whole number from 1 to 1000000 belongs here")
+        case "too_long":
+            most = context["max_length"]
+            source.report(path, f"at most {most} belong here, and these are {context['actual_length']}", "take out what is old")
         case "too_short":
             source.report(path, "this is empty", "leave it out, or fill it")
         case _:

@@ -77,12 +77,24 @@ class KeyAuth:
     """Each side proves a key of its own.
 
     Attributes:
-        identity: ours.
-        peers: whom we talk to, and the name in logs; on the connect side exactly one.
+        identity: ours; on the connect side the one that is tried first.
+        peers: whom we talk to, and the name in logs; on the connect side the keys of exactly one name, in order of preference.
+        further: other keys of ours, while one replaces the other: a listen side answers for each, a connect side tries the next
+            where one is denied.
     """
 
     identity: PrivateKey
     peers: Mapping[PublicKey, str]
+    further: tuple[PrivateKey, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        """Order counts: it says which key is tried first."""
+        return isinstance(other, KeyAuth) and self.ring == other.ring and list(self.peers.items()) == list(other.peers.items())
+
+    @property
+    def ring(self) -> tuple[PrivateKey, ...]:
+        """All keys of ours, in order."""
+        return (self.identity, *self.further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,15 +218,19 @@ class Plan:
     Attributes:
         tunnels: at least one.
         drain: seconds that connections may take to finish after a stop.
+        revoke_grace: seconds that connections may go on whose key has been taken out of the file.
         workers: processes that share the load.
         log: what is logged, and how it looks.
         admin: where it can be looked into; None is nowhere.
         dns: how names are looked up; its defaults stand beside the resolver.
+        known: every public key that is named anywhere, own ones among them, used or not.
     """
 
     tunnels: tuple[TunnelPlan, ...]
     drain: float = 30.0
+    revoke_grace: float = 0.0
     workers: int = 1
     log: LogPlan = LogPlan()
     admin: AdminPlan | None = None
     dns: DnsSettings = field(default_factory=DnsSettings)
+    known: frozenset[PublicKey] = field(default=frozenset(), compare=False)

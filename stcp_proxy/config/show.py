@@ -25,9 +25,15 @@ def describe_plan(plan: Plan) -> str:
     log = f"log: level {plan.log.level}, {plan.log.format or 'text on a terminal, JSON elsewhere'}"
     if plan.log.quiet:
         log += f", nothing about {' and '.join(sorted(plan.log.quiet))}"
-    return "\n\n".join(
-        [*blocks, f"drain: {_time(plan.drain)}\nworkers: {plan.workers}\n{_dns(plan.dns)}\n{log}\n{_admin(plan.admin)}"]
-    )
+    whole = [
+        f"drain: {_time(plan.drain)}",
+        f"revoked keys: their connections end after {_time(plan.revoke_grace)}",
+        f"workers: {plan.workers}",
+        _dns(plan.dns),
+        log,
+        _admin(plan.admin),
+    ]
+    return "\n\n".join([*blocks, "\n".join(whole)])
 
 
 def _admin(admin: AdminPlan | None) -> str:
@@ -61,7 +67,7 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     if tunnel.accept_proxy is not None:
         yield from _rows("headers", [_senders(tunnel.accept_proxy)])
     if isinstance(tunnel.auth, KeyAuth):
-        yield from _rows("own key", [str(tunnel.auth.identity.public)])
+        yield from _rows("own key", [str(identity.public) for identity in tunnel.auth.ring])
         peers = [f"{key}  {name}" for key, name in tunnel.auth.peers.items()]
         yield from _rows("peer" if tunnel.mode is Mode.CONNECT else "allowed", peers)
     else:

@@ -58,7 +58,7 @@ def open_listeners(address: Address, *, backlog: int, shared: bool = False, mode
 
 
 def open_in_place_of(
-    leaving: Iterable[socket.socket], address: Address, *, backlog: int, shared: bool = False
+    leaving: Iterable[socket.socket], address: Address, *, backlog: int, shared: bool = False, mode: int = UNIX_MODE
 ) -> list[socket.socket]:
     """`open_listeners`, while sockets that are about to be closed may stand in the way.
 
@@ -66,13 +66,13 @@ def open_in_place_of(
 
     Args:
         leaving: listening sockets of this process that will be closed if this succeeds.
-        address, backlog, shared: as in `open_listeners`.
+        address, backlog, shared, mode: as in `open_listeners`.
 
     Raises:
         ConfigError: as in `open_listeners`.
     """
     try:
-        return open_listeners(address, backlog=backlog, shared=shared)
+        return open_listeners(address, backlog=backlog, shared=shared, mode=mode)
     except ConfigError:
         way = [] if isinstance(address, UnixAddress) else [sock for sock in leaving if _on_port(sock, address.port)]
         if not way:
@@ -86,6 +86,18 @@ def open_in_place_of(
         for sock, value in zip(way, before, strict=True):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, value)
         raise
+
+
+def change_mode(listeners: Iterable[socket.socket], mode: int) -> None:
+    """Another mode for the files of those unix sockets among `listeners` that were made here and are still in place."""
+    for sock in listeners:
+        inode = _inodes.get(sock)
+        if inode is not None:
+            path = sock.getsockname()
+            with contextlib.suppress(OSError):
+                made = os.lstat(path)
+                if (made.st_dev, made.st_ino) == inode:
+                    _widen(path, made, mode)
 
 
 def _on_port(sock: socket.socket, port: int) -> bool:

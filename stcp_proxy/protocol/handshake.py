@@ -36,6 +36,8 @@ PATTERNS: Final[dict[Suite, Pattern]] = {
     Suite.CLASSIC_PSK: noise.NN_PSK0,
 }
 PSK_SUITES: Final = frozenset({Suite.HYBRID_PSK, Suite.CLASSIC_PSK})
+MAX_RING: Final = 4
+"""Most key pairs that a side may have at a time: a stranger's message 1 is tried with each, so this bounds what it costs."""
 
 
 class State(enum.Enum):
@@ -54,15 +56,24 @@ class Credentials:
     Attributes:
         static: this side's key pair (suites 1 and 2).
         psk: the shared secret (suites 3 and 4).
+        further: key pairs for which a responder answers too, while one replaces the other; at most `MAX_RING` with `static`.
     """
 
     static: KeyPair | None = None
     psk: Secret | None = None
+    further: tuple[KeyPair, ...] = ()
+
+    @property
+    def ring(self) -> tuple[KeyPair | None, ...]:
+        """The key pairs to try in turn; a single None with a shared secret."""
+        return (self.static, *self.further)
 
     def check(self, suite: Suite) -> None:
         """Raises ValueError unless these credentials fit `suite`."""
         if (self.psk is None) == (self.static is None):
             raise ValueError("credentials are a static key pair or a shared secret")
+        if len(self.further) >= (MAX_RING if self.static is not None else 1):
+            raise ValueError(f"credentials are at most {MAX_RING} key pairs, or one shared secret")
         if (suite in PSK_SUITES) != (self.psk is not None):
             raise ValueError(f"suite {suite.name} and the credentials disagree")
 
@@ -78,6 +89,7 @@ class Established:
         handshake_hash: the final transcript hash, 32 bytes.
         peer: the peer's static public key, 32 bytes; None with a shared secret, which names nobody.
         rest: bytes behind the last handshake message: the beginning of the frames.
+        own: this side's static public key, by which the peer knows it; None with a shared secret.
     """
 
     suite: Suite
@@ -86,6 +98,7 @@ class Established:
     handshake_hash: bytes
     peer: bytes | None
     rest: bytes
+    own: bytes | None = None
 
     @property
     def channel_id(self) -> str:
@@ -126,6 +139,7 @@ class Initiator:
     ) -> None:
         self.state = State.START
         self._suite = suite
+        self._own = None if credentials.static is None else credentials.static.public
         self._buffer = bytearray()
         self._noise = _noise(suite, credentials, initiator=True, remote_static=remote_static, entropy=entropy)
 
@@ -161,7 +175,13 @@ class Initiator:
         end = MESSAGE_LENGTH_LEN + len(message)
         send, receive = self._noise.split()
         return Established(
-            self._suite, send, receive, self._noise.handshake_hash, self._noise.remote_static, bytes(self._buffer[end:])
+            self._suite,
+            send,
+            receive,
+            self._noise.handshake_hash,
+            self._noise.remote_static,
+            bytes(self._buffer[end:]),
+            self._own,
         )
 
 
@@ -170,7 +190,7 @@ class Responder:
 
     Args:
         suites: what this side's configuration allows; those that `credentials` cannot speak are refused like any other.
-        credentials: this side's key pair or the shared secret.
+        credentials: this side's key pairs or the shared secret.
         allowed: public keys that may connect, 32 bytes each (suites 1 and 2).
         entropy: source of the ephemeral keys.
     """
@@ -218,23 +238,37 @@ class Responder:
         message = _take_message(self._buffer, PROLOGUE_LEN, MESSAGE_1_LEN[suite])
         if message is None:
             return None
-        state = _noise(suite, self._credentials, initiator=False, remote_static=None, entropy=self._entropy)
-        try:
-            _require_empty(state.read_message(message))
-        except HandshakeNotAuthentic:
-            raise HandshakeNotAuthentic(
-                "the first message did not authenticate",
-                remedy="check that the peer has this side's public key and suite"
-                if suite not in PSK_SUITES
-                else "check that both sides have the same shared secret",
-            ) from None
+        own, state = self._read_message_1(suite, message)
         peer = state.remote_static
         if peer is not None and not self._allowed(peer):
             raise UnknownPeer(peer)
         reply = _framed(state.write_message())
         receive, send = state.split()
         rest = bytes(self._buffer[PROLOGUE_LEN + MESSAGE_LENGTH_LEN + len(message) :])
-        return Answer(reply, Established(suite, send, receive, state.handshake_hash, peer, rest))
+        return Answer(reply, Established(suite, send, receive, state.handshake_hash, peer, rest, own))
+
+    def _read_message_1(self, suite: Suite, message: bytes) -> tuple[bytes | None, HandshakeState]:
+        """The state behind message 1, and the public key to which it is addressed.
+
+        The pattern mixes the responder's static key into the transcript before the message, so the message does not say which of
+        several it means: they are tried in turn. A wrong one fails at the first tag, behind one X25519.
+        """
+        self._credentials.check(suite)
+        for static in self._credentials.ring:
+            credentials = Credentials(static, self._credentials.psk)
+            state = _noise(suite, credentials, initiator=False, remote_static=None, entropy=self._entropy)
+            try:
+                payload = state.read_message(message)
+            except HandshakeNotAuthentic:
+                continue
+            _require_empty(payload)
+            return (None if static is None else static.public), state
+        raise HandshakeNotAuthentic(
+            "the first message did not authenticate",
+            remedy="check that the peer has this side's public key and suite"
+            if suite not in PSK_SUITES
+            else "check that both sides have the same shared secret",
+        )
 
     def _read_prologue(self) -> Suite | None:
         head = bytes(self._buffer[:PROLOGUE_LEN])

@@ -2,6 +2,8 @@
 
 - ``exchange``    handshake and OPEN over any stream, up to the handover
 - ``session``     one connection from accept to handover, for either role
+- ``trust``       who may talk to whom, and whom a new rule no longer covers
+- ``keyring``     which of several keys a connect tunnel uses
 - ``targets``     where a tunnel's connections go; ``turn`` one connection's way through them, ``balance`` the order, ``endpoint``
   how one address has fared
 - ``service``     one tunnel: its listeners, limits, live connections

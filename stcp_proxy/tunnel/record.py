@@ -93,6 +93,7 @@ class Connection:
         channel: the channel id that both sides log; empty before the handshake.
         peer: the peer's name in this side's configuration; empty before the handshake.
         key: the key that the peer has proved, 32 bytes; None before that, and with a shared secret.
+        own: the key of this side's that it was proved to, likewise.
         service: what the peer asked for, or is asked for.
         origin: address of the application's client where that is not who connected: as the peer told it, or a PROXY header.
         target: address this side dialled.
@@ -111,6 +112,7 @@ class Connection:
         "endpoint",
         "key",
         "origin",
+        "own",
         "peer",
         "relay",
         "service",
@@ -126,6 +128,7 @@ class Connection:
         self.channel = ""
         self.peer = ""
         self.key: bytes | None = None
+        self.own: bytes | None = None
         self.service = ""
         self.origin = ""
         self.target = ""
@@ -140,18 +143,21 @@ class Connection:
         """The tunnel's."""
         return self._owner.ledger
 
-    def proved(self, peer: str, key: bytes | None) -> None:
+    def proved(self, peer: str, key: bytes | None, own: bytes | None = None) -> None:
         """The peer has proved who it is.
 
         Args:
             peer: its configured name.
             key: its key; None with a shared secret.
+            own: the key of this side's that it was proved to.
         """
-        self.peer, self.key = peer, key
+        self.peer, self.key, self.own = peer, key, own
         if key is not None:
             use = self.ledger.keys.setdefault(key, KeyUse())
             use.total += 1
             use.last = time.time()
+            if own is not None:
+                self.ledger.pairs[own, key] = use.last
 
     def relay_ended(self, end: RelayEnd) -> None:
         """The engine's callback, in its thread."""

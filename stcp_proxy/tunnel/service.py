@@ -23,12 +23,13 @@ from stcp_proxy.config import Mode, TunnelPlan
 from stcp_proxy.errors import OverLimit, StcpError, code_for
 from stcp_proxy.ledger import Ledger
 from stcp_proxy.net.address import describe_sockaddr
-from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
+from stcp_proxy.net.listen import change_mode, close_listeners, listening_on, open_listeners
 from stcp_proxy.relay.engine import Engine, RelayEnd
 from stcp_proxy.tunnel.offer import Offers
 from stcp_proxy.tunnel.record import Connection, Totals
-from stcp_proxy.tunnel.session import ConnectSession, ListenSession, Trust, stopping
+from stcp_proxy.tunnel.session import ConnectSession, ListenSession, stopping
 from stcp_proxy.tunnel.targets import Targets
+from stcp_proxy.tunnel.trust import Trust, revoked
 
 _log = structlog.get_logger("stcp_proxy.tunnel")
 
@@ -64,6 +65,19 @@ class _Stranger:
             return False
 
 
+@dataclass(slots=True)
+class _Opening:
+    """A connection on its way to an engine.
+
+    Attributes:
+        scope: ends it.
+        trust: the rule by which it is let in.
+    """
+
+    scope: trio.CancelScope
+    trust: Trust
+
+
 class Service:
     """A tunnel that serves.
 
@@ -78,13 +92,13 @@ class Service:
         self.engine = engine
         self._token = trio.lowlevel.current_trio_token()
         self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
-        self._trust = Trust.of(plan)
+        self._trust = Trust.of(plan.auth)
         self.targets = Targets.of(plan)
         self._offers = Offers(plan, self.targets)
         self._listeners: list[socket.socket] = []
         self._accepting: trio.CancelScope | None = None
         self._connections: set[Connection] = set()
-        self._sessions: dict[Connection, trio.CancelScope] = {}
+        self._opening: dict[Connection, _Opening] = {}
         """Connections on their way to an engine."""
         self._proving: dict[Connection, _Stranger] = {}
         """Connections that have not proved themselves, the longest silent first."""
@@ -124,7 +138,9 @@ class Service:
     def replace(self, plan: TunnelPlan, engine: Engine) -> None:
         """Take connections by another plan from now on; those that are there keep the one they came by."""
         if plan.auth != self.plan.auth:
-            self._trust = Trust.of(plan)
+            self._trust = Trust.of(plan.auth)
+        if plan.bind_mode != self.plan.bind_mode:
+            change_mode(self._listeners, plan.bind_mode)
         targets = Targets.of(plan)
         targets.adopt(self.targets)
         offers = Offers(plan, targets)
@@ -213,9 +229,48 @@ class Service:
     def _cut(self, connection: Connection, why: StcpError) -> None:
         if connection.relay is not None:
             connection.relay.abort(code_for(why), "")
-        elif (session := self._sessions.get(connection)) is not None:
+        elif (opening := self._opening.get(connection)) is not None:
             connection.cut = why
-            session.cancel()
+            opening.scope.cancel()
+
+    # -- keys that have been taken out -----------------------------------------------------------------------------------------
+
+    @property
+    def trust(self) -> Trust:
+        """The rule by which it lets connections in."""
+        return self._trust
+
+    def forsake(self, remains: Trust) -> None:
+        """The tunnel has been removed: from now on, its connections are measured by what is left of its rule."""
+        self._trust = remains
+
+    def uncovered(self, before: Trust) -> list[Connection]:
+        """Connections that came to be by another rule and that the present one does not cover.
+
+        Those that have not proved themselves yet are looked at when they do.
+        """
+        return [
+            connection
+            for connection in self._connections
+            if connection not in self._proving and not self._trust.covers(before, own=connection.own, peer=connection.key)
+        ]
+
+    async def revoke(self, connections: list[Connection], before: Trust, grace: float) -> None:
+        """End connections that the rule no longer covers.
+
+        Args:
+            connections: as `uncovered` gave them.
+            before: the rule by which they came to be.
+            grace: seconds until then; a key that has come back meanwhile is let be.
+        """
+        peers = sorted({connection.peer for connection in connections})
+        event = "key revoked: its connections end"
+        _log.warning(event, tunnel=self.plan.name, connections=len(connections), peers=peers, seconds_left=grace)
+        await trio.sleep(grace)
+        still = set(self.uncovered(before))
+        for connection in connections:
+            if connection in still:
+                self._cut(connection, revoked())
 
     # -- accepting -----------------------------------------------------------------------------------------------------------
 
@@ -298,7 +353,7 @@ class Service:
         connection = Connection(self.plan.name, client, self)
         scope = trio.CancelScope()
         self._connections.add(connection)
-        self._sessions[connection] = scope
+        self._opening[connection] = _Opening(scope, self._trust)
         self._proving[connection] = _Stranger(trio.current_time(), scope, sock)
         connections.start_soon(self._serve, connection, sock, scope)
 
@@ -306,6 +361,7 @@ class Service:
         """One connection up to its handover; nothing that happens here reaches another connection."""
         try:
             with scope:
+                self._opening[connection].trust = self._trust  # the plan is read now, too
                 await self._session(connection, sock).run()
                 self.proved(connection)
                 if connection.cut is not None:  # too late to stop it on its way
@@ -325,7 +381,7 @@ class Service:
         except Exception as exc:
             self._refused(connection, exc)
         finally:
-            self._sessions.pop(connection, None)
+            self._opening.pop(connection, None)
 
     def _refused(self, connection: Connection, why: Exception) -> None:
         connection.failed(why)
@@ -346,6 +402,9 @@ class Service:
         """See `Gate.proved`."""
         if self._proving.pop(connection, None) is not None:
             self._changed.unpark_all()
+        opening = self._opening.get(connection)
+        if opening is not None and not self._trust.covers(opening.trust, own=connection.own, peer=connection.key):
+            self._cut(connection, revoked())
 
     def forget(self, connection: Connection) -> None:
         """See `Owner.forget`."""

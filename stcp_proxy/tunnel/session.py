@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
 import trio
 
-from stcp_proxy.config import AcceptProxy, KeyAuth, TunnelPlan
+from stcp_proxy.config import AcceptProxy, TunnelPlan
 from stcp_proxy.errors import (
     ClientGone,
+    HandshakeClosed,
     HandshakeError,
     HandshakeTimedOut,
     PeerRejected,
@@ -30,53 +31,24 @@ from stcp_proxy.errors import (
     Truncated,
     code_for,
 )
-from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.net.tuning import tune_leg
 from stcp_proxy.protocol.handshake import Credentials, Initiator, Responder
-from stcp_proxy.protocol.noise import KeyPair
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.engine import Engine, Handover, RelayLimits
 from stcp_proxy.tunnel import exchange
 from stcp_proxy.tunnel.announced import read_announcement
 from stcp_proxy.tunnel.client import client_of, endpoint_of, plain_endpoint, proxy_header, send_header
+from stcp_proxy.tunnel.keyring import Pair
 from stcp_proxy.tunnel.offer import Offers
 from stcp_proxy.tunnel.record import Connection
 from stcp_proxy.tunnel.targets import Targets
+from stcp_proxy.tunnel.trust import Trust
 from stcp_proxy.tunnel.turn import TRY_NEXT, Turn
 
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """A tunnel's access rule in the form that the handshake uses.
-
-    Attributes:
-        credentials: what this side proves itself with.
-        names: peers by public key, 32 bytes; empty with a shared secret.
-    """
-
-    credentials: Credentials
-    names: dict[bytes, str]
-
-    @classmethod
-    def of(cls, plan: TunnelPlan) -> Trust:
-        if isinstance(plan.auth, KeyAuth):
-            names = {key.raw: name for key, name in plan.auth.peers.items()}
-            return cls(Credentials(static=KeyPair(plan.auth.identity.secret)), names)
-        return cls(Credentials(psk=plan.auth.secret), {})
-
-    def name(self, peer: bytes | None) -> str:
-        """The configured name of an authenticated peer; a shared secret names nobody."""
-        return "(shared secret)" if peer is None else self.names.get(peer, "")
-
-    def full_name(self, peer: bytes | None) -> str:
-        """The same for others to read: a peer without a name by its whole key, and nothing for a shared secret."""
-        if peer is None:
-            return ""
-        name = self.name(peer)
-        return str(PublicKey(peer)) if name.startswith(PUBLIC_PREFIX) else name
+_log = structlog.get_logger("stcp_proxy.session")
 
 
 class Gate(Protocol):
@@ -146,7 +118,7 @@ class ListenSession:
             self._gate.heard(record)
             opening = await exchange.read_open(self._stream, channel)
             # Not before: the first message may have been a replay of its own.
-            record.proved(trust.name(established.peer), established.peer)
+            record.proved(trust.name(established.peer), established.peer, established.own)
             return channel, opening
         what = "it answered nothing" if channel is None else "its first frame did not come"
         raise HandshakeTimedOut(f"the peer did not prove itself within {plan.handshake_timeout:g} s: {what}")
@@ -203,7 +175,7 @@ class ConnectSession:
 
     Args:
         plan: the tunnel.
-        trust: whom it trusts: exactly one peer, or a shared secret.
+        trust: whom it trusts: exactly one peer with one or several keys, or a shared secret.
         targets: where that peer is.
         engine: who carries the connection afterwards.
         plain: the accepted socket, non-blocking; owned by the session.
@@ -251,7 +223,7 @@ class ConnectSession:
             while True:
                 dialled = await self._dial(turn)
                 try:
-                    await self._carry(dialled)
+                    await self._carry(dialled, turn)
                 except StcpError as exc:
                     turn.failed(exc)
                     if not (turn.more and self._may_try_next(exc)):
@@ -266,10 +238,10 @@ class ConnectSession:
             return exc.reason in TRY_NEXT
         return self._may_retry and isinstance(exc, PeerUnreachable | HandshakeError | Truncated)
 
-    async def _dial(self, turn: Turn) -> Dialled:
+    async def _dial(self, turn: Turn, *, again: bool = False) -> Dialled:
         try:
             with self._record.ledger.dials.step():
-                dialled = await turn.dial()
+                dialled = await (turn.again() if again else turn.dial())
         except TargetError as exc:
             self._start_over()
             raise PeerUnreachable(
@@ -285,15 +257,11 @@ class ConnectSession:
         record.key = None
         self._may_retry = True
 
-    async def _carry(self, dialled: Dialled) -> None:
+    async def _carry(self, dialled: Dialled, turn: Turn) -> None:
         """Everything from the connected wire leg to the handover."""
         plan, record = self._plan, self._record
-        stream = LegStream(dialled.sock)
+        stream, channel = await self._prove(dialled, turn)
         try:
-            tune_leg(dialled.sock)
-            record.target = dialled.name
-            with record.ledger.handshakes.step():
-                channel = await self._handshake(stream)
             self._may_retry = False
             record.early = await self._open(stream, channel)
             self._may_retry = record.early == 0
@@ -303,14 +271,39 @@ class ConnectSession:
             stream.close()
             raise
 
-    async def _handshake(self, stream: LegStream) -> exchange.Channel:
+    async def _prove(self, dialled: Dialled, turn: Turn) -> tuple[LegStream, exchange.Channel]:
+        """The handshake, with the next pair of keys on a new connection where the peer closes at one."""
+        choice, record = self._trust.choice, self._record
+        pairs = choice.order(dialled.name, trio.current_time())
+        while True:
+            pair = pairs.pop(0)
+            stream = LegStream(dialled.sock)
+            try:
+                tune_leg(dialled.sock)
+                record.target = dialled.name
+                with record.ledger.handshakes.step():
+                    channel = await self._handshake(stream, pair)
+                choice.worked(dialled.name, pair, trio.current_time())
+                return stream, channel
+            except HandshakeClosed:
+                stream.close()
+                if not pairs:
+                    raise
+            except BaseException:
+                stream.close()
+                raise
+            _log.warning("trying the next key", tunnel=self._plan.name, target=dialled.name, why="the peer does not answer it")
+            dialled = await self._dial(turn, again=True)
+
+    async def _handshake(self, stream: LegStream, pair: Pair) -> exchange.Channel:
         plan, trust = self._plan, self._trust
-        remote = next(iter(trust.names), None)
-        initiator = Initiator(plan.suites[0], trust.credentials, remote_static=remote)
+        credentials = trust.credentials if pair.own is None else Credentials(pair.own)
+        initiator = Initiator(plan.suites[0], credentials, remote_static=pair.peer)
         with trio.move_on_after(plan.handshake_timeout):
             channel = await exchange.initiate(stream, initiator)
-            self._record.channel = channel.established.channel_id
-            self._record.proved(trust.name(channel.established.peer), channel.established.peer)
+            established = channel.established
+            self._record.channel = established.channel_id
+            self._record.proved(trust.name(established.peer), established.peer, established.own)
             return channel
         raise HandshakeTimedOut(
             f"the peer did not answer the handshake within {plan.handshake_timeout:g} s",

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 import trio
 
-from stcp_proxy.config import Plan, TunnelPlan
+from stcp_proxy.config import Plan, PskAuth, TunnelPlan
 from stcp_proxy.errors import StcpError
 from stcp_proxy.ledger import Ledger
 from stcp_proxy.net import names
@@ -25,6 +25,7 @@ from stcp_proxy.tunnel.engines import Engines
 from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.service import BACKLOG, Service
 from stcp_proxy.tunnel.session import removed
+from stcp_proxy.tunnel.trust import Trust
 
 _log = structlog.get_logger("stcp_proxy.supervisor")
 
@@ -206,7 +207,7 @@ class Tunnels:
         """Listen for a new tunnel; in a thread, because a name may have to be looked up."""
         kept = set(handed.values())
         leaving = [sock for service in self.services if service.plan.name not in kept for sock in service.listeners]
-        return open_in_place_of(leaving, tunnel.bind, backlog=BACKLOG)
+        return open_in_place_of(leaving, tunnel.bind, backlog=BACKLOG, mode=tunnel.bind_mode)
 
     async def commit(self, change: Prepared) -> None:
         """Make a prepared change. Cannot fail, and is not cancelled half-way."""
@@ -214,6 +215,7 @@ class Tunnels:
         assert self._connections is not None  # noqa: S101
         with trio.CancelScope(shield=True):
             old = {service.plan.name: service for service in self.services}
+            rules = {service: service.trust for service in self.all}
             modes = {tunnel.name: tunnel.mode for tunnel in change.plan.tunnels}
             stay = {name for name, giver in change.handed.items() if name == giver and old[name].plan.mode is modes[name]}
             let_go = {name: await service.release() for name, service in old.items() if name not in stay}
@@ -228,6 +230,16 @@ class Tunnels:
                 if service not in self.services:
                     self.retired.append(service)
                     self._connections.start_soon(self._retire, service, change.plan.drain)
+            self._revoke(rules, self._connections)
+
+    def _revoke(self, rules: Mapping[Service, Trust], nursery: trio.Nursery) -> None:
+        """End the connections whose keys have been taken out: of their tunnel, or of the file where the tunnel has gone, too."""
+        secrets = [tunnel.auth.secret for tunnel in self.plan.tunnels if isinstance(tunnel.auth, PskAuth)]
+        for service, before in rules.items():
+            if service in self.retired:
+                service.forsake(service.trust.remains(self.plan.known, secrets))
+            if service.trust is not before and (gone := service.uncovered(before)):
+                nursery.start_soon(service.revoke, gone, before, self.plan.revoke_grace)
 
     def _placed(self, tunnel: TunnelPlan, service: Service | None, doors: Doors) -> Service:
         """The service that runs `tunnel` from now on, accepting."""
@@ -238,6 +250,7 @@ class Tunnels:
             service = Service(tunnel, engine, self._ledger(tunnel))
         elif service.plan != tunnel:
             service.replace(tunnel, engine)
+        service.trust.choice.forget()
         if tunnel.name in doors:
             service.open(doors[tunnel.name])
             self._accepting.start_soon(service.accept, self._connections)

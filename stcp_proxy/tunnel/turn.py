@@ -116,6 +116,23 @@ class Turn:
                 next=str(endpoint),
             )
 
+    async def again(self) -> Dialled:
+        """Connect once more to the endpoint that `dial` gave last.
+
+        Raises:
+            TargetRefused, TargetTimedOut, TargetUnreachable: it does not answer any more.
+            OverLimit: this process has no descriptor left.
+        """
+        assert self._current is not None  # noqa: S101
+        started = trio.current_time()
+        try:
+            made = await connect(self._current.place, started + self._share())
+        finally:
+            self._left -= trio.current_time() - started
+        if isinstance(made, Failure):
+            raise summary([self._current], [made])
+        return Dialled(made, str(self._current))
+
     def reached(self, record: Connection) -> None:
         """The connection came through to the endpoint that `dial` gave last; the record keeps it until its end."""
         assert self._current is not None  # noqa: S101

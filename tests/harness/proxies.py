@@ -48,6 +48,13 @@ class Keys:
             forbid(secret)
             write_secret_file(self.folder / f"{name}.psk", format_psk(secret) + "\n")
 
+    def add(self, name: str) -> PrivateKey:
+        """One key more, in the file NAME.key."""
+        key = PrivateKey.generate()
+        forbid(key.secret)
+        write_secret_file(self.folder / f"{name}.key", format_private_key(key) + "\n")
+        return key
+
     def listen(self) -> list[str]:
         """Flags of the listening side."""
         if self.psk:

@@ -36,8 +36,9 @@ from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import HEADER_LEN, FrameType, Suite
 from stcp_proxy.relay.engine import Handover, Relay, RelayEnd
 from stcp_proxy.tunnel.record import Connection
-from stcp_proxy.tunnel.session import ConnectSession, Trust
+from stcp_proxy.tunnel.session import ConnectSession
 from stcp_proxy.tunnel.targets import Targets
+from stcp_proxy.tunnel.trust import Trust
 
 SERVER, CLIENT = PrivateKey(Secret(bytes([1]) * 32)), PrivateKey(Secret(bytes([2]) * 32))
 EARLY = b"what the application said"
@@ -154,7 +155,7 @@ class Stage:
         )
         record = Connection("tunnel", "client", NoOwner())
         targets = Targets(plan.to, tunnel=plan.name)
-        session = ConnectSession(plan, Trust.of(plan), targets, self.engine, self.plain, record)
+        session = ConnectSession(plan, Trust.of(plan.auth), targets, self.engine, self.plain, record)
         with structlog.testing.capture_logs():
             try:
                 await session.run()
