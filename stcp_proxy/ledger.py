@@ -172,7 +172,7 @@ class Ledger:
         limits: how often each limit made newcomers wait.
         refusals: the last ones.
         keys: use of the peers' keys, by their 32 bytes.
-        pairs: when a peer's key was last proved to a key of this side's, by both their 32 bytes, own first; seconds since 1970.
+        pairs: the same by this side's key and the peer's.
     """
 
     __slots__ = (
@@ -199,7 +199,7 @@ class Ledger:
         self.limits: Final[collections.Counter[str]] = collections.Counter(max_connections=0, max_handshakes=0, descriptors=0)
         self.refusals: Final = Refusals()
         self.keys: Final[dict[bytes, KeyUse]] = {}
-        self.pairs: Final[dict[tuple[bytes, bytes], float]] = {}
+        self.pairs: Final[dict[tuple[bytes, bytes], KeyUse]] = {}
 
     @property
     def served(self) -> int:

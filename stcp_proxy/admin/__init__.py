@@ -6,6 +6,7 @@ admin address is configured, and nothing here wakes up unless somebody asks.
 - ``host``      what the pages need of a running proxy
 - ``status``    the shape of `/status`: one look at it
 - ``look``      takes that look; ``meter`` reads bytes, ``measure`` what is counted beyond the status
+- ``rings``     can this key go?
 - ``report``    what a process tells, and how several processes' are put together; ``gather`` asks them
 - ``metrics``   a report as Prometheus reads it; ``lag`` measures the event loop
 - ``guard``     who may ask: token, host, origin

@@ -12,6 +12,8 @@ from stcp_proxy.errors import StcpError
 from stcp_proxy.net.address import Address, UnixAddress
 from stcp_proxy.redact import printable
 
+REFUSED: Final = 409
+"""HTTP status of a reload that was refused."""
 MAX_ANSWER: Final = 64 * 1024 * 1024
 _TIMEOUT: Final = 10.0
 _ANYWHERE: Final = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Protocol
+from typing import Any, Protocol
 
 from stcp_proxy.config import Plan, TunnelPlan
 from stcp_proxy.errors import StcpError
@@ -34,6 +34,10 @@ class Link(Protocol):
     @property
     def key(self) -> bytes | None:
         """The key that the peer has proved."""
+
+    @property
+    def own(self) -> bytes | None:
+        """The key of this side's that it was proved to."""
 
     @property
     def target(self) -> str:
@@ -142,6 +146,13 @@ class Host(Protocol):
     @property
     def reloads(self) -> Reloads:
         """Readings of the configuration."""
+
+    async def reload(self, *, check: bool) -> dict[str, Any]:
+        """Read the configuration again, or only compare it with what runs.
+
+        Raises:
+            StcpError: it is refused, and why; nothing has changed.
+        """
 
     def quit(self) -> None:
         """Stop all workers in order, as SIGTERM does."""

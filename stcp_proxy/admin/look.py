@@ -191,24 +191,31 @@ def _keys(host: Host) -> Iterator[KeyStatus]:
         auth = tunnel.plan.auth
         if not isinstance(auth, KeyAuth):
             continue
-        own = _entry(found, auth.identity.public, "(own)", own=True)
-        own.tunnels.append(tunnel.plan.name)
+        for identity in auth.ring:
+            _entry(found, identity.public, "(own)", own=True).tunnels.append(tunnel.plan.name)
         for key, name in auth.peers.items():
             _entry(found, key, name, own=False).tunnels.append(tunnel.plan.name)
         for link in tunnel.connections:
-            for status in (own, found.get((False, link.key or b""))):
-                if link.key is not None and status is not None:
+            for status in (found.get((True, link.own or b"")), found.get((False, link.key or b""))):
+                if status is not None:
                     status.connections += 1
-        for raw, use in tunnel.ledger.keys.items():
-            for status in (own, found.get((False, raw))):
+        for (mine, theirs), use in tunnel.ledger.pairs.items():
+            peer = found.get((False, theirs))
+            for status in (found.get((True, mine)), peer):
                 if status is not None:
                     status.total += use.total
                     status.last_use = max(status.last_use or 0.0, use.last or 0.0) or None
+                    if peer is not None:
+                        status.uses[peer.name] = max(status.uses.get(peer.name, 0.0), use.last or 0.0)
+        for key, name in auth.peers.items():
+            for identity in auth.ring:
+                for status in (found[True, identity.public.raw], found[False, key.raw]):
+                    status.uses.setdefault(name, 0.0)
     yield from sorted(found.values(), key=lambda status: not status.own)
 
 
 def _entry(found: dict[tuple[bool, bytes], KeyStatus], key: PublicKey, name: str, *, own: bool) -> KeyStatus:
-    fresh = KeyStatus(key=str(key), name=name, own=own, tunnels=[], connections=0, total=0, last_use=None)
+    fresh = KeyStatus(key=str(key), name=name, own=own, tunnels=[], connections=0, total=0, last_use=None, uses={})
     return found.setdefault((own, key.raw), fresh)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from stcp_proxy.admin import page
+from stcp_proxy.admin.client import REFUSED
 from stcp_proxy.admin.look import MAX_CONNECTIONS, Wanted
 from stcp_proxy.admin.metrics import expose
 from stcp_proxy.admin.report import STATUS, Report
+from stcp_proxy.errors import StcpError
 
 
 class Desk(Protocol):
@@ -20,6 +22,9 @@ class Desk(Protocol):
 
     async def report(self, wanted: Wanted) -> Report:
         """What all workers tell."""
+
+    async def reload(self, *, check: bool) -> dict[str, Any]:
+        """Read the configuration again; raises StcpError where it is refused."""
 
     def quit(self) -> None:
         """Stop all workers in order."""
@@ -56,6 +61,15 @@ def build(desk: Desk) -> Starlette:
         body, content_type = expose(await desk.report(Wanted(count=0, metrics=True)), request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
+    async def reload(request: Request) -> Response:
+        check = request.query_params.get("check", "0")
+        if check not in ("0", "1"):
+            return PlainTextResponse("check is 0 or 1\n", status_code=400)
+        try:
+            return JSONResponse(await desk.reload(check=check == "1"))
+        except StcpError as exc:
+            return PlainTextResponse(f"{exc}\n", status_code=REFUSED)
+
     async def quit_(_: Request) -> Response:
         desk.quit()
         return PlainTextResponse("stopping\n", status_code=202)
@@ -67,6 +81,7 @@ def build(desk: Desk) -> Starlette:
             Route("/readyz", readyz),
             Route("/status", status),
             Route("/metrics", metrics),
+            Route("/reload", reload, methods=["POST"]),
             Route("/quit", quit_, methods=["POST"]),
         ]
     )

@@ -12,6 +12,7 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from stcp_proxy.admin.look import MAX_REFUSALS, Wanted
+from stcp_proxy.admin.rings import judge
 from stcp_proxy.admin.status import (
     Connections,
     EngineChoice,
@@ -167,11 +168,16 @@ def _keys(statuses: Sequence[Status]) -> list[KeyStatus]:
             before = found.get((key.own, key.key))
             if before is not None:
                 last = max((use for use in (before.last_use, key.last_use) if use is not None), default=None)
+                uses = {name: max(before.uses.get(name, 0.0), at) for name, at in key.uses.items()}
                 key = replace(
-                    before, connections=before.connections + key.connections, total=before.total + key.total, last_use=last
+                    before,
+                    connections=before.connections + key.connections,
+                    total=before.total + key.total,
+                    last_use=last,
+                    uses=before.uses | uses,
                 )
             found[key.own, key.key] = key
-    return list(found.values())
+    return judge(list(found.values()))
 
 
 def _refusals(statuses: Sequence[Status]) -> list[RefusalStatus]:

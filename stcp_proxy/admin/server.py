@@ -223,5 +223,8 @@ class _Desk:
     async def report(self, wanted: Wanted) -> Report:
         return await gather.gather(self._tell, self._colleagues, wanted)
 
+    async def reload(self, *, check: bool) -> dict[str, Any]:
+        return await self._host.reload(check=check)
+
     def quit(self) -> None:
         self._host.quit()

@@ -191,6 +191,9 @@ class KeyStatus:
         connections: open ones that it has opened.
         total: handshakes that it has proved itself in, so far.
         last_use: when that was last; None is not since the start.
+        uses: when it last met each peer that it may meet, by name; 0 is not since the start.
+        may_go: whether it can be taken out of the file without loss: ``yes``, ``no``, or ``unknown`` while nothing shows it.
+        why: in words.
     """
 
     key: str
@@ -200,6 +203,9 @@ class KeyStatus:
     connections: int
     total: int
     last_use: float | None
+    uses: dict[str, float] = field(default_factory=dict)
+    may_go: Literal["yes", "no", "unknown"] = "unknown"
+    why: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -183,6 +183,7 @@ class _Builder:
         self._check_binds()
         settings: dict[str, Any] = {
             "drain": config.drain,
+            "drain_outbound": config.drain_outbound,
             "revoke_grace": config.revoke_grace,
             "workers": config.workers,
             "log": _log(self.config.log),

@@ -213,6 +213,7 @@ class ConfigModel(_Model):
     suite: Suites | None = None
     engine: Engine | None = None
     drain: Span | None = None
+    drain_outbound: Literal["stop", "keep"] | None = None
     revoke_grace: Span | None = None
     workers: Annotated[int, Field(ge=1, le=64)] | None = None
     log: LogModel | None = None

@@ -218,6 +218,7 @@ class Plan:
     Attributes:
         tunnels: at least one.
         drain: seconds that connections may take to finish after a stop.
+        drain_outbound: ``keep`` where connect tunnels go on accepting during the drain, until no listen tunnel has a connection.
         revoke_grace: seconds that connections may go on whose key has been taken out of the file.
         workers: processes that share the load.
         log: what is logged, and how it looks.
@@ -228,6 +229,7 @@ class Plan:
 
     tunnels: tuple[TunnelPlan, ...]
     drain: float = 30.0
+    drain_outbound: Literal["stop", "keep"] = "stop"
     revoke_grace: float = 0.0
     workers: int = 1
     log: LogPlan = LogPlan()

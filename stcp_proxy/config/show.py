@@ -26,7 +26,7 @@ def describe_plan(plan: Plan) -> str:
     if plan.log.quiet:
         log += f", nothing about {' and '.join(sorted(plan.log.quiet))}"
     whole = [
-        f"drain: {_time(plan.drain)}",
+        f"drain: {_time(plan.drain)}" + (", connect tunnels go on accepting" if plan.drain_outbound == "keep" else ""),
         f"revoked keys: their connections end after {_time(plan.revoke_grace)}",
         f"workers: {plan.workers}",
         _dns(plan.dns),

@@ -157,7 +157,9 @@ class Connection:
             use.total += 1
             use.last = time.time()
             if own is not None:
-                self.ledger.pairs[own, key] = use.last
+                pair = self.ledger.pairs.setdefault((own, key), KeyUse())
+                pair.total += 1
+                pair.last = use.last
 
     def relay_ended(self, end: RelayEnd) -> None:
         """The engine's callback, in its thread."""

@@ -20,6 +20,7 @@ from stcp_proxy.config.diff import PlanDiff, difference
 from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.ledger import Reloads
 from stcp_proxy.tunnel import log, notify
+from stcp_proxy.tunnel.session import stopping
 from stcp_proxy.tunnel.tunnels import Tunnels
 
 _log = structlog.get_logger("stcp_proxy.reload")
@@ -52,6 +53,31 @@ class Reloader:
         self._read = read
         self._one_at_a_time = trio.Lock()
         self._waiting = False
+
+    async def ask(self) -> PlanDiff:
+        """`reload` for a caller who may go away meanwhile: once begun, it is seen through.
+
+        Raises:
+            StcpError: why it was refused; nothing has changed.
+        """
+        done = trio.Event()
+        came: list[PlanDiff | Exception] = []
+
+        async def work() -> None:
+            try:
+                came.append(await self.reload())
+            except Exception as exc:
+                came.append(exc)
+            finally:
+                done.set()
+
+        self._tunnels.spawn(work)
+        await done.wait()
+        if not came:
+            raise stopping()
+        if isinstance(came[0], Exception):
+            raise came[0]
+        return came[0]
 
     async def hear(self) -> None:
         """SIGHUP: reload, and say what came of it in the log. Signals that come while another waits are that one."""

@@ -6,9 +6,10 @@ import enum
 import os
 import signal
 import time
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from stcp_proxy.config import Plan
+from stcp_proxy.errors import ConfigError, ShuttingDown
 from stcp_proxy.ledger import Reloads
 from stcp_proxy.tunnel.reload import Reloader
 from stcp_proxy.tunnel.service import Service
@@ -65,6 +66,25 @@ class Running:
     def reloads(self) -> Reloads:
         """Readings of the configuration since the start."""
         return self._reloader.count
+
+    async def reload(self, *, check: bool) -> dict[str, Any]:
+        """Read the configuration again.
+
+        Args:
+            check: only compare it with what runs.
+
+        Returns:
+            The difference: as data, and as ``lines`` for a person.
+
+        Raises:
+            StcpError: it is refused, and why; nothing has changed.
+        """
+        if self.state is not State.READY:
+            raise ShuttingDown(f"this proxy is {self.state}", remedy="ask again when it is ready")
+        if self.workers > 1:
+            raise ConfigError("several workers read the file at their start only", remedy="restart the proxy")
+        diff = await (self._reloader.compare() if check else self._reloader.ask())
+        return diff.as_json() | {"lines": diff.lines()}
 
     def quit(self) -> None:
         """Stop in order, all workers, as SIGTERM does: the signal goes where an operator would send it."""

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 import trio
 
-from stcp_proxy.config import Plan
+from stcp_proxy.config import Mode, Plan
 from stcp_proxy.net import activation
 from stcp_proxy.tunnel import log, notify, repeats, workers
 from stcp_proxy.tunnel.exchange import LINGER
@@ -122,12 +122,9 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
                 while (number := await anext(signals)) == signal.SIGHUP:
                     accepting.start_soon(reloader.hear)
                 running.state = State.DRAINING
+                await _drain(tunnels, signals, signal.Signals(number).name)
                 accepting.cancel_scope.cancel()
             tunnels.stop_listening()
-            drain = tunnels.plan.drain
-            _log.info("stopping", signal=signal.Signals(number).name, open=tunnels.open_connections, drain_seconds=drain)
-            notify.stopping(f"{tunnels.open_connections} connections may finish", seconds=drain + 2 * _GRACE)
-            await _drain(tunnels, signals)
             cut_off = tunnels.unfinished
             tunnels.abort(stopping())
             connections.cancel_scope.cancel()
@@ -137,8 +134,17 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
     return cut_off
 
 
-async def _drain(tunnels: Tunnels, signals: AsyncIterator[int]) -> None:
-    """Let connections finish, until the deadline or a second signal."""
+async def _drain(tunnels: Tunnels, signals: AsyncIterator[int], name: str) -> None:
+    """Take nothing new and let connections finish, until the deadline or a second signal."""
+    plan = tunnels.plan
+    keep = plan.drain_outbound == "keep"
+    await tunnels.stop_accepting(Mode.LISTEN)
+    if not keep:
+        await tunnels.stop_accepting(Mode.CONNECT)
+    _log.info(
+        "stopping", signal=name, open=tunnels.open_connections, drain_seconds=plan.drain, drain_outbound=plan.drain_outbound
+    )
+    notify.stopping(f"{tunnels.open_connections} connections may finish", seconds=plan.drain + 2 * _GRACE)
 
     async def second_signal(scope: trio.CancelScope) -> None:
         while await anext(signals) == signal.SIGHUP:
@@ -146,11 +152,14 @@ async def _drain(tunnels: Tunnels, signals: AsyncIterator[int]) -> None:
         _log.info("a second signal: stopping at once")
         scope.cancel()
 
-    with trio.move_on_after(tunnels.plan.drain) as scope:
+    with trio.move_on_after(plan.drain) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(second_signal, scope)
             for service in tunnels.all:
                 nursery.start_soon(service.turn_strangers_away)
+            if keep:
+                await tunnels.wait_until_inbound_is_idle()
+                await tunnels.stop_accepting(Mode.CONNECT)
             await tunnels.wait_idle()
             nursery.cancel_scope.cancel()
 

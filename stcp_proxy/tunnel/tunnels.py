@@ -9,14 +9,14 @@ who connect in that moment wait in its backlog.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 import trio
 
-from stcp_proxy.config import Plan, PskAuth, TunnelPlan
+from stcp_proxy.config import Mode, Plan, PskAuth, TunnelPlan
 from stcp_proxy.errors import StcpError
 from stcp_proxy.ledger import Ledger
 from stcp_proxy.net import names
@@ -125,6 +125,25 @@ class Tunnels:
         self._accepting, self._connections = accepting, connections
         for service in self.services:
             accepting.start_soon(service.accept, connections)
+
+    def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run something for as long as the tunnels accept; a stop cancels it."""
+        assert self._accepting is not None  # noqa: S101
+        self._accepting.start_soon(work)
+
+    async def stop_accepting(self, mode: Mode) -> None:
+        """Close the listening sockets of all tunnels of one kind."""
+        for service in self.services:
+            if service.plan.mode is mode:
+                close_listeners(await service.release())
+
+    async def wait_until_inbound_is_idle(self) -> None:
+        """Return when no listen tunnel has a connection; never where there is no listen tunnel, which could tell."""
+        inbound = [service for service in self.all if service.plan.mode is Mode.LISTEN]
+        if not inbound:
+            await trio.sleep_forever()
+        for service in inbound:
+            await service.wait_idle()
 
     def stop_listening(self) -> None:
         """Close every listening socket; the tasks that accept have ended."""

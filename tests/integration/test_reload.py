@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from harness.files import FileProxy
 from harness.process import wait_for
-from harness.proxies import Keys
+from harness.proxies import COMMAND, Keys
 from harness.sockets import Target, connect, end_of, free_port, read_all, read_exactly
 from harness.traffic import busy
 
@@ -291,3 +292,45 @@ def test_stop_is_not_held_up(rig: Rig) -> None:
         client.shutdown(socket.SHUT_WR)
         assert read_all(client) == b""
     assert rig.listen.wait() == 0
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_command(rig: Rig, tmp_path: Path) -> None:
+    """`stcp-proxy reload`: shows what would change, changes it, and says why not."""
+    admin = f"127.0.0.1:{free_port()}"
+    config = rig.listen.config | {"admin": admin}
+    with FileProxy(tmp_path, "asked", config) as proxy:
+        assert isinstance(proxy, FileProxy)
+        proxy.wait_log("admin address")
+        same = command("reload", str(proxy.file))
+        assert (same.returncode, same.stdout) == (0, "= untouched: in\n"), same.stderr
+        changed = copy.deepcopy(config)
+        changed["tunnels"]["in"]["to"] = rig.loud.to
+        proxy.write(changed)
+        for flags in (["--check", str(proxy.file)], ["--check", "--admin", admin], [str(proxy.file)]):
+            shown = command("reload", *flags)
+            assert (shown.returncode, shown.stdout) == (0, f"~ tunnel in: to {rig.target.to} -> {rig.loud.to}\n"), shown.stderr
+        assert len(proxy.log("reloaded")) == 2
+        changed["tunnels"]["in"]["bnid"] = 1
+        proxy.write(changed)
+        for flags in (["--check"], []):
+            refused = command("reload", *flags, "--admin", admin)
+            assert refused.returncode == 1
+            assert "everything goes on as before" in refused.stderr
+            assert "tunnels.in.bnid: there is no such key; did you mean 'bind'?" in refused.stderr
+        changed["admin"] = "127.0.0.1:9"
+        del changed["tunnels"]["in"]["bnid"]
+        proxy.write(changed)
+        assert "only a new start changes the admin address" in command("reload", "--admin", admin).stderr
+    gone = command("reload", "--admin", admin)
+    assert (gone.returncode, gone.stdout) == (1, "")
+
+
+def test_workers_say_that_they_do_not(rig: Rig, tmp_path: Path) -> None:
+    with FileProxy(tmp_path, "two", rig.listen.config | {"workers": 2}) as proxy:
+        assert isinstance(proxy, FileProxy)
+        assert "several workers" in proxy.reload_refused()["why"]
+        assert proxy.status is None

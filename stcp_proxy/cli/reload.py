@@ -1,0 +1,41 @@
+"""`stcp-proxy reload`: make what the file says what a running proxy does."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stcp_proxy.cli import where
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("reload")(reload)
+
+
+def reload(
+    config: where.Config = None,
+    admin: where.Admin = None,
+    admin_token: where.AdminToken = None,
+    check: Annotated[bool, typer.Option("--check", help="Only show what would change.")] = False,
+) -> None:
+    """Let a running proxy read its file again, whole or not at all, and print what has changed.
+
+    It is told at its admin address; SIGHUP does the same. Exit status 1 when it refuses, and nothing has changed.
+    """
+    import json
+    from http import HTTPStatus
+
+    from stcp_proxy.admin.client import REFUSED, AdminError, ask
+    from stcp_proxy.redact import printable
+
+    there = where.admin_of(config, admin, admin_token)
+    status, body = ask(there, f"/reload?check={int(check)}", method="POST", timeout=60.0)
+    words = body.decode("utf-8", "replace").strip()
+    if status == REFUSED:
+        raise AdminError("refused, and everything goes on as before:\n  " + "\n  ".join(map(printable, words.splitlines())))
+    if status != HTTPStatus.OK:
+        what = f"the proxy at {there.address} answers: {printable(words[:300])}"
+        raise AdminError(what, remedy="check the address and the token")
+    print("\n".join(map(printable, json.loads(words)["lines"])))
