@@ -72,6 +72,13 @@ class ConfigError(StcpError):
     label = "config"
 
 
+class RulesRefused(StcpError):
+    """The system does not take the rules that would intercept connections, or does not give them up."""
+
+    cause = Cause.CONFIG
+    label = "rules_refused"
+
+
 class KeyFileError(ConfigError):
     """A key file or key text that is missing, malformed, or open to others."""
 
@@ -229,6 +236,30 @@ class ProxyHeaderRefused(StcpError):
     code = Code.DENIED
     label = "proxy_header"
     usual_remedy = "let only proxies that send a PROXY header connect here"
+
+
+class NotIntercepted(StcpError):
+    """A connection to a tunnel that takes only what rules send it, and no rule sent this one."""
+
+    cause = Cause.CLIENT
+    code = Code.DENIED
+    label = "not_intercepted"
+
+
+class NoRoute(StcpError):
+    """The application dialled a destination that the tunnel's routes do not cover."""
+
+    cause = Cause.CLIENT
+    code = Code.DENIED
+    label = "no_route"
+
+
+class OwnConnection(StcpError):
+    """The rules sent one of the proxy's own connections back to it."""
+
+    cause = Cause.CONFIG
+    code = Code.DENIED
+    label = "own_connection"
 
 
 class TargetError(StcpError):

@@ -14,8 +14,21 @@ from typing import Any, Final, TypeVar
 
 from stcp_proxy.config.admin import admin_plan
 from stcp_proxy.config.inbound import Inbound, allow_entries, check_target, target_lists
-from stcp_proxy.config.models import ConfigModel, LogModel, TunnelModel, validate
-from stcp_proxy.config.plan import Balance, EngineChoice, KeyAuth, LogClass, LogPlan, Mode, Plan, PskAuth, TunnelPlan
+from stcp_proxy.config.intercept import capture_plan, check_belonging, check_single, route_targets
+from stcp_proxy.config.models import ConfigModel, LogModel, RouteModel, TunnelModel, validate
+from stcp_proxy.config.plan import (
+    Balance,
+    EngineChoice,
+    InterceptPlan,
+    KeyAuth,
+    LogClass,
+    LogPlan,
+    Mode,
+    Plan,
+    PskAuth,
+    RoutePlan,
+    TunnelPlan,
+)
 from stcp_proxy.config.source import KeyPath, Source, file_source, flag_source
 from stcp_proxy.errors import ConfigError, KeyFileError
 from stcp_proxy.keys import PUBLIC_PREFIX, PrivateKey, PublicKey, load_private_key, load_psk
@@ -181,6 +194,7 @@ class _Builder:
         self._ring(config.identity or [], ("identity",))
         tunnels = [self._tunnel(name, tunnel) for name, tunnel in config.tunnels.items()]
         self._check_binds()
+        check_single(self.source, config)
         settings: dict[str, Any] = {
             "drain": config.drain,
             "drain_outbound": config.drain_outbound,
@@ -198,20 +212,22 @@ class _Builder:
     def _tunnel(self, name: str, tunnel: TunnelModel) -> TunnelPlan | None:
         path: KeyPath = ("tunnels", name)
         self._check_addresses(path, tunnel)
-        auth = self._auth(path, tunnel)
+        intercept = self._intercept(path, tunnel)
+        auth = self._auth(path, tunnel) if tunnel.intercept is None else _whole_auth(intercept)
         if auth is None:
             return None
         return TunnelPlan(
             name=name,
             mode=Mode(tunnel.mode),
             bind=tunnel.bind,
-            to=tuple(tunnel.to or ()),
+            to=tuple(tunnel.to or ()) if intercept is None else _all_targets(intercept),
             auth=auth,
             suites=self._suites(path, tunnel, auth),
             engine=EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
             **_given({setting: getattr(tunnel, setting) for setting in _SETTINGS}),
             **self._bind_mode(path, tunnel),
             **self._balance(tunnel),
+            intercept=intercept,
             **Inbound(self.source, path, tunnel, auth, self._keys).settings(),
         )
 
@@ -224,6 +240,29 @@ class _Builder:
         if not isinstance(tunnel.bind, UnixAddress):
             self.source.report((*path, "bind_mode"), f"{tunnel.bind} is no unix socket, and has no mode", "remove it")
         return {"bind_mode": int(tunnel.bind_mode, 8)}
+
+    def _intercept(self, path: KeyPath, tunnel: TunnelModel) -> InterceptPlan | None:
+        """The routes of a tunnel that intercepts; None for any other, and after a mistake."""
+        if tunnel.intercept is None:
+            check_belonging(self.source, path, tunnel)
+            return None
+        capture = capture_plan(self.source, path, tunnel)
+        found = [self._route((*path, "routes", index), tunnel, route) for index, route in enumerate(tunnel.routes or ())]
+        routes = tuple(route for route in found if route is not None)
+        if capture is None or len(routes) < len(found):
+            return None
+        return InterceptPlan(routes, tunnel.unmatched == "pass-in-the-clear", capture)
+
+    def _route(self, path: KeyPath, tunnel: TunnelModel, route: RouteModel) -> RoutePlan | None:
+        targets = route_targets(tunnel, route)
+        if not targets:
+            self.source.report((*path, "to"), "'to' is missing", "say where the peer listens, here or for the whole tunnel")
+        for index, target in enumerate(route.to or []):
+            self._check_destination((*path, "to", index), tunnel.bind, target)
+        auth = self._auth(path, tunnel.model_copy(update={"peer": route.peer or tunnel.peer}))
+        return (
+            None if auth is None or not targets else RoutePlan(route.match, tuple(targets), auth, route.service or tunnel.service)
+        )
 
     # -- who may talk to whom
 
@@ -334,12 +373,16 @@ class _Builder:
 
     def _check_addresses(self, path: KeyPath, tunnel: TunnelModel) -> None:
         self._check_folder((*path, "bind"), tunnel.bind)
-        check_target(self.source, path, tunnel)
+        if tunnel.intercept is None:
+            check_target(self.source, path, tunnel)
         for at, target in target_lists(path, tunnel):
-            self._check_folder(at, target)
-            if loops(tunnel.bind, target):
-                what = f"{target} is where this tunnel itself listens ({tunnel.bind})"
-                self.source.report(at, what, "name the address to hand on to")
+            self._check_destination(at, tunnel.bind, target)
+
+    def _check_destination(self, at: KeyPath, bind: Address, target: Destination) -> None:
+        self._check_folder(at, target)
+        if loops(bind, target):
+            what = f"{target} is where this tunnel itself listens ({bind})"
+            self.source.report(at, what, "name the address to hand on to")
 
     def _check_folder(self, path: KeyPath, address: Destination) -> None:
         if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):
@@ -354,3 +397,18 @@ class _Builder:
                     self.source.report(("tunnels", name, "bind"), what, "give each tunnel its own")
                     break
             seen.append((name, tunnel.bind))
+
+
+def _all_targets(intercept: InterceptPlan) -> tuple[Destination, ...]:
+    return tuple(dict.fromkeys(target for route in intercept.routes for target in route.to))
+
+
+def _whole_auth(intercept: InterceptPlan | None) -> KeyAuth | PskAuth | None:
+    """Everybody whom the routes lead to."""
+    if intercept is None:
+        return None
+    first = intercept.routes[0].auth
+    if not isinstance(first, KeyAuth):
+        return first
+    peers = {key: name for route in intercept.routes if isinstance(route.auth, KeyAuth) for key, name in route.auth.peers.items()}
+    return KeyAuth(first.identity, MappingProxyType(peers), first.further)

@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+_INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,13}[A-Za-z0-9*_-]?")
 _MAX_SECONDS: Final = 366 * 24 * 3600.0
 
 
@@ -95,6 +96,13 @@ def _peer(text: str) -> str | PublicKey:
     return text
 
 
+def _interface(text: str) -> str:
+    if not _INTERFACE.fullmatch(text):
+        remedy = "write its name as 'ip link' shows it, or the beginning of several names and a star, veth*"
+        raise ConfigError(f"{shown(text)} is not the name of an interface", remedy=remedy)
+    return text
+
+
 def _some(value: object) -> object:
     """One value stands for a list of one."""
     return value if isinstance(value, list) else [value]
@@ -130,6 +138,7 @@ Keys = Annotated[list[Key], BeforeValidator(_some), Field(min_length=1, max_leng
 Peer = Annotated[str | PublicKey, PlainValidator(_checked(_peer))]
 Span = Annotated[float, PlainValidator(_checked(parse_duration, text_only=False))]
 Deadline = Annotated[float, PlainValidator(_checked(_deadline, text_only=False))]
+Interface = Annotated[str, PlainValidator(_checked(_interface))]
 Engine = Literal["auto", "kernel", "python"]
 SuiteName = Literal["hybrid", "classic"]
 BindMode = Literal["0600", "0660", "0666"]
@@ -181,6 +190,15 @@ class AcceptProxyModel(_Model):
     senders: Annotated[Rules | None, Field(alias="from")] = None
 
 
+class RouteModel(_Model):
+    """One entry of a tunnel's `routes:`"""
+
+    match: Rule
+    to: Annotated[list[To], BeforeValidator(_some), Field(min_length=1)] | None = None
+    peer: Annotated[Peer, BeforeValidator(_one_peer)] | None = None
+    service: Name | None = None
+
+
 class TunnelModel(HandOnModel):
     """One entry of `tunnels:`"""
 
@@ -201,6 +219,13 @@ class TunnelModel(HandOnModel):
     dial_timeout: Deadline | None = None
     idle_timeout: Deadline | None = None
     half_close_timeout: Deadline | None = None
+    intercept: Literal["redirect", "tproxy"] | None = None
+    routes: Annotated[list[RouteModel], Field(min_length=1)] | None = None
+    unmatched: Literal["refuse", "pass-in-the-clear"] | None = None
+    capture: Literal["everything", "routes"] | None = None
+    exclude: Rules | None = None
+    forwarded: Annotated[list[Interface], BeforeValidator(_some), Field(min_length=1)] | None = None
+    mark: Limit | None = None
 
 
 class ConfigModel(_Model):
@@ -270,6 +295,7 @@ _MISSING: Final = {
     "mode": "write 'mode: connect' beside the client, 'mode: listen' beside the server",
     "bind": "say where to accept connections",
     "to": "say where to hand connections on to",
+    "match": "say which destinations this route is for, like 10.0.0.0/8:6379",
     "tunnels": "describe at least one tunnel",
 }
 
@@ -282,6 +308,8 @@ def _keys_at(path: KeyPath) -> list[str]:
             model = LogModel
         case ("dns",):
             model = DnsModel
+        case ("tunnels", _, "routes", _):
+            model = RouteModel
         case ("tunnels", _, "services", _):
             model = ServiceModel
         case ("tunnels", _, "accept_proxy_protocol"):

@@ -15,6 +15,7 @@ from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import Address, Destination
 from stcp_proxy.net.listen import UNIX_MODE
 from stcp_proxy.net.names import DnsSettings
+from stcp_proxy.net.original import Interception
 from stcp_proxy.net.pattern import Pattern
 from stcp_proxy.net.proxy_header import Version
 from stcp_proxy.protocol.secret import Secret
@@ -150,6 +151,71 @@ class AcceptProxy:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """Where intercepted connections to some destinations go.
+
+    Attributes:
+        match: the destinations.
+        to: addresses of the peer, in order of preference.
+        auth: who the peer is.
+        service: the service it is asked for, where it offers several.
+    """
+
+    match: Pattern
+    to: tuple[Destination, ...]
+    auth: KeyAuth | PskAuth
+    service: str | None = None
+
+    def __str__(self) -> str:
+        peer = ", ".join(self.auth.peers.values()) if isinstance(self.auth, KeyAuth) else "who holds the shared secret"
+        service = f", service {self.service}" if self.service else ""
+        return f"{self.match} to {' or '.join(map(str, self.to))} ({peer}{service})"
+
+
+@dataclass(frozen=True, slots=True)
+class CapturePlan:
+    """What the rules of the host send to a tunnel.
+
+    Attributes:
+        how: by which means.
+        port: where the tunnel listens.
+        ip4, ip6: whether it listens for that family.
+        every_interface: whether it listens on more than loopback.
+        mark: SO_MARK of the proxy's own sockets; None where they carry none.
+        only: destinations; None is every one.
+        exclude: destinations that are left alone all the same.
+        peers: addresses of the peers, as far as the file has numbers for them: left alone too.
+        forwarded: interfaces whose traffic to elsewhere is sent to the tunnel as well.
+    """
+
+    how: Interception
+    port: int
+    ip4: bool
+    ip6: bool
+    every_interface: bool
+    mark: int | None
+    only: tuple[Pattern, ...] | None
+    exclude: tuple[Pattern, ...]
+    peers: tuple[Pattern, ...]
+    forwarded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InterceptPlan:
+    """A tunnel that takes what rules of the host send it.
+
+    Attributes:
+        routes: the first that covers a destination decides.
+        pass_unmatched: whether what no route covers is passed on unencrypted; refused otherwise.
+        capture: what the rules send.
+    """
+
+    routes: tuple[RoutePlan, ...]
+    pass_unmatched: bool
+    capture: CapturePlan
+
+
+@dataclass(frozen=True, slots=True)
 class TunnelPlan:
     """One tunnel, complete and checked.
 
@@ -157,7 +223,8 @@ class TunnelPlan:
         name: in logs and metrics.
         mode: which end of the wire leg this is.
         bind: where it accepts.
-        to: where it dials; empty where a listen tunnel has nothing for peers that name no service.
+        to: where it dials, with interception every address of every route; empty where a listen tunnel has nothing for peers that
+            name no service.
         auth: who may talk to whom; on the listen side whoever may use anything here.
         suites: exactly one for connect, all that are accepted for listen.
         engine: which engine may carry its connections.
@@ -174,6 +241,7 @@ class TunnelPlan:
         accept_proxy: whether a connect tunnel expects PROXY headers, and from whom.
         bind_mode: mode of the file where `bind` is a unix socket: who may write to it may connect.
         balance: the order in which the targets of `to` are tried.
+        intercept: routes of a tunnel that takes what rules send it; None for any other.
     """
 
     name: str
@@ -196,6 +264,7 @@ class TunnelPlan:
     services: Mapping[str, ServicePlan] = field(default_factory=dict)
     service: str | None = None
     accept_proxy: AcceptProxy | None = None
+    intercept: InterceptPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from stcp_proxy.config.plan import AcceptProxy, AdminPlan, Balance, HandOn, KeyAuth, Mode, Plan, TunnelPlan
+from stcp_proxy.config.plan import AcceptProxy, AdminPlan, Balance, HandOn, InterceptPlan, KeyAuth, Mode, Plan, TunnelPlan
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.net.address import UnixAddress
 from stcp_proxy.net.names import DnsSettings
@@ -51,7 +51,10 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     plain, wire = ("from plain", "to STCP") if tunnel.mode is Mode.CONNECT else ("from STCP", "to plain")
     yield f"{tunnel.name} ({tunnel.mode})"
     yield from _rows(plain, [_bind(tunnel)])
-    yield from _rows(wire, [str(target) for target in tunnel.to])
+    if tunnel.intercept is None:
+        yield from _rows(wire, [str(target) for target in tunnel.to])
+    else:
+        yield from _intercept(tunnel.intercept)
     if len(tunnel.to) > 1 or tunnel.balance is not Balance.FAILOVER:
         yield from _rows("balance", [str(tunnel.balance)])
     yield from _hand_on(tunnel.hand_on)
@@ -99,6 +102,17 @@ def _senders(rule: AcceptProxy) -> str:
 
 def _bind(tunnel: TunnelPlan) -> str:
     return f"{tunnel.bind}, mode {tunnel.bind_mode:04o}" if isinstance(tunnel.bind, UnixAddress) else str(tunnel.bind)
+
+
+def _intercept(intercept: InterceptPlan) -> Iterator[str]:
+    capture = intercept.capture
+    taken = ["everything"] if capture.only is None else [str(pattern) for pattern in capture.only]
+    yield from _rows("intercepts", [f"by {capture.how}: {', '.join(taken)}"])
+    yield from _rows("but not", [str(pattern) for pattern in (*capture.peers, *capture.exclude)])
+    yield from _rows("forwarded", [f"from {name}" for name in capture.forwarded])
+    yield from _rows("routes", list(map(str, intercept.routes)))
+    rest = "PASSED ON UNENCRYPTED" if intercept.pass_unmatched else "refused"
+    yield from _rows("what else", [rest])
 
 
 def _rows(label: str, values: list[str]) -> Iterator[str]:

@@ -6,6 +6,8 @@
 - ``names``    what is behind an address: names looked up once for everybody, kept for a time
 - ``nameserver``  name servers asked directly, for SRV records among others
 - ``dial``     a connected socket for one concrete address
+- ``original``  where an application was going before its connection was intercepted
+- ``own``      what this process dials itself, never to be intercepted
 - ``proxy_header``  the PROXY protocol's header, both versions, written and read
 - ``stream``   a Trio stream over a socket that is going to be handed on
 - ``tuning``   the socket options of both legs

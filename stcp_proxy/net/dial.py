@@ -17,6 +17,7 @@ import trio
 
 from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
 from stcp_proxy.net.address import describe_sockaddr
+from stcp_proxy.net.own import OwnDials
 
 _UNIX_RETRY: Final = 0.01
 """Seconds between attempts at a unix socket whose backlog is full: the system has no readiness event for that."""
@@ -77,12 +78,13 @@ class Failure:
         return f"{self.name}: {self.words}"
 
 
-async def connect(place: Place, deadline: float) -> socket.socket | Failure:
+async def connect(place: Place, deadline: float, *, own: OwnDials | None = None) -> socket.socket | Failure:
     """Dial one place.
 
     Args:
         place: where.
         deadline: on Trio's clock.
+        own: keeps the socket in mind until the caller lets it forget it; what fails is forgotten here.
 
     Returns:
         A connected, non-blocking socket, or why there is none.
@@ -99,26 +101,36 @@ async def connect(place: Place, deadline: float) -> socket.socket | Failure:
             raise OverLimit("no file descriptor is left to dial with", remedy="raise the limit of open files") from None
         status = exc.errno or errno.EIO  # a host without IPv6, say
     else:
-        status = await _connect(sock, place.sockaddr, deadline)
+        status = await _connect(sock, place.sockaddr, deadline, own)
         if status == 0:
             return sock
-        sock.close()
+        _give_up(sock, own)
     return Failure(str(place), status, _WORDS.get(status) or os.strerror(status).lower())
 
 
-async def _connect(sock: socket.socket, sockaddr: Any, deadline: float) -> int:
+async def _connect(sock: socket.socket, sockaddr: Any, deadline: float, own: OwnDials | None) -> int:
     """Connect, and return 0 or the errno. Always a checkpoint; closes the socket when it is cancelled."""
     try:
         with trio.move_on_at(deadline):
-            return await _connect_patiently(sock, sockaddr)
+            return await _connect_patiently(sock, sockaddr, own)
         return errno.ETIMEDOUT
     except BaseException:
-        sock.close()
+        _give_up(sock, own)
         raise
 
 
-async def _connect_patiently(sock: socket.socket, sockaddr: Any) -> int:
+def _give_up(sock: socket.socket, own: OwnDials | None) -> None:
+    if own is not None:
+        own.forget(sock.getsockname())
+    sock.close()
+
+
+async def _connect_patiently(sock: socket.socket, sockaddr: Any, own: OwnDials | None) -> int:
+    if own is not None:
+        own.prepare(sock)
     status = sock.connect_ex(sockaddr)
+    if own is not None:
+        own.under_way(sock)
     while status == errno.EAGAIN and sock.family == socket.AF_UNIX:
         await trio.sleep(_UNIX_RETRY)
         status = sock.connect_ex(sockaddr)

@@ -1,7 +1,8 @@
 """Listening sockets for an address.
 
-`:port` is two sockets, one for each family, both on the same port; an IPv6 socket never takes IPv4 (IPV6_V6ONLY), so a log
-never shows a mapped address and `[::]:port` beside `0.0.0.0:port` does not collide. A name is bound on all its addresses.
+`:port` and `localhost:port` are two sockets, one for each family, both on the same port; an IPv6 socket never takes IPv4
+(IPV6_V6ONLY), so a log never shows a mapped address and `[::]:port` beside `0.0.0.0:port` does not collide. A name is bound
+on all its addresses.
 
 A unix socket left behind by a crash is taken over, a live one never: only a refused connect proves that nobody listens. The
 file is created with mode 0600 (on Linux, fchmod on the unbound socket decides it, without touching the process's umask), or with
@@ -27,6 +28,7 @@ UNIX_MODE: Final = 0o600
 """Whoever may write to a unix socket may connect to it: the user who made it."""
 _PORT_ATTEMPTS: Final = 20
 _EVERY: Final = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104
+_LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 _inodes: weakref.WeakKeyDictionary[socket.socket, tuple[int, int]] = weakref.WeakKeyDictionary()
@@ -130,7 +132,7 @@ def _listen_tcp(address: TcpAddress, backlog: int, shared: bool) -> list[socket.
             try:
                 sock = _listen_one(family, (sockaddr[0], port, *sockaddr[2:]), backlog, shared)
             except OSError as exc:
-                if not address.host and family == socket.AF_INET6 and exc.errno in _NO_FAMILY:
+                if address.host in ("", "localhost") and family == socket.AF_INET6 and exc.errno in _NO_FAMILY:
                     continue  # a host without IPv6: every interface is every IPv4 interface
                 raise
             listeners.append(sock)
@@ -149,6 +151,8 @@ def sockaddrs(address: TcpAddress) -> list[tuple[int, tuple[Any, ...]]]:
     """
     if not address.host:
         return [(family, (host, address.port)) for family, host in _EVERY]
+    if address.host == "localhost":  # by definition (RFC 6761), whatever the host's files say, as where it is dialled
+        return [(family, (host, address.port)) for family, host in _LOOPBACK]
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as exc:

@@ -97,6 +97,7 @@ class Connection:
         service: what the peer asked for, or is asked for.
         origin: address of the application's client where that is not who connected: as the peer told it, or a PROXY header.
         target: address this side dialled.
+        original: where the application was going before it was intercepted; empty where it was not.
         endpoint: the same with what is known of it, for as long as this connection counts as one of its own.
         relay: the engine's handle, once an engine carries it.
         early: application bytes that went with OPEN, before the engine counted.
@@ -112,6 +113,7 @@ class Connection:
         "endpoint",
         "key",
         "origin",
+        "original",
         "own",
         "peer",
         "relay",
@@ -132,6 +134,7 @@ class Connection:
         self.service = ""
         self.origin = ""
         self.target = ""
+        self.original = ""
         self.endpoint: Endpoint | None = None
         self.early = 0
         self.cut: StcpError | None = None
@@ -223,7 +226,7 @@ class Connection:
 
     def _say(self, level: str, event: str, **fields: object) -> None:
         known: dict[str, object] = {"tunnel": self.tunnel, "client": self.client}
-        for name in ("origin", "channel", "peer", "service", "target"):
+        for name in ("origin", "channel", "peer", "service", "original", "target"):
             value = getattr(self, name)
             if value:
                 known[name] = value

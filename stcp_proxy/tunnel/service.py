@@ -25,8 +25,11 @@ from stcp_proxy.ledger import Ledger
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import change_mode, close_listeners, listening_on, open_listeners
 from stcp_proxy.relay.engine import Engine, RelayEnd
+from stcp_proxy.tunnel import intercepted
+from stcp_proxy.tunnel.intercepted import InterceptSession
 from stcp_proxy.tunnel.offer import Offers
 from stcp_proxy.tunnel.record import Connection, Totals
+from stcp_proxy.tunnel.route import Router
 from stcp_proxy.tunnel.session import ConnectSession, ListenSession, stopping
 from stcp_proxy.tunnel.targets import Targets
 from stcp_proxy.tunnel.trust import Trust, revoked
@@ -95,6 +98,7 @@ class Service:
         self._trust = Trust.of(plan.auth)
         self.targets = Targets.of(plan)
         self._offers = Offers(plan, self.targets)
+        self._router = Router(plan) if plan.intercept is not None else None
         self._listeners: list[socket.socket] = []
         self._accepting: trio.CancelScope | None = None
         self._connections: set[Connection] = set()
@@ -120,6 +124,7 @@ class Service:
         if listeners is None:
             listeners = open_listeners(self.plan.bind, backlog=BACKLOG, mode=self.plan.bind_mode)
         self._listeners = listeners
+        intercepted.fit(self.plan, listeners)
         for listener in self._listeners:
             _log.info(
                 "listening",
@@ -145,6 +150,7 @@ class Service:
         targets.adopt(self.targets)
         offers = Offers(plan, targets)
         offers.adopt(self._offers)
+        self._router = Router(plan, before=self._router) if plan.intercept is not None else None
         self.plan, self.engine, self.targets, self._offers = plan, engine, targets, offers
         self._changed.unpark_all()  # a limit may have grown
 
@@ -386,7 +392,9 @@ class Service:
     def _refused(self, connection: Connection, why: Exception) -> None:
         connection.failed(why)
 
-    def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession:
+    def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession | InterceptSession:
+        if self._router is not None:
+            return InterceptSession(self.plan, self._router, self.engine, sock, connection, self)
         if self.plan.mode is Mode.LISTEN:
             return ListenSession(self.plan, self._trust, self._offers, self.engine, sock, connection, self)
         return ConnectSession(self.plan, self._trust, self.targets, self.engine, sock, connection)

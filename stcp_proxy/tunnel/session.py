@@ -180,10 +180,18 @@ class ConnectSession:
         engine: who carries the connection afterwards.
         plain: the accepted socket, non-blocking; owned by the session.
         record: what is known of the connection.
+        opening: what the peer is told beside the client's address; the tunnel's service unless given.
     """
 
     def __init__(
-        self, plan: TunnelPlan, trust: Trust, targets: Targets, engine: Engine, plain: socket.socket, record: Connection
+        self,
+        plan: TunnelPlan,
+        trust: Trust,
+        targets: Targets,
+        engine: Engine,
+        plain: socket.socket,
+        record: Connection,
+        opening: Opening | None = None,
     ) -> None:
         self._plan = plan
         self._trust = trust
@@ -192,7 +200,7 @@ class ConnectSession:
         self._plain = LegStream(plain)
         self._record = record
         self._early = b""
-        self._opening = Opening(service=plan.service, client=endpoint_of(plain))
+        self._opening = dataclasses.replace(opening or Opening(service=plan.service), client=endpoint_of(plain))
         self._may_retry = True
 
     async def run(self) -> None:

@@ -20,6 +20,7 @@ from stcp_proxy.net import names
 from stcp_proxy.net.address import Destination, SrvAddress
 from stcp_proxy.net.dial import Failure
 from stcp_proxy.net.names import Option
+from stcp_proxy.net.own import OwnDials
 from stcp_proxy.tunnel.balance import Candidate
 from stcp_proxy.tunnel.endpoint import Endpoint
 from stcp_proxy.tunnel.turn import Turn
@@ -34,6 +35,7 @@ class Targets:
         to: addresses as configured, at least one.
         tunnel: its name, for the log.
         balance: the order among them.
+        own: keeps in mind what is dialled until its turn is over; only where connections are intercepted.
         rng: chance, for weights.
     """
 
@@ -43,11 +45,13 @@ class Targets:
         *,
         tunnel: str,
         balance: Balance = Balance.FAILOVER,
+        own: OwnDials | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.to: Final = tuple(dict.fromkeys(to))
         self.tunnel: Final = tunnel
         self.balance: Final = balance
+        self.own: Final = own
         self.rng: Final = rng or random.Random()  # noqa: S311  (no secret)
         self.has_probes = False
         """Whether somebody probes what is set aside."""

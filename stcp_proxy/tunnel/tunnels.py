@@ -22,6 +22,7 @@ from stcp_proxy.ledger import Ledger
 from stcp_proxy.net import names
 from stcp_proxy.net.listen import close_listeners, open_in_place_of
 from stcp_proxy.tunnel.engines import Engines
+from stcp_proxy.tunnel.intercepted import check, needs_transparent
 from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.service import BACKLOG, Service
 from stcp_proxy.tunnel.session import removed
@@ -73,7 +74,7 @@ def inherit(old: Plan, new: Plan) -> dict[str, str]:
 
 def _same_door(old: TunnelPlan | None, new: TunnelPlan) -> bool:
     """Whether the listening sockets of one plan serve the other: all that decides how a socket is made is the same."""
-    return old is not None and old.bind == new.bind
+    return old is not None and old.bind == new.bind and needs_transparent(old) == needs_transparent(new)
 
 
 class Tunnels:
@@ -215,6 +216,7 @@ class Tunnels:
         try:
             self.engines.want(tunnel.engine for tunnel in plan.tunnels)
             for tunnel in plan.tunnels:
+                check(tunnel)
                 if tunnel.name not in change.handed and tunnel.name not in change.opened:
                     change.opened[tunnel.name] = await trio.to_thread.run_sync(self._open, tunnel, change.handed)
         except BaseException:

@@ -17,7 +17,7 @@ deadline.
 from __future__ import annotations
 
 import collections
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import trio
@@ -64,6 +64,7 @@ class Turn:
         """Who failed last and why, while it has not been said."""
         self._current: Endpoint | None = None
         self._since = 0.0
+        self._sockname: Any = None
 
     def __enter__(self) -> Turn:
         return self
@@ -93,10 +94,11 @@ class Turn:
             self._targets.take(endpoint, started)
             self._current, self._since = endpoint, started
             try:
-                made = await connect(endpoint.place, started + self._share())
+                made = await connect(endpoint.place, started + self._share(), own=self._targets.own)
             finally:
                 self._left -= trio.current_time() - started
             if not isinstance(made, Failure):
+                self._sockname = made.getsockname() if self._targets.own is not None else None
                 return Dialled(made, str(endpoint))
             self._failures.append(made)
             self._fail(summary([endpoint], [made]), probed=True)
@@ -161,6 +163,8 @@ class Turn:
         self._let_go()
 
     def _let_go(self) -> None:
+        if self._targets.own is not None and self._sockname is not None:
+            self._targets.own.forget(self._sockname)
         if self._current is not None:
             self._current.live -= 1
             self._current = None

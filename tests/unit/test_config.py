@@ -204,7 +204,7 @@ def problems(load: Callable[[str], Plan], text: str) -> list[str]:
             HEAD + LISTEN % ", handshake-timeout: 5",
             "4: tunnels.in.handshake-timeout: there is no such key; did you mean",
         ),
-        (HEAD + LISTEN % ", intercept: redirect", "4: tunnels.in.intercept: there is no such key"),
+        (HEAD + LISTEN % ", interrupt: never", "4: tunnels.in.interrupt: there is no such key"),
         ("log: {levle: info}\n" + HEAD + LISTEN % "", "1: log.levle: there is no such key; did you mean 'level'?"),
         ("identity: host.key\n", "1: tunnels: 'tunnels' is missing"),
         ("tunnels:\n", "1: tunnels: a mapping belongs here"),

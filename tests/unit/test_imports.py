@@ -27,8 +27,9 @@ MAY_IMPORT = {
     # The three that may stand side by side do not lean on each other; the lab drives the product through its public ports.
     "tunnel": {"ledger", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
     "admin": {"ledger", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
+    "intercept": {"config", "keys", "net", "protocol", "errors", "redact"},
     "lab": {"keys", "net", "relay", "protocol", "errors", "redact"},
-    "cli": {"tunnel", "admin", "lab", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
+    "cli": {"tunnel", "intercept", "admin", "lab", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
     "__main__": {"cli"},
     "__init__": set(),
 }

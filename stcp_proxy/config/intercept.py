@@ -1,0 +1,139 @@
+"""The sense of a tunnel's `intercept` and what belongs to it. No key is read here: rules are made where the keys need not be."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Final
+
+from stcp_proxy.config.models import ConfigModel, RouteModel, TunnelModel, validate
+from stcp_proxy.config.plan import CapturePlan
+from stcp_proxy.config.source import KeyPath, Source, file_source
+from stcp_proxy.errors import ConfigError
+from stcp_proxy.net.address import Destination, TcpAddress
+from stcp_proxy.net.original import Interception
+from stcp_proxy.net.pattern import Pattern
+
+DEFAULT_MARK: Final = 0x5350
+"""Of a proxy with tproxy, where nothing else is said. The next number marks what the rules send to it."""
+_BELONGING: Final = ("routes", "unmatched", "capture", "exclude", "forwarded", "mark")
+_FAMILIES: Final = {
+    "": (True, True),
+    "localhost": (True, True),
+    "127.0.0.1": (True, False),
+    "::1": (False, True),
+    "0.0.0.0": (True, False),  # noqa: S104
+    "::": (False, True),
+}
+"""Where a tunnel with interception may listen, and for which families that is."""
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
+_SYSTEM_TABLES: Final = (253, 254, 255)
+
+
+def load_capture(path: str | Path) -> CapturePlan:
+    """What the rules for a file have to do.
+
+    Raises:
+        ConfigError: with every mistake that was found, by file, line and key path; or no tunnel of it intercepts anything.
+    """
+    source = file_source(path)
+    config = validate(source)
+    found = [capture_plan(source, ("tunnels", name), tunnel) for name, tunnel in config.tunnels.items() if tunnel.intercept]
+    check_single(source, config)
+    source.raise_findings()
+    for plan in found:
+        if plan is not None:
+            return plan
+    raise ConfigError(f"no tunnel of {path} has 'intercept'", remedy="add 'intercept: redirect' and 'routes' to a connect tunnel")
+
+
+def check_single(source: Source, config: ConfigModel) -> None:
+    """Note a second tunnel with interception: the rules could not tell which traffic is whose."""
+    names = [name for name, tunnel in config.tunnels.items() if tunnel.intercept]
+    for name in names[1:]:
+        what = f"tunnel '{names[0]}' intercepts already, and the rules of a host can send everything to one only"
+        source.report(("tunnels", name, "intercept"), what, "add its routes to those of the other")
+
+
+def check_belonging(source: Source, path: KeyPath, tunnel: TunnelModel) -> bool:
+    """Note what makes no sense with or without `intercept`. Returns whether the tunnel intercepts."""
+    if tunnel.intercept is None:
+        for name in _BELONGING:
+            if getattr(tunnel, name) is not None:
+                source.report((*path, name), f"'{name}' belongs to 'intercept'", "add 'intercept: redirect', or remove it")
+        return False
+    if tunnel.mode != "connect":
+        remedy = "set it on the connect tunnel beside the client"
+        source.report((*path, "intercept"), "a listen tunnel intercepts nothing", remedy)
+        return False
+    if tunnel.accept_proxy_protocol is not None:
+        what = "who is intercepted sends no PROXY header"
+        source.report((*path, "accept_proxy_protocol"), what, "use another tunnel for what a proxy in front sends")
+    if tunnel.routes is None:
+        remedy = "say which destinations go to which peer, as a list of 'match', 'to' and 'peer'"
+        source.report((*path, "routes"), "'routes' is missing", remedy)
+        return False
+    return True
+
+
+def route_targets(tunnel: TunnelModel, route: RouteModel) -> list[Destination]:
+    """Where a route leads: its own `to`, else the tunnel's."""
+    return route.to or tunnel.to or []
+
+
+def capture_plan(source: Source, path: KeyPath, tunnel: TunnelModel) -> CapturePlan | None:
+    """What rules have to send to a tunnel that intercepts; None after a mistake."""
+    if not check_belonging(source, path, tunnel):
+        return None
+    known = len(source.findings)
+    how = Interception(tunnel.intercept or "")
+    bind = tunnel.bind
+    if not isinstance(bind, TcpAddress) or bind.host not in _FAMILIES or bind.port == 0:
+        what = f"the rules cannot send connections to {bind}"
+        source.report((*path, "bind"), what, "write localhost:PORT, or :PORT where forwarded traffic comes in too")
+        return None
+    every_interface = bind.host not in _LOOPBACK
+    if tunnel.forwarded and how is Interception.REDIRECT and not every_interface:
+        what = f"redirected traffic of others arrives at an address of the interface, not at {bind}"
+        source.report((*path, "forwarded"), what, f"bind :{bind.port}, or use 'intercept: tproxy'")
+    for index, pattern in enumerate(tunnel.exclude or []):
+        if pattern.name is not None:
+            what = f"{pattern} is a name, and rules hold addresses that do not change"
+            source.report((*path, "exclude", index), what, "write its address or network")
+    mark = tunnel.mark if tunnel.mark is not None else DEFAULT_MARK if how is Interception.TPROXY else None
+    if mark is not None and mark + 1 in _SYSTEM_TABLES:
+        source.report((*path, "mark"), f"{mark + 1} is the number of one of the system's routing tables", "choose a larger one")
+    if len(source.findings) > known:
+        return None
+    routes = tunnel.routes or []
+    ip4, ip6 = _FAMILIES[bind.host]
+    return CapturePlan(
+        how=how,
+        port=bind.port,
+        ip4=ip4,
+        ip6=ip6,
+        every_interface=every_interface,
+        mark=mark,
+        only=tuple(dict.fromkeys(_by_port(route.match) for route in routes)) if tunnel.capture == "routes" else None,
+        exclude=tuple(tunnel.exclude or ()),
+        peers=tuple(dict.fromkeys(peer for route in routes for peer in _numbers(route_targets(tunnel, route)))),
+        forwarded=tuple(tunnel.forwarded or ()),
+    )
+
+
+def _by_port(pattern: Pattern) -> Pattern:
+    """A pattern that rules can hold: for a name, whose addresses are found out later and change, its ports on every address."""
+    return pattern if pattern.name is None else Pattern(first=pattern.first, last=pattern.last)
+
+
+def _numbers(targets: list[Destination]) -> list[Pattern]:
+    """The targets that have a number. A name is not looked up: an answer forged in that moment would be a hole that stays."""
+    found = []
+    for target in targets:
+        if isinstance(target, TcpAddress):
+            try:
+                network = ipaddress.ip_network(target.host)
+            except ValueError:
+                continue
+            found.append(Pattern(network=network, first=target.port, last=target.port))
+    return found

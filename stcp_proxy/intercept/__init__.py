@@ -1,0 +1,10 @@
+"""The rules of a host that send outbound connections to a tunnel: nftables, and for tproxy policy routing.
+
+- ``rules``    the text of the rules for a tunnel
+- ``install``  into the kernel and out again, by `nft` and `ip`
+"""
+
+from stcp_proxy.intercept.install import apply, remove
+from stcp_proxy.intercept.rules import TABLE, Rules, rules_for
+
+__all__ = ["TABLE", "Rules", "apply", "remove", "rules_for"]

@@ -1,0 +1,90 @@
+"""A proxy on the client's host that intercepts, its rules, and the listening proxy on the server's host."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from harness.hosts import USER, Net, as_user
+from harness.proxies import COMMAND, Keys, Proxy
+
+WIRE = 7443
+"""Where the listening proxy is."""
+PORT = 5000
+"""Where the server is, on its own address."""
+BOTH = f'match: ":{PORT}"'
+
+
+class Sidecar:
+    """Both proxies and the rules; a context manager.
+
+    Args:
+        net: the hosts.
+        folder: for keys, configuration and logs.
+        how: redirect or tproxy.
+        routes: as YAML, each without what all have in common; by default the server's port, on any address.
+        settings: further lines of the tunnel.
+        to: where the listening proxy hands on to.
+        at: where the routes look for the listening proxy; its number unless said.
+        user: who runs the proxy with redirect, where no privilege is needed.
+        spared: whom the rules leave alone; the same unless said.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        folder: Path,
+        how: str,
+        *,
+        routes: tuple[str, ...] = (BOTH,),
+        settings: str = "",
+        to: str = f"127.0.0.1:{PORT}",
+        at: str | None = None,
+        user: int = USER,
+        spared: int | None = None,
+    ) -> None:
+        self.net, self.folder, self.how = net, folder, how
+        self._user = user
+        self._spared = user if spared is None else spared
+        keys = Keys(folder)
+        self._home = tempfile.TemporaryDirectory(prefix="stcp-")  # where another user can get at it
+        home = Path(self._home.name)
+        self.config = home / "client.yaml"
+        lines = "".join(f'      - {{{route}, to: "{at or net.server.ip4}:{WIRE}"}}\n' for route in routes)
+        head = f"identity: client.key\npeers: {{server: '{keys.server.public}'}}\ntunnels:\n  out:\n"
+        tunnel = f"    mode: connect\n    bind: localhost:15001\n    intercept: {how}\n    peer: server\n    dial_timeout: 3s\n"
+        self.config.write_text(f"{head}{tunnel}{settings}    routes:\n{lines}")
+        shutil.copy(folder / "client.key", home)
+        if how == "redirect":
+            for path in (home, self.config, home / "client.key"):
+                shutil.chown(path, user, user)
+        arguments = ["listen", "--bind", f":{WIRE}", "--to", to, *keys.listen()]
+        self.listen = Proxy(arguments, log=folder / "listen.log", prefix=net.server.prefix)
+        self.listen.ready()
+        self.start()
+        self.rules("--apply")
+
+    def start(self) -> None:
+        """Start the intercepting proxy."""
+        user = as_user(self._user) if self.how == "redirect" else ()
+        self.connect = Proxy(["run", str(self.config)], log=self.folder / "connect.log", prefix=(*self.net.client.prefix, *user))
+        self.connect.ready()
+
+    def rules(self, *arguments: str) -> str:
+        """`stcp-proxy intercept` on the client's host; what it said."""
+        uid = ["--uid", str(self._spared)] if self.how == "redirect" else []
+        done = self.net.client.run(*COMMAND, "intercept", str(self.config), *uid, *arguments)
+        return done.stdout + done.stderr
+
+    def __enter__(self) -> Sidecar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.rules("--remove")
+        finally:
+            self.connect.stop()
+            self.listen.stop()
+            self._home.cleanup()
