@@ -285,13 +285,15 @@ function drawProcess() {
     ...process.engines.map(({ choice, engine, why }) => [`Engine for “${choice}”`, `${engine}: ${why}`]),
     ...process.workers.map((worker) => [
       process.workers.length > 1 ? `Worker ${worker.number}` : "Process",
-      `pid ${worker.pid}, ${worker.state}, ${plural(worker.open, "connection")}, ${bytes(worker.memory)} resident, ` +
-        `${count(worker.descriptors)} of ${count(worker.descriptor_limit)} descriptors`,
+      worker.state === "silent"
+        ? "does not answer"
+        : `pid ${worker.pid}, ${worker.state}, ${plural(worker.open, "connection")}, ${bytes(worker.memory)} resident, ` +
+          `${count(worker.descriptors)} of ${count(worker.descriptor_limit)} descriptors`,
     ]),
     ["Reloads", `${count(reloads.applied)} applied, ${count(reloads.failed)} refused`],
-    ...(reloads.last ? [["Last reload", `${clock(reloads.last.time)}, ${reloads.last.ok ? "applied" : "not applied"}: ${reloads.last.what}`]] : []),
+    ...(reloads.last ? [["Last reload", `${clock(reloads.last.time)}, ${reloads.last.ok ? "applied" : "not applied"}:\n${reloads.last.what}`]] : []),
   ];
-  replace($("process"), entries.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, name(value))]));
+  replace($("process"), entries.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, ...value.split("\n").map((line) => el("div", {}, name(line))))]));
 }
 
 // -- what the person does ---------------------------------------------------------------------------------------------------

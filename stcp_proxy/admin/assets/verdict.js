@@ -46,7 +46,15 @@ function* process({ process: { state, workers }, reloads, connections }) {
   if (state === "starting") {
     yield { level: "warn", what: "it is starting and does not serve yet", remedy: "wait; its log says what it waits for" };
   }
-  for (const { number, descriptors, descriptor_limit } of workers) {
+  for (const { number, state: answers, descriptors, descriptor_limit } of workers) {
+    if (answers === "silent") {
+      yield {
+        level: "bad",
+        what: words`Worker ${number} does not answer; its connections and counts are missing below`,
+        remedy: "look at its processor time and its log; if it stays silent, restart the proxy",
+      };
+      continue;
+    }
     if (descriptors < NEARLY * descriptor_limit) continue;
     yield {
       level: "warn",
@@ -74,7 +82,7 @@ function* tunnel({ name, listening, targets, open, proving, max_connections, max
     const which = down.map(({ address, why }) => (why ? `${address} (${why})` : address)).join(", ");
     yield {
       level: every ? "bad" : "warn",
-      what: words`Tunnel ${name}: ${every ? "no target answers" : `${down.length} of ${targets.length} targets do not answer`}: ${which}`,
+      what: words`Tunnel ${name}: ${every ? "no target answered when last tried" : `${down.length} of ${targets.length} targets did not answer when last tried`}: ${which}`,
       remedy: "see whether what is at that address runs, and no firewall is between",
     };
   }
