@@ -11,6 +11,7 @@
 - ``engines``     what carries their connections
 - ``reload``      reading the configuration again while they serve
 - ``supervisor``  a process: start, signals, drain
+- ``terminal``    whether SIGHUP means that the terminal has gone
 - ``notify``      what systemd is told
 - ``application`` a program beside the proxy: signals, status, and what PID 1 has to do
 - ``record``      what is known of a connection, and its one log line

@@ -26,6 +26,7 @@ from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.reload import Read, Reloader
 from stcp_proxy.tunnel.running import Companion, Running, State
 from stcp_proxy.tunnel.session import stopping
+from stcp_proxy.tunnel.terminal import Terminal
 from stcp_proxy.tunnel.tunnels import Tunnels
 
 _log = structlog.get_logger("stcp_proxy.supervisor")
@@ -110,6 +111,7 @@ async def _accompany(beside: Companion, running: Running) -> None:
 
 async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
     """Serve until a signal says stop. Returns how many connections were cut off."""
+    terminal = Terminal()
     with trio.open_signal_receiver(*_SIGNALS) as received:
         signals = aiter(received)
         async with trio.open_nursery() as connections:
@@ -119,7 +121,7 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
                 running.state = State.READY
                 _log.info("ready", tunnels=len(tunnels.services))
                 notify.ready(tunnels.status)
-                while (number := await anext(signals)) == signal.SIGHUP:
+                while (number := await anext(signals)) == signal.SIGHUP and not terminal.gone:
                     accepting.start_soon(reloader.hear)
                 running.state = State.DRAINING
                 await _drain(tunnels, signals, signal.Signals(number).name)

@@ -26,6 +26,7 @@ from stcp_proxy.net.listen import close_listeners, leave_file, open_listeners
 from stcp_proxy.tunnel import log, notify
 from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.service import BACKLOG
+from stcp_proxy.tunnel.terminal import Terminal
 
 _log = structlog.get_logger("stcp_proxy.workers")
 
@@ -165,8 +166,14 @@ def _supervise(children: dict[int, int]) -> tuple[int, Totals]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    terminal = Terminal()
+
     def refuse(_number: int, _frame: object) -> None:
-        _log.error("reload refused: everything goes on as before", why="several workers cannot reload yet", remedy="restart")
+        if terminal.gone:
+            hand_on(signal.SIGTERM, None)
+            return
+        why = "several workers read the file at their start only"
+        _log.error("reload refused: everything goes on as before", why=why, remedy="restart the proxy")
 
     before = {number: signal.signal(number, hand_on) for number in _SIGNALS}
     before[signal.SIGHUP] = signal.signal(signal.SIGHUP, refuse)

@@ -211,9 +211,8 @@ def test_status_at_a_terminal(folder: Path, pair: Pair, server: Admin) -> None:
 
 
 def test_status_from_a_file_whose_keys_cannot_be_read(folder: Path, pair: Pair, client: Admin, tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text(
-        f"identity: nowhere.key\nadmin: {client.text}\ntunnels:\n  t: {{mode: connect, bind: '127.0.0.1:1', to: 'x:2', peer: p}}\n"
-    )
+    tunnel = "{mode: connect, bind: '127.0.0.1:1', to: 'x:2', peer: p}"
+    (tmp_path / "c.yaml").write_text(f"identity: nowhere.key\nadmin: {client.text}\ntunnels:\n  t: {tunnel}\n")
     shown = command(str(tmp_path / "c.yaml"), "--json", "--connections", "0")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert json.loads(shown.stdout)["process"]["workers"][0]["pid"] == pair.connect.pid

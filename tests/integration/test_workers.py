@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,10 @@ def test_workers_die_with_their_parent(shared: Shared) -> None:
     pids = children(shared.listen)
     os.kill(shared.listen.pid, signal.SIGKILL)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), words="no worker is left")
+    with socket.socket() as sock:  # nor does a listener stay on its port
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(shared.listen.address)
+        sock.listen()
 
 
 def test_one_unix_socket_for_all(tmp_path: Path, echo: Target) -> None:
