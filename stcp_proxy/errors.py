@@ -160,6 +160,12 @@ class HandshakeClosed(HandshakeError):
     usual_remedy = "look in its log for the reason; if it is a stranger, nothing is to be done"
 
 
+class PeerLeft(HandshakeClosed):
+    """The peer completed the handshake and closed before its first frame: as a rule a probe, or a connection made ahead."""
+
+    label = "peer_left"
+
+
 class PeerUnreachable(StcpError):
     """No address of the peer could be connected to."""
 

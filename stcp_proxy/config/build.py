@@ -19,6 +19,7 @@ from stcp_proxy.config.models import ConfigModel, LogModel, RouteModel, TunnelMo
 from stcp_proxy.config.plan import (
     Balance,
     EngineChoice,
+    HealthPlan,
     InterceptPlan,
     KeyAuth,
     LogClass,
@@ -226,13 +227,18 @@ class _Builder:
             engine=EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
             **_given({setting: getattr(tunnel, setting) for setting in _SETTINGS}),
             **self._bind_mode(path, tunnel),
-            **self._balance(tunnel),
+            **self._balance(path, tunnel),
             intercept=intercept,
             **Inbound(self.source, path, tunnel, auth, self._keys).settings(),
         )
 
-    def _balance(self, tunnel: TunnelModel) -> dict[str, Any]:
-        return {} if tunnel.balance is None else {"balance": Balance(tunnel.balance)}
+    def _balance(self, path: KeyPath, tunnel: TunnelModel) -> dict[str, Any]:
+        found: dict[str, Any] = {} if tunnel.balance is None else {"balance": Balance(tunnel.balance)}
+        if tunnel.health is not None:
+            if tunnel.intercept is not None:
+                self.source.report((*path, "health"), "the routes of an intercepting tunnel are not probed", "remove it")
+            found["health"] = HealthPlan(**_given(tunnel.health.model_dump()))
+        return found
 
     def _bind_mode(self, path: KeyPath, tunnel: TunnelModel) -> dict[str, Any]:
         if tunnel.bind_mode is None:

@@ -160,6 +160,13 @@ class LogModel(_Model):
     quiet: Annotated[list[QuietClass], BeforeValidator(_some)] | None = None
 
 
+class HealthModel(_Model):
+    """`health:` of a tunnel."""
+
+    interval: Deadline | None = None
+    timeout: Deadline | None = None
+
+
 class DnsModel(_Model):
     """`dns:`"""
 
@@ -226,6 +233,7 @@ class TunnelModel(HandOnModel):
     exclude: Rules | None = None
     forwarded: Annotated[list[Interface], BeforeValidator(_some), Field(min_length=1)] | None = None
     mark: Limit | None = None
+    health: HealthModel | None = None
 
 
 class ConfigModel(_Model):
@@ -314,6 +322,8 @@ def _keys_at(path: KeyPath) -> list[str]:
             model = ServiceModel
         case ("tunnels", _, "accept_proxy_protocol"):
             model = AcceptProxyModel
+        case ("tunnels", _, "health"):
+            model = HealthModel
         case ("tunnels", *_):
             model = TunnelModel
     return [field.alias or name for name, field in model.model_fields.items()]

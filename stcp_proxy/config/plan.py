@@ -74,6 +74,19 @@ class Balance(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class HealthPlan:
+    """How targets are probed.
+
+    Attributes:
+        interval: seconds between two probes of a target that answers; None probes only those that do not.
+        timeout: seconds for the connection, and again for the handshake where there is one.
+    """
+
+    interval: float | None = None
+    timeout: float = 1.5
+
+
+@dataclass(frozen=True, slots=True)
 class KeyAuth:
     """Each side proves a key of its own.
 
@@ -242,6 +255,7 @@ class TunnelPlan:
         bind_mode: mode of the file where `bind` is a unix socket: who may write to it may connect.
         balance: the order in which the targets of `to` are tried.
         intercept: routes of a tunnel that takes what rules send it; None for any other.
+        health: how they are probed.
     """
 
     name: str
@@ -265,6 +279,7 @@ class TunnelPlan:
     service: str | None = None
     accept_proxy: AcceptProxy | None = None
     intercept: InterceptPlan | None = None
+    health: HealthPlan = HealthPlan()
 
 
 @dataclass(frozen=True, slots=True)

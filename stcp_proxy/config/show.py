@@ -57,6 +57,8 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
         yield from _intercept(tunnel.intercept)
     if len(tunnel.to) > 1 or tunnel.balance is not Balance.FAILOVER:
         yield from _rows("balance", [str(tunnel.balance)])
+    if tunnel.health.interval is not None:
+        yield from _rows("health", [f"a probe every {_time(tunnel.health.interval)}, {_time(tunnel.health.timeout)} to answer"])
     yield from _hand_on(tunnel.hand_on)
     yield from _rows("allowed here", _names(tunnel, tunnel.allow))
     for name, service in tunnel.services.items():

@@ -17,7 +17,7 @@ from typing import Final
 
 import trio
 
-from stcp_proxy.errors import FrameNotAuthentic, HandshakeClosed, PeerRejected, Truncated
+from stcp_proxy.errors import FrameNotAuthentic, HandshakeClosed, PeerLeft, PeerRejected, Truncated
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.handshake import Established, Initiator, Responder
 from stcp_proxy.protocol.lifecycle import Phase, follow
@@ -108,12 +108,20 @@ async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening
 
     Raises:
         FrameError: not authentic, not OPEN, or malformed.
-        HandshakeClosed: the wire leg ended before it.
+        PeerLeft: the wire leg ended before it.
+        HandshakeClosed: the wire leg ended inside of it.
     """
     try:
         kind, plaintext = await channel.read_frame(stream)
     except Truncated:
-        raise HandshakeClosed("the peer closed the connection before its first frame") from None
+        if channel.rest:
+            raise HandshakeClosed(
+                "the peer closed the connection in the middle of its first frame", remedy="look in its log for the reason"
+            ) from None
+        raise PeerLeft(
+            "the peer closed the connection before its first frame",
+            remedy="nothing: it was a probe, or made ahead and not needed",
+        ) from None
     except FrameNotAuthentic:
         raise FrameNotAuthentic(
             "the first frame did not authenticate", remedy="somebody may have replayed a handshake; the target was not dialled"

@@ -48,6 +48,11 @@ class Offers:
             for name, service in plan.services.items()
         }
 
+    @property
+    def targets(self) -> list[Targets]:
+        """Those of its services; the tunnel's own are whoever's who made it."""
+        return [offer.targets for offer in self._services.values()]
+
     def adopt(self, other: Offers) -> None:
         """Take over what `other`, whom this one replaces, knows of the addresses of services that both have."""
         for name, offer in self._services.items():

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from stcp_proxy.errors import Cause, ClientGone, ShuttingDown, StcpError, Truncated, UnknownPeer, describe, remedy_for
+from stcp_proxy.errors import Cause, ClientGone, PeerLeft, ShuttingDown, StcpError, Truncated, UnknownPeer, describe, remedy_for
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.ledger import UNKNOWN, KeyUse, Ledger, Refusal
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
@@ -65,6 +65,10 @@ class Totals:
         self.refused += other.refused
         self.bytes_to_wire += other.bytes_to_wire
         self.bytes_to_plain += other.bytes_to_plain
+
+
+_NOBODYS_TROUBLE: Final = (ClientGone, PeerLeft, ShuttingDown)
+"""Failures that nobody would do something about."""
 
 
 class Owner(Protocol):
@@ -210,7 +214,7 @@ class Connection:
                 extra["remedy"] = exc.remedy
             if isinstance(exc, UnknownPeer):
                 extra["key"] = str(PublicKey(exc.peer))
-            level = "info" if isinstance(exc, ClientGone | ShuttingDown) else "error" if exc.cause is Cause.OURS else "warning"
+            level = "info" if isinstance(exc, _NOBODYS_TROUBLE) else "error" if exc.cause is Cause.OURS else "warning"
             self._say(level, "connection refused", **extra)
         else:
             why, remedy = f"{type(exc).__name__}: {exc}", _REMEDIES[EndReason.INTERNAL_ERROR]
@@ -221,7 +225,7 @@ class Connection:
         if isinstance(exc, StcpError):
             label, why, remedy = exc.label, exc.what, exc.remedy or ""
         self.ledger.refused[self.peer or UNKNOWN, label] += 1
-        if not isinstance(exc, ClientGone | ShuttingDown):  # nothing anybody would do something about
+        if not isinstance(exc, _NOBODYS_TROUBLE):
             self.ledger.refusals.add(Refusal(time.time(), self.client, self.peer, label, why, remedy))
 
     def _say(self, level: str, event: str, **fields: object) -> None:

@@ -28,6 +28,7 @@ from stcp_proxy.relay.engine import Engine, RelayEnd
 from stcp_proxy.tunnel import intercepted
 from stcp_proxy.tunnel.intercepted import InterceptSession
 from stcp_proxy.tunnel.offer import Offers
+from stcp_proxy.tunnel.probe import Prober, check_for
 from stcp_proxy.tunnel.record import Connection, Totals
 from stcp_proxy.tunnel.route import Router
 from stcp_proxy.tunnel.session import ConnectSession, ListenSession, stopping
@@ -101,6 +102,7 @@ class Service:
         self._router = Router(plan) if plan.intercept is not None else None
         self._listeners: list[socket.socket] = []
         self._accepting: trio.CancelScope | None = None
+        self._tending: trio.CancelScope | None = None
         self._connections: set[Connection] = set()
         self._opening: dict[Connection, _Opening] = {}
         """Connections on their way to an engine."""
@@ -153,6 +155,17 @@ class Service:
         self._router = Router(plan, before=self._router) if plan.intercept is not None else None
         self.plan, self.engine, self.targets, self._offers = plan, engine, targets, offers
         self._changed.unpark_all()  # a limit may have grown
+        if self._tending is not None:
+            self._tending.cancel()
+
+    async def _tend(self) -> None:
+        """What the targets need beside connections, for those of each plan in turn."""
+        while True:
+            with trio.CancelScope() as self._tending:
+                check = check_for(self.plan, self._trust)
+                async with trio.open_nursery() as nursery:
+                    for targets in (self.targets, *self._offers.targets):
+                        nursery.start_soon(Prober(targets, check, self.plan.health).run)
 
     async def accept(self, connections: trio.Nursery) -> None:
         """Accept until cancelled, or until `release`; every connection becomes a task of `connections` until its handover."""
@@ -161,6 +174,7 @@ class Service:
                 async with trio.open_nursery() as nursery:
                     for listener in self._listeners:
                         nursery.start_soon(self._accept_from, listener, connections)
+                    nursery.start_soon(self._tend)
         finally:
             self._accepting = None
             self._changed.unpark_all()

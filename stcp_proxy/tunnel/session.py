@@ -34,13 +34,14 @@ from stcp_proxy.errors import (
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.net.tuning import tune_leg
-from stcp_proxy.protocol.handshake import Credentials, Initiator, Responder
+from stcp_proxy.protocol.handshake import Responder
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.engine import Engine, Handover, RelayLimits
 from stcp_proxy.tunnel import exchange
 from stcp_proxy.tunnel.announced import read_announcement
 from stcp_proxy.tunnel.client import client_of, endpoint_of, plain_endpoint, proxy_header, send_header
+from stcp_proxy.tunnel.greet import greet
 from stcp_proxy.tunnel.keyring import Pair
 from stcp_proxy.tunnel.offer import Offers
 from stcp_proxy.tunnel.record import Connection
@@ -304,19 +305,11 @@ class ConnectSession:
             dialled = await self._dial(turn, again=True)
 
     async def _handshake(self, stream: LegStream, pair: Pair) -> exchange.Channel:
-        plan, trust = self._plan, self._trust
-        credentials = trust.credentials if pair.own is None else Credentials(pair.own)
-        initiator = Initiator(plan.suites[0], credentials, remote_static=pair.peer)
-        with trio.move_on_after(plan.handshake_timeout):
-            channel = await exchange.initiate(stream, initiator)
-            established = channel.established
-            self._record.channel = established.channel_id
-            self._record.proved(trust.name(established.peer), established.peer, established.own)
-            return channel
-        raise HandshakeTimedOut(
-            f"the peer did not answer the handshake within {plan.handshake_timeout:g} s",
-            remedy="check that `stcp-proxy listen` of the same version runs at that address",
-        )
+        channel = await greet(stream, self._plan, self._trust, pair)
+        established = channel.established
+        self._record.channel = established.channel_id
+        self._record.proved(self._trust.name(established.peer), established.peer, established.own)
+        return channel
 
     async def _open(self, stream: LegStream, channel: exchange.Channel) -> int:
         with trio.move_on_after(self._plan.handshake_timeout):

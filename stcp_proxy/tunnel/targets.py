@@ -55,6 +55,8 @@ class Targets:
         self.rng: Final = rng or random.Random()  # noqa: S311  (no secret)
         self.has_probes = False
         """Whether somebody probes what is set aside."""
+        self.is_watched = False
+        """Whether all of it is probed all the time."""
         self.changed: Final = trio.lowlevel.ParkingLot()
         """Woken when an endpoint is set aside."""
         self._endpoints: dict[str, Endpoint] = {}
@@ -144,9 +146,10 @@ class Targets:
             since: on Trio's clock.
             probed: whether a probe can tell when it is over.
         """
-        probed = probed and self.has_probes and self.is_choice
+        told = self.is_choice or self.is_watched
+        probed = probed and self.has_probes and told
         first = endpoint.fail(why, now=trio.current_time(), since=since, probed=probed)
-        if first and self.is_choice:
+        if first and told:
             _log.warning(
                 "target set aside", tunnel=self.tunnel, target=str(endpoint), reason=why.label, why=why.what, remedy=why.remedy
             )
@@ -154,7 +157,7 @@ class Targets:
 
     def note_reached(self, endpoint: Endpoint) -> None:
         """A connection came through to it."""
-        if endpoint.reach(trio.current_time()) and self.is_choice:
+        if endpoint.reach(trio.current_time()) and (self.is_choice or self.is_watched):
             _log.info("target is back", tunnel=self.tunnel, target=str(endpoint))
 
 

@@ -17,6 +17,7 @@ from stcp_proxy.config import (
     Balance,
     ConfigProblems,
     EngineChoice,
+    HealthPlan,
     KeyAuth,
     Mode,
     Plan,
@@ -103,7 +104,8 @@ def test_a_file_of_both_modes(load: Callable[[str], Plan]) -> None:
 def test_every_setting(load: Callable[[str], Plan]) -> None:
     settings = (
         ", engine: kernel, suite: classic, max_connections: 5, max_handshakes: 3, handshake_timeout: 250ms, dial_timeout: 2.5,"
-        " idle_timeout: 1h, half_close_timeout: 5m, balance: least-connections"
+        " idle_timeout: 1h, half_close_timeout: 5m, balance: least-connections,"
+        " health: {interval: 5s}"
     )
     dns = "dns: {ttl: 30s, stale: 0, servers: [127.0.0.1, '[::1]:5353']}\n"
     plan = load(dns + "drain: 0\nlog: {level: debug, format: json}\nengine: python\n" + HEAD + CONNECT % settings + LISTEN % "")
@@ -111,6 +113,7 @@ def test_every_setting(load: Callable[[str], Plan]) -> None:
     assert (plan.drain, plan.log.level, plan.log.format) == (0, "debug", "json")
     assert (first.bind_mode, second.bind_mode) == (0o600, 0o600)
     assert (first.balance, second.balance) == (Balance.LEAST_CONNECTIONS, Balance.FAILOVER)
+    assert (first.health, second.health) == (HealthPlan(5.0, 1.5), HealthPlan())
     assert plan.dns == DnsSettings(30.0, 0.0, (TcpAddress("127.0.0.1", 53), TcpAddress("::1", 5353)))
     assert "asked of 127.0.0.1:53, [::1]:5353" in describe_plan(plan)
     assert (first.engine, second.engine) == (EngineChoice.KERNEL, EngineChoice.PYTHON)
@@ -258,6 +261,11 @@ def problems(load: Callable[[str], Plan], text: str) -> list[str]:
         (HEAD + LISTEN % ", balance: random", "tunnels.in.balance: 'failover', 'round-robin' or 'least-connections' belongs"),
         (HEAD + LISTEN.replace(":6379", "srv:db.example") % "", "tunnels.in.to: srv:db.example does not name SRV records"),
         (HEAD + LISTEN.replace(":7443", "'srv:_a._tcp.b'") % "", "tunnels.in.bind: the port of 'srv:_a._tcp.b' is not"),
+        (
+            HEAD + LISTEN % ", health: {intervall: 5s}",
+            "in.health.intervall: there is no such key; did you mean 'interval'",
+        ),
+        (HEAD + LISTEN % ", health: {interval: 0}", "tunnels.in.health.interval: this time must be more than zero"),
         ("dns: {server: 1.1.1.1}\n" + HEAD + LISTEN % "", "1: dns.server: there is no such key; did you mean 'servers'?"),
         ("dns: {servers: dns.test}\n" + HEAD + LISTEN % "", "1: dns.servers: 'dns.test' is no IP address"),
         ("dns: {ttl: x}\n" + HEAD + LISTEN % "", "1: dns.ttl: 'x' is not a time"),
