@@ -99,7 +99,8 @@ def test_a_tunnel_at_work(browser: Browser, pair: Pair) -> None:
         (own, peer) = cells(page, "keys")
         assert own["Key of"].startswith("this proxy")
         assert str(pair.keys.client.public) in peer["Public key"].replace("\n", "")
-        assert peer["Can it go?"] == "No: 3 open connections"
+        assert peer["Can it go?"].startswith("No")
+        assert peer["Open"] == "3"
         open_ones.close()
         page.get_by_text("None is open.").wait_for()
         assert {line["channel"] for line in pair.listen.ended(3)} == channels

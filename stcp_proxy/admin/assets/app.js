@@ -255,6 +255,7 @@ function drawConnections() {
   show($("connections-empty"), shown.length === 0);
 }
 
+const MAY_GO = { yes: "Yes", no: "No", unknown: "Not known" };
 const keys = new Table($("keys"), [
   { label: "Key of", heading: true, cell: ({ name: owner, own }) => [own ? "this proxy" : name(owner), sub(own ? "its own" : "peer")] },
   { label: "Public key", wide: true, cell: ({ key }) => [mono(key)] },
@@ -262,15 +263,8 @@ const keys = new Table($("keys"), [
   { label: "Open", number: true, cell: ({ connections: open }) => [count(open)] },
   { label: "So far", number: true, cell: ({ total: all }) => [count(all)] },
   { label: "Last use", cell: ({ last_use: last }) => (last === null ? ["not since the start"] : [`${duration(status.time - last)} ago`, sub(clock(last))]) },
-  { label: "Can it go?", wide: true, cell: (key) => [canGo(key)] },
+  { label: "Can it go?", wide: true, cell: ({ may_go: answer, why }) => [MAY_GO[answer] ?? answer, why ? sub(why) : ""] },
 ]);
-
-/** Whether taking a key out of the configuration would hurt anybody, as far as can be seen from here. */
-function canGo({ connections: open, last_use: last }) {
-  if (open > 0) return `No: ${plural(open, "open connection")}`;
-  if (last === null) return `Not used in the ${duration(status.process.uptime)} since the start`;
-  return `Not used for ${duration(status.time - last)}`;
-}
 
 function drawKeys() {
   keys.show(status.keys, ({ own, key }) => `${own} ${key}`);
