@@ -67,7 +67,7 @@ class NamedKey:
     key: PublicKey
 
     def __str__(self) -> str:
-        return f"{self.name or 'own key'} {self.key}"
+        return f"{self.name or '(own)'} {self.key}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ def test_words() -> None:
 def test_key_that_leaves_the_last_tunnel_is_out() -> None:
     old = Plan((base(), base(name="b", auth=KeyAuth(IDENTITIES[1], {PEERS[0]: "app"}))))
     diff = difference(old, Plan((base(auth=KeyAuth(IDENTITIES[0], {PEERS[1]: "app"})),)))
-    assert [str(key) for key in diff.keys_out] == [f"own key {IDENTITIES[1].public}", f"app {PEERS[0]}"]
+    assert [str(key) for key in diff.keys_out] == [f"(own) {IDENTITIES[1].public}", f"app {PEERS[0]}"]
     assert [str(key) for key in diff.keys_in] == [f"app {PEERS[1]}"]
 
 
