@@ -98,7 +98,7 @@ def test_the_connecting_side_says_what_to_do(tmp_path: Path, listen: Proxy, keys
             assert end_of(sock)[0] == "reset"
         (line,) = proxy.refused()  # type: ignore[attr-defined]
     assert "unknown service" in line["why"]
-    assert "'service'" in line["remedy"]
+    assert "name a service" in line["remedy"]
 
 
 def test_services_from_flags(tmp_path: Path) -> None:
