@@ -10,7 +10,7 @@ VM := $(VENV)/.vm
 COMPILED := .venv-compiled
 ARGS ?=
 
-.PHONY: help demo test lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-compiled test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test test-image lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-compiled test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -62,6 +62,9 @@ soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
 test-compiled: $(COMPILED)/.installed  ## the engine's contract and the protocol with the compiled byte path
 	$(COMPILED)/bin/python -P -c 'from stcp_proxy.relay.choice import compiled; assert compiled()'
 	$(COMPILED)/bin/pytest -p no:cacheprovider $(ARGS) tests/contract tests/protocol
+
+test-image: $(EVERYTHING)  ## the container image: built, and two of them with Redis between two hosts (root, buildah, mmdebstrap)
+	tests/image/run
 
 # The module is never loaded here: a virtual machine boots Debian's kernel without KVM. What that needs stands in docs/KERNEL.md.
 test-kernel: $(EVERYTHING) $(VM)  ## stcp.ko in a virtual machine: its own tests, the engine's contract, real programs

@@ -1,0 +1,44 @@
+# stcp-proxy in a container: not root, on a read-only root file system, no shell needed to run it. docs/SIDECAR.md tells how to use it.
+#
+#   docker build --tag stcp-proxy .
+#
+# Without a package index in reach of the build, put wheels into a folder wheels/ beside this file:
+#
+#   pip wheel --wheel-dir wheels . 'setuptools>=77'
+#   docker build --build-arg PIP_OPTIONS=--no-index --tag stcp-proxy .
+
+# Any image with Python 3.11 or later that can make a virtual environment; both stages are made from it, for one interpreter.
+ARG BASE=python:3.13-slim
+
+FROM ${BASE} AS build
+ARG PIP_OPTIONS=
+WORKDIR /src
+COPY wheels* pyproject.toml README.md LICENSE ./
+COPY stcp_proxy ./stcp_proxy
+RUN python3 -m venv /opt/pip \
+    && python3 -m venv --without-pip /opt/stcp \
+    && /opt/pip/bin/pip --python /opt/stcp/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
+        --root-user-action=ignore --find-links /src ${PIP_OPTIONS} . \
+    && find /opt/stcp/bin ! -name "python*" ! -name stcp-proxy -type f -delete \
+    && rm -rf /opt/stcp/lib/python3*/site-packages/trio/_tests
+COPY tools/precompile.py ./
+RUN /opt/stcp/bin/python precompile.py /opt/stcp/cache && mkdir /keys
+
+FROM ${BASE}
+ARG VERSION=
+ARG REVISION=
+LABEL org.opencontainers.image.title="stcp-proxy" \
+      org.opencontainers.image.description="Transparent TCP proxy sidecar: plain TCP in, mutually authenticated and encrypted STCP out" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /opt/stcp /opt/stcp
+# For keys that a container makes itself: a volume mounted here belongs to the proxy's user.
+COPY --from=build --chown=65532:65532 /keys /var/lib/stcp
+# Behind the others: an application in an image made from this one keeps its own python.
+ENV PATH="${PATH}:/opt/stcp/bin"
+USER 65532:65532
+# Asks the proxy at the file's 'admin' address.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["stcp-proxy", "wait", "/etc/stcp/config.yaml", "--timeout", "2s"]
+ENTRYPOINT ["stcp-proxy"]
+CMD ["run", "/etc/stcp/config.yaml"]
