@@ -26,6 +26,7 @@ class Sidecar:
         how: redirect or tproxy.
         routes: as YAML, each without what all have in common; by default the server's port, on any address.
         settings: further lines of the tunnel.
+        more: further tunnels, as YAML.
         to: where the listening proxy hands on to.
         at: where the routes look for the listening proxy; its number unless said.
         user: who runs the proxy with redirect, where no privilege is needed.
@@ -40,6 +41,7 @@ class Sidecar:
         *,
         routes: tuple[str, ...] = (BOTH,),
         settings: str = "",
+        more: str = "",
         to: str = f"127.0.0.1:{PORT}",
         at: str | None = None,
         user: int = USER,
@@ -55,7 +57,7 @@ class Sidecar:
         lines = "".join(f'      - {{{route}, to: "{at or net.server.ip4}:{WIRE}"}}\n' for route in routes)
         head = f"identity: client.key\npeers: {{server: '{keys.server.public}'}}\ntunnels:\n  out:\n"
         tunnel = f"    mode: connect\n    bind: localhost:15001\n    intercept: {how}\n    peer: server\n    dial_timeout: 3s\n"
-        self.config.write_text(f"{head}{tunnel}{settings}    routes:\n{lines}")
+        self.config.write_text(f"{head}{tunnel}{settings}    routes:\n{lines}{more}")
         shutil.copy(folder / "client.key", home)
         if how == "redirect":
             for path in (home, self.config, home / "client.key"):

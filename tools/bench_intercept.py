@@ -1,0 +1,78 @@
+"""What interception costs: round trips through one pair of proxies, with it and without it, in turns. Needs root, and quiet.
+
+    .venv/bin/python tools/bench_intercept.py [redirect|tproxy] [--rounds N] [--seconds S]
+
+Both ways go through the same two processes: one tunnel of the client's proxy intercepts, the other is dialled. Client and server
+are network namespaces of their own. Printed are the medians of both and the median of the pairs' ratios, for one connection and
+for fifty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from harness.hosts import Net
+from harness.sockets import Target
+from netns.sidecar import PORT, WIRE, Sidecar
+
+BESIDE = 15002
+SIZE = 256
+
+
+def round_trips(sockets: list[socket.socket], seconds: float) -> float:
+    """Round trips in a second, all connections together: one message of each under way."""
+    message, done, until = b"x" * SIZE, 0, time.monotonic() + seconds
+    started = time.monotonic()
+    while time.monotonic() < until:
+        for sock in sockets:
+            sock.sendall(message)
+        for sock in sockets:
+            left = SIZE
+            while left:
+                left -= len(sock.recv(left))
+        done += len(sockets)
+    return done / (time.monotonic() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("how", nargs="?", default="redirect", choices=["redirect", "tproxy"])
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Net() as net, Target(listener=net.server.listener("127.0.0.1", PORT)):
+        beside = f'  beside: {{mode: connect, bind: "127.0.0.1:{BESIDE}", to: "{net.server.ip4}:{WIRE}", peer: server}}\n'
+        with Sidecar(net, Path(folder), options.how, more=beside):
+            for count in (1, 50):
+                compare(net, count, options.rounds, options.seconds)
+
+
+def compare(net: Net, count: int, rounds: int, seconds: float) -> None:
+    ways = {"dialled": ("127.0.0.1", BESIDE), "intercepted": (net.server.ip4, PORT)}
+    sockets = {name: [net.client.connect(*address) for _ in range(count)] for name, address in ways.items()}
+    for sock in (each for group in sockets.values() for each in group):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name in ways if number % 2 else reversed(ways):
+            rate = round_trips(sockets[name], seconds)
+            if number:  # the first warms up
+                found[name].append(rate)
+    for group in sockets.values():
+        for sock in group:
+            sock.close()
+    ratio = statistics.median(there / here for there, here in zip(found["intercepted"], found["dialled"], strict=True))
+    medians = ", ".join(f"{name} {statistics.median(rates):.0f}/s" for name, rates in found.items())
+    print(f"{count} connections: {medians}; intercepted is {ratio:.3f} of dialled")
+
+
+if __name__ == "__main__":
+    main()
