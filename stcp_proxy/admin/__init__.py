@@ -8,6 +8,7 @@ admin address is configured, and nothing here wakes up unless somebody asks.
 - ``look``      takes that look; ``meter`` reads bytes, ``measure`` what is counted beyond the status
 - ``rings``     can this key go?
 - ``report``    what a process tells, and how several processes' are put together; ``gather`` asks them
+- ``readiness`` whether the proxy is ready, end to end where a tunnel wants that
 - ``metrics``   a report as Prometheus reads it; ``lag`` measures the event loop
 - ``guard``     who may ask: token, host, origin
 - ``pages``     the addresses, as a Starlette application

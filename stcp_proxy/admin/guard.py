@@ -30,6 +30,8 @@ from stcp_proxy.net.address import TcpAddress, UnixAddress
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz"})
 OPEN_PREFIX: Final = "/assets/"
 """What needs no token: yes-or-no for orchestrators, and the dashboard's fixed files, which hold no data."""
+TRUSTED: Final = "stcp.trusted"
+"""In the scope of a request: whether it may know everything."""
 _MAX_BODY: Final = 64 * 1024
 _BODY_PATIENCE: Final = 5.0
 _CHANGES_NOTHING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -72,6 +74,7 @@ class Guard:
         if scope["type"] != "http":
             return
         await _discard_body(receive)
+        scope[TRUSTED] = self._token is None or self._has_token(Headers(scope=scope).getlist("authorization"))
         refusal = self._refusal(scope)
         await (refusal or self._app)(scope, receive, _with_headers(send))
 
@@ -81,7 +84,7 @@ class Guard:
             return _refuse(421, "this address answers to localhost, 127.0.0.1 and [::1] alone; ask by one of these names")
         if scope["method"] not in _CHANGES_NOTHING and not _is_same_origin(headers):
             return _refuse(403, "a page of another site asked for this; only the address's own may")
-        if self._token is not None and not _is_open(scope["path"]) and not self._has_token(headers.getlist("authorization")):
+        if not scope[TRUSTED] and not _is_open(scope["path"]):
             return _refuse(
                 401,
                 "the token of this address is missing or wrong; send it as 'Authorization: Bearer TOKEN'",

@@ -111,6 +111,13 @@ class Tunnel(Protocol):
     def ledger(self) -> Ledger:
         """What it has done."""
 
+    async def reach(self) -> None:
+        """Return when the far target has answered.
+
+        Raises:
+            StcpError: why it did not.
+        """
+
 
 class Host(Protocol):
     """A process that serves. Everything is read in Trio's thread."""

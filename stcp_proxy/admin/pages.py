@@ -11,8 +11,10 @@ from starlette.routing import Route
 
 from stcp_proxy.admin import page
 from stcp_proxy.admin.client import REFUSED
+from stcp_proxy.admin.guard import TRUSTED
 from stcp_proxy.admin.look import MAX_CONNECTIONS, Wanted
 from stcp_proxy.admin.metrics import expose
+from stcp_proxy.admin.readiness import words
 from stcp_proxy.admin.report import STATUS, Report
 from stcp_proxy.errors import StcpError
 
@@ -25,6 +27,9 @@ class Desk(Protocol):
 
     async def reload(self, *, check: bool) -> dict[str, Any]:
         """Read the configuration again; raises StcpError where it is refused."""
+
+    async def failures(self) -> dict[str, StcpError]:
+        """The tunnels whose far target does not answer, of those that are ready only while it does."""
 
     def quit(self) -> None:
         """Stop all workers in order."""
@@ -44,11 +49,13 @@ def build(desk: Desk) -> Starlette:
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def readyz(_: Request) -> Response:
-        process = (await desk.report(Wanted(count=0))).status.process
-        if process.state == "ready":
+    async def readyz(request: Request) -> Response:
+        found = (await desk.report(Wanted(count=0))).status
+        failures = await desk.failures() if found.process.state == "ready" else {}
+        why = words(found, failures, in_full=request.scope[TRUSTED])
+        if not why:
             return PlainTextResponse("ready\n")
-        return PlainTextResponse(f"not ready: {process.state}\n", status_code=503)
+        return PlainTextResponse("".join(f"not ready: {line}\n" for line in why), status_code=503)
 
     async def status(request: Request) -> Response:
         try:

@@ -30,8 +30,10 @@ from stcp_proxy.admin.lag import Lag
 from stcp_proxy.admin.look import Wanted, look
 from stcp_proxy.admin.measure import measure
 from stcp_proxy.admin.meter import Meter
+from stcp_proxy.admin.readiness import Readiness
 from stcp_proxy.admin.report import Report
 from stcp_proxy.config import AdminPlan
+from stcp_proxy.errors import StcpError
 from stcp_proxy.net.listen import close_listeners, leave_file, listening_on, open_listeners
 
 _log = structlog.get_logger("stcp_proxy.admin")
@@ -219,12 +221,16 @@ class _Desk:
         self._host = host
         self._tell = tell
         self._colleagues = colleagues
+        self._readiness = Readiness(host)
 
     async def report(self, wanted: Wanted) -> Report:
         return await gather.gather(self._tell, self._colleagues, wanted)
 
     async def reload(self, *, check: bool) -> dict[str, Any]:
         return await self._host.reload(check=check)
+
+    async def failures(self) -> dict[str, StcpError]:
+        return await self._readiness.failures()
 
     def quit(self) -> None:
         self._host.quit()

@@ -229,6 +229,7 @@ class _Builder:
             **self._bind_mode(path, tunnel),
             **self._balance(path, tunnel),
             intercept=intercept,
+            ready_by_target=(tunnel.ready or self.config.ready) == "target",
             **Inbound(self.source, path, tunnel, auth, self._keys).settings(),
         )
 

@@ -143,6 +143,7 @@ Engine = Literal["auto", "kernel", "python"]
 SuiteName = Literal["hybrid", "classic"]
 BindMode = Literal["0600", "0660", "0666"]
 QuietClass = Literal["connections", "handshake-errors", "connection-errors"]
+Ready = Literal["listening", "target"]
 Suites = Annotated[list[SuiteName], BeforeValidator(_some), Field(min_length=1)]
 Limit = Annotated[int, Field(ge=1, le=1_000_000)]
 HeaderVersion = Literal["v1", "v2", "none"]
@@ -234,6 +235,7 @@ class TunnelModel(HandOnModel):
     forwarded: Annotated[list[Interface], BeforeValidator(_some), Field(min_length=1)] | None = None
     mark: Limit | None = None
     health: HealthModel | None = None
+    ready: Ready | None = None
 
 
 class ConfigModel(_Model):
@@ -252,6 +254,7 @@ class ConfigModel(_Model):
     log: LogModel | None = None
     admin: Bind | None = None
     admin_token: File | None = None
+    ready: Ready | None = None
     dns: DnsModel | None = None
 
 

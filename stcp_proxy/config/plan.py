@@ -252,6 +252,7 @@ class TunnelPlan:
         services: what else a listen tunnel offers, by name.
         service: what a connect tunnel asks for; None for the peer's `to`.
         accept_proxy: whether a connect tunnel expects PROXY headers, and from whom.
+        ready_by_target: whether it counts as ready only while its far target answers.
         bind_mode: mode of the file where `bind` is a unix socket: who may write to it may connect.
         balance: the order in which the targets of `to` are tried.
         intercept: routes of a tunnel that takes what rules send it; None for any other.
@@ -280,6 +281,7 @@ class TunnelPlan:
     accept_proxy: AcceptProxy | None = None
     intercept: InterceptPlan | None = None
     health: HealthPlan = HealthPlan()
+    ready_by_target: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
         yield from _rows("auth", ["a shared secret: whoever holds it is in"])
     yield from _rows("suite", [_SUITES[suite] for suite in tunnel.suites])
     yield from _rows("engine", [str(tunnel.engine)])
+    if tunnel.ready_by_target:
+        yield from _rows("ready", ["while its far target answers"])
     yield from _rows("limits", [f"{tunnel.max_connections} connections, {tunnel.max_handshakes} handshakes under way"])
     yield from _rows("deadlines", [_deadlines(tunnel)])
 

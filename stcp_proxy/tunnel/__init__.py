@@ -1,6 +1,7 @@
 """Tunnels: what happens to a connection, a listener, a process.
 
 - ``exchange``    handshake and OPEN over any stream, up to the handover
+- ``reach``       whether a tunnel's far target answers, end to end
 - ``session``     one connection from accept to handover, for either role
 - ``trust``       who may talk to whom, and whom a new rule no longer covers
 - ``keyring``     which of several keys a connect tunnel uses

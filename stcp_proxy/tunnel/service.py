@@ -29,6 +29,7 @@ from stcp_proxy.tunnel import intercepted
 from stcp_proxy.tunnel.intercepted import InterceptSession
 from stcp_proxy.tunnel.offer import Offers
 from stcp_proxy.tunnel.probe import Prober, check_for
+from stcp_proxy.tunnel.reach import reach
 from stcp_proxy.tunnel.record import Connection, Totals
 from stcp_proxy.tunnel.route import Router
 from stcp_proxy.tunnel.session import ConnectSession, ListenSession, stopping
@@ -141,6 +142,14 @@ class Service:
         """Stop listening. Connections go on."""
         close_listeners(self._listeners)
         self._listeners = []
+
+    async def reach(self) -> None:
+        """Return when the far target has answered; see `stcp_proxy.tunnel.reach`.
+
+        Raises:
+            StcpError: why it did not.
+        """
+        await reach(self.plan, self._trust, self.targets)
 
     def replace(self, plan: TunnelPlan, engine: Engine) -> None:
         """Take connections by another plan from now on; those that are there keep the one they came by."""

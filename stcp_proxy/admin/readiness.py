@@ -1,0 +1,77 @@
+"""Whether a proxy is ready, and why not.
+
+It is when every tunnel listens. A tunnel with `ready: target` is also asked for its far target, end to end; what came of that
+holds for some seconds, and only one such question is under way for a tunnel, so that nobody who asks can load a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+
+from stcp_proxy.admin.host import Host, Tunnel
+from stcp_proxy.admin.status import Status
+from stcp_proxy.errors import StcpError
+
+HOLDS: Final = 5.0
+"""Seconds for which a result holds."""
+
+
+class Readiness:
+    """Asks the tunnels of a process that want it for their far targets.
+
+    Args:
+        host: the process.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._found: dict[str, tuple[float, StcpError | None]] = {}
+        self._turns: dict[str, trio.Lock] = {}
+
+    async def failures(self) -> dict[str, StcpError]:
+        """The tunnels whose far target does not answer, and why."""
+        wanted = [tunnel for tunnel in self._host.services if tunnel.plan.ready_by_target and tunnel.addresses]
+        names = {tunnel.plan.name for tunnel in wanted}
+        self._found = {name: found for name, found in self._found.items() if name in names}
+        async with trio.open_nursery() as nursery:
+            for tunnel in wanted:
+                nursery.start_soon(self._ask, tunnel)
+        known = {name: self._found[name][1] for name in names if name in self._found}
+        return {name: exc for name, exc in known.items() if exc is not None}
+
+    async def _ask(self, tunnel: Tunnel) -> None:
+        name = tunnel.plan.name
+        async with self._turns.setdefault(name, trio.Lock()):
+            at, _ = self._found.get(name, (-HOLDS, None))
+            if trio.current_time() < at + HOLDS:
+                return
+            failure: StcpError | None = None
+            try:
+                await tunnel.reach()
+            except StcpError as exc:
+                failure = exc
+            self._found[name] = (trio.current_time(), failure)
+
+
+def words(status: Status, failures: dict[str, StcpError], *, in_full: bool) -> list[str]:
+    """Why a proxy is not ready, a line for each reason; none when it is.
+
+    Args:
+        status: of all workers.
+        failures: tunnels whose far target does not answer.
+        in_full: whether addresses are the reader's business.
+    """
+    return list(_lines(status, failures, in_full))
+
+
+def _lines(status: Status, failures: dict[str, StcpError], in_full: bool) -> Iterable[str]:
+    if status.process.state != "ready":
+        yield status.process.state
+        return
+    for tunnel in status.tunnels:
+        failure = failures.get(tunnel.name)
+        if failure is not None:
+            yield f"tunnel {tunnel.name}: {failure.label}" + (f": {failure}" if in_full else "")

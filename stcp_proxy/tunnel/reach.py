@@ -1,0 +1,106 @@
+"""Whether a tunnel's far target answers: what `ready: target` asks, end to end.
+
+A connect tunnel does what it does for an application, up to the answer: it dials the peer, proves itself, sends OPEN, and has
+ACCEPT or REJECT from the far proxy, which has dialled its target by then. A listen tunnel dials the targets of its own `to`.
+Nothing is sent to a target, and every connection is ended in order.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from stcp_proxy.config import Mode, TunnelPlan
+from stcp_proxy.errors import Code, HandshakeClosed, PeerRejected, PeerUnreachable, StcpError, TargetError, TargetTimedOut
+from stcp_proxy.net.dial import Dialled
+from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.tuning import tune_leg
+from stcp_proxy.protocol.handshake import Credentials, Initiator
+from stcp_proxy.protocol.opening import Opening, encode_reason
+from stcp_proxy.protocol.wire import FrameType
+from stcp_proxy.tunnel import exchange
+from stcp_proxy.tunnel.keyring import Pair
+from stcp_proxy.tunnel.targets import Targets
+from stcp_proxy.tunnel.trust import Trust
+from stcp_proxy.tunnel.turn import TRY_NEXT, Turn
+
+PATIENCE = 5.0
+"""Seconds for all of it: whoever asks whether a proxy is ready does not wait for long."""
+_FAREWELL = 1.0
+"""Seconds for the far target to end its direction, too."""
+
+
+async def reach(plan: TunnelPlan, trust: Trust, targets: Targets) -> None:
+    """Return when the far target has answered.
+
+    Args:
+        plan: the tunnel.
+        trust: its keys.
+        targets: where it dials.
+
+    Raises:
+        StcpError: why it did not.
+    """
+    if not plan.to:
+        return
+    with trio.move_on_after(PATIENCE):
+        with targets.turn(min(plan.dial_timeout, PATIENCE)) as turn:
+            while True:
+                try:
+                    dialled = await turn.dial()
+                except TargetError as exc:
+                    if plan.mode is Mode.CONNECT:
+                        raise PeerUnreachable(f"the peer cannot be reached: {exc.what}", remedy=exc.remedy) from None
+                    raise
+                if plan.mode is Mode.LISTEN:
+                    dialled.sock.close()
+                    return
+                try:
+                    await _ask_by_each_key(plan, trust, dialled, turn)
+                except StcpError as exc:
+                    turn.failed(exc)
+                    if not turn.more or (isinstance(exc, PeerRejected) and exc.reason not in TRY_NEXT):
+                        raise
+                else:
+                    return
+    raise TargetTimedOut(f"no answer within {PATIENCE:g} s", remedy="look in the far proxy's log for its target")
+
+
+async def _ask_by_each_key(plan: TunnelPlan, trust: Trust, dialled: Dialled, turn: Turn) -> None:
+    """Ask with each pair of keys, in the order of a session; one that is denied is followed by the next."""
+    *others, last = trust.choice.order(dialled.name, trio.current_time())
+    for pair in others:
+        try:
+            await _ask(plan, trust, dialled, pair)
+        except HandshakeClosed:
+            dialled = await turn.again()
+        else:
+            return
+    await _ask(plan, trust, dialled, last)
+
+
+async def _ask(plan: TunnelPlan, trust: Trust, dialled: Dialled, pair: Pair) -> None:
+    """Handshake and OPEN, up to the far proxy's answer."""
+    stream = LegStream(dialled.sock)
+    try:
+        tune_leg(dialled.sock)
+        credentials = trust.credentials if pair.own is None else Credentials(pair.own)
+        channel = await exchange.initiate(stream, Initiator(plan.suites[0], credentials, remote_static=pair.peer))
+        await exchange.open_channel(stream, channel, Opening(service=plan.service), bytes)
+        await exchange.read_answer(stream, channel)
+        await _end(stream, channel)
+    finally:
+        stream.close()
+
+
+async def _end(stream: LegStream, channel: exchange.Channel) -> None:
+    """FIN both ways; where the target does not end its own, RESET, so that no connection is left behind it."""
+    try:
+        await stream.send_all(channel.seal(FrameType.FIN))
+        with trio.move_on_after(_FAREWELL):
+            while (await channel.read_frame(stream))[0] == FrameType.DATA:
+                await trio.lowlevel.checkpoint()
+            return
+        await stream.send_all(channel.seal(FrameType.RESET, encode_reason(Code.PLAIN_RESET, "")))
+        await stream.send_eof()
+    except (StcpError, trio.BrokenResourceError):
+        return  # it has answered, and that was the question
