@@ -48,6 +48,6 @@ def tune_leg(sock: socket.socket) -> None:
 
 
 def _same_host(sock: socket.socket) -> bool:
-    """Whether one end is a loopback address, or both are the same one. This end alone is where a rule redirected the connection."""
+    """Whether one end is loopback, or both are the same address. This end alone is where a rule redirected the connection."""
     ends: tuple[str, str] = (sock.getpeername()[0], sock.getsockname()[0])
     return ends[0] == ends[1] or any(end.startswith(("127.", "::ffff:127.")) or end == "::1" for end in ends)
