@@ -9,6 +9,7 @@ Every mistake that can be found is listed at once, with file, line and key path,
 - ``admin``    where a running proxy can be looked into, and its ``token``
 - ``build``    the sense: models to a plan, key files read, contradictions found
 - ``inbound``  the same for what a listen tunnel offers, and for who its clients are said to be
+- ``original``  the same for `to: original` and what it may lead to
 - ``intercept``  the same for interception, without keys
 - ``show``     a plan in words, for `stcp-proxy check`
 """

@@ -221,7 +221,7 @@ class _Builder:
             name=name,
             mode=Mode(tunnel.mode),
             bind=tunnel.bind,
-            to=tuple(tunnel.to or ()) if intercept is None else _all_targets(intercept),
+            to=tuple(tunnel.targets) if intercept is None else _all_targets(intercept),
             auth=auth,
             suites=self._suites(path, tunnel, auth),
             engine=EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from stcp_proxy.config.models import HandOnModel, TunnelModel
+from stcp_proxy.config.original import allowed_targets, check_peer_is_named
 from stcp_proxy.config.plan import AcceptProxy, Balance, HandOn, KeyAuth, PskAuth, ServicePlan
 from stcp_proxy.config.source import KeyPath, Source
 from stcp_proxy.keys import PublicKey
@@ -21,7 +22,7 @@ Entry = str | PublicKey
 _Find = Callable[[KeyPath, Entry], Sequence[PublicKey]]
 
 _ONLY: Final = {
-    "listen": ("services", "proxy_protocol", "allow_clients"),
+    "listen": ("services", "proxy_protocol", "allow_clients", "allow_targets"),
     "connect": ("service", "accept_proxy_protocol"),
 }
 """Settings that one kind of tunnel has."""
@@ -41,7 +42,8 @@ def target_lists(path: KeyPath, tunnel: TunnelModel) -> Iterator[tuple[KeyPath, 
     lists += [((*path, "services", name, "to"), service.to) for name, service in (tunnel.services or {}).items()]
     for where, targets in lists:
         for index, target in enumerate(targets):
-            yield (*where, index), target
+            if not isinstance(target, str):
+                yield (*where, index), target
 
 
 def check_target(source: Source, path: KeyPath, tunnel: TunnelModel) -> None:
@@ -80,6 +82,7 @@ class Inbound:
                         (*path, name), f"a {tunnel.mode} tunnel has no '{name}'", f"it belongs to the {mode} side"
                     )
         if tunnel.mode == "connect":
+            check_peer_is_named(self._source, path, tunnel)
             return {"service": tunnel.service, "accept_proxy": self._accept_proxy()}
         if tunnel.to and self._keys and tunnel.allow is None:
             remedy = "set 'allow', or remove 'to' if every peer asks for a service"
@@ -99,7 +102,7 @@ class Inbound:
             self._source.report(path, "neither the service nor its tunnel has 'allow', so nobody could use it", remedy)
         allow = self._allowed(path, service.allow) if service.allow is not None else self._allowed(self._path, tunnel.allow)
         balance = Balance(service.balance or tunnel.balance or Balance.FAILOVER)
-        return ServicePlan(to=tuple(service.to), allow=allow, hand_on=self._hand_on(path, service), balance=balance)
+        return ServicePlan(to=tuple(service.targets), allow=allow, hand_on=self._hand_on(path, service), balance=balance)
 
     def _allowed(self, path: KeyPath, entries: Sequence[Entry] | None) -> frozenset[PublicKey] | None:
         found = [self._find((*path, "allow", index), entry) for index, entry in enumerate(entries or [])]
@@ -119,6 +122,7 @@ class Inbound:
         return HandOn(
             proxy_protocol=None if version == "none" else version,
             allow_clients=None if clients is None else tuple(clients),
+            allow_targets=allowed_targets(self._source, path, model, self._tunnel),
         )
 
     def _accept_proxy(self) -> AcceptProxy | None:

@@ -78,7 +78,7 @@ def check_belonging(source: Source, path: KeyPath, tunnel: TunnelModel) -> bool:
 
 def route_targets(tunnel: TunnelModel, route: RouteModel) -> list[Destination]:
     """Where a route leads: its own `to`, else the tunnel's."""
-    return route.to or tunnel.to or []
+    return route.to or tunnel.targets
 
 
 def capture_plan(source: Source, path: KeyPath, tunnel: TunnelModel) -> CapturePlan | None:

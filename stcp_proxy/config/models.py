@@ -28,6 +28,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,13}[A-Za-z0-9*_-]?")
+ORIGINAL: Final = "original"
+"""In `to` of a listen tunnel: where the client was going before it was intercepted."""
 _MAX_SECONDS: Final = 366 * 24 * 3600.0
 
 
@@ -70,6 +72,11 @@ def _checked(parse: Callable[[Any], _T], *, text_only: bool = True) -> Callable[
 
 def _bind(text: str) -> Address:
     return parse_address(text, role="bind")
+
+
+def _target(text: str) -> Destination | Literal["original"]:
+    """Where to hand on to: an address, or wherever the client was going."""
+    return ORIGINAL if text == ORIGINAL else parse_destination(text)
 
 
 def _name(text: str) -> str:
@@ -129,6 +136,7 @@ Name = Annotated[str, PlainValidator(_checked(_name))]
 File = Annotated[str, PlainValidator(_checked(_file))]
 Bind = Annotated[Address, PlainValidator(_checked(_bind))]
 To = Annotated[Destination, PlainValidator(_checked(parse_destination))]
+TargetOrOriginal = Annotated[Destination | Literal["original"], PlainValidator(_checked(_target))]
 Server = Annotated[TcpAddress, PlainValidator(_checked(parse_server))]
 Rule = Annotated[Pattern, PlainValidator(_checked(parse_pattern))]
 Rules = Annotated[list[Rule], BeforeValidator(_some), Field(min_length=1)]
@@ -179,17 +187,28 @@ class DnsModel(_Model):
 class HandOnModel(_Model):
     """How a listen tunnel, or one of its services, hands connections on."""
 
-    to: Annotated[list[To], BeforeValidator(_some), Field(min_length=1)] | None = None
+    to: Annotated[list[TargetOrOriginal], BeforeValidator(_some), Field(min_length=1)] | None = None
     balance: Literal["failover", "round-robin", "least-connections"] | None = None
     allow: Annotated[list[Peer], BeforeValidator(_some), Field(min_length=1)] | None = None
     proxy_protocol: HeaderVersion | None = None
     allow_clients: Rules | None = None
+    allow_targets: Rules | None = None
+
+    @property
+    def targets(self) -> list[Destination]:
+        """The addresses in `to`."""
+        return [target for target in self.to or [] if not isinstance(target, str)]
+
+    @property
+    def dials_original(self) -> bool:
+        """Whether `to` has `original`."""
+        return ORIGINAL in (self.to or [])
 
 
 class ServiceModel(HandOnModel):
     """One entry of `services:`"""
 
-    to: Annotated[list[To], BeforeValidator(_some), Field(min_length=1)]
+    to: Annotated[list[TargetOrOriginal], BeforeValidator(_some), Field(min_length=1)]
 
 
 class AcceptProxyModel(_Model):

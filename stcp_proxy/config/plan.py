@@ -129,10 +129,12 @@ class HandOn:
     Attributes:
         proxy_protocol: which header goes ahead of their bytes, if any.
         allow_clients: client addresses that a peer may name; None for all that are not dangerous to believe.
+        allow_targets: destinations that are dialled where the peer's client was going there; None where only `to` is.
     """
 
     proxy_protocol: Version | None = None
     allow_clients: tuple[Pattern, ...] | None = None
+    allow_targets: tuple[Pattern, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class ServicePlan:
     """One of several things behind a listen tunnel's port.
 
     Attributes:
-        to: where it is.
+        to: where it is; what is dialled where the client's own destination is not.
         allow: who may use it; None for whoever is admitted at all.
         hand_on: how connections are handed on.
         balance: the order in which its targets are tried.
@@ -237,7 +239,7 @@ class TunnelPlan:
         mode: which end of the wire leg this is.
         bind: where it accepts.
         to: where it dials, with interception every address of every route; empty where a listen tunnel has nothing for peers that
-            name no service.
+            name no service, or dials original destinations alone.
         auth: who may talk to whom; on the listen side whoever may use anything here.
         suites: exactly one for connect, all that are accepted for listen.
         engine: which engine may carry its connections.

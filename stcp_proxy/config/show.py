@@ -7,7 +7,7 @@ from typing import Final
 
 from stcp_proxy.config.plan import AcceptProxy, AdminPlan, Balance, HandOn, InterceptPlan, KeyAuth, Mode, Plan, TunnelPlan
 from stcp_proxy.keys import PublicKey
-from stcp_proxy.net.address import UnixAddress
+from stcp_proxy.net.address import Destination, UnixAddress
 from stcp_proxy.net.names import DnsSettings
 from stcp_proxy.protocol.wire import Suite
 
@@ -52,7 +52,7 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     yield f"{tunnel.name} ({tunnel.mode})"
     yield from _rows(plain, [_bind(tunnel)])
     if tunnel.intercept is None:
-        yield from _rows(wire, [str(target) for target in tunnel.to])
+        yield from _rows(wire, _targets(tunnel.to, tunnel.hand_on))
     else:
         yield from _intercept(tunnel.intercept)
     if len(tunnel.to) > 1 or tunnel.balance is not Balance.FAILOVER:
@@ -62,7 +62,7 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     yield from _hand_on(tunnel.hand_on)
     yield from _rows("allowed here", _names(tunnel, tunnel.allow))
     for name, service in tunnel.services.items():
-        yield from _rows("service", [f"{name}: {', '.join(str(target) for target in service.to)}"])
+        yield from _rows("service", [f"{name}: {', '.join(_targets(service.to, service.hand_on))}"])
         if len(service.to) > 1 or service.balance is not Balance.FAILOVER:
             yield from _rows("balance", [str(service.balance)])
         yield from _hand_on(service.hand_on)
@@ -85,11 +85,18 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     yield from _rows("deadlines", [_deadlines(tunnel)])
 
 
+def _targets(to: tuple[Destination, ...], hand_on: HandOn) -> list[str]:
+    original = [] if hand_on.allow_targets is None else ["where its client was going"]
+    return original + [str(target) for target in to]
+
+
 def _hand_on(hand_on: HandOn) -> Iterator[str]:
     if hand_on.proxy_protocol is not None:
         yield from _rows("header", [f"PROXY protocol {hand_on.proxy_protocol}"])
     if hand_on.allow_clients is not None:
         yield from _rows("clients", [str(rule) for rule in hand_on.allow_clients])
+    if hand_on.allow_targets is not None:
+        yield from _rows("may go to", [str(rule) for rule in hand_on.allow_targets])
 
 
 def _names(tunnel: TunnelPlan, allow: frozenset[PublicKey] | None) -> list[str]:

@@ -18,6 +18,7 @@ import trio
 from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.own import OwnDials
+from stcp_proxy.protocol.opening import Endpoint
 
 _UNIX_RETRY: Final = 0.01
 """Seconds between attempts at a unix socket whose backlog is full: the system has no readiness event for that."""
@@ -45,6 +46,14 @@ class Place:
 
     def __str__(self) -> str:
         return describe_sockaddr(self.family, self.sockaddr)
+
+
+def place_of(endpoint: Endpoint) -> Place:
+    """Where to dial for an IP address and port."""
+    host, _, scope = str(endpoint.ip).partition("%")
+    if endpoint.ip.version == 4:
+        return Place(socket.AF_INET, (host, endpoint.port))
+    return Place(socket.AF_INET6, (host, endpoint.port, 0, int(scope or 0)))
 
 
 @dataclass(frozen=True, slots=True)

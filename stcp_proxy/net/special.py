@@ -46,6 +46,16 @@ def special_network(ip: IPAddress) -> tuple[IPNetwork, str] | None:
     return next(((network, word) for network, word in _NETWORKS if ip in network), None)
 
 
+def guarded(ip: IPAddress) -> tuple[IPNetwork, str] | None:
+    """What a rule has to be about, and nothing else, before it covers `ip`, and words for it; None for an ordinary address, which
+    any rule covers that it is in. Of this host's own addresses each has to be named by itself."""
+    ip = plain_ip(ip)
+    special = special_network(ip)
+    if special is not None:
+        return special
+    return (ipaddress.ip_network(ip), OWN) if is_own(ip) else None
+
+
 def is_local_to_a_host(ip: IPAddress) -> bool:
     """Whether an address says nothing outside of the host where somebody has it."""
     ip = plain_ip(ip)

@@ -3,6 +3,7 @@
 - ``exchange``    handshake and OPEN over any stream, up to the handover
 - ``reach``       whether a tunnel's far target answers, end to end
 - ``session``     one connection from accept to handover, for either role
+- ``destination``  where a peer's client was going, dialled when the file allows it
 - ``trust``       who may talk to whom, and whom a new rule no longer covers
 - ``keyring``     which of several keys a connect tunnel uses
 - ``targets``     where a tunnel's connections go; ``turn`` one connection's way through them, ``balance`` the order, ``endpoint``

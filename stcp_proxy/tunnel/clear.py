@@ -6,14 +6,13 @@ each direction ends by itself, and a reset is a reset.
 
 from __future__ import annotations
 
-import socket
 from typing import Final
 
 import trio
 
 from stcp_proxy.config import TunnelPlan
 from stcp_proxy.errors import Code
-from stcp_proxy.net.dial import Failure, Place, connect, summary
+from stcp_proxy.net.dial import Failure, connect, place_of, summary
 from stcp_proxy.net.own import OwnDials
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.net.tuning import tune_leg
@@ -31,7 +30,7 @@ async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: O
     Raises:
         TargetError: it cannot be reached; the application got a TCP RST.
     """
-    place = _place(original)
+    place = place_of(original)
     try:
         made = await connect(place, trio.current_time() + plan.dial_timeout, own=own)
         if isinstance(made, Failure):
@@ -49,13 +48,6 @@ async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: O
     finally:
         own.forget(name)
         made.close()
-
-
-def _place(original: Endpoint) -> Place:
-    if original.ip.version == 4:
-        return Place(socket.AF_INET, (str(original.ip), original.port))
-    host, _, scope = str(original.ip).partition("%")
-    return Place(socket.AF_INET6, (host, original.port, 0, int(scope or 0)))
 
 
 class _Relay:

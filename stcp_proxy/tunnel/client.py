@@ -21,7 +21,7 @@ from stcp_proxy.config import HandOn
 from stcp_proxy.errors import Denied, TargetUnreachable
 from stcp_proxy.net.pattern import plain_ip
 from stcp_proxy.net.proxy_header import TLV_PEER, TLV_SERVICE, TLV_UNIQUE_ID, ProxyHeader, encode_header
-from stcp_proxy.net.special import is_local_to_a_host, is_own, special_network
+from stcp_proxy.net.special import guarded, is_local_to_a_host
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.tunnel.record import Connection
@@ -71,19 +71,15 @@ def client_of(claimed: Endpoint | None, seen: Endpoint | None, hand_on: HandOn) 
 def _may_claim(client: Endpoint, hand_on: HandOn) -> bool:
     rules = hand_on.allow_clients
     covering = [rule for rule in rules or () if rule.covers(client.ip)]
-    special = special_network(client.ip)
-    if special is not None:
-        return any(rule.within(special[0]) for rule in covering)
-    if is_own(client.ip):
-        return any(rule.within(ipaddress.ip_network(client.ip)) for rule in covering)
+    guard = guarded(client.ip)
+    if guard is not None:
+        return any(rule.within(guard[0]) for rule in covering)
     return rules is None or bool(covering)
 
 
 def _why_not(client: Endpoint) -> str:
-    special = special_network(client.ip)
-    if special is not None:
-        return f": it is {special[1]}"
-    return ": it is an address of this host" if is_own(client.ip) else ""
+    guard = guarded(client.ip)
+    return f": it is {guard[1]}" if guard is not None else ""
 
 
 def proxy_header(

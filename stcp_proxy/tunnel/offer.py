@@ -41,7 +41,7 @@ class Offers:
 
     def __init__(self, plan: TunnelPlan, targets: Targets) -> None:
         self._default = None
-        if plan.to:
+        if plan.to or plan.hand_on.allow_targets is not None:
             self._default = _offer("", ServicePlan(plan.to, plan.allow, plan.hand_on), targets)
         self._services = {
             name: _offer(name, service, Targets(service.to, tunnel=plan.name, balance=service.balance))

@@ -134,7 +134,7 @@ class Service:
                 tunnel=self.plan.name,
                 mode=self.plan.mode.value,
                 address=describe_sockaddr(listener.family, listener.getsockname()),
-                to=[str(address) for address in self.plan.to],
+                to=[*(["original"] if self.plan.hand_on.allow_targets is not None else []), *map(str, self.plan.to)],
                 engine=self.engine.name,
             )
 

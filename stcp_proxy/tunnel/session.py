@@ -19,6 +19,7 @@ import trio
 from stcp_proxy.config import AcceptProxy, TunnelPlan
 from stcp_proxy.errors import (
     ClientGone,
+    Denied,
     HandshakeClosed,
     HandshakeError,
     HandshakeTimedOut,
@@ -32,18 +33,20 @@ from stcp_proxy.errors import (
     code_for,
 )
 from stcp_proxy.net.dial import Dialled
+from stcp_proxy.net.pattern import Pattern
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.net.tuning import tune_leg
 from stcp_proxy.protocol.handshake import Responder
-from stcp_proxy.protocol.opening import Opening
+from stcp_proxy.protocol.opening import Endpoint, Opening
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.engine import Engine, Handover, RelayLimits
 from stcp_proxy.tunnel import exchange
 from stcp_proxy.tunnel.announced import read_announcement
 from stcp_proxy.tunnel.client import client_of, endpoint_of, plain_endpoint, proxy_header, send_header
+from stcp_proxy.tunnel.destination import allowed_destination, dial_destination, port_of
 from stcp_proxy.tunnel.greet import greet
 from stcp_proxy.tunnel.keyring import Pair
-from stcp_proxy.tunnel.offer import Offers
+from stcp_proxy.tunnel.offer import Offer, Offers
 from stcp_proxy.tunnel.record import Connection
 from stcp_proxy.tunnel.targets import Targets
 from stcp_proxy.tunnel.trust import Trust
@@ -154,10 +157,10 @@ class ListenSession:
         offer = self._offers.choose(opening.service, peer)
         record.service = offer.service
         client = client_of(opening.client, endpoint_of(self._stream.socket), offer.hand_on)
-        with offer.targets.turn(self._plan.dial_timeout) as turn:
-            with record.ledger.dials.step():
-                dialled = await turn.dial()
-            turn.reached(record)
+        if offer.hand_on.allow_targets is None:
+            dialled = await self._dial_targets(offer.targets)
+        else:
+            dialled = await self._dial_original(opening.original, offer, offer.hand_on.allow_targets)
         record.target = dialled.name
         plain = dialled.sock
         try:
@@ -169,6 +172,26 @@ class ListenSession:
             plain.close()
             raise
         return plain
+
+    async def _dial_targets(self, targets: Targets) -> Dialled:
+        with targets.turn(self._plan.dial_timeout) as turn:
+            with self._record.ledger.dials.step():
+                dialled = await turn.dial()
+            turn.reached(self._record)
+        return dialled
+
+    async def _dial_original(self, original: Endpoint | None, offer: Offer, rules: tuple[Pattern, ...]) -> Dialled:
+        """Where the client was going, where that is allowed; the offer's own targets otherwise."""
+        if original is not None:
+            self._record.original = str(plain_endpoint(original))
+        try:
+            target = allowed_destination(original, rules, listening=port_of(self._stream.socket))
+        except Denied:
+            if not offer.targets.to:
+                raise
+            return await self._dial_targets(offer.targets)
+        with self._record.ledger.dials.step():
+            return await dial_destination(target, self._plan.dial_timeout)
 
 
 class ConnectSession:

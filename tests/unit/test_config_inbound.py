@@ -239,11 +239,73 @@ def test_mistakes_of_a_connect_tunnel(load: Load, bind: str, setting: str, says:
     assert says in found[0]
 
 
-@pytest.mark.parametrize("setting", ["services: {redis: 127.0.0.1:1}", "proxy_protocol: v2", "allow_clients: 10.0.0.1"])
+@pytest.mark.parametrize(
+    "setting", ["services: {redis: 127.0.0.1:1}", "proxy_protocol: v2", "allow_clients: 10.0.0.1", "allow_targets: 10.0.0.1"]
+)
 def test_what_a_connect_tunnel_does_not_have(load: Load, setting: str) -> None:
     found = problems(load, CONNECT + f"    {setting}\n")
     assert len(found) == 1
     assert f"a connect tunnel has no '{setting.partition(':')[0]}'" in found[0]
+
+
+# -- original destinations -------------------------------------------------------------------------------------------------
+
+
+def test_original_destinations(load: Load) -> None:
+    (tunnel,) = load(
+        LISTEN
+        + """\
+    to: [original, 127.0.0.1:6379]
+    allow: app-host
+    allow_targets: [10.0.0.0/8:6379, "[fd00::/8]:1-1024", ":443"]
+    services:
+      alone: {to: original}
+      narrow: {to: original, allow_targets: 10.1.0.0/16}
+      fixed: 127.0.0.1:80
+"""
+    ).tunnels
+    rules = tuple(map(parse_pattern, ("10.0.0.0/8:6379", "[fd00::/8]:1-1024", ":443")))
+    assert (tunnel.to, tunnel.hand_on.allow_targets) == ((TcpAddress("127.0.0.1", 6379),), rules)
+    assert (tunnel.services["alone"].to, tunnel.services["alone"].hand_on.allow_targets) == ((), rules)
+    assert tunnel.services["narrow"].hand_on.allow_targets == (parse_pattern("10.1.0.0/16"),)
+    assert tunnel.services["fixed"].hand_on.allow_targets is None
+
+
+def test_original_destinations_in_words(load: Load) -> None:
+    text = describe_plan(
+        load(LISTEN + "    allow: app-host\n    to: [original, 127.0.0.1:1]\n    allow_targets: [10.0.0.0/8:6379]\n")
+    )
+    assert "to plain     where its client was going\n               127.0.0.1:1\n" in text
+    assert "may go to    10.0.0.0/8:6379\n" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("to: original", "without 'allow_targets' a peer could reach whatever this host can"),
+        ("to: 127.0.0.1:1\n    allow_targets: 10.0.0.1", "no original destination is dialled here"),
+        ("to: [127.0.0.1:1, original]\n    allow_targets: 10.0.0.1", "'original' is dialled before anything else, once"),
+        ("to: [original, original]\n    allow_targets: 10.0.0.1", "'original' is dialled before anything else, once"),
+        ("to: original\n    allow_targets: db.internal:5432", "allow_targets: db.internal:5432 is a name"),
+        ("to: original\n    allow_targets: []", "allow_targets: this is empty"),
+        ("to: Original\n    allow_targets: 10.0.0.1", "'Original' has no port"),
+        ("services: {a: original}", "services.a: without 'allow_targets'"),
+        ("services: {a: {to: 127.0.0.1:1, allow_targets: 10.0.0.1}}", "services.a.allow_targets: no original destination"),
+        (
+            "services: {a: {to: original, allow_targets: 10.0.0.1}}\n    allow_targets: 10.0.0.1",
+            "in.allow_targets: no original destination",
+        ),
+    ],
+)
+def test_mistakes_about_original_destinations(load: Load, settings: str, says: str) -> None:
+    found = problems(load, LISTEN + f"    allow: app-host\n    {settings}\n")
+    assert len(found) == 1
+    assert says in found[0]
+
+
+def test_a_connect_tunnel_dials_its_peer(load: Load) -> None:
+    (found,) = problems(load, CONNECT.replace("db1:7443", "original"))
+    assert "'original' is no peer's address" in found
 
 
 # -- flags and words -------------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_denied(claimed: str, hand_on: HandOn, says: str) -> None:
 
 
 def test_this_hosts_own_address_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stcp_proxy.tunnel.client.is_own", lambda ip: str(ip) == "198.51.100.1")
+    monkeypatch.setattr("stcp_proxy.net.special.is_own", lambda ip: str(ip) == "198.51.100.1")
     for rules in (V2, only("198.51.100.0/24"), only("0.0.0.0/0")):
         with pytest.raises(Denied, match="an address of this host"):
             client_of(end("198.51.100.1"), SEEN, rules)

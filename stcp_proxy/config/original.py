@@ -1,0 +1,56 @@
+"""The sense of `to: original` and `allow_targets`: a listen tunnel that dials where its peers' clients were going.
+
+Without a list of what may be dialled a peer could reach whatever this host can, so one does not go without the other.
+"""
+
+from __future__ import annotations
+
+from stcp_proxy.config.models import ORIGINAL, HandOnModel, TunnelModel
+from stcp_proxy.config.source import KeyPath, Source
+from stcp_proxy.net.pattern import Pattern
+
+
+def check_peer_is_named(source: Source, path: KeyPath, tunnel: TunnelModel) -> None:
+    """Note `original` where the peer's address belongs."""
+    if tunnel.dials_original:
+        what = "a connect tunnel dials its peer, and 'original' is no peer's address"
+        source.report((*path, "to"), what, "write where the peer listens; 'to: original' belongs to its listen tunnel")
+
+
+def allowed_targets(source: Source, path: KeyPath, model: HandOnModel, tunnel: TunnelModel) -> tuple[Pattern, ...] | None:
+    """The original destinations that may be dialled; None where none is.
+
+    Args:
+        source: takes the mistakes.
+        path: of `model`.
+        model: the tunnel, or one of its services.
+        tunnel: whose rule holds where the model has none.
+    """
+    _check_rules(source, path, model, tunnel)
+    if not model.dials_original:
+        return None
+    to = model.to or []
+    if to[0] != ORIGINAL or to.count(ORIGINAL) > 1:
+        what = "'original' is dialled before anything else, once"
+        source.report((*path, "to"), what, "write it first; what follows is dialled where it is not allowed")
+    rules = tunnel.allow_targets if model.allow_targets is None else model.allow_targets
+    if rules is None:
+        what = "without 'allow_targets' a peer could reach whatever this host can"
+        source.report((*path, "to"), what, "list under 'allow_targets' in a file what it may, like 10.0.0.0/8:6379")
+    return tuple(rules or ())
+
+
+def _check_rules(source: Source, path: KeyPath, model: HandOnModel, tunnel: TunnelModel) -> None:
+    if model.allow_targets is None:
+        return
+    where = (*path, "allow_targets")
+    users = [model]
+    if model is tunnel:
+        users += [service for service in (tunnel.services or {}).values() if service.allow_targets is None]
+    if not any(user.dials_original for user in users):
+        what = "no original destination is dialled here, so it does not matter"
+        source.report(where, what, "write 'original' first under 'to', or remove this")
+    for index, rule in enumerate(model.allow_targets):
+        if rule.name is not None:
+            what = f"{rule} is a name, and whoever answers for it would decide what is dialled"
+            source.report((*where, index), what, "write its address or network")
