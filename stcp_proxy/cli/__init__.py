@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from stcp_proxy import __version__
-from stcp_proxy.cli import check, connect, demo, intercept, keygen, lab, life, listen, pubkey, reload, run, status
+from stcp_proxy.cli import check, connect, demo, doctor, intercept, keygen, lab, life, listen, pubkey, reload, run, status
 from stcp_proxy.errors import ConfigError, StcpError
 
 FAILED = 1
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (keygen, pubkey, listen, connect, run, life, reload, status, check, intercept, demo, lab):
+for command in (keygen, pubkey, listen, connect, run, life, reload, status, check, doctor, intercept, demo, lab):
     command.register(app)
 
 

@@ -4,7 +4,7 @@
 - ``install``  into the kernel and out again, by `nft` and `ip`
 """
 
-from stcp_proxy.intercept.install import apply, remove
+from stcp_proxy.intercept.install import apply, installed, remove
 from stcp_proxy.intercept.rules import TABLE, Rules, rules_for
 
-__all__ = ["TABLE", "Rules", "apply", "remove", "rules_for"]
+__all__ = ["TABLE", "Rules", "apply", "installed", "remove", "rules_for"]

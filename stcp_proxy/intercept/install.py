@@ -15,7 +15,7 @@ import subprocess
 from typing import Final
 
 from stcp_proxy.errors import ConfigError, RulesRefused
-from stcp_proxy.intercept.rules import MADE_BY, Rules, routing
+from stcp_proxy.intercept.rules import MADE_BY, Rules, about, routing
 
 _FOLDERS: Final = "/usr/sbin:/sbin:/usr/local/sbin"
 _TIMEOUT: Final = 30.0
@@ -44,7 +44,7 @@ def apply(rules: Rules) -> str:
     Raises:
         RulesRefused: in one sentence why not; nothing has changed.
     """
-    before = _installed(rules.table)
+    before = installed(rules.table)
     stale = _mark_of(before)
     added = [] if rules.divert is None else _add_routing(rules.divert)
     try:
@@ -54,9 +54,9 @@ def apply(rules: Rules) -> str:
         raise
     if stale is not None and stale != rules.divert:
         _delete(routing(stale, "delete"))
-    after = _installed(rules.table)
-    replaced = f", in place of {_about(before)}" if before and before != after else ""
-    return f"installed: table inet {rules.table}, {_about(after)}{replaced}"
+    after = installed(rules.table)
+    replaced = f", in place of {about(before)}" if before and before != after else ""
+    return f"installed: table inet {rules.table}, {about(after)}{replaced}"
 
 
 def remove(table: str) -> str:
@@ -68,17 +68,17 @@ def remove(table: str) -> str:
     Raises:
         RulesRefused: in one sentence why not.
     """
-    before = _installed(table)
+    before = installed(table)
     if before is None:
         return f"there is nothing to remove: no table inet {table} is installed"
     _nft(["delete", "table", "inet", table])
     mark = _mark_of(before)
     if mark is not None:
         _delete(routing(mark, "delete"))
-    return f"removed: table inet {table}, {_about(before)}"
+    return f"removed: table inet {table}, {about(before)}"
 
 
-def _installed(table: str) -> str | None:
+def installed(table: str) -> str | None:
     """The comment of a table that is installed; None where there is none.
 
     Raises:
@@ -97,10 +97,6 @@ def _installed(table: str) -> str | None:
 def _mark_of(comment: str | None) -> int | None:
     found = _MARK.search(comment or "")
     return int(found[1]) if found else None
-
-
-def _about(comment: str | None) -> str:
-    return (comment or "").removeprefix(f"{MADE_BY} ")
 
 
 # -- policy routing ------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ What is taken and finds no listener is refused: by the kernel with redirect, whe
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -29,6 +30,7 @@ from stcp_proxy.net.pattern import Pattern
 TABLE: Final = "stcp_proxy"
 MADE_BY: Final = "stcp-proxy"
 """With what the comment of a table begins that this program has made."""
+_DIGEST_LEN: Final = 12
 _BEFORE_NAT: Final = -101
 _MANGLE: Final = -150
 _ROUTING_PRIORITY: Final = 535
@@ -42,11 +44,14 @@ class Rules:
     Attributes:
         table: name of the table.
         nft: for `nft -f`: replaces the table in one transaction.
+        comment: of the table: what the rules do, and by a digest what the file asked for. Who is left alone is not in the file,
+            and not in the digest.
         divert: the mark of packets that policy routing sends to loopback; None where none is needed.
     """
 
     table: str
     nft: str
+    comment: str
     divert: int | None
 
     def __str__(self) -> str:
@@ -66,17 +71,31 @@ def rules_for(capture: CapturePlan, users: Sequence[int], *, table: str = TABLE)
         table: name of the table.
     """
     divert = None if capture.how is Interception.REDIRECT else (capture.mark or 0) + 1
-    chains = _redirect(capture, users) if divert is None else _tproxy(capture, users, divert)
-    comment = f"{MADE_BY} {capture.how} to port {capture.port}" + (f", mark {divert}" if divert is not None else "")
+    comment = f"{MADE_BY} {capture.how} to port {capture.port}, rules {_digest(capture, divert)}"
+    if divert is not None:
+        comment += f", mark {divert}"
     lines = [
         f"table inet {table}",
         f"delete table inet {table}",
         f"table inet {table} {{",
         f'\tcomment "{comment}"',
-        *chains,
+        *_chains(capture, users, divert),
         "}",
     ]
-    return Rules(table, "\n".join(lines) + "\n", divert)
+    return Rules(table, "\n".join(lines) + "\n", comment, divert)
+
+
+def about(comment: str | None) -> str:
+    """What the comment of a table says of its rules."""
+    return (comment or "").removeprefix(f"{MADE_BY} ")
+
+
+def _chains(capture: CapturePlan, users: Sequence[int], divert: int | None) -> Iterator[str]:
+    return _redirect(capture, users) if divert is None else _tproxy(capture, users, divert)
+
+
+def _digest(capture: CapturePlan, divert: int | None) -> str:
+    return hashlib.sha256("\n".join(_chains(capture, [], divert)).encode()).hexdigest()[:_DIGEST_LEN]
 
 
 def routing(mark: int, verb: str) -> list[tuple[str, ...]]:

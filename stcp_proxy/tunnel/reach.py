@@ -87,13 +87,15 @@ async def _ask(plan: TunnelPlan, trust: Trust, dialled: Dialled, pair: Pair) -> 
         channel = await exchange.initiate(stream, Initiator(plan.suites[0], credentials, remote_static=pair.peer))
         await exchange.open_channel(stream, channel, Opening(service=plan.service), bytes)
         await exchange.read_answer(stream, channel)
-        await _end(stream, channel)
+        await farewell(stream, channel)
     finally:
         stream.close()
 
 
-async def _end(stream: LegStream, channel: exchange.Channel) -> None:
-    """FIN both ways; where the target does not end its own, RESET, so that no connection is left behind it."""
+async def farewell(stream: LegStream, channel: exchange.Channel) -> None:
+    """End what nothing was sent on: FIN both ways; where the target does not end its own, RESET, so that no connection is left
+    behind it.
+    """
     try:
         await stream.send_all(channel.seal(FrameType.FIN))
         with trio.move_on_after(_FAREWELL):

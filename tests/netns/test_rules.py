@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from pathlib import Path
@@ -46,6 +47,23 @@ def test_twice_is_as_good_as_once_and_removal_leaves_the_rest(net: Net, tmp_path
         assert state(net) == before
     finally:
         net.client.run("nft", "delete", "table", "inet", "foreign")
+
+
+@HOW
+def test_doctor_knows_rules_that_are_missing_or_older_than_the_file(net: Net, tmp_path: Path, how: str) -> None:
+    def found() -> tuple[str, str]:
+        done = net.client.run(*COMMAND, "doctor", str(sidecar.config), "--json", check=False)
+        (finding,) = [each for each in json.loads(done.stdout) if each["subject"] == "interception rules"]
+        return finding["level"], finding["what"].partition(":")[0]
+
+    with Sidecar(net, tmp_path, how) as sidecar:
+        assert found() == ("ok", "installed as the file has them")
+        sidecar.config.write_text(sidecar.config.read_text().replace("    routes:", "    exclude: [10.9.8.7]\n    routes:"))
+        assert found() == ("fail", "outdated")
+        sidecar.rules("--apply")
+        assert found() == ("ok", "installed as the file has them")
+        sidecar.rules("--remove")
+        assert found() == ("fail", "missing")
 
 
 def test_a_table_of_somebody_else_and_a_missing_privilege_are_refused(net: Net, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ MAY_IMPORT = {
     "admin": {"ledger", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
     "intercept": {"config", "keys", "net", "protocol", "errors", "redact"},
     "lab": {"keys", "net", "relay", "protocol", "errors", "redact"},
-    "cli": {"tunnel", "intercept", "admin", "lab", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
+    "doctor": {"tunnel", "intercept", "admin", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
+    "cli": {"doctor", "tunnel", "intercept", "admin", "lab", "config", "keys", "net", "relay", "protocol", "errors", "redact"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -1,0 +1,57 @@
+"""`stcp-proxy doctor`: what keeps it from working, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+_NARROW = 160
+"""Columns of a table that goes into a file or a pipe."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="The YAML file; without it, this machine alone.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
+) -> None:
+    """Find what keeps it from working: this machine, key files, ports, names, and a real handshake with every peer.
+
+    Changes nothing. Exit status 1 when something fails.
+    """
+    import dataclasses
+    import json
+    import sys
+
+    from stcp_proxy.config import LogPlan
+    from stcp_proxy.doctor import Level, examine
+    from stcp_proxy.tunnel import log
+
+    log.configure(LogPlan(level="error"))  # what is worth saying is among the findings
+    findings = examine(config)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+    else:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False)
+        for name in ("", "looked at", "found"):
+            table.add_column(name, overflow="fold")
+        for finding in findings:
+            what = Text(finding.what)
+            if finding.remedy:
+                what.append(f"\n→ {finding.remedy}", "bold")
+            table.add_row(Text(finding.level, _COLOURS[finding.level]), Text(finding.subject), what)
+        Console(width=None if sys.stdout.isatty() else _NARROW, highlight=False).print(table)
+    raise typer.Exit(1 if any(finding.level is Level.FAIL for finding in findings) else 0)

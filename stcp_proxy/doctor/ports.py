@@ -1,0 +1,118 @@
+"""Where the tunnels of a plan would listen: free, or taken.
+
+Nothing listens here, not for a moment: a socket is bound and closed again. The running proxy itself, where there is one, is
+recognised by its admin address.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Final
+
+from stcp_proxy.config import AdminPlan, Plan, TunnelPlan
+from stcp_proxy.doctor.finding import Finding, Level
+from stcp_proxy.errors import ConfigError
+from stcp_proxy.net.address import Address, TcpAddress, UnixAddress
+from stcp_proxy.net.listen import sockaddrs
+
+_PATIENCE: Final = 3.0
+"""Seconds for the admin address, for each step."""
+
+
+def look(plan: Plan) -> list[Finding]:
+    """The address of each tunnel, and the admin address."""
+    if plan.admin is None:
+        return [_tunnel(tunnel, None) for tunnel in plan.tunnels]
+    runs, admin = _admin(plan.admin)
+    return [*(_tunnel(tunnel, runs) for tunnel in plan.tunnels), admin]
+
+
+def _tunnel(tunnel: TunnelPlan, runs: bool | None) -> Finding:
+    """What is at the address of a tunnel.
+
+    Args:
+        tunnel: the tunnel.
+        runs: whether this proxy runs already; None where that is not known.
+    """
+    subject = f"{tunnel.name}: bind {tunnel.bind}"
+    try:
+        status = _try(tunnel.bind)
+    except ConfigError as exc:
+        return Finding(Level.FAIL, subject, exc.what, exc.remedy or "correct it")
+    if status != errno.EADDRINUSE:
+        return _free(subject, status, "free")
+    if runs:
+        return Finding(Level.OK, subject, "taken, as it seems by the proxy that runs: its admin address answers")
+    remedy = "stop what listens there ('ss -ltnp' as root shows it), or bind another address"
+    if runs is False:
+        return Finding(Level.FAIL, subject, "taken, and not by this proxy: its admin address does not answer", remedy)
+    return Finding(Level.WARN, subject, "somebody listens there already", f"if it is not this proxy, {remedy}")
+
+
+def _admin(plan: AdminPlan) -> tuple[bool, Finding]:
+    """Whether this proxy runs, and what is at its admin address."""
+    from stcp_proxy.admin.client import AdminError, NobodyThere, ask
+
+    subject = f"admin {plan.address}"
+    try:
+        status, body = ask(plan, "/healthz", timeout=_PATIENCE)
+    except NobodyThere as exc:
+        try:
+            bindable = _try(plan.address)
+        except ConfigError as wrong:
+            return False, Finding(Level.FAIL, subject, wrong.what, wrong.remedy or "correct it")
+        if bindable == errno.EADDRINUSE:
+            return False, Finding(Level.FAIL, subject, exc.what, "look for what has the address ('ss -ltnp' as root shows it)")
+        return False, _free(subject, bindable, "free: this proxy does not run now")
+    except AdminError as exc:
+        return False, Finding(Level.FAIL, subject, exc.what, exc.remedy or "choose another address")
+    if (status, body) != (200, b"ok\n"):
+        what = f"what answers there is no proxy that is well (HTTP status {status})"
+        return False, Finding(Level.FAIL, subject, what, "look in the proxy's log, or choose another address")
+    return True, Finding(Level.OK, subject, "a proxy runs and answers")
+
+
+def _free(subject: str, status: int, words: str) -> Finding:
+    """The finding for an address that could be bound, or for the errno."""
+    if status == 0:
+        return Finding(Level.OK, subject, words)
+    remedy = "correct the address, or grant what it needs (CAP_NET_BIND_SERVICE for ports below 1024)"
+    return Finding(Level.FAIL, subject, f"user {os.geteuid()} cannot listen there: {os.strerror(status).lower()}", remedy)
+
+
+def _try(address: Address) -> int:
+    """0 where it can be bound, or the errno.
+
+    Raises:
+        ConfigError: its name cannot be resolved.
+    """
+    return _unix(address) if isinstance(address, UnixAddress) else _tcp(address)
+
+
+def _tcp(address: TcpAddress) -> int:
+    """0, or the errno of the first address that cannot be bound."""
+    for family, sockaddr in sockaddrs(address):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(sockaddr)
+        except OSError as exc:
+            if not address.host and family == socket.AF_INET6 and exc.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                continue
+            return exc.errno or errno.EIO
+    return 0
+
+
+def _unix(address: UnixAddress) -> int:
+    folder = os.path.dirname(address.path)
+    if os.path.lexists(address.path):
+        with socket.socket(socket.AF_UNIX) as sock:
+            status = sock.connect_ex(address.path)
+        if status == errno.ECONNREFUSED:
+            return 0  # left behind: the proxy takes it over
+        return errno.EADDRINUSE if status == 0 else status
+    return 0 if os.access(folder, os.W_OK | os.X_OK) else errno.EACCES

@@ -1,0 +1,54 @@
+"""`stcp-proxy doctor` where a machine cannot be brought into the state: the clock, and a failure that nobody thought of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from stcp_proxy import keys
+from stcp_proxy.config import EngineChoice, load_plan
+from stcp_proxy.doctor import Level, machine, peers
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    own, peer = keys.PrivateKey.generate(), keys.PrivateKey.generate()
+    keys.write_secret_file(tmp_path / "host.key", keys.format_private_key(own))
+    path = tmp_path / "config.yaml"
+    tunnel = f"mode: connect, bind: ':0', to: '127.0.0.1:1', peer: '{peer.public}', engine: kernel"
+    path.write_text(f"identity: host.key\ntunnels: {{out: {{{tunnel}}}}}")
+    return path
+
+
+@pytest.mark.parametrize(("now", "level"), [(0.0, Level.WARN), (machine.BUILT.timestamp(), Level.OK)])
+def test_a_clock_that_was_never_set(now: float, level: Level) -> None:
+    finding = machine.clock(now)
+    assert finding.level is level
+    assert bool(finding.remedy) == (level is Level.WARN)
+
+
+def test_engine_kernel_without_the_module(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise machine.KernelUnavailable(2, "the module stcp is not loaded")
+
+    monkeypatch.setattr(machine, "probe", absent)
+    plan = load_plan(config)
+    assert plan.tunnels[0].engine is EngineChoice.KERNEL
+    (finding,) = [each for each in machine.look(plan) if each.subject == "kernel module"]
+    assert finding.level is Level.FAIL
+    assert "modprobe" in finding.remedy
+    (finding,) = [each for each in machine.look() if each.subject == "kernel module"]
+    assert finding.level is Level.OK
+
+
+def test_a_failure_that_nobody_thought_of_is_a_finding(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(peers, "connect", broken)
+    (finding,) = trio.run(peers.look, load_plan(config))
+    assert finding.level is Level.FAIL
+    assert finding.what == "this was not to be expected: ZeroDivisionError: by zero"
+    assert finding.remedy
