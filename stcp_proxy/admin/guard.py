@@ -24,6 +24,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stcp_proxy.admin.pace import Pace
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.net.address import TcpAddress, UnixAddress
 
@@ -33,6 +34,7 @@ OPEN_PREFIX: Final = "/assets/"
 TRUSTED: Final = "stcp.trusted"
 """In the scope of a request: whether it may know everything."""
 _MAX_BODY: Final = 64 * 1024
+_MAX_PIECES: Final = 64
 _BODY_PATIENCE: Final = 5.0
 _CHANGES_NOTHING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS: Final = {
@@ -58,12 +60,14 @@ class Guard:
     Args:
         app: what is guarded.
         plan: the admin address and its token.
+        pace: says when a request may be answered.
 
     Calling it raises `Unwelcome` for a request that gets no answer.
     """
 
-    def __init__(self, app: ASGIApp, plan: AdminPlan) -> None:
+    def __init__(self, app: ASGIApp, plan: AdminPlan, pace: Pace | None = None) -> None:
         self._app = app
+        self._pace = pace or Pace()
         self._token = plan.token
         self._any_name = plan.token is not None or isinstance(plan.address, UnixAddress)  # no browser reaches a unix socket
         self._names = {"localhost"}
@@ -75,6 +79,7 @@ class Guard:
             return
         await _discard_body(receive)
         scope[TRUSTED] = self._token is None or self._has_token(Headers(scope=scope).getlist("authorization"))
+        await self._pace.turn(trusted=scope[TRUSTED])
         refusal = self._refusal(scope)
         await (refusal or self._app)(scope, receive, _with_headers(send))
 
@@ -109,14 +114,16 @@ class Guard:
 
 
 async def _discard_body(receive: Receive) -> None:
-    """Nothing here takes a body. A small one does no harm; a long or slow one is not waited for."""
+    """Nothing here takes a body. A small one does no harm; one that is long, slow or in crumbs is not waited for."""
     size = 0
     with trio.move_on_after(_BODY_PATIENCE):
-        while size <= _MAX_BODY:
+        for _ in range(_MAX_PIECES):
             message = await receive()
             size += len(message.get("body", b""))
             if not message.get("more_body", False):
                 return
+            if size > _MAX_BODY:
+                break
     raise Unwelcome
 
 

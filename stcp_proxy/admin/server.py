@@ -2,7 +2,8 @@
 
 Hypercorn speaks HTTP, one of its TCP servers for each connection. Accepting is done here, because the address may be reached by
 strangers: there are few places, the one taken longest ago is given up for a newcomer, whoever does not read its answer is cut
-off after a while, and whatever goes wrong on one connection ends that one alone.
+off after a while, and whatever goes wrong on one connection ends that one alone. HTTP/1.1 is all that is spoken: HTTP/2 gives one
+connection too many ways to keep a server busy, and nobody needs it here.
 
 Between requests nothing here wakes up: a task waits for the listening socket, and that is all.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from types import TracebackType
 from typing import Any, Final, cast
 
@@ -24,12 +26,13 @@ from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp
 
 from stcp_proxy.admin import gather, pages
-from stcp_proxy.admin.guard import Guard, Unwelcome
+from stcp_proxy.admin.guard import TRUSTED, Guard, Unwelcome
 from stcp_proxy.admin.host import Host
 from stcp_proxy.admin.lag import Lag
 from stcp_proxy.admin.look import Wanted, look
 from stcp_proxy.admin.measure import measure
 from stcp_proxy.admin.meter import Meter
+from stcp_proxy.admin.pace import Pace
 from stcp_proxy.admin.readiness import Readiness
 from stcp_proxy.admin.report import Report
 from stcp_proxy.config import AdminPlan
@@ -41,6 +44,12 @@ _log = structlog.get_logger("stcp_proxy.admin")
 PLACES: Final = 64
 _BACKLOG: Final = 256
 _MAX_HEAD: Final = 16 * 1024
+_CHUNK: Final = 4096
+"""Bytes that are parsed at a time: what they come to is done before the relays have their next turn."""
+_SPOKEN: Final = b"HTTP/1.1 "
+"""How every answer begins."""
+_SWITCHED: Final = b"HTTP/1.1 101 "
+"""How one begins after which another protocol is spoken."""
 _PATIENCE: Final = 10.0
 """Seconds that a client may take to read what it has asked for, or to say all of its request."""
 _LAST_WORDS: Final = 2.0
@@ -76,6 +85,7 @@ class AdminServer:
         self._listeners = open_listeners(plan.address, backlog=_BACKLOG)
         self._places: dict[_Impatient, None] = {}
         """Conversations under way, the oldest first."""
+        self._newcomers = Pace()
 
     def __enter__(self) -> AdminServer:
         return self
@@ -100,21 +110,24 @@ class AdminServer:
 
     async def serve(self, host: Host) -> None:
         """Answer until cancelled."""
-        lag, meter = Lag(), Meter()
+        lag, meter, pace = Lag(), Meter(), Pace()
 
         def tell(wanted: Wanted) -> Report:
-            return Report(status=look(host, wanted, meter), samples=measure(host, lag.ask()) if wanted.metrics else [])
+            began = time.perf_counter()
+            report = Report(status=look(host, wanted, meter), samples=measure(host, lag.ask()) if wanted.metrics else [])
+            pace.charge(time.perf_counter() - began)
+            return report
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lag.measure)
             if host.worker == 0:
                 colleagues = [gather.Colleague(number, asker) for number, (asker, _) in self._pairs.items()]
-                await self._serve(_Desk(host, tell, colleagues))
+                await self._serve(_Desk(host, tell, colleagues), pace)
             else:
                 await gather.answer(self._pairs[host.worker][1], tell)
 
-    async def _serve(self, desk: pages.Desk) -> None:
-        app = Guard(pages.build(desk), self._plan)
+    async def _serve(self, desk: pages.Desk, pace: Pace) -> None:
+        app = Guard(pages.build(desk), self._plan, pace)
         config = _config()
         _log.info("admin address", addresses=listening_on(self._listeners), token=self._plan.token is not None)
         async with trio.open_nursery() as connections, trio.open_nursery() as nursery:
@@ -133,6 +146,7 @@ class AdminServer:
     async def _accept(self, listener: socket.socket, connections: trio.Nursery, app: ASGIApp, config: Config) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
+            await self._newcomers.turn(trusted=True)
             try:
                 sock, _ = listener.accept()
             except OSError as exc:
@@ -141,7 +155,7 @@ class AdminServer:
                 continue
             sock.setblocking(False)
             if len(self._places) >= PLACES:
-                oldest = next(iter(self._places))
+                oldest = next((each for each in self._places if not each.trusted), next(iter(self._places)))
                 del self._places[oldest]
                 oldest.abort()
             try:
@@ -156,6 +170,7 @@ class AdminServer:
         """All requests of one connection; nothing that happens here reaches another."""
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
+            stream.request = scope
             try:
                 await app(scope, receive, send)
             except Unwelcome:
@@ -184,6 +199,14 @@ class _Impatient:
         self._stream = stream
         self.socket: Final = stream.socket
         self.scope: Final = trio.CancelScope()
+        self.request: dict[str, Any] = {}
+        """The request that it is about, or was last, as the guard has marked it."""
+        self._has_spoken = False
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its last request may know everything: such a one gives way to no stranger."""
+        return bool(self.request.get(TRUSTED))
 
     def abort(self) -> None:
         """End the conversation now, whatever it waits for, shielded or not."""
@@ -193,13 +216,17 @@ class _Impatient:
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         data = b""
         try:
-            data = bytes(await self._stream.receive_some(max_bytes))
+            data = bytes(await self._stream.receive_some(min(max_bytes or _CHUNK, _CHUNK)))
         finally:
             if not data:  # nothing more comes: what is under way may still be answered
                 self.scope.deadline = trio.current_time() + _LAST_WORDS
         return data
 
     async def send_all(self, data: bytes) -> None:
+        if data.startswith(_SWITCHED) or not (self._has_spoken or data.startswith(_SPOKEN)):
+            self.abort()
+            raise trio.BrokenResourceError("another protocol")
+        self._has_spoken = True
         with trio.move_on_after(_PATIENCE):
             await self._stream.send_all(data)
             return

@@ -88,6 +88,24 @@ def test_other_protocols_get_nothing_out_of_it(admin: Admin, words: bytes) -> No
     assert b"stcp-pub" not in say(admin, words)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n",
+    ],
+    ids=["prior knowledge", "upgrade"],
+)  # fmt: skip
+def test_http2_is_not_spoken(admin: Admin, words: bytes) -> None:
+    assert say(admin, words) == b""
+
+
+def test_a_body_in_crumbs_is_not_waited_for(admin: Admin) -> None:
+    head = b"POST /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert say(admin, head + b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n") == b""
+
+
 @pytest.mark.parametrize("size", [100, 200_000, 3_000_000])
 def test_a_body_is_not_waited_for(admin: Admin, size: int) -> None:
     head = b"POST /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
