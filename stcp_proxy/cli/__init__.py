@@ -8,13 +8,29 @@ Exit status: 0 done, 1 failed while running, 2 wrong usage or configuration.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
 import typer
 
 from stcp_proxy import __version__
-from stcp_proxy.cli import check, connect, demo, doctor, intercept, keygen, lab, life, listen, pubkey, reload, run, status
+from stcp_proxy.cli import (
+    check,
+    completion,
+    connect,
+    demo,
+    doctor,
+    intercept,
+    keygen,
+    lab,
+    life,
+    listen,
+    pubkey,
+    reload,
+    run,
+    status,
+)
 from stcp_proxy.errors import ConfigError, StcpError
 
 FAILED = 1
@@ -48,6 +64,7 @@ def _options(
 
 def main() -> None:
     """Run the command line of this process; an expected failure is one sentence on stderr, not a traceback."""
+    completion.mend(os.environ)
     try:
         app(prog_name="stcp-proxy")
     except StcpError as exc:

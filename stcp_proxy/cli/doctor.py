@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from stcp_proxy.cli import completion
+
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 _NARROW = 160
@@ -20,7 +22,13 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG", help="The YAML file; without it, this machine alone.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="CONFIG",
+            help="The YAML file; without it, this machine alone.",
+            show_default=False,
+            autocompletion=completion.files,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON.")] = False,
 ) -> None:

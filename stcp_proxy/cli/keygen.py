@@ -10,7 +10,16 @@ from typing import Annotated, TextIO
 
 import typer
 
-Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write it here, mode 0600; never overwrites.")]
+from stcp_proxy.cli import completion
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write it here, mode 0600; never overwrites.",
+        autocompletion=completion.files,
+    ),
+]
 Psk = Annotated[bool, typer.Option("--psk", help="Make a shared secret instead of a private key.")]
 
 

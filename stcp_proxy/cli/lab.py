@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stcp_proxy.cli import completion
 from stcp_proxy.lab.mode import Mode
 
 _PANEL = "The lab"
@@ -20,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _option(words: str, metavar: str | None = None, **more: Any) -> Any:
-    return typer.Option(metavar=metavar, help=words, **more)
+    return typer.Option(metavar=metavar, help=words, autocompletion=completion.of(metavar or ""), **more)
 
 
 # -- echo ------------------------------------------------------------------------------------------------------------------
@@ -56,7 +57,10 @@ def stress(
         bool, typer.Option("--raw", help="Send messages without the 4-byte length, to a server that echoes bytes as they come.")
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON too; - is standard output.")
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="Write the result as JSON too; - is standard output.", autocompletion=completion.files
+        ),
     ] = None,
     key: Annotated[
         Path | None, _option("Speak STCP straight to a listening proxy: this side's private key; with --peer.", "FILE")
@@ -100,7 +104,15 @@ def bench(
         list[str] | None,
         _option("Measure this project with these options, or another checkout, too; repeatable.", "NAME=[COMMAND] OPTIONS"),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every sample as JSON.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write every sample as JSON.",
+            autocompletion=completion.files,
+        ),
+    ] = None,
     report: Annotated[
         Path | None, _option("Write a Markdown report, its plots into a folder beside it (needs matplotlib).", "FILE")
     ] = None,

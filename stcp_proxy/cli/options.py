@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from stcp_proxy.cli import completion
 
-def _option(metavar: str, words: str, panel: str | None = None) -> Any:
-    return typer.Option(metavar=metavar, help=words, rich_help_panel=panel)
+
+def _option(metavar: str, words: str, panel: str | None = None, *, values: completion.Completion | None = None) -> Any:
+    return typer.Option(metavar=metavar, help=words, rich_help_panel=panel, autocompletion=values or completion.of(metavar))
 
 
 _KEYS = "Who may talk to whom"
@@ -50,7 +52,12 @@ LogLevel = Annotated[str | None, _option("debug|info|warning|error", "How much i
 LogFormat = Annotated[str | None, _option("text|json", "Text on a terminal and JSON elsewhere unless said.", _LOGS)]
 Quiet = Annotated[
     list[str] | None,
-    _option("CLASS", "Say nothing about connections, handshake-errors or connection-errors; repeat it for more.", _LOGS),
+    _option(
+        "CLASS",
+        "Say nothing about connections, handshake-errors or connection-errors; repeat it for more.",
+        _LOGS,
+        values=completion.words("connections", "handshake-errors", "connection-errors"),
+    ),
 ]
 _LOOK = "Looking into it"
 Admin = Annotated[
@@ -59,4 +66,7 @@ Admin = Annotated[
 AdminToken = Annotated[
     Path | None, _option("FILE", "The token that a request has to bring; for another address it must be there.", _LOOK)
 ]
-ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The YAML file.", show_default=False)]
+ConfigFile = Annotated[
+    Path,
+    typer.Argument(metavar="CONFIG", help="The YAML file.", show_default=False, autocompletion=completion.files),
+]

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-KeyFile = Annotated[Path, typer.Argument(metavar="FILE", help="A private key file.", show_default=False)]
+from stcp_proxy.cli import completion
+
+KeyFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A private key file.",
+        show_default=False,
+        autocompletion=completion.files,
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -7,16 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stcp_proxy.cli import completion
 from stcp_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from stcp_proxy.config import AdminPlan
 
 Config = Annotated[
-    Path | None, typer.Argument(metavar="CONFIG", help="The file that the proxy runs, which has 'admin'.", show_default=False)
+    Path | None,
+    typer.Argument(
+        metavar="CONFIG",
+        help="The file that the proxy runs, which has 'admin'.",
+        show_default=False,
+        autocompletion=completion.files,
+    ),
 ]
 Admin = Annotated[str | None, typer.Option(metavar="ADDR", help="Its admin address, in place of a file.")]
-AdminToken = Annotated[Path | None, typer.Option(metavar="FILE", help="The token of that address, where it asks for one.")]
+AdminToken = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The token of that address, where it asks for one.",
+        autocompletion=completion.files,
+    ),
+]
 
 
 def admin_of(config: Path | None, admin: str | None, admin_token: Path | None) -> AdminPlan:
