@@ -94,6 +94,7 @@ def check_engines(folder: Path, engines: tuple[str, str]) -> None:
 
 @pytest.mark.timeout(900)
 def test_redis(pair: Path, engines: tuple[str, str]) -> None:
+    before = stat()  # the module's own tests, run before this in the same machine, end many in just these ways
     server = ("redis-server", "--port", str(TARGET), "--save", "", "--appendonly", "no", "--dir", str(pair))
     with running(*server, log=pair / "redis.log"):
         ready(TARGET)
@@ -102,12 +103,13 @@ def test_redis(pair: Path, engines: tuple[str, str]) -> None:
         assert subprocess.run([*cli, "-x", "set", "big"], input=value, capture_output=True, text=True).stdout == "OK\n"
         assert subprocess.run([*cli, "get", "big"], capture_output=True, text=True).stdout == value + "\n"
         for options in (("-c", "20"), ("-c", "5", "-P", "16"), ("-c", "5", "-d", "20000")):
-            command = ["redis-benchmark", "-p", str(ENTRY), "-n", "1500", "-t", "set,get", "--csv", *options]
+            command = ["redis-benchmark", "-p", str(ENTRY), "-n", "500", "-t", "set,get", "--csv", *options]
             done = subprocess.run(command, capture_output=True, text=True, timeout=110)
             assert done.returncode == 0, done.stderr
             print(done.stdout.strip().replace("\n", " "))
     check_engines(pair, engines)
-    assert stat()["EndBadFrame"] == stat()["EndInternalError"] == 0
+    for end in ("EndBadFrame", "EndInternalError"):
+        assert stat()[end] == before[end], end
 
 
 @pytest.mark.timeout(900)
