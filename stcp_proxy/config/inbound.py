@@ -22,7 +22,7 @@ Entry = str | PublicKey
 _Find = Callable[[KeyPath, Entry], Sequence[PublicKey]]
 
 _ONLY: Final = {
-    "listen": ("services", "proxy_protocol", "allow_clients", "allow_targets"),
+    "listen": ("services", "proxy_protocol", "source", "allow_clients", "allow_targets"),
     "connect": ("service", "accept_proxy_protocol"),
 }
 """Settings that one kind of tunnel has."""
@@ -113,17 +113,27 @@ class Inbound:
         """What `model` says, and the tunnel where it says nothing."""
         version = model.proxy_protocol or self._tunnel.proxy_protocol or "none"
         clients = model.allow_clients if model.allow_clients is not None else self._tunnel.allow_clients
+        transparent = (model.source or self._tunnel.source) == "transparent"
+        self._check_source(path, model, transparent=transparent)
         if model.allow_clients is not None:
             where = (*path, "allow_clients")
             self._check_addresses_alone(where, model.allow_clients)
-            if version == "none" and not (model is self._tunnel and self._tunnel.services):
+            if version == "none" and not transparent and not (model is self._tunnel and self._tunnel.services):
                 what = "nobody is told the client's address, so it does not matter"
-                self._source.report(where, what, "set 'proxy_protocol', or remove this")
+                self._source.report(where, what, "set 'proxy_protocol' or 'source: transparent', or remove this")
         return HandOn(
             proxy_protocol=None if version == "none" else version,
             allow_clients=None if clients is None else tuple(clients),
             allow_targets=allowed_targets(self._source, path, model, self._tunnel),
+            transparent=transparent,
         )
+
+    def _check_source(self, path: KeyPath, model: HandOnModel, *, transparent: bool) -> None:
+        """Only what is dialled by TCP can be dialled from somebody's address."""
+        for index, target in enumerate(model.to or []):
+            if transparent and isinstance(target, UnixAddress):
+                what = f"'source: transparent' dials from the client's address, and {target} is a unix socket"
+                self._source.report((*path, "to", index), what, "set 'source: own' here, or let the server listen on TCP")
 
     def _accept_proxy(self) -> AcceptProxy | None:
         rule, path = self._tunnel.accept_proxy_protocol, (*self._path, "accept_proxy_protocol")

@@ -191,6 +191,7 @@ class HandOnModel(_Model):
     balance: Literal["failover", "round-robin", "least-connections"] | None = None
     allow: Annotated[list[Peer], BeforeValidator(_some), Field(min_length=1)] | None = None
     proxy_protocol: HeaderVersion | None = None
+    source: Literal["own", "transparent"] | None = None
     allow_clients: Rules | None = None
     allow_targets: Rules | None = None
 

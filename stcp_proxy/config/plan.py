@@ -128,6 +128,7 @@ class HandOn:
 
     Attributes:
         proxy_protocol: which header goes ahead of their bytes, if any.
+        transparent: whether targets are dialled from the client's own address.
         allow_clients: client addresses that a peer may name; None for all that are not dangerous to believe.
         allow_targets: destinations that are dialled where the peer's client was going there; None where only `to` is.
     """
@@ -135,6 +136,7 @@ class HandOn:
     proxy_protocol: Version | None = None
     allow_clients: tuple[Pattern, ...] | None = None
     allow_targets: tuple[Pattern, ...] | None = None
+    transparent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ def _targets(to: tuple[Destination, ...], hand_on: HandOn) -> list[str]:
 def _hand_on(hand_on: HandOn) -> Iterator[str]:
     if hand_on.proxy_protocol is not None:
         yield from _rows("header", [f"PROXY protocol {hand_on.proxy_protocol}"])
+    if hand_on.transparent:
+        yield from _rows("source", ["the client's own address"])
     if hand_on.allow_clients is not None:
         yield from _rows("clients", [str(rule) for rule in hand_on.allow_clients])
     if hand_on.allow_targets is not None:

@@ -10,5 +10,7 @@
 - ``own``      what this process dials itself, never to be intercepted
 - ``proxy_header``  the PROXY protocol's header, both versions, written and read
 - ``stream``   a Trio stream over a socket that is going to be handed on
+- ``special``  addresses that are dangerous to dial, or to believe, on somebody's word
+- ``transparent``  dialling from a client's own address
 - ``tuning``   the socket options of both legs
 """

@@ -18,6 +18,7 @@ import trio
 from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.own import OwnDials
+from stcp_proxy.net.transparent import NOT_THE_PLACES, bind_to_client
 from stcp_proxy.protocol.opening import Endpoint
 
 _UNIX_RETRY: Final = 0.01
@@ -77,23 +78,28 @@ class Failure:
         name: where.
         status: the errno; 0 where there is none.
         words: what happened.
+        local: whether it is no fault of the place: there was no address to dial it from.
     """
 
     name: str
     status: int
     words: str
+    local: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.words}"
 
 
-async def connect(place: Place, deadline: float, *, own: OwnDials | None = None) -> socket.socket | Failure:
+async def connect(
+    place: Place, deadline: float, *, own: OwnDials | None = None, source: Endpoint | None = None
+) -> socket.socket | Failure:
     """Dial one place.
 
     Args:
         place: where.
         deadline: on Trio's clock.
         own: keeps the socket in mind until the caller lets it forget it; what fails is forgotten here.
+        source: a client whose own address is dialled from, and whose port where that is free; this host's unless given.
 
     Returns:
         A connected, non-blocking socket, or why there is none.
@@ -103,6 +109,13 @@ async def connect(place: Place, deadline: float, *, own: OwnDials | None = None)
 
     Cancellation closes the socket under way.
     """
+    made = await _attempt(place, deadline, own, source)
+    if source is not None and source.port and isinstance(made, Failure) and made.local:
+        made = await _attempt(place, deadline, own, Endpoint(source.ip, 0))
+    return made
+
+
+async def _attempt(place: Place, deadline: float, own: OwnDials | None, source: Endpoint | None) -> socket.socket | Failure:
     try:
         sock = socket.socket(place.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as exc:
@@ -110,11 +123,25 @@ async def connect(place: Place, deadline: float, *, own: OwnDials | None = None)
             raise OverLimit("no file descriptor is left to dial with", remedy="raise the limit of open files") from None
         status = exc.errno or errno.EIO  # a host without IPv6, say
     else:
+        if source is not None and (why := _take_address(sock, source)):
+            sock.close()
+            return Failure(str(place), errno.EADDRNOTAVAIL, f"cannot be dialled from {source.ip}: {why}", local=True)
         status = await _connect(sock, place.sockaddr, deadline, own)
         if status == 0:
             return sock
         _give_up(sock, own)
+        if source is not None and status in NOT_THE_PLACES:
+            return Failure(str(place), status, f"no port of {source.ip} is left to dial from", local=True)
     return Failure(str(place), status, _WORDS.get(status) or os.strerror(status).lower())
+
+
+def _take_address(sock: socket.socket, source: Endpoint) -> str:
+    """Bind to a client's address; why not, where that fails."""
+    try:
+        bind_to_client(sock, source)
+    except OSError as exc:
+        return (exc.strerror or "it is refused").lower()
+    return ""
 
 
 async def _connect(sock: socket.socket, sockaddr: Any, deadline: float, own: OwnDials | None) -> int:

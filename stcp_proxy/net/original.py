@@ -18,13 +18,12 @@ import sys
 from typing import Final
 
 from stcp_proxy.errors import ClientGone, ConfigError, NotIntercepted
+from stcp_proxy.net import transparent
 from stcp_proxy.net.pattern import IPAddress
 from stcp_proxy.protocol.opening import Endpoint
 
 _SO_ORIGINAL_DST: Final = 80
 """In linux/netfilter_ipv4.h and, as IP6T_SO_ORIGINAL_DST, in linux/netfilter_ipv6/ip6_tables.h."""
-_IP_TRANSPARENT: Final = 19
-_IPV6_TRANSPARENT: Final = 75
 _SOCKADDR_IN: Final = 16
 _SOCKADDR_IN6: Final = 28
 _APPLY: Final = "dial the server's own address; where the rules are missing, install them with 'stcp-proxy intercept --apply'"
@@ -68,11 +67,8 @@ def make_transparent(sock: socket.socket) -> None:
     Raises:
         ConfigError: this process may not.
     """
-    level, option = (
-        (socket.IPPROTO_IPV6, _IPV6_TRANSPARENT) if sock.family == socket.AF_INET6 else (socket.IPPROTO_IP, _IP_TRANSPARENT)
-    )
     try:
-        sock.setsockopt(level, option, 1)
+        transparent.make_transparent(sock)
     except OSError as exc:
         raise ConfigError(
             f"'intercept: tproxy' needs a transparent socket, and the system refuses it: {exc.strerror}",

@@ -55,7 +55,7 @@ def client_of(claimed: Endpoint | None, seen: Endpoint | None, hand_on: HandOn) 
     Raises:
         Denied: the peer may not claim this.
     """
-    if claimed is None or hand_on.proxy_protocol is None:
+    if claimed is None or (hand_on.proxy_protocol is None and not hand_on.transparent):
         return seen
     client = plain_endpoint(claimed)
     if _may_claim(client, hand_on):
@@ -66,6 +66,24 @@ def client_of(claimed: Endpoint | None, seen: Endpoint | None, hand_on: HandOn) 
         f"the peer says that its client is {client.ip}, which it may not claim{_why_not(client)}",
         remedy="if it may, add the address to 'allow_clients'",
     )
+
+
+def source_for(client: Endpoint | None, hand_on: HandOn) -> Endpoint | None:
+    """The address to dial the target from; None for this host's own.
+
+    Args:
+        client: from `client_of`.
+        hand_on: the rule.
+
+    Raises:
+        Denied: it should be the client's, and nobody knows that. The target may trust this host's own, so that is no stand-in.
+    """
+    if not hand_on.transparent:
+        return None
+    if client is None:
+        what = "the target is to be dialled from the client's own address, and the peer does not say what that is"
+        raise Denied(what, remedy="let the client connect to the peer by TCP, or remove 'source: transparent'")
+    return plain_endpoint(client)
 
 
 def _may_claim(client: Endpoint, hand_on: HandOn) -> bool:

@@ -55,12 +55,13 @@ def allowed_destination(original: Endpoint | None, rules: Sequence[Pattern], *, 
     return target
 
 
-async def dial_destination(target: Endpoint, timeout: float) -> Dialled:
+async def dial_destination(target: Endpoint, timeout: float, *, source: Endpoint | None = None) -> Dialled:
     """Connect to an allowed destination, and to nothing else if it does not answer.
 
     Args:
         target: from `allowed_destination`.
         timeout: seconds.
+        source: a client whose own address is dialled from.
 
     Raises:
         TargetRefused, TargetTimedOut, TargetUnreachable: it does not answer.
@@ -69,7 +70,7 @@ async def dial_destination(target: Endpoint, timeout: float) -> Dialled:
     Cancellation closes the socket under way.
     """
     place = place_of(target)
-    made = await connect(place, trio.current_time() + timeout)
+    made = await connect(place, trio.current_time() + timeout, source=source)
     if isinstance(made, Failure):
         raise summary([place], [made])
     return Dialled(made, str(place))

@@ -10,6 +10,7 @@ from stcp_proxy.config import TunnelPlan
 from stcp_proxy.net.original import Interception, make_transparent
 from stcp_proxy.net.own import check_mark
 from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.transparent import check_transparent
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.tunnel.clear import pass_on
 from stcp_proxy.tunnel.record import Connection
@@ -25,6 +26,8 @@ def check(plan: TunnelPlan) -> None:
     Raises:
         ConfigError: a privilege is missing.
     """
+    if plan.hand_on.transparent or any(service.hand_on.transparent for service in plan.services.values()):
+        check_transparent()
     if plan.intercept is None:
         return
     if plan.intercept.capture.mark is not None:

@@ -42,7 +42,7 @@ from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.engine import Engine, Handover, RelayLimits
 from stcp_proxy.tunnel import exchange
 from stcp_proxy.tunnel.announced import read_announcement
-from stcp_proxy.tunnel.client import client_of, endpoint_of, plain_endpoint, proxy_header, send_header
+from stcp_proxy.tunnel.client import client_of, endpoint_of, plain_endpoint, proxy_header, send_header, source_for
 from stcp_proxy.tunnel.destination import allowed_destination, dial_destination, port_of
 from stcp_proxy.tunnel.greet import greet
 from stcp_proxy.tunnel.keyring import Pair
@@ -157,10 +157,11 @@ class ListenSession:
         offer = self._offers.choose(opening.service, peer)
         record.service = offer.service
         client = client_of(opening.client, endpoint_of(self._stream.socket), offer.hand_on)
+        source = source_for(client, offer.hand_on)
         if offer.hand_on.allow_targets is None:
-            dialled = await self._dial_targets(offer.targets)
+            dialled = await self._dial_targets(offer.targets, source)
         else:
-            dialled = await self._dial_original(opening.original, offer, offer.hand_on.allow_targets)
+            dialled = await self._dial_original(opening.original, offer, offer.hand_on.allow_targets, source)
         record.target = dialled.name
         plain = dialled.sock
         try:
@@ -173,14 +174,16 @@ class ListenSession:
             raise
         return plain
 
-    async def _dial_targets(self, targets: Targets) -> Dialled:
-        with targets.turn(self._plan.dial_timeout) as turn:
+    async def _dial_targets(self, targets: Targets, source: Endpoint | None) -> Dialled:
+        with targets.turn(self._plan.dial_timeout, source=source) as turn:
             with self._record.ledger.dials.step():
                 dialled = await turn.dial()
             turn.reached(self._record)
         return dialled
 
-    async def _dial_original(self, original: Endpoint | None, offer: Offer, rules: tuple[Pattern, ...]) -> Dialled:
+    async def _dial_original(
+        self, original: Endpoint | None, offer: Offer, rules: tuple[Pattern, ...], source: Endpoint | None
+    ) -> Dialled:
         """Where the client was going, where that is allowed; the offer's own targets otherwise."""
         if original is not None:
             self._record.original = str(plain_endpoint(original))
@@ -189,9 +192,9 @@ class ListenSession:
         except Denied:
             if not offer.targets.to:
                 raise
-            return await self._dial_targets(offer.targets)
+            return await self._dial_targets(offer.targets, source)
         with self._record.ledger.dials.step():
-            return await dial_destination(target, self._plan.dial_timeout)
+            return await dial_destination(target, self._plan.dial_timeout, source=source)
 
 
 class ConnectSession:

@@ -21,6 +21,7 @@ from stcp_proxy.net.address import Destination, SrvAddress
 from stcp_proxy.net.dial import Failure
 from stcp_proxy.net.names import Option
 from stcp_proxy.net.own import OwnDials
+from stcp_proxy.protocol.opening import Endpoint as OpeningEndpoint
 from stcp_proxy.tunnel.balance import Candidate
 from stcp_proxy.tunnel.endpoint import Endpoint
 from stcp_proxy.tunnel.turn import Turn
@@ -72,13 +73,14 @@ class Targets:
         """Those of a whole tunnel."""
         return cls(plan.to, tunnel=plan.name, balance=plan.balance)
 
-    def turn(self, timeout: float) -> Turn:
+    def turn(self, timeout: float, *, source: OpeningEndpoint | None = None) -> Turn:
         """One connection's way through the targets.
 
         Args:
             timeout: seconds for everything that is dialled, names included. What happens between two dials does not count.
+            source: a client whose own address is dialled from.
         """
-        return Turn(self, timeout)
+        return Turn(self, timeout, source)
 
     def adopt(self, other: Targets) -> None:
         """Take over what `other`, whom this one replaces, knows of the addresses that both have. Connections of both count."""

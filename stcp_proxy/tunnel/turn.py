@@ -27,6 +27,7 @@ from stcp_proxy.errors import ClientGone, Code, HandshakeError, OverLimit, PeerR
 from stcp_proxy.net import names
 from stcp_proxy.net.address import Destination
 from stcp_proxy.net.dial import Dialled, Failure, connect, summary
+from stcp_proxy.protocol.opening import Endpoint as OpeningEndpoint
 from stcp_proxy.tunnel.balance import Candidate, arrange
 from stcp_proxy.tunnel.endpoint import Endpoint
 from stcp_proxy.tunnel.record import Connection
@@ -49,8 +50,9 @@ TRY_NEXT: Final = {
 class Turn:
     """One connection's way through the targets; a context manager."""
 
-    def __init__(self, targets: Targets, timeout: float) -> None:
+    def __init__(self, targets: Targets, timeout: float, source: OpeningEndpoint | None = None) -> None:
         self._targets = targets
+        self._source = source
         self._left = timeout
         self._lines = collections.deque(targets.to)
         self._ready: collections.deque[Endpoint] = collections.deque()
@@ -94,14 +96,17 @@ class Turn:
             self._targets.take(endpoint, started)
             self._current, self._since = endpoint, started
             try:
-                made = await connect(endpoint.place, started + self._share(), own=self._targets.own)
+                made = await connect(endpoint.place, started + self._share(), own=self._targets.own, source=self._source)
             finally:
                 self._left -= trio.current_time() - started
             if not isinstance(made, Failure):
                 self._sockname = made.getsockname() if self._targets.own is not None else None
                 return Dialled(made, str(endpoint))
             self._failures.append(made)
-            self._fail(summary([endpoint], [made]), probed=True)
+            if made.local:
+                self._let_go()
+            else:
+                self._fail(summary([endpoint], [made]), probed=True)
             self._last = None
         raise self._last or summary(self._targets.to, self._failures)
 

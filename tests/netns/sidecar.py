@@ -28,6 +28,7 @@ class Sidecar:
         settings: further lines of the tunnel.
         more: further tunnels, as YAML.
         to: where the listening proxy hands on to.
+        allow_targets: the original destination that it may hand on to, where `to` is `original`.
         at: where the routes look for the listening proxy; its number unless said.
         user: who runs the proxy with redirect, where no privilege is needed.
         spared: whom the rules leave alone; the same unless said.
@@ -44,6 +45,7 @@ class Sidecar:
         more: str = "",
         to: str = f"127.0.0.1:{PORT}",
         at: str | None = None,
+        allow_targets: str = "",
         user: int = USER,
         spared: int | None = None,
     ) -> None:
@@ -63,6 +65,10 @@ class Sidecar:
             for path in (home, self.config, home / "client.key"):
                 shutil.chown(path, user, user)
         arguments = ["listen", "--bind", f":{WIRE}", "--to", to, *keys.listen()]
+        if allow_targets:
+            arguments = ["run", str(folder / "server.yaml")]
+            rules = f'bind: ":{WIRE}", to: "{to}", allow: "{keys.client.public}", allow_targets: "{allow_targets}"'
+            (folder / "server.yaml").write_text(f"identity: server.key\ntunnels: {{in: {{mode: listen, {rules}}}}}\n")
         self.listen = Proxy(arguments, log=folder / "listen.log", prefix=net.server.prefix)
         self.listen.ready()
         self.start()

@@ -159,7 +159,7 @@ def test_a_connect_tunnel_names_a_service(load: Load) -> None:
         ),
         (
             "    allow: app-host\n    services: {redis: {to: 127.0.0.1:1, bind: x}}\n",
-            "known here: to, balance, allow, proxy_protocol, allow_clients",
+            "known here: to, balance, allow, proxy_protocol, source, allow_clients, allow_targets",
         ),
         ("    allow: app-host\n    services: {redis: {to: 127.0.0.1:1, allow: ap-host}}\n", "did you mean 'app-host'"),
         (
@@ -240,7 +240,8 @@ def test_mistakes_of_a_connect_tunnel(load: Load, bind: str, setting: str, says:
 
 
 @pytest.mark.parametrize(
-    "setting", ["services: {redis: 127.0.0.1:1}", "proxy_protocol: v2", "allow_clients: 10.0.0.1", "allow_targets: 10.0.0.1"]
+    "setting",
+    ["services: {redis: 127.0.0.1:1}", "proxy_protocol: v2", "allow_clients: 10.0.0.1", "allow_targets: 10.0.0.1", "source: own"],
 )
 def test_what_a_connect_tunnel_does_not_have(load: Load, setting: str) -> None:
     found = problems(load, CONNECT + f"    {setting}\n")
@@ -306,6 +307,39 @@ def test_mistakes_about_original_destinations(load: Load, settings: str, says: s
 def test_a_connect_tunnel_dials_its_peer(load: Load) -> None:
     (found,) = problems(load, CONNECT.replace("db1:7443", "original"))
     assert "'original' is no peer's address" in found
+
+
+# -- the client's own address ----------------------------------------------------------------------------------------------
+
+
+def test_the_clients_own_address(load: Load) -> None:
+    plan = load(
+        LISTEN
+        + """\
+    to: 127.0.0.1:1
+    allow: app-host
+    source: transparent
+    allow_clients: 10.0.0.0/8
+    services: {a: 127.0.0.1:2, b: {to: "unix:/tmp/b.sock", source: own}}
+"""
+    )
+    (tunnel,) = plan.tunnels
+    found = [tunnel.hand_on, tunnel.services["a"].hand_on, tunnel.services["b"].hand_on]
+    assert [each.transparent for each in found] == [True, True, False]
+    assert "  source       the client's own address\n" in describe_plan(plan)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ("to: 127.0.0.1:1\n    source: Transparent", "source: 'own' or 'transparent' belongs here"),
+        ("to: unix:/tmp/x.sock\n    source: transparent", "and unix:/tmp/x.sock is a unix socket"),
+        ("source: transparent\n    services: {a: unix:/tmp/x.sock}", "and unix:/tmp/x.sock is a unix socket"),
+    ],
+)
+def test_mistakes_about_the_clients_own_address(load: Load, settings: str, says: str) -> None:
+    (found,) = problems(load, LISTEN + f"    allow: app-host\n    {settings}\n")
+    assert says in found
 
 
 # -- flags and words -------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from stcp_proxy.net.pattern import parse_pattern
 from stcp_proxy.net.proxy_header import TLV_PEER, TLV_SERVICE, TLV_UNIQUE_ID, ProxyHeader, parse_header
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.protocol.opening import Endpoint
-from stcp_proxy.tunnel.client import client_of, endpoint_of, proxy_header, send_header
+from stcp_proxy.tunnel.client import client_of, endpoint_of, proxy_header, send_header, source_for
 from stcp_proxy.tunnel.record import Connection
 
 V1, V2 = HandOn(proxy_protocol="v1"), HandOn(proxy_protocol="v2")
@@ -175,3 +175,26 @@ async def test_a_target_that_closes_at_once(legs: tuple[socket.socket, socket.so
     with pytest.raises(TargetUnreachable):
         await send_header(LegStream(near), b"PROXY UNKNOWN\r\n")
     assert far.recv(100) == b""
+
+
+# -- the address to dial from ----------------------------------------------------------------------------------------------
+
+CLIENTS_OWN = HandOn(transparent=True)
+
+
+def test_the_source_is_the_client() -> None:
+    assert source_for(client_of(end("203.0.113.9"), SEEN, CLIENTS_OWN), CLIENTS_OWN) == end("203.0.113.9")
+    assert source_for(client_of(None, SEEN, CLIENTS_OWN), CLIENTS_OWN) == SEEN
+    assert source_for(client_of(end("127.0.0.1"), SEEN, CLIENTS_OWN), CLIENTS_OWN) == SEEN
+    assert source_for(end("203.0.113.9"), V2) is None
+
+
+def test_a_source_that_may_not_be_claimed() -> None:
+    with pytest.raises(Denied, match="a multicast address"):
+        client_of(end("224.0.0.1"), SEEN, CLIENTS_OWN)
+
+
+def test_an_unknown_client_has_no_stand_in() -> None:
+    """The target may trust this host."""
+    with pytest.raises(Denied, match="does not say what that is"):
+        source_for(client_of(None, None, CLIENTS_OWN), CLIENTS_OWN)

@@ -50,7 +50,9 @@ class Network:
         self.hosts: dict[str, list[str]] = {}
         self.asked = 0
 
-    async def connect(self, place: Place, deadline: float, *, own: object = None) -> socket.socket | Failure:
+    async def connect(
+        self, place: Place, deadline: float, *, own: object = None, source: object = None
+    ) -> socket.socket | Failure:
         self.dials.append(str(place))
         await trio.lowlevel.checkpoint()
         if str(place) in self.black:
