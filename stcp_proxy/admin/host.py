@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from stcp_proxy.config import Plan, TunnelPlan
 from stcp_proxy.errors import StcpError
 from stcp_proxy.ledger import Ledger, Reloads
+from stcp_proxy.net.address import Destination
 from stcp_proxy.relay.engine import Engine, Relay
 
 
@@ -64,6 +65,10 @@ class Endpoint(Protocol):
         """How many in a row; 0 is in order."""
 
     @property
+    def until(self) -> float:
+        """When it may be tried in its place again after a failure, on Trio's clock."""
+
+    @property
     def reached_at(self) -> float:
         """When it was last reached; minus infinity is never."""
 
@@ -73,7 +78,11 @@ class Endpoint(Protocol):
 
 
 class Targets(Protocol):
-    """Where a tunnel's connections go."""
+    """Where connections of one kind go."""
+
+    @property
+    def to(self) -> Sequence[Destination]:
+        """Addresses as configured."""
 
     @property
     def endpoints(self) -> Sequence[Endpoint]:
@@ -96,8 +105,8 @@ class Tunnel(Protocol):
         """Where it listens; empty when it does not."""
 
     @property
-    def targets(self) -> Targets:
-        """Where its connections go."""
+    def behind(self) -> Sequence[tuple[str, str, Targets]]:
+        """Where its connections go, with the service and the route that lead there; both are empty for its own `to`."""
 
     @property
     def connections(self) -> AbstractSet[Link]:

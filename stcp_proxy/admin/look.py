@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
+import trio
+
 from stcp_proxy import __version__
 from stcp_proxy.admin.host import Endpoint, Host, Link, Tunnel
 from stcp_proxy.admin.meter import Counts, Meter
@@ -142,14 +144,21 @@ def _tunnel(host: Host, tunnel: Tunnel, counts: Counts) -> TunnelStatus:
 
 def _targets(tunnel: Tunnel) -> list[Target]:
     """What is known of the addresses behind a tunnel; names that nobody has looked up yet are as they were written."""
-    known = [_target(endpoint) for endpoint in tunnel.targets.endpoints]
-    return known or [Target(address=str(address)) for address in tunnel.plan.to]
+    now = trio.current_time()
+    found: list[Target] = []
+    for service, route, targets in tunnel.behind:
+        known = [_target(endpoint, now) for endpoint in targets.endpoints]
+        for target in known or [Target(address=str(address)) for address in targets.to]:
+            target.service, target.route = service, route
+            found.append(target)
+    return found
 
 
-def _target(endpoint: Endpoint) -> Target:
+def _target(endpoint: Endpoint, now: float) -> Target:
     if endpoint.failures:
         why = endpoint.why.what if endpoint.why is not None else ""
-        return Target(address=str(endpoint), health="down", why=why, live=endpoint.live)
+        retry = round(max(0.0, endpoint.until - now), 3)
+        return Target(address=str(endpoint), health="down", why=why, live=endpoint.live, retry=retry)
     health: Literal["up", "unknown"] = "up" if endpoint.reached_at > -math.inf else "unknown"
     return Target(address=str(endpoint), health=health, live=endpoint.live)
 

@@ -117,12 +117,13 @@ def _tunnels(statuses: Sequence[Status]) -> list[TunnelStatus]:
 def _tunnel(parts: Sequence[TunnelStatus]) -> TunnelStatus:
     if len(parts) == 1:
         return parts[0]
-    targets: dict[str, Target] = {}
+    targets: dict[tuple[str, str, str], Target] = {}
     for part in parts:
         for target in part.targets:
-            before = targets.setdefault(target.address, replace(target, live=0))
+            place = (target.service, target.route, target.address)
+            before = targets.setdefault(place, replace(target, live=0))
             known = before if _RANK[before.health] >= _RANK[target.health] else target
-            targets[target.address] = replace(known, live=before.live + target.live)
+            targets[place] = replace(known, live=before.live + target.live)
     return replace(
         parts[0],
         listening=list(dict.fromkeys(address for part in parts for address in part.listening)),

@@ -77,15 +77,21 @@ class Target:
 
     Attributes:
         address: a concrete one where names have been looked up, otherwise as configured.
+        service: the tunnel's service that is there; empty where it is none's.
+        route: what the route to it covers, in a tunnel that intercepts; empty elsewhere.
         health: how it fared the last time; ``unknown`` before it was tried.
         why: what is wrong with it; empty otherwise.
         live: connections that are on their way to it or open.
+        retry: seconds until it is tried in its place again, where it is down; None elsewhere.
     """
 
     address: str
     health: Literal["unknown", "up", "down"] = "unknown"
     why: str = ""
     live: int = 0
+    service: str = ""
+    route: str = ""
+    retry: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,7 +103,7 @@ class TunnelStatus:
         mode: ``listen`` or ``connect``.
         bind: as configured.
         listening: the addresses on which it accepts, with the real port; empty when it has stopped.
-        targets: where it dials.
+        targets: where it dials: what `to` says, then its services' and its routes'.
         auth: ``keys`` or ``psk``.
         peers: names of those that it talks to; empty with a shared secret.
         engine: the engine that it asks for connections to be carried.

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stcp_proxy.admin.client import AdminError
-from stcp_proxy.admin.status import ConnectionStatus, Status, TunnelStatus
+from stcp_proxy.admin.status import ConnectionStatus, Status, Target, TunnelStatus
 from stcp_proxy.redact import printable
 
 _REFUSALS: Final = 5
@@ -148,9 +148,15 @@ def _targets(tunnel: TunnelStatus) -> Text:
     text = Text()
     for number, target in enumerate(tunnel.targets):
         text.append("\n" if number else "")
+        text.append(printable(_way(target)), style=_QUIET)
         text.append(printable(target.address), style=_BAD if target.health == "down" else "")
         text.append(" is down" if target.health == "down" else "", style=_BAD)
     return text
+
+
+def _way(target: Target) -> str:
+    """What leads to a target, where it is not the tunnel's own `to`."""
+    return f"{target.service}: " if target.service else f"{target.route} → " if target.route else ""
 
 
 def _table(*columns: str) -> Table:

@@ -49,9 +49,9 @@ class Offers:
         }
 
     @property
-    def targets(self) -> list[Targets]:
-        """Those of its services; the tunnel's own are whoever's who made it."""
-        return [offer.targets for offer in self._services.values()]
+    def targets(self) -> dict[str, Targets]:
+        """Those of its services by name; the tunnel's own are whoever's who made it."""
+        return {name: offer.targets for name, offer in self._services.items()}
 
     def adopt(self, other: Offers) -> None:
         """Take over what `other`, whom this one replaces, knows of the addresses of services that both have."""

@@ -76,6 +76,11 @@ class Router:
         trust = Trust.of(route.auth)
         return Way(trust, Targets(route.to, tunnel=plan.name, balance=plan.balance, own=self.own), Opening(service=route.service))
 
+    @property
+    def targets(self) -> list[tuple[str, Targets]]:
+        """Those of its routes, each with what the route covers."""
+        return [(str(route.match), way.targets) for route, way in self._ways]
+
     async def find(self, sock: socket.socket) -> Way | InTheClear:
         """Where an accepted connection goes.
 

@@ -173,7 +173,7 @@ class Service:
             with trio.CancelScope() as self._tending:
                 check = check_for(self.plan, self._trust)
                 async with trio.open_nursery() as nursery:
-                    for targets in (self.targets, *self._offers.targets):
+                    for targets in (self.targets, *self._offers.targets.values()):
                         nursery.start_soon(Prober(targets, check, self.plan.health).run)
 
     async def accept(self, connections: trio.Nursery) -> None:
@@ -206,6 +206,13 @@ class Service:
     def addresses(self) -> list[str]:
         """Where it listens; empty when it does not."""
         return listening_on(self._listeners)
+
+    @property
+    def behind(self) -> list[tuple[str, str, Targets]]:
+        """Where its connections go, with the service and the route that lead there; both are empty for its own `to`."""
+        services = [(name, "", targets) for name, targets in self._offers.targets.items()]
+        routes = [("", match, targets) for match, targets in (self._router.targets if self._router is not None else [])]
+        return [("", "", self.targets), *services, *routes]
 
     @property
     def connections(self) -> AbstractSet[Connection]:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.admin import Admin
 from harness.peer import Peer
 from harness.process import wait_for
 from harness.proxies import Keys, Pair, Proxy, from_file
-from harness.sockets import Target, connect, end_of, read_exactly
+from harness.sockets import Target, connect, end_of, free_port, read_exactly
 
 from stcp_proxy.errors import Code
 from stcp_proxy.protocol.opening import Opening, decode_reason
@@ -81,6 +82,37 @@ def test_somebody_elses_service_is_one_that_does_not_exist(listen: Proxy, keys: 
     whys = [line["why"] for line in listen.refused(count=2, reason="unknown_service")]
     assert "the peer may not use the service 'blue', and was told that there is none" in whys
     assert "the peer asks for the service 'green', which this tunnel does not have" in whys
+
+
+def test_status_has_each_services_target(tmp_path: Path, keys: Keys, targets: dict[str, Target]) -> None:
+    gone = f"127.0.0.1:{free_port()}"
+    text = f"""\
+  in:
+    mode: listen
+    bind: 127.0.0.1:0
+    allow: app-host
+    services: {{red: {targets["red"].to}, gone: {gone}}}
+admin: 127.0.0.1:0
+"""
+    with from_file(tmp_path, "listen", keys, text) as proxy:  # type: ignore[attr-defined]
+        admin = Admin(proxy)
+        for service in ("red", "gone"):
+            asked(proxy, keys, service)
+        seen = admin.status()["tunnels"][0]["targets"]
+        red, gone_ = ({**target, "why": bool(target["why"])} for target in seen)
+        retry = gone_.pop("retry")
+        assert 0 <= retry <= 3
+        assert red == {
+            "address": targets["red"].to,
+            "service": "red",
+            "route": "",
+            "health": "up",
+            "why": False,
+            "live": red["live"],
+            "retry": None,
+        }
+        assert gone_ == {"address": gone, "service": "gone", "route": "", "health": "down", "why": True, "live": 0}
+        assert admin.metric("stcp_targets", health="down") == 1
 
 
 def test_a_strangers_name_does_not_forge_a_line(listen: Proxy, keys: Keys) -> None:

@@ -146,7 +146,7 @@ const tunnels = new Table($("tunnels"), [
     wide: true,
     cell: ({ listening, bind, targets }) => [
       ...list(listening.length ? listening : [bind]),
-      ...targets.map(({ address, health }) => sub("→\u00a0", mono(address), health === "unknown" ? null : ` ${health}`)),
+      ...targets.map((target) => sub(wayTo(target), "→\u00a0", mono(target.address), target.health === "unknown" ? null : ` ${target.health}`)),
     ],
   },
   { label: "Peers", cell: ({ auth, peers }) => (auth === "psk" ? ["shared secret"] : few(peers)) },
@@ -171,11 +171,14 @@ function stateOf({ listening, open, max_connections: most, targets }) {
   const badge = (level, text) => el("span", { class: `state ${level}` }, text);
   if (status.process.state !== "ready") return badge("warn", status.process.state);
   if (listening.length === 0) return badge("bad", "not listening");
-  if (targets.every(({ health }) => health === "down")) return badge("bad", "no target");
+  if (targets.length && targets.every(({ health }) => health === "down")) return badge("bad", "no target");
   if (open >= most) return badge("bad", "full");
   if (targets.some(({ health }) => health === "down")) return badge("warn", "target down");
   return badge("ok", "serving");
 }
+
+/** What leads to a target, where it is not the tunnel's own `to`. */
+const wayTo = ({ service, route }) => (service || route ? `${service || route} ` : null);
 
 /** The first few of many names. */
 function few(names) {

@@ -79,7 +79,7 @@ function* tunnel({ name, listening, targets, open, proving, max_connections, max
   const down = targets.filter(({ health }) => health === "down");
   if (down.length > 0) {
     const every = down.length === targets.length;
-    const which = down.map(({ address, why }) => (why ? `${address} (${why})` : address)).join(", ");
+    const which = down.map(({ address, why, service }) => `${service ? `${service} at ` : ""}${address}${why ? ` (${why})` : ""}`).join(", ");
     yield {
       level: every ? "bad" : "warn",
       what: words`Tunnel ${name}: ${every ? "no target answered when last tried" : `${down.length} of ${targets.length} targets did not answer when last tried`}: ${which}`,

@@ -30,7 +30,12 @@ TUNNEL = TunnelStatus(
     mode="connect",
     bind="127.0.0.1:6379",
     listening=["127.0.0.1:6379"],
-    targets=[Target(address="10.0.0.1:7443", health="up"), Target(address="10.0.0.2:7443", health="down", why="refused")],
+    targets=[
+        Target(address="10.0.0.1:7443", health="up"),
+        Target(address="10.0.0.2:7443", health="down", why="refused", retry=1.5),
+        Target(address="10.0.0.3:7443", service="red"),
+        Target(address="10.0.0.4:7443", route="10.9.0.0/16:80"),
+    ],
     auth="keys",
     peers=["db-host"],
     engine="python",
@@ -92,7 +97,16 @@ def test_everything_somebody_on_call_asks_for() -> None:
     text = shown(STATUS)
     for words in ("1.2.3", "ready", "up 1 h 1 min", "pid 77", "50.0 MiB", "no module"):
         assert words in text
-    for words in ("redis", "127.0.0.1:6379", "10.0.0.2:7443 is down", "db-host", "1000 B", "1.9 MiB"):
+    for words in (
+        "redis",
+        "127.0.0.1:6379",
+        "10.0.0.2:7443 is down",
+        "red: 10.0.0.3:7443",
+        "10.9.0.0/16:80 → ",
+        "db-host",
+        "1000 B",
+        "1.9 MiB",
+    ):
         assert words in text
     for words in ("00112233", "127.0.0.1:5", "1 min 1 s", "and 4 more"):
         assert words in text

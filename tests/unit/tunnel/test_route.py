@@ -48,6 +48,13 @@ def router(*matches: str, passing: bool = False, ask: Resolver | None = None) ->
     return Router(plan, ask=ask or Resolver())
 
 
+async def test_targets_are_told_with_what_their_route_covers() -> None:
+    assert [(match, str(targets.to[0])) for match, targets in router("10.0.0.1:80", "10.1.0.0/16:443").targets] == [
+        ("10.0.0.1:80", "10.9.9.9:1"),
+        ("10.1.0.0/16:443", "10.9.9.9:2"),
+    ]
+
+
 async def number(found: Router, ip: str | IPAddress, port: int) -> int:
     """Which route it was, from 1; 0 for none."""
     try:
