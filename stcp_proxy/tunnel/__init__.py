@@ -12,6 +12,8 @@
 - ``tunnels``     all of them, and the step from one plan to the next
 - ``engines``     what carries their connections
 - ``reload``      reading the configuration again while they serve
+- ``workers``     several processes; ``doors`` their listening sockets; ``leader`` and ``follower`` how they reload as one, and
+  ``between`` what they say to each other
 - ``supervisor``  a process: start, signals, drain
 - ``terminal``    whether SIGHUP means that the terminal has gone
 - ``notify``      what systemd is told

@@ -129,7 +129,7 @@ def _to_socket(path: str) -> Send:
 
 
 class Gathered:
-    """The messages of several workers made one.
+    """The messages of several workers made one. Of a reload, which it leads, the parent speaks itself.
 
     Args:
         workers: how many there are.
@@ -173,8 +173,6 @@ class Gathered:
             if self._ready >= self._serving:
                 self._ready.clear()
                 ready(self._words)
-        elif verb == "RELOADING" and not self._ready:
-            reloading()
         elif verb == "STOPPING":
             if not self._stopping:
                 self._stopping = True

@@ -87,6 +87,14 @@ class Reloader:
         with contextlib.suppress(StcpError, OSError):  # it is in the log
             await self.reload()
 
+    async def serve(self) -> None:
+        """What has to be done so that others can be asked or answered; a process that is alone has nothing to do."""
+
+    @property
+    def now(self) -> Plan:
+        """What runs, in all workers together."""
+        return self._tunnels.plan
+
     async def compare(self) -> PlanDiff:
         """What a reload would change now.
 
@@ -112,7 +120,7 @@ class Reloader:
                 change = await self._tunnels.prepare(plan)
             except Exception as exc:
                 self.count.add(ok=False, what=exc.what if isinstance(exc, StcpError) else type(exc).__name__)
-                _say_refused(exc)
+                say_refused(exc)
                 raise
             finally:
                 notify.ready(self._tunnels.status)
@@ -124,15 +132,29 @@ class Reloader:
 
     async def _plan(self) -> tuple[Plan, PlanDiff]:
         if self._read is None:
-            raise ConfigError("this proxy was not started from a file", remedy="start it again to change it")
+            raise no_file()
         plan = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
-        diff = difference(self._tunnels.plan, plan)
-        for setting in diff.settings:
-            if setting.name in RESTART:
-                old, new = setting.words()
-                what = f"{setting.name} is {new} in the file and {old} here: only a new start changes {RESTART[setting.name]}"
-                raise ConfigError(what, remedy=f"set {setting.name} back to {old}, or restart")
-        return plan, diff
+        return plan, compared(self.now, plan)
+
+
+def no_file() -> ConfigError:
+    """Why a proxy that runs from flags is not reloaded."""
+    return ConfigError("this proxy was not started from a file", remedy="start it again to change it")
+
+
+def compared(old: Plan, new: Plan) -> PlanDiff:
+    """What turns one plan into another while it runs.
+
+    Raises:
+        ConfigError: it takes a new start.
+    """
+    diff = difference(old, new)
+    for setting in diff.settings:
+        if setting.name in RESTART:
+            before, after = setting.words()
+            what = f"{setting.name} is {after} in the file and {before} here: only a new start changes {RESTART[setting.name]}"
+            raise ConfigError(what, remedy=f"set {setting.name} back to {before}, or restart")
+    return diff
 
 
 def summary(diff: PlanDiff) -> dict[str, Any]:
@@ -140,7 +162,8 @@ def summary(diff: PlanDiff) -> dict[str, Any]:
     return {name: value for name, value in diff.as_json().items() if value}
 
 
-def _say_refused(exc: Exception) -> None:
+def say_refused(exc: Exception) -> None:
+    """Log that a reload came to nothing, and why."""
     if isinstance(exc, StcpError):
         remedy = {"remedy": exc.remedy} if exc.remedy else {}
         _log.error("reload refused: everything goes on as before", why=exc.what, **remedy)

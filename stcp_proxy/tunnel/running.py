@@ -9,7 +9,7 @@ import time
 from typing import Any, Final, Protocol
 
 from stcp_proxy.config import Plan
-from stcp_proxy.errors import ConfigError, ShuttingDown
+from stcp_proxy.errors import ShuttingDown
 from stcp_proxy.ledger import Reloads
 from stcp_proxy.tunnel.reload import Reloader
 from stcp_proxy.tunnel.service import Service
@@ -81,8 +81,6 @@ class Running:
         """
         if self.state is not State.READY:
             raise ShuttingDown(f"this proxy is {self.state}", remedy="ask again when it is ready")
-        if self.workers > 1:
-            raise ConfigError("several workers read the file at their start only", remedy="restart the proxy")
         diff = await (self._reloader.compare() if check else self._reloader.ask())
         return diff.as_json() | {"lines": diff.lines()}
 

@@ -22,6 +22,7 @@ from stcp_proxy.config import Mode, Plan
 from stcp_proxy.net import activation
 from stcp_proxy.tunnel import log, notify, repeats, workers
 from stcp_proxy.tunnel.exchange import LINGER
+from stcp_proxy.tunnel.follower import Follower
 from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.reload import Read, Reloader
 from stcp_proxy.tunnel.running import Companion, Running, State
@@ -49,10 +50,14 @@ def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -
     given = activation.assign(activation.take(), [(tunnel.name, tunnel.bind) for tunnel in plan.tunnels])
     if plan.workers > 1:
 
-        def work(share: Plan, listeners: workers.Listeners, totals: Callable[[Totals], None], number: int) -> int:
-            return trio.run(partial(serve, share, None, listeners, totals, beside=beside, worker=number, workers=plan.workers))
+        def work(place: workers.Place) -> int:
+            def follow(tunnels: Tunnels) -> Follower:
+                return Follower(tunnels, read, plan, place.line, place.number)
 
-        return workers.run(plan, work, given=given, forked=None if beside is None else beside.forked)
+            share = partial(serve, place.plan, None, place.listeners, place.tell, worker=place.number, workers=plan.workers)
+            return trio.run(partial(share, beside=beside, follow=follow))
+
+        return workers.run(plan, work, read=read, given=given, forked=None if beside is None else beside.forked)
     status = trio.run(partial(serve, plan, read, given, beside=beside))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # all is done: a late signal must not spoil the status
@@ -68,6 +73,7 @@ async def serve(
     beside: Companion | None = None,
     worker: int = 0,
     workers: int = 1,
+    follow: Callable[[Tunnels], Reloader] | None = None,
 ) -> int:
     """The same inside a running Trio, in this process.
 
@@ -79,13 +85,14 @@ async def serve(
         beside: what is served in the same loop, from start to end.
         worker: number of this process among several.
         workers: how many they are.
+        follow: makes what reloads this process together with the others; None where it is alone.
 
     Returns:
         The exit status: 0 when every connection could finish, 1 when some were cut off.
     """
     _raise_descriptor_limit()
     tunnels = Tunnels(plan)
-    reloader = Reloader(tunnels, read)
+    reloader = Reloader(tunnels, read) if follow is None else follow(tunnels)
     running = Running(tunnels, reloader, worker=worker, workers=workers)
     try:
         tunnels.open(listeners)
@@ -117,6 +124,7 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 tunnels.start(accepting, connections)
+                accepting.start_soon(reloader.serve)
                 _settle_memory()
                 running.state = State.READY
                 _log.info("ready", tunnels=len(tunnels.services))

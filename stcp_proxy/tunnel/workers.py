@@ -1,8 +1,9 @@
 """Several processes on one port: `workers: N`.
 
 The parent binds every address, once for each worker (SO_REUSEPORT: the kernel spreads connections by their address), forks, and
-then only hands signals on and waits. A unix socket, and one that came from a service manager, is bound once and shared. A worker
-that dies takes the others with it, orderly: half a service that looks whole is worse than none. Workers die with the parent.
+then only hands signals on, leads reloads (`leader`) and waits. A unix socket, and one that came from a service manager, is bound
+once and shared. A worker that dies takes the others with it, orderly: half a service that looks whole is worse than none. Workers
+die with the parent.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
-import itertools
 import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import structlog
 
 from stcp_proxy.config import Plan, TunnelPlan
-from stcp_proxy.net.address import UnixAddress
-from stcp_proxy.net.listen import close_listeners, leave_file, open_listeners
-from stcp_proxy.tunnel import log, notify
+from stcp_proxy.net.listen import close_listeners, leave_file
+from stcp_proxy.tunnel import between, log, notify
+from stcp_proxy.tunnel.doors import Door
+from stcp_proxy.tunnel.leader import Leader, status
 from stcp_proxy.tunnel.record import Totals
-from stcp_proxy.tunnel.service import BACKLOG
+from stcp_proxy.tunnel.reload import Read
 from stcp_proxy.tunnel.terminal import Terminal
 
 _log = structlog.get_logger("stcp_proxy.workers")
@@ -33,15 +34,35 @@ _log = structlog.get_logger("stcp_proxy.workers")
 _PR_SET_PDEATHSIG: Final = 1
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
-Listeners: TypeAlias = list[list[socket.socket]]
-"""The listening sockets of each tunnel of a plan."""
-Serve: TypeAlias = Callable[[Plan, Listeners, Callable[[Totals], None], int], int]
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """What one worker works with.
+
+    Attributes:
+        number: which one it is.
+        plan: its part of the whole plan.
+        listeners: the listening sockets of each tunnel.
+        tell: takes its totals, at its end.
+        line: its end towards the parent; see `between`.
+    """
+
+    number: int
+    plan: Plan
+    listeners: list[list[socket.socket]]
+    tell: Callable[[Totals], None]
+    line: socket.socket
+
+
+Serve: TypeAlias = Callable[[Place], int]
+"""Serves in one process. Returns its exit status."""
 
 
 def run(
     plan: Plan,
     serve: Serve,
     *,
+    read: Read | None = None,
     given: Sequence[list[socket.socket] | None] | None = None,
     forked: Callable[[int | None], None] | None = None,
 ) -> int:
@@ -49,7 +70,8 @@ def run(
 
     Args:
         plan: limits are for the whole; each worker gets its part of them.
-        serve: serves in one process, given its part of the plan, its listeners, where to report its totals, and its number.
+        serve: serves in one process.
+        read: reads the configuration again; None where it cannot be read again.
         given: listening sockets of each tunnel that are there already, None for a tunnel that has none; all workers share them.
         forked: called in each worker with its number, and in the parent with None, once there is nothing more to share.
 
@@ -59,10 +81,11 @@ def run(
     Raises:
         StcpError: an address cannot be listened on; nothing has been started.
     """
-    sets = _bind(plan, given or [None] * len(plan.tunnels))
+    doors = _bind(plan, given or [None] * len(plan.tunnels))
     children: dict[int, int] = {}
     parent = os.getpid()
-    together = notify.Gathered(plan.workers, f"{len(plan.tunnels)} tunnels listen, {plan.workers} workers")
+    lines = [between.pair() for _ in range(plan.workers)]
+    together = notify.Gathered(plan.workers, status(plan))
     for number in range(plan.workers):
         reader, writer = os.pipe()
         pid = os.fork()
@@ -71,20 +94,22 @@ def run(
             together.speak_for(number)
             if forked is not None:
                 forked(number)
-            _work(plan, serve, number, sets, report=writer, parent=parent)
+            _work(plan, serve, number, list(doors.values()), lines, report=writer, parent=parent)
         os.close(writer)
         children[pid] = reader
     together.listen()
     if forked is not None:
         forked(None)
-    for sockets in _each(sets):
-        if sockets[0].family != socket.AF_UNIX:  # a port that nobody serves any more must not go on taking connections
-            close_listeners(sockets)
-    status, totals = _supervise(children)
-    for sockets in sets[0]:
-        close_listeners(sockets)
+    for _, line in lines:
+        line.close()
+    for door in doors.values():
+        door.keep_what_is_ours()
+    leader = Leader(plan, read, [line for line, _ in lines], doors)
+    leader.start()
+    code, totals = _supervise(children, leader)
+    leader.close()
     _log.info("all workers stopped", workers=plan.workers, **dataclasses.asdict(totals))
-    return status
+    return code
 
 
 def share(plan: Plan) -> Plan:
@@ -100,36 +125,30 @@ def share(plan: Plan) -> Plan:
     return dataclasses.replace(plan, tunnels=tuple(part(tunnel) for tunnel in plan.tunnels), workers=1)
 
 
-def _bind(plan: Plan, given: Sequence[list[socket.socket] | None]) -> list[Listeners]:
-    """Listening sockets for every worker."""
-    sets: list[Listeners] = [[] for _ in range(plan.workers)]
+def _bind(plan: Plan, given: Sequence[list[socket.socket] | None]) -> dict[str, Door]:
+    """Listening sockets for every worker, by tunnel."""
+    doors: dict[str, Door] = {}
     try:
         for tunnel, sockets in zip(plan.tunnels, given, strict=True):
-            if sockets is not None or isinstance(tunnel.bind, UnixAddress):
-                if sockets is None:
-                    sockets = open_listeners(tunnel.bind, backlog=BACKLOG, mode=tunnel.bind_mode)
-                for listeners in sets:
-                    listeners.append(sockets)
-                continue
-            # Bound alone first: SO_REUSEPORT would let a second proxy in beside a running one without a word.
-            alone = open_listeners(tunnel.bind, backlog=1)
-            port = alone[0].getsockname()[1]
-            close_listeners(alone)
-            address = dataclasses.replace(tunnel.bind, port=port)
-            for listeners in sets:
-                listeners.append(open_listeners(address, backlog=BACKLOG, shared=True))
+            there = None if sockets is None else Door.shared(sockets, plan.workers)
+            doors[tunnel.name] = there or Door.open(tunnel, plan.workers)
     except BaseException:
-        for sockets in _each(sets):
-            close_listeners(sockets)
+        for door in doors.values():
+            door.close()
         raise
-    return sets
+    return doors
 
 
-def _each(sets: list[Listeners]) -> Iterator[list[socket.socket]]:
-    return itertools.chain.from_iterable(sets)
-
-
-def _work(plan: Plan, serve: Serve, number: int, sets: list[Listeners], *, report: int, parent: int) -> None:
+def _work(
+    plan: Plan,
+    serve: Serve,
+    number: int,
+    doors: Sequence[Door],
+    lines: Sequence[tuple[socket.socket, socket.socket]],
+    *,
+    report: int,
+    parent: int,
+) -> None:
     """The life of a worker; does not return."""
     status = 1
     try:
@@ -137,13 +156,19 @@ def _work(plan: Plan, serve: Serve, number: int, sets: list[Listeners], *, repor
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(status)
-        for sockets in _each(sets):
-            if sockets[0].family == socket.AF_UNIX:
-                leave_file(sockets)
-            elif sockets not in sets[number]:
-                close_listeners(sockets)
+        for other, (theirs, mine) in enumerate(lines):
+            theirs.close()
+            if other != number:
+                mine.close()
+        for door in doors:
+            for sockets in door.sets:
+                if sockets is door.sets[number]:
+                    leave_file(sockets)
+                else:
+                    close_listeners(sockets)
         log.configure(plan.log, worker=number)
-        status = serve(share(plan), sets[number], lambda totals: _tell(report, totals), number)
+        listeners = [door.sets[number] for door in doors]
+        status = serve(Place(number, share(plan), listeners, lambda totals: _tell(report, totals), lines[number][1]))
     except BaseException as exc:
         with contextlib.suppress(Exception):
             _log.error("the worker failed", why=f"{type(exc).__name__}: {exc}", remedy="tell the authors", exc_info=exc)
@@ -155,28 +180,30 @@ def _tell(report: int, totals: Totals) -> None:
     os.write(report, json.dumps(dataclasses.asdict(totals)).encode())
 
 
-def _supervise(children: dict[int, int]) -> tuple[int, Totals]:
+def _supervise(children: dict[int, int], leader: Leader) -> tuple[int, Totals]:
     """Hand signals on until every child has gone. Returns the exit status and what all have done."""
     stopping = False
 
     def hand_on(number: int, _frame: object) -> None:
         nonlocal stopping
         stopping = True
+        leader.stop()
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     terminal = Terminal()
 
-    def refuse(_number: int, _frame: object) -> None:
+    def reload(_number: int, _frame: object) -> None:
         if terminal.gone:
             hand_on(signal.SIGTERM, None)
-            return
-        why = "several workers read the file at their start only"
-        _log.error("reload refused: everything goes on as before", why=why, remedy="restart the proxy")
+        elif stopping:
+            _log.warning("the file is not read again: this proxy is stopping")
+        else:
+            leader.reload()
 
     before = {number: signal.signal(number, hand_on) for number in _SIGNALS}
-    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, refuse)
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
     status, totals = 0, Totals()
     try:
         while children:

@@ -327,10 +327,3 @@ def test_command(rig: Rig, tmp_path: Path) -> None:
         assert "only a new start changes the admin address" in command("reload", "--admin", admin).stderr
     gone = command("reload", "--admin", admin)
     assert (gone.returncode, gone.stdout) == (1, "")
-
-
-def test_workers_say_that_they_do_not(rig: Rig, tmp_path: Path) -> None:
-    with FileProxy(tmp_path, "two", rig.listen.config | {"workers": 2}) as proxy:
-        assert isinstance(proxy, FileProxy)
-        assert "several workers" in proxy.reload_refused()["why"]
-        assert proxy.status is None

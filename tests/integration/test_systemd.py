@@ -71,6 +71,8 @@ def test_the_manager_is_told(tmp_path: Path, manager: Manager, workers: int) -> 
             assert "1 tunnels" in message["STATUS"]
             for _ in range(3):
                 assert manager.hear("WATCHDOG")[0] == proxy.pid
+            proxy.signal(signal.SIGHUP)  # there is no file: it is refused, and that ends it too
+            assert manager.hear("RELOADING")[0] == manager.hear("READY")[0] == proxy.pid
             with connect(proxy.address) as busy:
                 busy.sendall(b"S")
                 proxy.signal(signal.SIGTERM)

@@ -125,10 +125,6 @@ def test_workers_speak_as_one(manager: Manager) -> None:
     assert hear(0, "WATCHDOG=1") == []
     assert hear(0, "WATCHDOG=1") == []  # one that hangs is not covered up by one that does not
     assert hear(1, "WATCHDOG=1") == ["WATCHDOG"]
-    assert hear(0, "RELOADING=1\nMONOTONIC_USEC=1") == ["RELOADING"]
-    assert hear(0, "READY=1\nSTATUS=mine") == []
-    assert hear(1, "RELOADING=1\nMONOTONIC_USEC=2") == []
-    assert hear(1, "READY=1\nSTATUS=mine") == ["READY"]
     assert hear(1, "STOPPING=1\nEXTEND_TIMEOUT_USEC=5") == ["STOPPING"]
     assert hear(0, "WATCHDOG=1") == ["WATCHDOG"]  # the other one may have ended
     assert hear(0, "STOPPING=1\nEXTEND_TIMEOUT_USEC=5") == []
