@@ -1,6 +1,7 @@
 # stcp-proxy in a container: not root, on a read-only root file system, no shell needed to run it. docs/SIDECAR.md tells how to use it.
 #
 #   docker build --tag stcp-proxy .
+#   docker build --target intercept --tag stcp-proxy-intercept .      the same and what installs the rules of interception, as root
 #
 # Without a package index in reach of the build, put wheels into a folder wheels/ beside this file:
 #
@@ -24,7 +25,7 @@ RUN python3 -m venv /opt/pip \
 COPY tools/precompile.py ./
 RUN /opt/stcp/bin/python precompile.py /opt/stcp/cache && mkdir /keys
 
-FROM ${BASE}
+FROM ${BASE} AS proxy
 ARG VERSION=
 ARG REVISION=
 LABEL org.opencontainers.image.title="stcp-proxy" \
@@ -42,3 +43,15 @@ USER 65532:65532
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["stcp-proxy", "wait", "/etc/stcp/config.yaml", "--timeout", "2s"]
 ENTRYPOINT ["stcp-proxy"]
 CMD ["run", "/etc/stcp/config.yaml"]
+
+# An init container's, which needs NET_ADMIN and no key. A base without apt has to bring nft and ip itself.
+FROM proxy AS intercept
+USER 0:0
+RUN if ! command -v nft || ! command -v ip; then \
+        apt-get update && apt-get install --yes --no-install-recommends nftables iproute2 && rm -rf /var/lib/apt/lists/*; \
+    fi
+HEALTHCHECK NONE
+CMD ["intercept", "/etc/stcp/config.yaml", "--uid", "65532", "--apply"]
+
+# What is built unless a target is named.
+FROM proxy

@@ -14,6 +14,9 @@ import yaml
 
 from stcp_proxy import keys
 from stcp_proxy.config import load_plan
+from stcp_proxy.config.intercept import load_capture
+from stcp_proxy.intercept import rules_for
+from stcp_proxy.intercept.users import exempt_users
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 COMPOSE = sorted((CONFIGS / "compose").rglob("compose.yaml"))
@@ -49,11 +52,60 @@ def test_kubernetes(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("pod", PODS)
 def test_a_sidecar_that_lives_longer_than_its_neighbours(pod: dict[str, Any]) -> None:
-    (stcp,) = pod["initContainers"]
+    *rules, stcp = pod["initContainers"]
     assert stcp["restartPolicy"] == "Always"
+    assert all("restartPolicy" not in one for one in rules)
     assert {"startupProbe", "readinessProbe", "livenessProbe"} <= stcp.keys()
     assert stcp["securityContext"]["readOnlyRootFilesystem"]
     assert pod["securityContext"]["fsGroup"] == stcp["securityContext"]["runAsGroup"]
+
+
+def test_one_container_of_a_pod_may_change_its_network_and_it_has_no_key() -> None:
+    """It ends before the proxy starts; the application is not whom its rules leave alone."""
+    (pod,) = [pod for pod in PODS if len(pod["initContainers"]) > 1]
+    rules, stcp = pod["initContainers"]
+    (app,) = pod["containers"]
+    assert rules["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN"]}
+    assert [one["securityContext"]["capabilities"] for one in (stcp, app)] == [{"drop": ["ALL"]}] * 2
+    assert [mount["name"] for mount in rules["volumeMounts"]] == ["config"]
+    assert_rules_for(rules["args"], stcp["securityContext"]["runAsUser"])
+    assert app["securityContext"]["runAsUser"] != stcp["securityContext"]["runAsUser"]
+
+
+def test_one_service_of_a_host_may_change_its_network_and_it_has_no_key() -> None:
+    services = yaml.safe_load((CONFIGS / "compose/intercept/compose.yaml").read_text())["services"]
+    assert {name: one.get("cap_add") for name, one in services.items()} == {"stcp": None, "rules": ["NET_ADMIN"], "app": None}
+    assert all(one["cap_drop"] == ["ALL"] for one in services.values())
+    assert services["rules"]["volumes"] == ["./stcp.yaml:/etc/stcp/config.yaml:ro"]
+    assert services["app"]["depends_on"] == {"rules": {"condition": "service_completed_successfully"}}
+    assert "restart" not in services["app"]
+    assert_rules_for(services["rules"]["command"], 65532)
+    assert services["app"]["user"] != "65532:65532"
+
+
+def assert_rules_for(command: list[str], user: int) -> None:
+    """They are the image's own, and `user` is the image's."""
+    dockerfile = (CONFIGS.parent / "Dockerfile").read_text()
+    assert f"\nUSER {user}:{user}\n" in dockerfile
+    assert command == ["intercept", "/etc/stcp/config.yaml", "--uid", str(user), "--apply"]
+    assert f"\nCMD {json.dumps(command)}\n" in dockerfile
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        (CONFIGS / "compose/intercept/stcp.yaml").read_text(),
+        *[one["data"]["config.yaml"] for name, one in KUBERNETES if name == "intercept.yaml" and one["kind"] == "ConfigMap"],
+    ],
+    ids=["compose", "kubernetes"],
+)
+def test_what_the_rules_send(text: str, tmp_path: Path) -> None:
+    """Read without the key that the file names."""
+    (tmp_path / "config.yaml").write_text(text)
+    capture = load_capture(tmp_path / "config.yaml")
+    rules = rules_for(capture, exempt_users(["65532"], capture), table="stcp_proxy").nft
+    assert "65532" in rules
+    assert "15001" in rules
 
 
 def test_the_policy_admits_the_stcp_port_alone() -> None:
@@ -64,7 +116,7 @@ def test_the_policy_admits_the_stcp_port_alone() -> None:
 @pytest.mark.parametrize(
     "document",
     [document for _, document in KUBERNETES if document["kind"] == "ConfigMap"],
-    ids=lambda one: one["metadata"]["name"],
+    ids=[name for name, document in KUBERNETES if document["kind"] == "ConfigMap"],
 )
 def test_files_in_config_maps(document: dict[str, Any], tmp_path: Path) -> None:
     keys.write_secret_file(tmp_path / "host.key", keys.format_private_key(keys.PrivateKey.generate()))
