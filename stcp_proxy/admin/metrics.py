@@ -91,7 +91,10 @@ def expose(report: Report, accept: str) -> tuple[bytes, str]:
     Returns:
         Body and content type.
     """
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is none
+        encode, content_type = choose_encoder("")
     return encode(cast("CollectorRegistry", _Families(report))), content_type
 
 

@@ -81,7 +81,7 @@ def build(desk: Desk) -> Starlette:
         desk.quit()
         return PlainTextResponse("stopping\n", status_code=202)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             *page.routes(),
             Route("/healthz", healthz),
@@ -92,6 +92,8 @@ def build(desk: Desk) -> Starlette:
             Route("/quit", quit_, methods=["POST"]),
         ]
     )
+    app.router.redirect_slashes = False  # it would say in Location whatever the client has said in Host
+    return app
 
 
 def _wanted(request: Request) -> Wanted:
