@@ -186,8 +186,9 @@ def test_from_a_file(hosts: Hosts) -> None:
 
 
 def test_install(tmp_path: Path) -> None:
-    (commands,) = blocks("Install")
-    assert commands == ["pip install ."]
+    ((plain, compiled),) = blocks("Install")
+    assert plain == "pip install ."
+    assert compiled.startswith(f"STCP_COMPILED=1 {plain}  ")  # followed by `make test-compiled`
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
