@@ -29,6 +29,7 @@ class Sidecar:
         more: further tunnels, as YAML.
         to: where the listening proxy hands on to.
         allow_targets: the original destination that it may hand on to, where `to` is `original`.
+        listen: further settings of the listening tunnel then, each with a comma in front.
         at: where the routes look for the listening proxy; its number unless said.
         user: who runs the proxy with redirect, where no privilege is needed.
         spared: whom the rules leave alone; the same unless said.
@@ -46,6 +47,7 @@ class Sidecar:
         to: str = f"127.0.0.1:{PORT}",
         at: str | None = None,
         allow_targets: str = "",
+        listen: str = "",
         user: int = USER,
         spared: int | None = None,
     ) -> None:
@@ -67,7 +69,7 @@ class Sidecar:
         arguments = ["listen", "--bind", f":{WIRE}", "--to", to, *keys.listen()]
         if allow_targets:
             arguments = ["run", str(folder / "server.yaml")]
-            rules = f'bind: ":{WIRE}", to: "{to}", allow: "{keys.client.public}", allow_targets: "{allow_targets}"'
+            rules = f'bind: ":{WIRE}", to: "{to}", allow: "{keys.client.public}", allow_targets: "{allow_targets}"{listen}'
             (folder / "server.yaml").write_text(f"identity: server.key\ntunnels: {{in: {{mode: listen, {rules}}}}}\n")
         self.listen = Proxy(arguments, log=folder / "listen.log", prefix=net.server.prefix)
         self.listen.ready()

@@ -92,6 +92,30 @@ def test_the_server_sees_its_clients_address(tmp_path: Path, net: Net, family: s
     assert b"for the server alone" not in watch.raw
 
 
+@FAMILY
+def test_nobody_notices(tmp_path: Path, net: Net, family: str) -> None:
+    """Neither end: the client dials the server's own address, and the server sees the client's."""
+    ip = getattr(net.server, family)
+    seen: list[tuple[str, int]] = []
+
+    def note(sock: socket.socket) -> None:
+        seen.append(sock.getpeername()[:2])
+        sock.sendall(sock.recv(100))
+
+    rule = f"{bracketed(ip)}:{PORT}"
+    with (
+        replies_stay(net, "from", ip, "ipproto", "tcp", "sport", str(PORT)),
+        Target(note, net.server.listener(ip, PORT)),
+        Sidecar(net, tmp_path, "redirect", to="original", allow_targets=rule, listen=", source: transparent") as sidecar,
+    ):
+        with net.client.connect(ip, PORT) as sock:
+            sock.sendall(b"hello")
+            assert read_exactly(sock, 5) == b"hello"
+            assert (seen, sock.getpeername()[:2]) == ([sock.getsockname()[:2]], (ip, PORT))
+        (line,) = sidecar.listen.ended()
+        assert (line["original"], line["target"]) == (rule, rule)
+
+
 def test_without_the_privilege_it_does_not_start(net: Net) -> None:
     with tempfile.TemporaryDirectory(prefix="stcp-") as name:  # where another user can get at it
         folder = Path(name)
