@@ -17,6 +17,7 @@ from stcp_proxy.admin.status import ConnectionStatus, Status, Target, TunnelStat
 from stcp_proxy.redact import printable
 
 _REFUSALS: Final = 5
+_MAY_GO: Final = {"yes": "yes", "no": "no", "unknown": "not known"}
 _SHORT_KEY: Final = len("stcp-pub:") + 12
 _GOOD, _BAD, _QUIET = "green", "bold red", "dim"
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -110,13 +111,15 @@ class View:
         return table
 
     def _keys(self) -> Table:
-        table = _table("KEY", "NAME", "TUNNELS", ">OPEN", ">HANDSHAKES", "LAST USE")
+        table = _table("KEY", "NAME", "TUNNELS", ">OPEN", ">HANDSHAKES", "LAST USE", "CAN IT GO?")
         for key in self.status.keys:
             used = "not since the start" if key.last_use is None else f"{span(max(0, self.status.time - key.last_use))} ago"
             if key.connections:
                 used = "in use"
+            answer = Text(_MAY_GO[key.may_go])
+            answer.append(f": {printable(key.why)}" if key.why else "", style=_QUIET)
             counts = (str(key.connections), str(key.total))
-            _row(table, key.key[:_SHORT_KEY] + "…", key.name, ", ".join(dict.fromkeys(key.tunnels)), *counts, used)
+            _row(table, key.key[:_SHORT_KEY] + "…", key.name, ", ".join(dict.fromkeys(key.tunnels)), *counts, used, answer)
         return table
 
     def _refusals(self) -> Table:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.admin import Admin
 from harness.files import FileProxy
 from harness.process import wait_for
-from harness.proxies import Keys
+from harness.proxies import COMMAND, Keys
 from harness.sockets import Target, connect, end_of, read_exactly
 from harness.traffic import busy
 
@@ -19,18 +21,18 @@ Config = dict[str, Any]
 
 
 class Hosts:
-    """Two hosts whose proxies run from files, each with a second key at hand."""
+    """Two hosts whose proxies run from files, each with a second key at hand; `settings` are for both files."""
 
-    def __init__(self, folder: Path, to: str) -> None:
+    def __init__(self, folder: Path, to: str, **settings: Any) -> None:
         self.keys = Keys(folder)
         self.new_server, self.new_client = self.keys.add("server-2"), self.keys.add("client-2")
         tunnel = {"mode": "listen", "bind": "127.0.0.1:0", "to": to, "allow": "app"}
         app = {"app": str(self.keys.client.public)}
-        self.db = FileProxy(folder, "db", {"identity": "server.key", "peers": app, "tunnels": {"in": tunnel}})
+        self.db = FileProxy(folder, "db", {"identity": "server.key", "peers": app, "tunnels": {"in": tunnel}} | settings)
         host, port = self.db.address_of("in")
         tunnel = {"mode": "connect", "bind": "127.0.0.1:0", "to": f"{host}:{port}", "peer": "db"}
         db = {"db": str(self.keys.server.public)}
-        self.app = FileProxy(folder, "app", {"identity": "client.key", "peers": db, "tunnels": {"out": tunnel}})
+        self.app = FileProxy(folder, "app", {"identity": "client.key", "peers": db, "tunnels": {"out": tunnel}} | settings)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -224,3 +226,53 @@ def test_changed_shared_secret(tmp_path: Path, echo: Target) -> None:
             with connect(app.address_of("out")) as client:
                 talk(client)
     assert keys.psk
+
+
+def test_can_this_key_go(tmp_path: Path, echo: Target) -> None:
+    """Both sides answer it right at every step of a rotation, in `/status` and in the table."""
+    hosts = Hosts(tmp_path, echo.to, admin="127.0.0.1:0")
+    old, new = str(hosts.keys.client.public), str(hosts.new_client.public)
+    db, app = Admin(hosts.db), Admin(hosts.app)
+
+    def asked(side: Admin, key: str) -> tuple[str, str]:
+        (found,) = (each for each in side.status()["keys"] if each["key"] == key)
+        return found["may_go"], found["why"]
+
+    def until(side: Admin, key: str, answer: tuple[str, str]) -> None:
+        wait_for(lambda: asked(side, key) == answer, words=f"the answer is {answer}")
+
+    alone, free = ("no", "it is the only one"), ("yes", "everybody has come by another key since")
+    busy_with_one = ("no", "open connections: 1")
+    try:
+        assert asked(db, old) == asked(app, old) == alone
+        hosts.change(hosts.db, peers={"app": [new, old]})
+        assert asked(db, old) == asked(db, new) == ("unknown", "not seen since the start: app")
+        with connect(hosts.address) as first:
+            talk(first)
+            until(db, old, busy_with_one)
+            assert asked(db, new) == free  # nobody has come to need it yet
+        until(db, old, ("no", "app has come by no other key since"))
+        assert asked(app, old) == alone
+        with connect(hosts.address) as lasting:
+            talk(lasting)
+            hosts.change(hosts.app, identity=["client-2.key", "client.key"])
+            with connect(hosts.address) as second:
+                talk(second)
+                for side in (db, app):
+                    until(side, old, busy_with_one)
+                    assert asked(side, new) == busy_with_one
+        for side in (db, app):
+            until(side, old, free)
+            until(side, new, ("no", f"{'app' if side is db else 'db'} has come by no other key since"))
+        table = subprocess.run(
+            [*COMMAND, "status", "--admin", db.text], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+        assert "yes: everybody has come by another key since" in table
+        hosts.change(hosts.db, peers={"app": new})
+        hosts.change(hosts.app, identity="client-2.key")
+        assert asked(db, new) == asked(app, new) == alone
+        with connect(hosts.address) as after:
+            talk(after)
+    finally:
+        hosts.stop()
+    assert not hosts.refused()

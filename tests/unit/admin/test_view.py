@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from typing import Literal
 
 import pytest
 from rich.console import Console
@@ -158,6 +159,14 @@ def test_a_connection_seen_for_the_first_time_has_no_rate() -> None:
 )
 def test_what_is_wrong_is_said(status: Status, words: str) -> None:
     assert words in shown(status)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why", "words"),
+    [("no", "open connections: 3", "no: open connections: 3"), ("unknown", "not seen: app", "not known: not seen: app")],
+)
+def test_whether_a_key_can_go(answer: Literal["no", "unknown"], why: str, words: str) -> None:
+    assert words in shown(dataclasses.replace(STATUS, keys=[dataclasses.replace(KEY, may_go=answer, why=why)]))
 
 
 def test_what_others_say_is_neither_markup_nor_moves_the_cursor() -> None:
