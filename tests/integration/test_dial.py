@@ -224,9 +224,9 @@ async def test_cancelled_dial_closes_its_socket(black_hole: TcpAddress, monkeypa
     made: list[socket.socket] = []
     real = dial_module._connect
 
-    async def spy(sock: socket.socket, sockaddr: Any, deadline: float) -> int:
+    async def spy(sock: socket.socket, *rest: Any) -> int:
         made.append(sock)
-        return await real(sock, sockaddr, deadline)
+        return await real(sock, *rest)
 
     monkeypatch.setattr(dial_module, "_connect", spy)
     async with trio.open_nursery() as nursery:
@@ -302,7 +302,7 @@ async def test_a_socket_that_met_itself_is_a_refusal() -> None:
     """A port without listener that the system also picks to dial from: TCP connects such a socket to itself."""
     with socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
         sock.bind(("127.0.0.1", 0))
-        status = await dial_module._connect(sock, sock.getsockname(), trio.current_time() + 10)
+        status = await dial_module._connect(sock, sock.getsockname(), trio.current_time() + 10, None)
         assert sock.getpeername() == sock.getsockname()
     assert status == 111
 
