@@ -221,12 +221,15 @@ def reload(module: str) -> bool:
 
 def start(seed: int) -> subprocess.Popen[bytes]:
     """A new worker. The file system is served by the kernel's workers too, whose allocations may be failing just now."""
-    for _ in range(20):
-        with contextlib.suppress(OSError):
+    why: OSError | None = None
+    for _ in range(120):
+        try:
             return subprocess.Popen([sys.executable, "-m", "tests.kernel.abuse", "worker", str(seed)], stderr=subprocess.PIPE)
+        except OSError as exc:
+            why = exc
         inject(0)
         time.sleep(0.5)
-    raise RuntimeError("no worker can be started")
+    raise RuntimeError("no worker can be started") from why
 
 
 def main() -> None:
