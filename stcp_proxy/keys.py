@@ -288,7 +288,7 @@ def _check_private(path: str | Path, fd: int, kind: str) -> None:
     if status.st_uid not in (0, os.geteuid()):
         raise KeyFileError(
             f"the {kind} file {path} belongs to user {status.st_uid}, who can read and replace it",
-            remedy=f"'chown {os.geteuid()} {path}' if the {kind} is still yours alone",
+            remedy=f"run this as that user, or 'chown {os.geteuid()} {path}' if the {kind} is this user's alone",
         )
     mode = stat.S_IMODE(status.st_mode)
     listed = acl.admits_only(fd, os.geteuid()) if mode & 0o077 == stat.S_IRGRP and status.st_uid == 0 else None
