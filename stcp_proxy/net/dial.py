@@ -166,7 +166,7 @@ async def _connect_patiently(sock: socket.socket, sockaddr: Any, own: OwnDials |
         own.prepare(sock)
     status = sock.connect_ex(sockaddr)
     if own is not None:
-        own.under_way(sock)
+        own.under_way(sock, sockaddr)
     while status == errno.EAGAIN and sock.family == socket.AF_UNIX:
         await trio.sleep(_UNIX_RETRY)
         status = sock.connect_ex(sockaddr)

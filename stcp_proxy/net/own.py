@@ -1,18 +1,21 @@
 """What this process dials itself, so that rules which intercept connections leave it alone, and what they send back is known.
 
 The rules spare the proxy by its user, or by the mark that its sockets carry. Where they were made for another user they send the
-proxy's own connections back to it, and each would make another. So the local address of every socket that is being dialled is
-kept until the peer at its other end has proved itself: a connection accepted *from* such an address is this process's own.
+proxy's own connections back to it, and each would make another. So both addresses of every socket that is being dialled are kept
+until the peer at its other end has proved itself: a connection accepted *from* the one that was going *to* the other is this
+process's own. The first alone would not tell: the system gives one local port to sockets that are connected to different places.
 With several workers another one may accept it; sooner or later it meets the one who dialled, and that ends it.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import socket
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from stcp_proxy.errors import ConfigError
 
+_Name: TypeAlias = tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]
 _IP: Final = (socket.AF_INET, socket.AF_INET6)
 
 
@@ -24,11 +27,11 @@ class OwnDials:
         before: those that this one comes in place of: it knows them too.
     """
 
-    __slots__ = ("_mark", "_names")
+    __slots__ = ("_dials", "_mark")
 
     def __init__(self, mark: int | None = None, before: OwnDials | None = None) -> None:
         self._mark = mark
-        self._names: set[tuple[str, int]] = set() if before is None else before._names
+        self._dials: dict[_Name, set[_Name]] = {} if before is None else before._dials
 
     def prepare(self, sock: socket.socket) -> None:
         """Before it is connected.
@@ -39,22 +42,22 @@ class OwnDials:
         if self._mark is not None and sock.family in _IP:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
 
-    def under_way(self, sock: socket.socket) -> None:
-        """As soon as it has a local address, before anybody can have accepted it."""
+    def under_way(self, sock: socket.socket, sockaddr: Any) -> None:
+        """As soon as it has a local address, before anybody can have accepted it; `sockaddr` is where it is going."""
         if sock.family in _IP:
-            self._names.add(_name(sock.getsockname()))
+            self._dials.setdefault(_name(sock.getsockname()), set()).add(_name(sockaddr))
 
     def forget(self, sockname: Any) -> None:
         """What was dialled from there has arrived, or is given up."""
         if isinstance(sockname, tuple):
-            self._names.discard(_name(sockname))
+            self._dials.pop(_name(sockname), None)
 
-    def knows(self, peername: Any) -> bool:
-        """Whether a connection from this address is one of these."""
-        return _name(peername) in self._names
+    def knows(self, peername: Any, original: Any) -> bool:
+        """Whether a connection from the one address, that was going to the other, is one of these."""
+        return _name(original) in self._dials.get(_name(peername), ())
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._dials)
 
 
 def check_mark(mark: int) -> None:
@@ -69,5 +72,5 @@ def check_mark(mark: int) -> None:
             ) from None
 
 
-def _name(sockaddr: Any) -> tuple[str, int]:
-    return sockaddr[0].partition("%")[0], sockaddr[1]
+def _name(sockaddr: Any) -> _Name:
+    return ipaddress.ip_address(sockaddr[0].partition("%")[0]), sockaddr[1]

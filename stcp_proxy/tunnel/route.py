@@ -99,7 +99,7 @@ class Router:
             client = sock.getpeername()
         except OSError:
             raise ClientGone("the application was gone before its connection was looked at") from None
-        if self.own.knows(client):
+        if self.own.knows(client, (str(original.ip), original.port)):
             what = f"the rules send this proxy's own connections back to it (this one was going to {original})"
             remedy = f"install them again for the user that it runs as: stcp-proxy intercept --apply --uid {os.geteuid()}"
             raise OwnConnection(what, remedy=remedy)
