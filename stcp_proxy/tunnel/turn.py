@@ -17,6 +17,7 @@ deadline.
 from __future__ import annotations
 
 import collections
+import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -92,15 +93,11 @@ class Turn:
         self._let_go()
         while (endpoint := await self._next()) is not None:
             self._say_next(endpoint)
-            started = trio.current_time()
-            self._targets.take(endpoint, started)
-            self._current, self._since = endpoint, started
-            try:
-                made = await connect(endpoint.place, started + self._share(), own=self._targets.own, source=self._source)
-            finally:
-                self._left -= trio.current_time() - started
+            self._since = trio.current_time()
+            self._targets.take(endpoint, self._since)
+            self._current = endpoint
+            made = await self._connect(endpoint)
             if not isinstance(made, Failure):
-                self._sockname = made.getsockname() if self._targets.own is not None else None
                 return Dialled(made, str(endpoint))
             self._failures.append(made)
             if made.local:
@@ -131,14 +128,21 @@ class Turn:
             OverLimit: this process has no descriptor left.
         """
         assert self._current is not None  # noqa: S101
-        started = trio.current_time()
-        try:
-            made = await connect(self._current.place, started + self._share())
-        finally:
-            self._left -= trio.current_time() - started
+        self._forget_dial()
+        made = await self._connect(self._current)
         if isinstance(made, Failure):
             raise summary([self._current], [made])
         return Dialled(made, str(self._current))
+
+    async def _connect(self, endpoint: Endpoint) -> socket.socket | Failure:
+        started = trio.current_time()
+        try:
+            made = await connect(endpoint.place, started + self._share(), own=self._targets.own, source=self._source)
+        finally:
+            self._left -= trio.current_time() - started
+        if self._targets.own is not None and not isinstance(made, Failure):
+            self._sockname = made.getsockname()
+        return made
 
     def reached(self, record: Connection) -> None:
         """The connection came through to the endpoint that `dial` gave last; the record keeps it until its end."""
@@ -167,9 +171,13 @@ class Turn:
                 self._doubtful.setdefault(address, False)
         self._let_go()
 
-    def _let_go(self) -> None:
+    def _forget_dial(self) -> None:
         if self._targets.own is not None and self._sockname is not None:
             self._targets.own.forget(self._sockname)
+            self._sockname = None
+
+    def _let_go(self) -> None:
+        self._forget_dial()
         if self._current is not None:
             self._current.live -= 1
             self._current = None

@@ -32,6 +32,7 @@ from stcp_proxy.net import names
 from stcp_proxy.net.address import Destination, parse_destination
 from stcp_proxy.net.dial import Dialled, Failure, Place
 from stcp_proxy.net.names import DnsSettings, Names
+from stcp_proxy.net.own import OwnDials
 from stcp_proxy.tunnel import turn as turn_module
 from stcp_proxy.tunnel.endpoint import LONGEST_PAUSE
 from stcp_proxy.tunnel.record import Connection
@@ -47,6 +48,8 @@ class Network:
         self.down: set[str] = set()
         self.black: set[str] = set()
         self.dials: list[str] = []
+        self.owners: list[object] = []
+        """Who keeps each of them in mind."""
         self.hosts: dict[str, list[str]] = {}
         self.asked = 0
 
@@ -54,6 +57,7 @@ class Network:
         self, place: Place, deadline: float, *, own: object = None, source: object = None
     ) -> socket.socket | Failure:
         self.dials.append(str(place))
+        self.owners.append(own)
         await trio.lowlevel.checkpoint()
         if str(place) in self.black:
             await trio.sleep_until(deadline)
@@ -269,6 +273,16 @@ async def test_time_between_dials_does_not_count(autojump_clock: MockClock, netw
 
 
 # -- live connections ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_dialled_again_is_kept_in_mind_too(autojump_clock: MockClock, network: Network) -> None:
+    """Another key means another connection; rules that intercept must spare it like the first, and know it when they do not."""
+    own = OwnDials()
+    known = Targets([parse_destination(A)], tunnel="tunnel", own=own)
+    with known.turn(10) as turn:
+        (await turn.dial()).sock.close()
+        (await turn.again()).sock.close()
+    assert network.owners == [own, own]
 
 
 async def test_live_connections_are_counted_to_their_end(autojump_clock: MockClock, network: Network) -> None:
