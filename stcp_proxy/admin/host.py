@@ -106,7 +106,7 @@ class Tunnel(Protocol):
 
     @property
     def behind(self) -> Sequence[tuple[str, str, Targets]]:
-        """Where its connections go, with the service and the route that lead there; both are empty for its own `to`."""
+        """Where its connections go, with the service or the route that leads there; both are empty for its own `to`."""
 
     @property
     def connections(self) -> AbstractSet[Link]:

@@ -103,7 +103,7 @@ class TunnelStatus:
         mode: ``listen`` or ``connect``.
         bind: as configured.
         listening: the addresses on which it accepts, with the real port; empty when it has stopped.
-        targets: where it dials: what `to` says, then its services' and its routes'.
+        targets: where it dials: what `to` says and then its services', or its routes'.
         auth: ``keys`` or ``psk``.
         peers: names of those that it talks to; empty with a shared secret.
         engine: the engine that it asks for connections to be carried.

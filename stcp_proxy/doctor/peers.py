@@ -23,7 +23,7 @@ from stcp_proxy.net.names import Names
 from stcp_proxy.net.own import OwnDials
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.protocol.opening import Opening
-from stcp_proxy.tunnel import exchange, reach
+from stcp_proxy.tunnel import reach
 from stcp_proxy.tunnel.greet import greet
 from stcp_proxy.tunnel.keyring import Pair
 from stcp_proxy.tunnel.trust import Trust
@@ -159,9 +159,7 @@ async def _ask(question: _Question, trust: Trust, pair: Pair, place: Place, *, f
     try:
         channel = await greet(stream, hasty, trust, pair)
         with trio.move_on_after(_ANSWER):
-            await exchange.open_channel(stream, channel, Opening(service=question.service), bytes)
-            await exchange.read_answer(stream, channel)
-            await reach.farewell(stream, channel)
+            await reach.ask(stream, channel, Opening(service=question.service))
             ring = "" if first else ", though not by the first key of the file"
             return f"{trust.name(channel.established.peer)} accepts{ring}; its target answers"
         raise StcpError(f"the key is accepted, and then the peer said nothing for {_ANSWER:g} s", remedy=_IN_ITS_LOG)

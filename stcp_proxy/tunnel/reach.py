@@ -14,13 +14,12 @@ from stcp_proxy.errors import Code, HandshakeClosed, PeerRejected, PeerUnreachab
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.net.tuning import tune_leg
-from stcp_proxy.protocol.handshake import Credentials, Initiator
 from stcp_proxy.protocol.opening import Opening, encode_reason
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.tunnel import exchange
+from stcp_proxy.tunnel.greet import greet
 from stcp_proxy.tunnel.keyring import Pair
-from stcp_proxy.tunnel.targets import Targets
-from stcp_proxy.tunnel.trust import Trust
+from stcp_proxy.tunnel.route import Way
 from stcp_proxy.tunnel.turn import TRY_NEXT, Turn
 
 PATIENCE = 5.0
@@ -29,21 +28,20 @@ _FAREWELL = 1.0
 """Seconds for the far target to end its direction, too."""
 
 
-async def reach(plan: TunnelPlan, trust: Trust, targets: Targets) -> None:
+async def reach(plan: TunnelPlan, way: Way) -> None:
     """Return when the far target has answered.
 
     Args:
         plan: the tunnel.
-        trust: its keys.
-        targets: where it dials.
+        way: where it dials, whom it expects there and what it asks for.
 
     Raises:
         StcpError: why it did not.
     """
-    if not plan.to:
+    if not way.targets.to:
         return
     with trio.move_on_after(PATIENCE):
-        with targets.turn(min(plan.dial_timeout, PATIENCE)) as turn:
+        with way.targets.turn(min(plan.dial_timeout, PATIENCE)) as turn:
             while True:
                 try:
                     dialled = await turn.dial()
@@ -55,7 +53,7 @@ async def reach(plan: TunnelPlan, trust: Trust, targets: Targets) -> None:
                     dialled.sock.close()
                     return
                 try:
-                    await _ask_by_each_key(plan, trust, dialled, turn)
+                    await _ask_by_each_key(plan, way, dialled, turn)
                 except StcpError as exc:
                     turn.failed(exc)
                     if not turn.more or (isinstance(exc, PeerRejected) and exc.reason not in TRY_NEXT):
@@ -65,34 +63,42 @@ async def reach(plan: TunnelPlan, trust: Trust, targets: Targets) -> None:
     raise TargetTimedOut(f"no answer within {PATIENCE:g} s", remedy="look in the far proxy's log for its target")
 
 
-async def _ask_by_each_key(plan: TunnelPlan, trust: Trust, dialled: Dialled, turn: Turn) -> None:
+async def _ask_by_each_key(plan: TunnelPlan, way: Way, dialled: Dialled, turn: Turn) -> None:
     """Ask with each pair of keys, in the order of a session; one that is denied is followed by the next."""
-    *others, last = trust.choice.order(dialled.name, trio.current_time())
+    *others, last = way.trust.choice.order(dialled.name, trio.current_time())
     for pair in others:
         try:
-            await _ask(plan, trust, dialled, pair)
+            await _greet_and_ask(plan, way, dialled, pair)
         except HandshakeClosed:
             dialled = await turn.again()
         else:
             return
-    await _ask(plan, trust, dialled, last)
+    await _greet_and_ask(plan, way, dialled, last)
 
 
-async def _ask(plan: TunnelPlan, trust: Trust, dialled: Dialled, pair: Pair) -> None:
-    """Handshake and OPEN, up to the far proxy's answer."""
+async def _greet_and_ask(plan: TunnelPlan, way: Way, dialled: Dialled, pair: Pair) -> None:
     stream = LegStream(dialled.sock)
     try:
         tune_leg(dialled.sock)
-        credentials = trust.credentials if pair.own is None else Credentials(pair.own)
-        channel = await exchange.initiate(stream, Initiator(plan.suites[0], credentials, remote_static=pair.peer))
-        await exchange.open_channel(stream, channel, Opening(service=plan.service), bytes)
-        await exchange.read_answer(stream, channel)
-        await farewell(stream, channel)
+        await ask(stream, await greet(stream, plan, way.trust, pair), way.opening)
     finally:
         stream.close()
 
 
-async def farewell(stream: LegStream, channel: exchange.Channel) -> None:
+async def ask(stream: LegStream, channel: exchange.Channel, opening: Opening) -> None:
+    """OPEN, up to the far proxy's answer, and the end in order of what was opened.
+
+    Raises:
+        PeerRejected: that was the answer.
+        FrameError: it was none.
+        Truncated: the wire leg ended first.
+    """
+    await exchange.open_channel(stream, channel, opening, bytes)
+    await exchange.read_answer(stream, channel)
+    await _say_farewell(stream, channel)
+
+
+async def _say_farewell(stream: LegStream, channel: exchange.Channel) -> None:
     """End what nothing was sent on: FIN both ways; where the target does not end its own, RESET, so that no connection is left
     behind it.
     """

@@ -77,6 +77,11 @@ class Router:
         return Way(trust, Targets(route.to, tunnel=plan.name, balance=plan.balance, own=self.own), Opening(service=route.service))
 
     @property
+    def ways(self) -> list[Way]:
+        """Where its routes lead."""
+        return [way for _, way in self._ways]
+
+    @property
     def targets(self) -> list[tuple[str, Targets]]:
         """Those of its routes, each with what the route covers."""
         return [(str(route.match), way.targets) for route, way in self._ways]

@@ -24,6 +24,7 @@ from stcp_proxy.errors import OverLimit, StcpError, code_for
 from stcp_proxy.ledger import Ledger
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import change_mode, close_listeners, listening_on, open_listeners
+from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.relay.engine import Engine, RelayEnd
 from stcp_proxy.tunnel import intercepted
 from stcp_proxy.tunnel.intercepted import InterceptSession
@@ -31,7 +32,7 @@ from stcp_proxy.tunnel.offer import Offers
 from stcp_proxy.tunnel.probe import Prober, check_for
 from stcp_proxy.tunnel.reach import reach
 from stcp_proxy.tunnel.record import Connection, Totals
-from stcp_proxy.tunnel.route import Router
+from stcp_proxy.tunnel.route import Router, Way
 from stcp_proxy.tunnel.session import ConnectSession, ListenSession, stopping
 from stcp_proxy.tunnel.targets import Targets
 from stcp_proxy.tunnel.trust import Trust, revoked
@@ -144,12 +145,25 @@ class Service:
         self._listeners = []
 
     async def reach(self) -> None:
-        """Return when the far target has answered; see `stcp_proxy.tunnel.reach`.
+        """Return when the far target, or that of every route, has answered; see `stcp_proxy.tunnel.reach`.
 
         Raises:
             StcpError: why it did not.
         """
-        await reach(self.plan, self._trust, self.targets)
+        own = Way(self._trust, self.targets, Opening(service=self.plan.service))
+        failures: list[StcpError] = []
+
+        async def ask(way: Way) -> None:
+            try:
+                await reach(self.plan, way)
+            except StcpError as exc:
+                failures.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for way in [own] if self._router is None else self._router.ways:
+                nursery.start_soon(ask, way)
+        if failures:
+            raise failures[0]
 
     def replace(self, plan: TunnelPlan, engine: Engine) -> None:
         """Take connections by another plan from now on; those that are there keep the one they came by."""
@@ -209,10 +223,10 @@ class Service:
 
     @property
     def behind(self) -> list[tuple[str, str, Targets]]:
-        """Where its connections go, with the service and the route that lead there; both are empty for its own `to`."""
-        services = [(name, "", targets) for name, targets in self._offers.targets.items()]
-        routes = [("", match, targets) for match, targets in (self._router.targets if self._router is not None else [])]
-        return [("", "", self.targets), *services, *routes]
+        """Where its connections go, with the service or the route that leads there; both are empty for its own `to`."""
+        if self._router is not None:
+            return [("", match, targets) for match, targets in self._router.targets]
+        return [("", "", self.targets), *((name, "", targets) for name, targets in self._offers.targets.items())]
 
     @property
     def connections(self) -> AbstractSet[Connection]:

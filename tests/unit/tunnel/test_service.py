@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -15,14 +16,18 @@ import structlog
 import trio
 from trio.testing import MockClock
 
-from stcp_proxy.config import KeyAuth, Mode, TunnelPlan
+from stcp_proxy.config import KeyAuth, Mode, PskAuth, TunnelPlan
+from stcp_proxy.config.plan import CapturePlan, InterceptPlan, RoutePlan
 from stcp_proxy.errors import Code, TargetRefused
-from stcp_proxy.keys import PrivateKey, PublicKey
+from stcp_proxy.keys import PrivateKey, PublicKey, generate_psk
 from stcp_proxy.net.address import TcpAddress
+from stcp_proxy.net.original import Interception
+from stcp_proxy.net.pattern import parse_pattern
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.relay.engine import EndReason, Handover, Relay, RelayEnd
 from stcp_proxy.tunnel.record import Connection
+from stcp_proxy.tunnel.route import Way
 from stcp_proxy.tunnel.service import Service
 
 IDENTITY = PrivateKey(Secret(bytes(range(32))))
@@ -352,3 +357,49 @@ async def test_stop_during_the_opening(autojump_clock: MockClock, monkeypatch: p
     (line,) = of(logs, "connection refused")
     assert (line["reason"], line["log_level"]) == ("shutting_down", "info")
     assert rig.service.open_connections == 0
+
+
+ROUTED = (TcpAddress("10.9.9.9", 1), TcpAddress("10.9.9.9", 2))
+
+
+def make_routes() -> TunnelPlan:
+    matches = [parse_pattern("10.0.0.1:80"), parse_pattern("10.1.0.0/16")]
+    routes = [
+        RoutePlan(match, (to,), PskAuth(generate_psk()), service=str(to.port)) for match, to in zip(matches, ROUTED, strict=True)
+    ]
+    capture = CapturePlan(Interception.REDIRECT, 15001, True, True, False, None, None, (), (), ())
+    plan = make_plan(Mode.CONNECT)
+    return dataclasses.replace(plan, to=ROUTED, intercept=InterceptPlan(tuple(routes), False, capture))
+
+
+async def test_a_target_behind_a_route_is_told_once() -> None:
+    found = Service(make_routes(), FakeEngine()).behind
+    assert [(service, route, str(targets.to[0])) for service, route, targets in found] == [
+        ("", "10.0.0.1:80", "10.9.9.9:1"),
+        ("", "10.1.0.0/16", "10.9.9.9:2"),
+    ]
+
+
+@pytest.mark.parametrize("down", [None, 0, 1])
+async def test_every_route_is_asked_for_its_target_as_its_connections_are(
+    monkeypatch: pytest.MonkeyPatch, down: int | None
+) -> None:
+    """By its own keys and for its own service, and spared by the rules; one that does not answer is enough."""
+    asked = {}
+
+    async def reach(plan: TunnelPlan, way: Way) -> None:
+        (to,) = way.targets.to
+        asked[to] = (way.trust.credentials.psk, way.opening.service, way.targets.own is not None)
+        if down is not None and to == ROUTED[down]:
+            raise TargetRefused("down", remedy="start it")
+
+    monkeypatch.setattr("stcp_proxy.tunnel.service.reach", reach)
+    plan = make_routes()
+    assert plan.intercept is not None
+    with nullcontext() if down is None else pytest.raises(TargetRefused):
+        await Service(plan, FakeEngine()).reach()
+    assert asked == {
+        route.to[0]: (route.auth.secret, route.service, True)
+        for route in plan.intercept.routes
+        if isinstance(route.auth, PskAuth)
+    }
