@@ -122,10 +122,10 @@ class Refusals:
 
 @dataclass(slots=True)
 class KeyUse:
-    """What has been seen of a peer's key.
+    """What has been seen of a pair of keys, this side's and a peer's.
 
     Attributes:
-        last: when a peer last proved it, seconds since 1970; None is never.
+        last: when the peer last proved itself by them, seconds since 1970; None is never.
         total: connections so far.
     """
 
@@ -171,8 +171,7 @@ class Ledger:
         handshakes, dials: how they went.
         limits: how often each limit made newcomers wait.
         refusals: the last ones.
-        keys: use of the peers' keys, by their 32 bytes.
-        pairs: the same by this side's key and the peer's.
+        pairs: use of keys, by this side's and the peer's, 32 bytes each.
     """
 
     __slots__ = (
@@ -182,7 +181,6 @@ class Ledger:
         "dials",
         "ended",
         "handshakes",
-        "keys",
         "limits",
         "pairs",
         "refusals",
@@ -198,7 +196,6 @@ class Ledger:
         self.dials: Final = Steps(TargetError, OverLimit)
         self.limits: Final[collections.Counter[str]] = collections.Counter(max_connections=0, max_handshakes=0, descriptors=0)
         self.refusals: Final = Refusals()
-        self.keys: Final[dict[bytes, KeyUse]] = {}
         self.pairs: Final[dict[tuple[bytes, bytes], KeyUse]] = {}
 
     @property

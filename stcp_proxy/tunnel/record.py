@@ -159,14 +159,13 @@ class Connection:
             own: the key of this side's that it was proved to.
         """
         self.peer, self.key, self.own = peer, key, own
-        if key is not None:
-            use = self.ledger.keys.setdefault(key, KeyUse())
+        if key is not None and own is not None:
+            pairs = self.ledger.pairs
+            use = pairs.get((own, key))
+            if use is None:
+                use = pairs[own, key] = KeyUse()
             use.total += 1
             use.last = time.time()
-            if own is not None:
-                pair = self.ledger.pairs.setdefault((own, key), KeyUse())
-                pair.total += 1
-                pair.last = use.last
 
     def relay_ended(self, end: RelayEnd) -> None:
         """The engine's callback, in its thread."""
