@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -60,7 +60,7 @@ class Repeats:
         self.on_held: Callable[[], None] = _nothing
         """Called when something was kept back and nothing was before."""
 
-    def may_say(self, event: Event) -> bool:
+    def may_say(self, event: Mapping[str, Any]) -> bool:
         """Whether to write `event` now; otherwise it is counted, and kept as its kind's last."""
         kind = _kind(event)
         if kind is None:
@@ -78,7 +78,7 @@ class Repeats:
                 second.said += 1
             else:
                 second.held += 1
-                second.last = event
+                second.last = dict(event)
             first = second.held == 1
         if over is not None:
             self._tell(over)
@@ -115,7 +115,7 @@ class Repeats:
             del self._seconds[kind]
 
 
-def _kind(event: Event) -> _Kind | None:
+def _kind(event: Mapping[str, Any]) -> _Kind | None:
     """What makes two events repetitions of each other; None for one that always stands alone."""
     if event.get("level") not in _SEVERE and event["event"] != "connection refused":
         return None
@@ -164,7 +164,7 @@ def processor(repeats: Repeats) -> structlog.typing.Processor:
     """The step of structlog's chain, behind the one that adds the level."""
 
     def limit(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        if event.pop("_kept_back", False) or repeats.may_say(dict(event)):
+        if event.pop("_kept_back", False) or repeats.may_say(event):
             return event
         raise structlog.DropEvent
 
