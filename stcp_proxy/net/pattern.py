@@ -7,14 +7,13 @@ The text form is canonical: two spellings of one pattern compare equal.
 
 An IPv4 address stays one when it is dressed as IPv6 (::ffff:10.1.2.3): it is matched as IPv4, and no IPv6 network covers it.
 
-A name is not looked up here: it matches the addresses that the caller has found for it.
+A name is not looked up here, and covers nothing by itself: which addresses are its, the caller has to find out.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,22 +44,22 @@ class Pattern:
     first: int = 1
     last: int = MAX_PORT
 
-    def match(self, ip: IPAddress, port: int, found: Collection[IPAddress] = ()) -> bool:
+    def match(self, ip: IPAddress, port: int) -> bool:
         """Whether the pattern covers an address and port.
 
         Args:
             ip: a mapped IPv6 address is taken for the IPv4 address that it is.
             port: 1 to 65535; 0, which nobody can dial, is never covered.
-            found: the addresses behind `name`; ignored where there is no name.
         """
-        return self.first <= port <= self.last and self.covers(ip, found)
+        return self.has_port(port) and self.covers(ip)
 
-    def covers(self, ip: IPAddress, found: Collection[IPAddress] = ()) -> bool:
+    def covers(self, ip: IPAddress) -> bool:
         """The same for the address alone."""
-        ip = plain_ip(ip)
-        if self.name is not None:
-            return ip in {plain_ip(one) for one in found}
-        return self.network is None or ip in self.network
+        return self.name is None and (self.network is None or plain_ip(ip) in self.network)
+
+    def has_port(self, port: int) -> bool:
+        """The same for the port alone."""
+        return self.first <= port <= self.last
 
     @property
     def every_port(self) -> bool:

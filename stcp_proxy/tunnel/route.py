@@ -120,7 +120,7 @@ class Router:
             match = route.match
             if match.name is None:
                 covered = match.match(original.ip, original.port)
-            elif covered := match.first <= original.port <= match.last:
+            elif covered := match.has_port(original.port):
                 by_name.append(match.name)
                 covered = await self._hosts[match.name].covers(original.ip)
             if covered:

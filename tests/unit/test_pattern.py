@@ -147,15 +147,11 @@ def test_an_interface_changes_nothing() -> None:
     assert parse_pattern("[fe80::1]:80").match(ipaddress.IPv6Address("fe80::1%eth0"), 80)
 
 
-def test_a_name_matches_what_was_found_for_it() -> None:
-    pattern = parse_pattern("db.internal:5432")
-    ip, other = ipaddress.ip_address("10.0.0.5"), ipaddress.ip_address("10.0.0.6")
-    assert pattern.match(ip, 5432, [other, ip])
-    assert pattern.match(ipaddress.ip_address("::ffff:10.0.0.5"), 5432, [ip])
-    assert not pattern.match(ip, 5432, [other])
-    assert not pattern.match(ip, 5432)
-    assert not pattern.match(ip, 5433, [ip])
-    assert not parse_pattern("10.0.0.6").match(ip, 80, [ip])
+def test_a_name_covers_nothing_by_itself_but_has_its_ports() -> None:
+    pattern = parse_pattern("db.internal:5432-5433")
+    assert not pattern.match(ipaddress.ip_address("10.0.0.5"), 5432)
+    assert not pattern.covers(ipaddress.ip_address("10.0.0.5"))
+    assert [pattern.has_port(port) for port in (5431, 5432, 5433, 5434)] == [False, True, True, False]
 
 
 @pytest.mark.parametrize(
