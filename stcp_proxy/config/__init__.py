@@ -7,6 +7,7 @@ Every mistake that can be found is listed at once, with file, line and key path,
 - ``source``   YAML text to plain data that knows its lines; flags to the same data; findings
 - ``models``   the shape: keys, types and ranges
 - ``admin``    where a running proxy can be looked into, and its ``token``
+- ``load``     the two ways in: a file, or flags
 - ``build``    the sense: models to a plan, key files read, contradictions found
 - ``inbound``  the same for what a listen tunnel offers, and for who its clients are said to be
 - ``original``  the same for `to: original` and what it may lead to
@@ -15,7 +16,7 @@ Every mistake that can be found is listed at once, with file, line and key path,
 - ``show``     a plan in words, for `stcp-proxy check`
 """
 
-from stcp_proxy.config.build import load_plan, plan_from_flags
+from stcp_proxy.config.load import load_plan, plan_from_flags
 from stcp_proxy.config.plan import (
     AcceptProxy,
     AdminPlan,

@@ -30,8 +30,8 @@ from stcp_proxy.config.plan import (
     RoutePlan,
     TunnelPlan,
 )
-from stcp_proxy.config.source import KeyPath, Source, file_source, flag_source
-from stcp_proxy.errors import ConfigError, KeyFileError
+from stcp_proxy.config.source import KeyPath, Source
+from stcp_proxy.errors import KeyFileError
 from stcp_proxy.keys import PUBLIC_PREFIX, PrivateKey, PublicKey, load_private_key, load_psk
 from stcp_proxy.net.address import Address, Destination, UnixAddress, clash, loops
 from stcp_proxy.net.names import DnsSettings
@@ -57,117 +57,27 @@ _SETTINGS: Final = (
 _SHORT_KEY: Final = len(PUBLIC_PREFIX) + 12
 
 
-def load_plan(path: str | Path, *, admin: str | None = None, admin_token: str | Path | None = None) -> Plan:
-    """The plan in a YAML file.
-
-    Args:
-        path: the file.
-        admin, admin_token: take the place of the file's, where they are given.
+def build(source: Source) -> Plan:
+    """The plan of a configuration, wherever it was written.
 
     Raises:
-        ConfigError: with every mistake that was found, by file, line and key path.
+        ConfigError: with every mistake that was found.
     """
-    source = file_source(path)
-    source.data |= _given({"admin": admin, "admin_token": None if admin_token is None else os.path.abspath(admin_token)})
-    return _build(source)
+    plan = _Builder(source, validate(source)).plan()
+    source.raise_findings()
+    return plan
 
 
-def plan_from_flags(
-    *,
-    mode: Mode,
-    bind: str,
-    to: Sequence[str],
-    services: Sequence[str] = (),
-    key: str | Path | None = None,
-    allow: Sequence[str] = (),
-    peer: str | None = None,
-    psk: str | Path | None = None,
-    engine: str | None = None,
-    suite: Sequence[str] = (),
-    log_level: str | None = None,
-    log_format: str | None = None,
-    quiet: Sequence[str] = (),
-    drain: float | str | None = None,
-    workers: int | None = None,
-    admin: str | None = None,
-    admin_token: str | Path | None = None,
-    **settings: float | str | None,
-) -> Plan:
-    """The plan of one tunnel, named after its mode. What is None or empty has the default that it has in a file.
-
-    Args:
-        mode: which command it was.
-        bind, to, peer, engine, suite: as in a file.
-        services: each as NAME=ADDRESS; a name may come again with another address.
-        key, psk: names of files.
-        allow: public keys, each alone or as NAME=KEY.
-        log_level, log_format, quiet, drain, workers, admin: as in a file.
-        admin_token: name of a file.
-        settings: max_connections and the other limits and deadlines of a tunnel, as in a file.
-
-    Raises:
-        ConfigError: with every mistake that was found, by flag.
-    """
-    peers, allowed = _named_keys(allow)
-    tunnel: dict[str, Any] = {"mode": mode.value, "bind": bind, "to": list(to), "allow": allowed, "peer": peer}
-    tunnel["services"] = _named_targets(services) or None
-    tunnel |= {"identity": _text(key), "psk": _text(psk), "suite": list(suite), "engine": engine, **settings}
-    log = {"level": log_level, "format": log_format, "quiet": list(quiet)}
-    data = {"peers": peers, "tunnels": {mode.value: _given(tunnel)}, "drain": drain, "workers": workers, "log": _given(log)}
-    data |= {"admin": admin, "admin_token": _text(admin_token)}
-    return _build(flag_source(_given(data)))
-
-
-def _text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Without what was not given."""
     return {name: value for name, value in options.items() if value is not None and value != []}
-
-
-def _named_keys(allow: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """`--allow` values as the `peers` and `allow` of a file."""
-    peers: dict[str, str] = {}
-    allowed = []
-    for text in allow:
-        name, equals, key = text.partition("=")
-        if equals and not name.lower().startswith("stcp-") and key.lower().startswith("stcp-"):
-            if name in peers:
-                raise ConfigError("--allow: the same name is given to two keys", remedy="give each key a name of its own")
-            peers[name] = key
-            allowed.append(name)
-        else:
-            allowed.append(text)
-    return peers, allowed
 
 
 def _log(model: LogModel | None) -> LogPlan:
     if model is None:
         return LogPlan()
     quiet = frozenset(map(LogClass, model.quiet or ()))
-    return LogPlan(**_given({"level": model.level, "format": model.format}), quiet=quiet)
-
-
-def _named_targets(services: Sequence[str]) -> dict[str, list[str]]:
-    """`--service` values as the `services` of a file."""
-    found: dict[str, list[str]] = {}
-    for text in services:
-        name, equals, address = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--service: {shown(text)} has no target", remedy="write NAME=ADDRESS")
-        found.setdefault(name, []).append(address)
-    return found
-
-
-# -- models to plan --------------------------------------------------------------------------------------------------------
-
-
-def _build(source: Source) -> Plan:
-    plan = _Builder(source, validate(source)).plan()
-    source.raise_findings()
-    return plan
+    return LogPlan(**given({"level": model.level, "format": model.format}), quiet=quiet)
 
 
 def _used(tunnels: Sequence[TunnelPlan]) -> frozenset[PublicKey]:
@@ -206,9 +116,9 @@ class _Builder:
         }
         if dns := config.dns:
             servers = None if dns.servers is None else tuple(dns.servers)
-            settings["dns"] = DnsSettings(**_given({"ttl": dns.ttl, "stale": dns.stale, "servers": servers}))
+            settings["dns"] = DnsSettings(**given({"ttl": dns.ttl, "stale": dns.stale, "servers": servers}))
         found = tuple(tunnel for tunnel in tunnels if tunnel is not None)
-        return Plan(found, known=frozenset(self._names) | _used(found), **_given(settings))
+        return Plan(found, known=frozenset(self._names) | _used(found), **given(settings))
 
     def _tunnel(self, name: str, tunnel: TunnelModel) -> TunnelPlan | None:
         path: KeyPath = ("tunnels", name)
@@ -225,7 +135,7 @@ class _Builder:
             auth=auth,
             suites=self._suites(path, tunnel, auth),
             engine=EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
-            **_given({setting: getattr(tunnel, setting) for setting in _SETTINGS}),
+            **given({setting: getattr(tunnel, setting) for setting in _SETTINGS}),
             **self._bind_mode(path, tunnel),
             **self._balance(path, tunnel),
             intercept=intercept,
@@ -238,7 +148,7 @@ class _Builder:
         if tunnel.health is not None:
             if tunnel.intercept is not None:
                 self.source.report((*path, "health"), "the routes of an intercepting tunnel are not probed", "remove it")
-            found["health"] = HealthPlan(**_given(tunnel.health.model_dump()))
+            found["health"] = HealthPlan(**given(tunnel.health.model_dump()))
         return found
 
     def _bind_mode(self, path: KeyPath, tunnel: TunnelModel) -> dict[str, Any]:
