@@ -138,6 +138,11 @@ class HandOn:
     allow_targets: tuple[Pattern, ...] | None = None
     transparent: bool = False
 
+    @property
+    def tells_client(self) -> bool:
+        """Whether a target learns who the client is."""
+        return self.proxy_protocol is not None or self.transparent
+
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:

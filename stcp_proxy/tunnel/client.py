@@ -55,7 +55,7 @@ def client_of(claimed: Endpoint | None, seen: Endpoint | None, hand_on: HandOn) 
     Raises:
         Denied: the peer may not claim this.
     """
-    if claimed is None or (hand_on.proxy_protocol is None and not hand_on.transparent):
+    if claimed is None or not hand_on.tells_client:
         return seen
     client = plain_endpoint(claimed)
     if _may_claim(client, hand_on):

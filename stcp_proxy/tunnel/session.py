@@ -156,7 +156,8 @@ class ListenSession:
             record.origin = str(plain_endpoint(opening.client))
         offer = self._offers.choose(opening.service, peer)
         record.service = offer.service
-        client = client_of(opening.client, endpoint_of(self._stream.socket), offer.hand_on)
+        seen = endpoint_of(self._stream.socket) if offer.hand_on.tells_client else None
+        client = client_of(opening.client, seen, offer.hand_on)
         source = source_for(client, offer.hand_on)
         if offer.hand_on.allow_targets is None:
             dialled = await self._dial_targets(offer.targets, source)

@@ -198,3 +198,8 @@ def test_an_unknown_client_has_no_stand_in() -> None:
     """The target may trust this host."""
     with pytest.raises(Denied, match="does not say what that is"):
         source_for(client_of(None, None, CLIENTS_OWN), CLIENTS_OWN)
+
+
+@pytest.mark.parametrize(("hand_on", "tells"), [(HandOn(), False), (V1, True), (V2, True), (HandOn(transparent=True), True)])
+def test_who_connected_is_found_out_only_where_somebody_is_told(hand_on: HandOn, tells: bool) -> None:
+    assert hand_on.tells_client == tells
