@@ -1,6 +1,6 @@
 """stcp-proxy with an admin address that is scraped every second, for the benchmark to measure beside one without:
 
-stcp-proxy bench --peers stcp --variant "admin=$PWD/.venv/bin/python $PWD/tools/scraped.py"
+stcp-proxy bench --peers stcp --variant "admin=.venv/bin/python tools/scraped.py"
 """
 
 from __future__ import annotations

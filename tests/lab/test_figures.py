@@ -1,5 +1,7 @@
 """From samples to statements, on samples that are made up."""
 
+from pathlib import Path
+
 import pytest
 
 from stcp_proxy.errors import ConfigError
@@ -128,6 +130,20 @@ def test_variants() -> None:
     for taken in (["direct=--suite classic"], ["a=--suite classic", "a=--suite hybrid"]):
         with pytest.raises(ConfigError, match="already"):
             peers.variants(taken)
+
+
+def test_the_command_of_a_variant_runs_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "old"
+    program.write_text("#!/bin/sh\necho $0 of $1\n")
+    program.chmod(0o755)
+    (tmp_path / "bin" / "named").symlink_to(program)
+    monkeypatch.chdir(tmp_path)
+    (old,) = peers.variants(["old=bin/named bin/old --workers 2"])
+    monkeypatch.chdir("/")
+    assert old.version() == f"{tmp_path}/bin/named of {program}"
+    with pytest.raises(ConfigError, match="no program 'bin/missing'"):
+        peers.variants(["gone=bin/missing --workers 2"])
 
 
 def test_what_is_on_request_has_to_be_named() -> None:

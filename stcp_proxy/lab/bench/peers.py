@@ -331,11 +331,23 @@ def _product_version(command: Sequence[str]) -> Callable[[], str]:
     return version
 
 
+def _from_here(words: Sequence[str]) -> tuple[str, ...]:
+    """A command that means the same from every folder, for each pair runs in one of its own. Links are kept: the python of a
+    virtual environment is one."""
+    program = shutil.which(words[0])
+    if program is None:
+        raise ConfigError(f"there is no program {words[0]!r}", remedy="name it by its path, or make what the variant is to run")
+    return tuple(os.path.abspath(word) if "/" in word and Path(word).exists() else word for word in (program, *words[1:]))
+
+
 def variants(specifications: Iterable[str]) -> tuple[Peer, ...]:
     """Further pairs of this project: `NAME=OPTIONS`, options for both sides, as `w2=--workers 2`.
 
     A specification whose options begin with a word that is no option names another command instead, so that two checkouts
-    can be measured side by side: `old=/path/to/python -m stcp_proxy`.
+    can be measured side by side: `old=/path/to/python -m stcp_proxy`. Its paths begin where the benchmark was started.
+
+    Raises:
+        ConfigError: a specification that says nothing, a name that is taken, a program that is not there.
     """
     made: list[Peer] = []
     for specification in specifications:
@@ -346,7 +358,7 @@ def variants(specifications: Iterable[str]) -> tuple[Peer, ...]:
         if name in {peer.name for peer in (*OURS, *OTHERS, *made)}:
             raise ConfigError(f"there is a pair called {name!r} already", remedy="choose another name for the variant")
         split = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
-        command = tuple(words[:split]) or PRODUCT
+        command = _from_here(words[:split]) if split else PRODUCT
         made.append(product(name, f"stcp {name}", engine="python", command=command, options=words[split:]))
     return tuple(made)
 
