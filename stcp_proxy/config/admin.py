@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from stcp_proxy.config.models import ConfigModel, validate
+from stcp_proxy.config.models import AdminModel, ConfigModel, validate
 from stcp_proxy.config.plan import AdminPlan
 from stcp_proxy.config.source import Source, file_source, flag_source
 from stcp_proxy.config.token import Token, load_token
@@ -26,14 +27,18 @@ def is_local(address: Address) -> bool:
 
 def admin_plan(source: Source, config: ConfigModel) -> AdminPlan | None:
     """The admin address of a model; mistakes go to the source."""
-    address, file = config.admin, config.admin_token
+    address = config.admin
+    for name, tunnel in config.tunnels.items():
+        if address is not None and clash(tunnel.bind, address):
+            source.report(("admin",), f"{address} is taken by tunnel '{name}' ({tunnel.bind})", "give each its own")
+    return _plan(source, address, config.admin_token)
+
+
+def _plan(source: Source, address: Address | None, file: str | None) -> AdminPlan | None:
     if address is None:
         if file is not None:
             source.report(("admin_token",), "there is a token and no admin address that asks for it", "set 'admin', or remove it")
         return None
-    for name, tunnel in config.tunnels.items():
-        if clash(tunnel.bind, address):
-            source.report(("admin",), f"{address} is taken by tunnel '{name}' ({tunnel.bind})", "give each its own")
     if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):
         source.report(("admin",), f"the folder {folder} of the unix socket does not exist", "create it, or correct the path")
     token = _token(source, file)
@@ -54,16 +59,19 @@ def _token(source: Source, file: str | None) -> Token | None:
 
 
 def admin_of_file(path: str | Path) -> AdminPlan:
-    """The admin address that a YAML file gives, without reading the keys it names.
+    """The admin address that a YAML file gives. Nothing else in it need be right, nor the keys that it names be readable: a proxy
+    that runs can be asked while its file is being changed.
 
     Raises:
         ConfigError: the file has none, or cannot be read.
     """
-    source = file_source(path)
-    config = validate(source)
-    found = admin_plan(source, config)
+    whole = file_source(path)
+    source = replace(whole, data={key: value for key, value in whole.data.items() if key in AdminModel.model_fields})
+    config = validate(source, AdminModel)
+    found = _plan(source, config.admin, config.admin_token)
     source.raise_findings()
     if found is None:
+        validate(whole, ConfigModel)  # a misspelt key is the likelier reason
         raise ConfigError(f"{path} has no 'admin' address", remedy="add 'admin: 127.0.0.1:9901' to it and start the proxy again")
     return found
 

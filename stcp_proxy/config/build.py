@@ -63,7 +63,7 @@ def build(source: Source) -> Plan:
     Raises:
         ConfigError: with every mistake that was found.
     """
-    plan = _Builder(source, validate(source)).plan()
+    plan = _Builder(source, validate(source, ConfigModel)).plan()
     source.raise_findings()
     return plan
 

@@ -37,7 +37,7 @@ def load_capture(path: str | Path) -> CapturePlan:
         ConfigError: with every mistake that was found, by file, line and key path; or no tunnel of it intercepts anything.
     """
     source = file_source(path)
-    config = validate(source)
+    config = validate(source, ConfigModel)
     found = [capture_plan(source, ("tunnels", name), tunnel) for name, tunnel in config.tunnels.items() if tunnel.intercept]
     check_single(source, config)
     source.raise_findings()

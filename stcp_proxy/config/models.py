@@ -24,6 +24,7 @@ from stcp_proxy.protocol.handshake import MAX_RING
 from stcp_proxy.redact import shown
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound="_Model")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
@@ -278,7 +279,14 @@ class ConfigModel(_Model):
     dns: DnsModel | None = None
 
 
-def validate(source: Source) -> ConfigModel:
+class AdminModel(_Model):
+    """What of the file whoever asks a running proxy has to know."""
+
+    admin: Bind | None = None
+    admin_token: File | None = None
+
+
+def validate(source: Source, kind: type[_M]) -> _M:
     """The model of a source's data.
 
     Raises:
@@ -286,7 +294,7 @@ def validate(source: Source) -> ConfigModel:
     """
     model = None
     try:
-        model = ConfigModel.model_validate(source.data)
+        model = kind.model_validate(source.data)
     except ValidationError as exc:
         for error in exc.errors(include_url=False, include_input=False):
             _explain(source, error)

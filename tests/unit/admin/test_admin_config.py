@@ -119,6 +119,31 @@ def test_who_asks_needs_no_key(folder: Path) -> None:
     assert admin_of_file(folder / "c.yaml") == AdminPlan(TcpAddress("127.0.0.1", 9), Token(TOKEN))
 
 
+@pytest.mark.parametrize(
+    "wrong", ["workers: no", "tunnel: {}", "tunnels:\n  t: {mode: connect, bind: '127.0.0.1:9'}", "psk: [1]"]
+)
+def test_who_asks_needs_nothing_else_of_the_file(folder: Path, wrong: str) -> None:
+    (folder / "c.yaml").write_text(f"admin: 127.0.0.1:9\nadmin_token: a.token\n{wrong}\n")
+    with pytest.raises(ConfigError):
+        load_plan(folder / "c.yaml")
+    assert admin_of_file(folder / "c.yaml") == AdminPlan(TcpAddress("127.0.0.1", 9), Token(TOKEN))
+
+
+@pytest.mark.parametrize(
+    ("admin", "says"),
+    [
+        ("admins: 127.0.0.1:9", "c.yaml:2: admins: there is no such key; did you mean 'admin'"),
+        ("admin: nonsense", "c.yaml:2: admin: .*has no port"),
+        ("admin: 127.0.0.1:9\nadmin_token: missing", "c.yaml:3: admin_token: the token file .* does not exist"),
+    ],
+)
+def test_what_it_needs_has_to_be_right(folder: Path, admin: str, says: str) -> None:
+    with pytest.raises(ConfigError):
+        load(folder, admin)
+    with pytest.raises(ConfigError, match=says):
+        admin_of_file(folder / "c.yaml")
+
+
 def test_a_file_without_an_address_says_so(folder: Path) -> None:
     load(folder, "")
     with pytest.raises(ConfigError, match="has no 'admin' address; add 'admin: 127"):
