@@ -34,6 +34,7 @@ from stcp_proxy.tunnel.reach import reach
 from stcp_proxy.tunnel.record import Connection, Totals
 from stcp_proxy.tunnel.route import Router, Way
 from stcp_proxy.tunnel.session import ConnectSession, ListenSession, stopping
+from stcp_proxy.tunnel.strangers import SILENCE, Strangers
 from stcp_proxy.tunnel.targets import Targets
 from stcp_proxy.tunnel.trust import Trust, revoked
 
@@ -44,31 +45,6 @@ _BATCH: Final = 64
 """Connections accepted before the others get their turn."""
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE: Final = 0.1
-_SILENCE: Final = 1.0
-"""Seconds of silence after which a stranger gives up its place to the next one, when all places are taken."""
-
-
-@dataclass(slots=True)
-class _Stranger:
-    """A connection that has proved nothing.
-
-    Attributes:
-        since: when it was accepted, or last heard, on Trio's clock.
-        scope: ends it.
-        sock: its socket.
-    """
-
-    since: float
-    scope: trio.CancelScope
-    sock: socket.socket
-
-    @property
-    def has_unread(self) -> bool:
-        """Whether it has said something that this side, busy with others, has not come to read."""
-        try:
-            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except OSError:
-            return False
 
 
 @dataclass(slots=True)
@@ -108,8 +84,7 @@ class Service:
         self._connections: set[Connection] = set()
         self._opening: dict[Connection, _Opening] = {}
         """Connections on their way to an engine."""
-        self._proving: dict[Connection, _Stranger] = {}
-        """Connections that have not proved themselves, the longest silent first."""
+        self._strangers: Final = Strangers()
         self.ledger: Final = Ledger() if ledger is None else ledger
         self._stopping = False
         self._changed = trio.lowlevel.ParkingLot()
@@ -236,7 +211,7 @@ class Service:
     @property
     def proving(self) -> int:
         """How many of them have not proved themselves."""
-        return len(self._proving)
+        return len(self._strangers)
 
     @property
     def totals(self) -> Totals:
@@ -256,17 +231,15 @@ class Service:
     @property
     def unfinished(self) -> int:
         """Connections whose end now would cut somebody off: all but strangers."""
-        return len(self._connections) - (len(self._proving) if self.plan.mode is Mode.LISTEN else 0)
+        return len(self._connections) - (len(self._strangers) if self.plan.mode is Mode.LISTEN else 0)
 
     async def turn_strangers_away(self) -> None:
         """While stopping: who has proved nothing gets a second of silence, not the whole deadline of a handshake."""
         self._stopping = True
-        while self.plan.mode is Mode.LISTEN and self._proving:
-            oldest, stranger = next(iter(self._proving.items()))
-            left = stranger.since + _SILENCE - trio.current_time()
+        while self.plan.mode is Mode.LISTEN and self._strangers:
+            left = self._strangers.patience
             if left <= 0:
-                del self._proving[oldest]
-                stranger.scope.cancel()
+                self._strangers.give_up_oldest()
             else:
                 with trio.move_on_after(left):
                     await self._changed.park()
@@ -302,7 +275,7 @@ class Service:
         return [
             connection
             for connection in self._connections
-            if connection not in self._proving and not self._trust.covers(before, own=connection.own, peer=connection.key)
+            if connection not in self._strangers and not self._trust.covers(before, own=connection.own, peer=connection.key)
         ]
 
     async def revoke(self, connections: list[Connection], before: Trust, grace: float) -> None:
@@ -355,11 +328,11 @@ class Service:
         return True
 
     def _has_room(self) -> bool:
-        return len(self._connections) < self.plan.max_connections and len(self._proving) < self.plan.max_handshakes
+        return len(self._connections) < self.plan.max_connections and len(self._strangers) < self.plan.max_handshakes
 
     async def _wait_for_room(self) -> None:
         while not self._has_room():
-            full = "max_handshakes" if len(self._proving) >= self.plan.max_handshakes else "max_connections"
+            full = "max_handshakes" if len(self._strangers) >= self.plan.max_handshakes else "max_connections"
             self.ledger.limits[full] += 1
             _log.warning(
                 "limit reached: new connections wait",
@@ -368,24 +341,10 @@ class Service:
                 value=getattr(self.plan, full),
                 remedy=f"raise {full} if this load is meant",
             )
-            with trio.move_on_after(self._give_up_oldest()):
+            # The callers of a connect tunnel are this side's own applications, and keep their places.
+            seconds = self._strangers.make_room() if self.plan.mode is Mode.LISTEN else float("inf")
+            with trio.move_on_after(seconds):
                 await self._changed.park()
-
-    def _give_up_oldest(self) -> float:
-        """Where strangers take up places, cancel the one silent for longest if it has had its second. Returns seconds until the
-        next."""
-        if self.plan.mode is Mode.CONNECT or not self._proving:
-            return float("inf")
-        oldest, stranger = next(iter(self._proving.items()))
-        left = stranger.since + _SILENCE - trio.current_time()
-        if left > 0:
-            return left
-        if stranger.has_unread:
-            self.heard(oldest)
-            return 0.0
-        del self._proving[oldest]
-        stranger.scope.cancel()
-        return _SILENCE
 
     def _say_exhausted(self, exc: OSError) -> None:
         _log.error(
@@ -404,7 +363,7 @@ class Service:
         scope = trio.CancelScope()
         self._connections.add(connection)
         self._opening[connection] = _Opening(scope, self._trust)
-        self._proving[connection] = _Stranger(trio.current_time(), scope, sock)
+        self._strangers.add(connection, scope, sock)
         connections.start_soon(self._serve, connection, sock, scope)
 
     async def _serve(self, connection: Connection, sock: socket.socket, scope: trio.CancelScope) -> None:
@@ -422,19 +381,16 @@ class Service:
             if self._stopping:
                 raise stopping()
             raise OverLimit(
-                f"no place left for a peer that has proved nothing for {_SILENCE:g} s",
+                f"no place left for a peer that has proved nothing for {SILENCE:g} s",
                 remedy="raise max_handshakes or max_connections if it is honest",
             )
         except trio.Cancelled:
-            self._refused(connection, stopping())
+            connection.failed(stopping())
             raise
         except Exception as exc:
-            self._refused(connection, exc)
+            connection.failed(exc)
         finally:
             self._opening.pop(connection, None)
-
-    def _refused(self, connection: Connection, why: Exception) -> None:
-        connection.failed(why)
 
     def _session(self, connection: Connection, sock: socket.socket) -> ListenSession | ConnectSession | InterceptSession:
         if self._router is not None:
@@ -445,14 +401,11 @@ class Service:
 
     def heard(self, connection: Connection) -> None:
         """See `Gate.heard`."""
-        stranger = self._proving.pop(connection, None)
-        if stranger is not None:
-            stranger.since = trio.current_time()
-            self._proving[connection] = stranger
+        self._strangers.heard(connection)
 
     def proved(self, connection: Connection) -> None:
         """See `Gate.proved`."""
-        if self._proving.pop(connection, None) is not None:
+        if self._strangers.forget(connection):
             self._changed.unpark_all()
         opening = self._opening.get(connection)
         if opening is not None and not self._trust.covers(opening.trust, own=connection.own, peer=connection.key):
@@ -461,7 +414,7 @@ class Service:
     def forget(self, connection: Connection) -> None:
         """See `Owner.forget`."""
         self._connections.discard(connection)
-        self._proving.pop(connection, None)
+        self._strangers.forget(connection)
         self._changed.unpark_all()
 
     def settle(self, connection: Connection, end: RelayEnd) -> None:
