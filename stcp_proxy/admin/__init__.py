@@ -10,7 +10,7 @@ admin address is configured, and nothing here wakes up unless somebody asks.
 - ``report``    what a process tells, and how several processes' are put together; ``gather`` asks them
 - ``readiness`` whether the proxy is ready, end to end where a tunnel wants that
 - ``metrics``   a report as Prometheus reads it; ``lag`` measures the event loop
-- ``guard``     who may ask: token, host, origin
+- ``guard``     who may ask: token, host, origin; ``pace`` how much of the event loop all of them may have
 - ``pages``     the addresses, as a Starlette application
 - ``page``      the dashboard: its files, as they are in ``assets/``
 - ``server``    serves them on Hypercorn, inside the proxy's own loop

@@ -12,6 +12,7 @@ Every mistake that can be found is listed at once, with file, line and key path,
 - ``inbound``  the same for what a listen tunnel offers, and for who its clients are said to be
 - ``original``  the same for `to: original` and what it may lead to
 - ``intercept``  the same for interception, without keys
+- ``diff``     what a reload would change: the difference between two plans
 - ``fingerprint``  whether two processes have read the same plan
 - ``show``     a plan in words, for `stcp-proxy check`
 """

@@ -1,6 +1,7 @@
 """The rules of a host that send outbound connections to a tunnel: nftables, and for tproxy policy routing.
 
 - ``rules``    the text of the rules for a tunnel
+- ``users``    whose connections they leave alone
 - ``install``  into the kernel and out again, by `nft` and `ip`
 """
 

@@ -3,6 +3,7 @@
 - ``address``  what a user writes for an address, and what a log says for one
 - ``pattern``  which addresses and ports a rule is about
 - ``listen``   bound and listening sockets for an address
+- ``activation``  listening sockets that a service manager opened before
 - ``names``    what is behind an address: names looked up once for everybody, kept for a time
 - ``nameserver``  name servers asked directly, for SRV records among others
 - ``dial``     a connected socket for one concrete address

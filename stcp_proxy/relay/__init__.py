@@ -2,6 +2,7 @@
 
 - ``engine``     the interface, the handover, and the laws that every engine keeps
 - ``pump``       the user-space engine: one thread, one epoll set, shared buffers
+- ``inloop``     the pump driven by Trio's own thread
 - ``duplex``     one connection inside it: both directions, from handover to close
 - ``deadlines``  its timers
 - ``kernel``     the kernel engine: stcp.ko carries the connection, and what it cannot take falls back to the pump

@@ -1,14 +1,19 @@
 """Tunnels: what happens to a connection, a listener, a process.
 
 - ``exchange``    handshake and OPEN over any stream, up to the handover
+- ``greet``       the connecting side's handshake, for a session or a probe
 - ``reach``       whether a tunnel's far target answers, end to end
 - ``session``     one connection from accept to handover, for either role
+- ``intercepted`` one that rules of the host sent here: ``route`` where it goes, ``whereabouts`` the addresses of routes
+  by name, ``clear`` passes on what the file lets pass unencrypted
+- ``announced``   the PROXY header that somebody sends ahead of a connection; ``client`` who its client is said to be
+- ``offer``       what a listen tunnel offers, and which of it a peer gets
 - ``destination``  where a peer's client was going, dialled when the file allows it
 - ``trust``       who may talk to whom, and whom a new rule no longer covers
 - ``keyring``     which of several keys a connect tunnel uses
 - ``targets``     where a tunnel's connections go; ``turn`` one connection's way through them, ``balance`` the order, ``endpoint``
-  how one address has fared
-- ``service``     one tunnel: its listeners, limits, live connections
+  how one address has fared, ``probe`` whether it answers again
+- ``service``     one tunnel: its listeners, limits, live connections; ``strangers`` who of them has proved nothing
 - ``tunnels``     all of them, and the step from one plan to the next
 - ``engines``     what carries their connections
 - ``reload``      reading the configuration again while they serve

@@ -147,3 +147,10 @@ def test_a_wrong_import_is_found(module: str, source: str) -> None:
 )
 def test_a_right_import_is_let_through(module: str, source: str) -> None:
     assert faults(source, module) == []
+
+
+@pytest.mark.parametrize("package", ["admin", "config", "doctor", "intercept", "net", "protocol", "relay", "tunnel"])
+def test_every_module_stands_on_the_map_of_its_package(package: str) -> None:
+    words = ast.get_docstring(ast.parse((PACKAGE / package / "__init__.py").read_text())) or ""
+    modules = {path.stem for path in (PACKAGE / package).glob("*.py")} - {"__init__"}
+    assert {name for name in modules if f"``{name}``" not in words} == set()
