@@ -91,6 +91,7 @@ class InterceptSession:
             raise
         if isinstance(way, InTheClear):
             self._record.original = str(way.original)
+            self._record.in_the_clear = True
             self._gate.proved(self._record)
             await pass_on(self._plan, LegStream(self._plain), way.original, self._router.own, self._record)
             return

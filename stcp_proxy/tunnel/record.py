@@ -103,6 +103,7 @@ class Connection:
         target: address this side dialled.
         original: where the application was going before it was intercepted; empty where it was not.
         endpoint: the same with what is known of it, for as long as this connection counts as one of its own.
+        in_the_clear: whether it is passed on unencrypted: it came by no key, and none that goes takes it along.
         relay: the engine's handle, once an engine carries it.
         early: application bytes that went with OPEN, before the engine counted.
         cut: why its way to an engine was cut short, where this side decided that.
@@ -115,6 +116,7 @@ class Connection:
         "cut",
         "early",
         "endpoint",
+        "in_the_clear",
         "key",
         "origin",
         "original",
@@ -141,6 +143,7 @@ class Connection:
         self.original = ""
         self.endpoint: Endpoint | None = None
         self.early = 0
+        self.in_the_clear = False
         self.cut: StcpError | None = None
         self.relay: Relay | None = None
         self._owner = owner

@@ -275,8 +275,11 @@ class Service:
         return [
             connection
             for connection in self._connections
-            if connection not in self._strangers and not self._trust.covers(before, own=connection.own, peer=connection.key)
+            if connection not in self._strangers and not self._covers(connection, before)
         ]
+
+    def _covers(self, connection: Connection, before: Trust) -> bool:
+        return connection.in_the_clear or self._trust.covers(before, own=connection.own, peer=connection.key)
 
     async def revoke(self, connections: list[Connection], before: Trust, grace: float) -> None:
         """End connections that the rule no longer covers.
@@ -408,7 +411,7 @@ class Service:
         if self._strangers.forget(connection):
             self._changed.unpark_all()
         opening = self._opening.get(connection)
-        if opening is not None and not self._trust.covers(opening.trust, own=connection.own, peer=connection.key):
+        if opening is not None and not self._covers(connection, opening.trust):
             self._cut(connection, revoked())
 
     def forget(self, connection: Connection) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Collection
 
 import pytest
+import structlog
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,11 @@ from stcp_proxy.net.original import Interception
 from stcp_proxy.net.pattern import IPAddress, parse_pattern
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.relay.pump import PumpEngine
+from stcp_proxy.tunnel import intercepted
 from stcp_proxy.tunnel.route import InTheClear, Router, Way
+from stcp_proxy.tunnel.service import Service
+from stcp_proxy.tunnel.trust import Trust
 from stcp_proxy.tunnel.whereabouts import AGAIN, FRESH, KEPT, LONGEST, Whereabouts
 
 AUTH = PskAuth(generate_psk())
@@ -40,12 +46,16 @@ class Resolver:
         return self.answer
 
 
-def router(*matches: str, passing: bool = False, ask: Resolver | None = None) -> Router:
+def make_plan(*matches: str, passing: bool = False) -> TunnelPlan:
     routes = tuple(RoutePlan(parse_pattern(text), (TcpAddress("10.9.9.9", at),), AUTH) for at, text in enumerate(matches, 1))
     intercept = InterceptPlan(routes, passing, CAPTURE)
     plan = TunnelPlan("out", Mode.CONNECT, TcpAddress("localhost", 15001), (), AUTH, (Suite.HYBRID_PSK,), EngineChoice.AUTO)
     object.__setattr__(plan, "intercept", intercept)
-    return Router(plan, ask=ask or Resolver())
+    return plan
+
+
+def router(*matches: str, passing: bool = False, ask: Resolver | None = None) -> Router:
+    return Router(make_plan(*matches, passing=passing), ask=ask or Resolver())
 
 
 async def test_targets_are_told_with_what_their_route_covers() -> None:
@@ -144,3 +154,44 @@ async def test_many_who_ask_are_one_look_up(autojump_clock: trio.testing.MockClo
         for _ in range(20):
             nursery.start_soon(name.covers, A)
     assert resolver.asked == 1
+
+
+class Nobody:
+    """Sends no connection anywhere; what it asks for is in the clear."""
+
+    own = None
+
+    async def find(self, _sock: socket.socket) -> InTheClear:
+        return InTheClear(Endpoint(A, 80))
+
+
+@pytest.mark.parametrize("removed", [False, True])
+async def test_no_key_that_goes_takes_a_connection_along_that_came_by_none(
+    removed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is passed on unencrypted stays when keys are rotated."""
+    passed = trio.Event()
+
+    async def pass_on(*_: object) -> None:
+        passed.set()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(intercepted, "pass_on", pass_on)
+    plan = make_plan("10.0.0.1", passing=True)
+    service = Service(plan, PumpEngine())
+    monkeypatch.setattr(service, "_router", Nobody())
+    ours, theirs = socket.socketpair()
+    with theirs, structlog.testing.capture_logs():
+        async with trio.open_nursery() as nursery:
+            service._admit(ours, "client", nursery)
+            with trio.fail_after(5):
+                await passed.wait()
+            before = service.trust
+            if removed:
+                service.forsake(before.remains([], []))
+            else:
+                monkeypatch.setattr(service, "_trust", Trust.of(PskAuth(generate_psk())))
+            assert len(service.connections) == 1
+            assert service.uncovered(before) == []
+            nursery.cancel_scope.cancel()
+    ours.close()
