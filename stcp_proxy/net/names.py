@@ -126,6 +126,8 @@ class Names:
         known, options = self._made.get(address, (None, []))
         if known is not hosts:
             options = [Option(_place(host.family, host.sockaddr, address.port)) for host in hosts]
+            if len(self._made) >= _MAX_ENTRIES:  # ports that SRV records made up
+                self._made.clear()
             self._made[address] = hosts, options
         return options
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from typing import Any
 
@@ -257,6 +258,27 @@ async def test_srv_records_lead_to_addresses(
     assert asked == 2
     assert await ask(known, SrvAddress("_none._tcp.test")) == "cannot resolve _none._tcp.test: no such SRV record"
     del resolver.table["db.test"], resolver.table["b.test"]
+
+
+async def test_ports_that_keep_changing_fill_no_memory(
+    autojump_clock: MockClock, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name server can give one host another port with every answer."""
+    monkeypatch.setattr(names, "_MAX_ENTRIES", 10)
+    ports = itertools.count(1)
+
+    async def ask_srv(name: str, servers: object) -> Answer[tuple[Service, ...]]:
+        return Answer(tuple(Service(0, 1, TcpAddress("db.test", next(ports))) for _ in range(4)), 1.0)
+
+    monkeypatch.setattr(names.nameserver, "ask_srv", ask_srv)
+    known = Names(DnsSettings())
+    for _ in range(10):
+        found = await known.options(SrvAddress("_stcp._tcp.test"), trio.current_time() + 10)
+        assert isinstance(found, list)
+        assert len(found) == 4
+        await trio.sleep(2)
+    assert next(ports) > 30
+    assert len(known._made) <= 10
 
 
 # -- the names of a run ----------------------------------------------------------------------------------------------------
