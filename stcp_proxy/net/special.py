@@ -28,6 +28,9 @@ _NETWORKS: Final = tuple(
         # IPv4 in other disguises than ::ffff:0:0/96, which is undressed: whatever stands behind them has not been looked at.
         ("::/96", "an IPv4-compatible address"),
         ("64:ff9b::/96", "a translated IPv4 address"),
+        ("64:ff9b:1::/48", "a translated IPv4 address"),
+        ("::ffff:0:0:0/96", "a translated IPv4 address"),
+        ("2001::/32", "a Teredo address"),
         ("2002::/16", "a 6to4 address"),
     )
 )
