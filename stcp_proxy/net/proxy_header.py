@@ -194,6 +194,8 @@ def _parse_tlvs(header: bytes, at: int) -> tuple[tuple[int, bytes], ...]:
             raise _malformed("it ends inside a TLV")
         kind, value = header[at], header[start:end]
         if kind == TLV_CRC32C:
+            if any(other == TLV_CRC32C for other, _ in found):  # each would cost a pass over the whole header
+                raise _malformed("it has more than one checksum")
             _check_sum(header, start, value)
         found.append((kind, value))
         at = end

@@ -14,6 +14,7 @@ from proxyprotocol.v1 import ProxyProtocolV1
 from proxyprotocol.v2 import ProxyProtocolV2
 
 from stcp_proxy.errors import ProxyHeaderRefused
+from stcp_proxy.net import proxy_header
 from stcp_proxy.net.proxy_header import (
     MAX_HEADER,
     MAX_LINE,
@@ -226,6 +227,20 @@ def test_checksum() -> None:
     found = parse_header(good)
     assert found is not None
     assert found[0] == len(good)
+
+
+def test_a_header_is_summed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many checksums it has: five hundred fit, and each right one would cost a pass over four thousand bytes."""
+    sums: list[int] = []
+
+    def same(data: bytes) -> int:
+        sums.append(len(data))
+        return 0
+
+    monkeypatch.setattr(proxy_header, "crc32c", same)
+    with pytest.raises(ProxyHeaderRefused, match="more than one checksum"):
+        parse_header(v2(bytes(12) + b"\x03\0\x04\0\0\0\0" * 500))
+    assert len(sums) == 1
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
