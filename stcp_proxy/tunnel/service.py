@@ -125,7 +125,6 @@ class Service:
         Raises:
             StcpError: why it did not.
         """
-        own = Way(self._trust, self.targets, Opening(service=self.plan.service))
         failures: list[StcpError] = []
 
         async def ask(way: Way) -> None:
@@ -135,10 +134,22 @@ class Service:
                 failures.append(exc)
 
         async with trio.open_nursery() as nursery:
-            for way in [own] if self._router is None else self._router.ways:
+            for way in self._ways:
                 nursery.start_soon(ask, way)
         if failures:
             raise failures[0]
+
+    @property
+    def _ways(self) -> list[Way]:
+        """Where its connections go, and by which keys."""
+        if self._router is not None:
+            return self._router.ways
+        return [Way(self._trust, self.targets, Opening(service=self.plan.service))]
+
+    def forget_pairs(self) -> None:
+        """Somebody may have changed keys, here or there: each handshake is tried with the first pair first again."""
+        for way in self._ways:
+            way.trust.choice.forget()
 
     def replace(self, plan: TunnelPlan, engine: Engine) -> None:
         """Take connections by another plan from now on; those that are there keep the one they came by."""

@@ -271,7 +271,7 @@ class Tunnels:
             service = Service(tunnel, engine, self._ledger(tunnel))
         elif service.plan != tunnel:
             service.replace(tunnel, engine)
-        service.trust.choice.forget()
+        service.forget_pairs()
         if tunnel.name in doors:
             service.open(doors[tunnel.name])
             self._accepting.start_soon(service.accept, self._connections)

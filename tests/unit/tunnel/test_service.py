@@ -362,10 +362,11 @@ async def test_stop_during_the_opening(autojump_clock: MockClock, monkeypatch: p
 ROUTED = (TcpAddress("10.9.9.9", 1), TcpAddress("10.9.9.9", 2))
 
 
-def make_routes() -> TunnelPlan:
+def make_routes(*, auth: KeyAuth | None = None) -> TunnelPlan:
     matches = [parse_pattern("10.0.0.1:80"), parse_pattern("10.1.0.0/16")]
     routes = [
-        RoutePlan(match, (to,), PskAuth(generate_psk()), service=str(to.port)) for match, to in zip(matches, ROUTED, strict=True)
+        RoutePlan(match, (to,), auth or PskAuth(generate_psk()), service=str(to.port))
+        for match, to in zip(matches, ROUTED, strict=True)
     ]
     capture = CapturePlan(Interception.REDIRECT, 15001, True, True, False, None, None, (), (), ())
     plan = make_plan(Mode.CONNECT)
@@ -403,3 +404,18 @@ async def test_every_route_is_asked_for_its_target_as_its_connections_are(
         for route in plan.intercept.routes
         if isinstance(route.auth, PskAuth)
     }
+
+
+@pytest.mark.parametrize("routed", [False, True])
+async def test_a_reload_forgets_which_keys_worked_on_every_way(routed: bool) -> None:
+    auth = KeyAuth(IDENTITY, {PEER: "peer", PublicKey(bytes(range(2, 34))): "peer"})
+    plan = make_routes(auth=auth) if routed else dataclasses.replace(make_plan(Mode.CONNECT), auth=auth)
+    service = Service(plan, FakeEngine())
+    choices = [way.trust.choice for way in service._ways]
+    assert len(choices) == (2 if routed else 1)
+    before = [choice.order("there", 0.0) for choice in choices]
+    for choice, (first, second) in zip(choices, before, strict=True):
+        choice.worked("there", second, 0.0)
+        assert choice.order("there", 1.0) == [second, first]
+    service.forget_pairs()
+    assert [choice.order("there", 1.0) for choice in choices] == before
