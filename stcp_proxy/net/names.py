@@ -90,6 +90,10 @@ class Names:
         self._services: dict[str, _Entry[tuple[Service, ...]]] = {}
         self._made: dict[TcpAddress, tuple[tuple[Host, ...], list[Option]]] = {}
 
+    async def hosts(self, address: TcpAddress, deadline: float) -> list[Option] | Failure:
+        """The same as `options` for who decides himself how long an old answer holds: none stands in for a new one."""
+        return fixed(address) or await self._host(address, deadline, insist=False, stand_in=False)
+
     async def options(self, address: Address | SrvAddress, deadline: float, *, insist: bool = False) -> list[Option] | Failure:
         """The concrete addresses behind a configured one, each once.
 
@@ -119,8 +123,8 @@ class Names:
                     options.setdefault(option.place, Option(option.place, service.priority, service.weight))
         return list(options.values()) or failure or Failure(str(address), 0, "none of its SRV records can be used")
 
-    async def _host(self, address: TcpAddress, deadline: float, insist: bool) -> list[Option] | Failure:
-        hosts = await self._entry(self._hosts, address.host, self._ask_host).get(deadline, insist)
+    async def _host(self, address: TcpAddress, deadline: float, insist: bool, *, stand_in: bool = True) -> list[Option] | Failure:
+        hosts = await self._entry(self._hosts, address.host, self._ask_host).get(deadline, insist, stand_in=stand_in)
         if isinstance(hosts, Failure):
             return replace(hosts, name=str(address))
         known, options = self._made.get(address, (None, []))
@@ -179,7 +183,7 @@ class _Entry(Generic[_T]):
         if trio.current_time() >= self._asked_at + _FIRST_PAUSE:
             self._fresh_until = self._prefetch_at = float("-inf")
 
-    async def get(self, deadline: float, insist: bool) -> _T | Failure:
+    async def get(self, deadline: float, insist: bool, *, stand_in: bool = True) -> _T | Failure:
         now = trio.current_time()
         if self.records is not None and now < self._fresh_until:
             if now >= self._prefetch_at:
@@ -189,20 +193,21 @@ class _Entry(Generic[_T]):
             self._start()
         under_way = self._under_way
         if under_way is None or (self._failure is not None and not insist):
-            return self._told(self._failure)
-        with trio.move_on_at(min(deadline, now + _PATIENCE) if self._old() is not None else deadline):
+            return self._told(self._failure, stand_in)
+        has_other = stand_in and self._old() is not None
+        with trio.move_on_at(min(deadline, now + _PATIENCE) if has_other else deadline):
             await under_way.wait()
-            return self._told(self._failure)
+            return self._told(self._failure, stand_in)
         failure = Failure(self._name, errno.ETIMEDOUT, f"resolving {self._name} took too long")
         if trio.current_time() >= self._started_at + _PATIENCE:
             self._failure = failure  # the next ones need not find out for themselves
-        return self._told(failure)
+        return self._told(failure, stand_in)
 
-    def _told(self, failure: Failure | None) -> _T | Failure:
+    def _told(self, failure: Failure | None, stand_in: bool) -> _T | Failure:
         if failure is None:
             assert self.records is not None  # noqa: S101  (a lookup has ended, and not in failure)
             return self.records
-        old = self._old()
+        old = self._old() if stand_in else None
         return failure if old is None else old
 
     def _old(self) -> _T | None:

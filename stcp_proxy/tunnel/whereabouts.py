@@ -41,7 +41,7 @@ async def look_up(name: str) -> Collection[IPAddress] | Failure:
     """The addresses behind a name now."""
     address = TcpAddress(name, 1)
     names.current().doubt(address)  # when to look again is decided here
-    found = await names.current().options(address, trio.current_time() + PATIENCE)
+    found = await names.current().hosts(address, trio.current_time() + PATIENCE)
     if isinstance(found, Failure):
         return found
     return [ipaddress.ip_address(option.place.sockaddr[0].partition("%")[0]) for option in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import socket
 from typing import Any
@@ -14,8 +15,9 @@ from trio.testing import MockClock
 from stcp_proxy.net import names
 from stcp_proxy.net.address import Destination, SrvAddress, TcpAddress, UnixAddress
 from stcp_proxy.net.dial import Failure, Place
-from stcp_proxy.net.names import DnsSettings, Names, Option
+from stcp_proxy.net.names import DnsSettings, Names, Option, fixed
 from stcp_proxy.net.nameserver import Answer, NotThere, Service
+from stcp_proxy.tunnel.whereabouts import look_up
 
 DB = TcpAddress("db.test", 7443)
 
@@ -222,6 +224,24 @@ async def test_what_is_no_name_needs_no_resolver(autojump_clock: MockClock, reso
     assert await ask(known, TcpAddress("localhost", 5)) == ["127.0.0.1:5", "[::1]:5"]
     assert await ask(known, UnixAddress("/run/a.sock")) == ["unix:/run/a.sock"]
     assert resolver.asked == 0
+
+
+async def test_no_old_answer_stands_in_where_a_route_asks(autojump_clock: MockClock, resolver: Resolver) -> None:
+    """A route by name counts the minutes itself for which the last answer holds; `stale` may be hours."""
+    host = TcpAddress("db.test", 1)
+    names.configure(DnsSettings(ttl=1, stale=7200))
+    assert await look_up("db.test") == [ipaddress.ip_address("10.0.0.1")]
+    assert await names.current().hosts(TcpAddress("10.0.0.9", 1), 100) == fixed(TcpAddress("10.0.0.9", 1))
+    resolver.table["db.test"] = DOWN
+    await trio.sleep(60)
+    assert isinstance(await look_up("db.test"), Failure)
+    await trio.sleep(60)
+    assert isinstance(await names.current().options(host, trio.current_time() + 1), list)  # for who dials it still does
+    resolver.table["db.test"], resolver.seconds = ["10.0.0.2"], 3.0
+    await trio.sleep(60)
+    await look_up("db.test")
+    await trio.sleep(60)
+    assert await look_up("db.test") == [ipaddress.ip_address("10.0.0.2")]  # waited for, however long the old one is there
 
 
 # -- SRV -------------------------------------------------------------------------------------------------------------------
