@@ -7,10 +7,9 @@ BIN := $(VENV)/bin
 PRODUCT := $(VENV)/.product
 EVERYTHING := $(VENV)/.everything
 VM := $(VENV)/.vm
-COMPILED := .venv-compiled
 ARGS ?=
 
-.PHONY: help demo test test-image lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-compiled test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test test-image lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -58,11 +57,6 @@ bench: $(EVERYTHING)  ## this project beside its peers on this machine
 soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
 	$(BIN)/stcp-proxy bench --soak $(ARGS)
 
-# The byte path compiled by mypyc (setup.py), installed by itself, so that nothing of it is taken from the sources.
-test-compiled: $(COMPILED)/.installed  ## the engine's contract and the protocol with the compiled byte path
-	$(COMPILED)/bin/python -P -c 'from stcp_proxy.relay.choice import compiled; assert compiled()'
-	$(COMPILED)/bin/pytest -p no:cacheprovider $(ARGS) tests/contract tests/protocol
-
 test-image: $(EVERYTHING)  ## the container image: built, and two of them with Redis between two hosts (root, buildah, mmdebstrap)
 	tests/image/run
 
@@ -78,7 +72,8 @@ bench-kernel: $(EVERYTHING) $(VM)  ## both engines beside HAProxy with TLS, in o
 	VNG=$(BIN)/vng tests/kernel/run $(ARGS) bench
 
 clean:  ## remove everything that was made
-	rm -rf $(VENV) $(COMPILED) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f stcp_proxy/relay/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- set-up ------------------------------------------------------------------------------------------------------------------
@@ -90,7 +85,7 @@ $(BIN)/python: tools/make_venv.py
 	@$(PYTHON) tools/make_venv.py $(VENV)
 	@touch -c $@
 
-$(PRODUCT): $(BIN)/python pyproject.toml
+$(PRODUCT): $(BIN)/python pyproject.toml setup.py stcp_proxy/relay/lane.c
 	@echo "installing stcp-proxy into $(VENV)"
 	@$(INSTALL) . $(OR_SAY_WHY)
 	@touch $@
@@ -103,11 +98,4 @@ $(EVERYTHING): $(PRODUCT)
 $(VM): $(BIN)/python
 	@echo "installing what boots a virtual machine into $(VENV)"
 	@$(BIN)/python -m pip install --disable-pip-version-check virtme-ng==1.42 $(OR_SAY_WHY)
-	@touch $@
-
-$(COMPILED)/.installed: tools/make_venv.py setup.py pyproject.toml $(wildcard stcp_proxy/*.py stcp_proxy/*/*.py stcp_proxy/lab/*.c)
-	@$(PYTHON) tools/make_venv.py $(COMPILED)
-	@echo "compiling and installing stcp-proxy into $(COMPILED)"
-	@STCP_COMPILED=1 $(COMPILED)/bin/python -m pip install --disable-pip-version-check '.[lab,test]' >$(COMPILED)/install.log 2>&1 \
-		|| { cat $(COMPILED)/install.log; exit 1; }
 	@touch $@

@@ -1,33 +1,22 @@
-"""Builds what pyproject.toml describes; with STCP_COMPILED=1 in the environment, the byte path compiled to C by mypyc as well.
+"""Builds what pyproject.toml describes, and the user-space engine's short way in C where there is a compiler.
 
-    STCP_COMPILED=1 pip install .
-
-The compiled modules are the same source, and take the interpreter's work off each chunk of bytes; what they bring stands in
-docs/PERFORMANCE.md. mypyc (2.4) differs from Python in two ways that matter here, and `make test-compiled` would tell: it may
-evaluate a call twice that stands inside the slice of a memoryview, and a tuple taken from a list is not the same object again,
-which is why relay/deadlines.py is not among them.
+pip install .                      with it where that can be built, else without
+STCP_COMPILED=1 pip install .      with it, or not at all
+STCP_COMPILED=0 pip install .      without
 """
 
 from __future__ import annotations
 
 import os
 
-from setuptools import setup
+from setuptools import Extension, setup
 
-NEEDED = ["mypy[mypyc]==2.4.1", "cryptography>=48"]  # the second for its types
-COMPILED = ["stcp_proxy/protocol/frames.py", "stcp_proxy/relay/duplex.py", "stcp_proxy/relay/pump.py"]
+WANTED = os.environ.get("STCP_COMPILED", "")
+LANE = Extension(
+    "stcp_proxy.relay._lane",
+    ["stcp_proxy/relay/lane.c"],
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"],
+    optional=WANTED != "1",
+)
 
-
-def main() -> None:
-    if os.environ.get("STCP_COMPILED", "") in ("", "0"):
-        setup()
-        return
-    try:
-        from mypyc.build import mypycify
-    except ImportError:  # pip's first look, to learn what a build needs
-        setup(setup_requires=NEEDED)
-        return
-    setup(ext_modules=mypycify(COMPILED, opt_level="3"), setup_requires=NEEDED)
-
-
-main()
+setup(ext_modules=[] if WANTED == "0" else [LANE])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.relay import pump
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.kernel import KernelEngine, KernelUnavailable, probe
+from stcp_proxy.relay.native import compiled
 from stcp_proxy.relay.pump import PumpEngine
 
 _REMEDY = "modprobe stcp, build it as docs/KERNEL.md says, or use engine auto or python"
@@ -32,13 +32,8 @@ def choose(choice: str) -> tuple[Engine, str]:
     return KernelEngine(), "configured" if choice == "kernel" else "the module stcp is loaded"
 
 
-def compiled() -> bool:
-    """Whether the user-space engine was compiled when the package was built (setup.py)."""
-    return not pump.__file__.endswith(".py")
-
-
 def _as_built(why: str) -> str:
-    return f"{why}; compiled" if compiled() else why
+    return why if compiled() else f"{why}; not compiled"
 
 
 def describe_kernel() -> str:
@@ -46,5 +41,7 @@ def describe_kernel() -> str:
     try:
         probe()
     except KernelUnavailable as exc:
-        return f"kernel engine: not available, {exc.strerror}; engine auto is python"
+        slower = "not compiled and therefore slower: install gcc and Python's headers, then stcp-proxy again"
+        built = "compiled" if compiled() else slower
+        return f"kernel engine: not available, {exc.strerror}; engine auto is python, {built}"
     return "kernel engine: the module stcp is loaded; engine auto is kernel"

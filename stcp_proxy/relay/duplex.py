@@ -242,6 +242,10 @@ class Duplex:
     # -- up: plain to wire -------------------------------------------------------------------------------------------------
 
     def _up(self) -> None:
+        lane = self._engine.lane
+        if lane is not None:
+            lane.up(self, self._plain.fileno(), self._wire.fileno())
+            return
         scratch = self._engine.scratch
         try:
             n = self._plain.recv_into(scratch.source)
@@ -249,13 +253,17 @@ class Duplex:
             self._plain_ready = False
             return
         except OSError:
-            self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
+            self._plain_failed()
             return
+        self._up_read(n)
+
+    def _up_read(self, n: int) -> None:
+        """So many bytes of the plain leg are in the scratch; none at its end."""
         if n == 0:
             self._end_up()
             return
         try:
-            frames = self._sealer.seal_scratch(scratch, n)
+            frames = self._sealer.seal_scratch(self._engine.scratch, n)
         except StcpError as exc:
             self._lose(EndReason.BAD_FRAME, text=str(exc))
             return
@@ -273,9 +281,17 @@ class Duplex:
             self._wire_broke(exc)
             return
         if done < len(frames):
-            self.wire_left = bytes(frames[done:])
-            if not self._watched:
-                self._watch_stall()
+            self._sent_short(done, len(frames))
+
+    def _sent_short(self, done: int, size: int) -> None:
+        """Of the `size` bytes of frames in the scratch, only `done` went."""
+        self.wire_left = bytes(self._engine.scratch.result[done:size])
+        if not self._watched:
+            self._watch_stall()
+
+    def _plain_failed(self) -> None:
+        """The application's socket takes or gives no more."""
+        self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
 
     def _end_up(self) -> None:
         """The application has ended its direction."""
@@ -329,6 +345,10 @@ class Duplex:
     # -- down: wire to plain -----------------------------------------------------------------------------------------------
 
     def _down(self) -> None:
+        lane = self._engine.lane
+        if lane is not None and self._phase is Phase.STREAM:
+            lane.down(self, self._wire.fileno(), self._plain.fileno())
+            return
         scratch = self._engine.scratch
         room = scratch.source
         held = len(self.partial)
@@ -341,7 +361,7 @@ class Duplex:
             self._wire_ready = False
             return
         except OSError as exc:
-            self._lose(EndReason.TRUNCATED, text=self._broken or _words(exc))
+            self._down_failed(exc)
             return
         if n == 0:
             self._end_of_wire()
@@ -364,6 +384,10 @@ class Duplex:
         else:
             self._deliver(data)
 
+    def _down_failed(self, exc: OSError) -> None:
+        """The wire leg gives no more, and says why."""
+        self._lose(EndReason.TRUNCATED, text=self._broken or _words(exc))
+
     def _end_of_wire(self) -> None:
         """The wire leg has no more bytes: truncation, unless FIN has come and our direction can still be sent."""
         if self._phase is not Phase.ENDED or self.partial:
@@ -373,14 +397,20 @@ class Duplex:
         else:
             self._wire_ready = False
 
-    def _open_frames(self, size: int, *, into_scratch: bool = False) -> None:
-        """Open every whole frame of the first `size` bytes of the scratch, and send what they held."""
+    def _open_frames(self, size: int, at: int = 0, filled: int = 0, *, into_scratch: bool = False) -> None:
+        """Open every whole frame of the first `size` bytes of the scratch, and send what they held.
+
+        Args:
+            size: bytes in the scratch's source.
+            at: bytes of these whose frames have been opened.
+            filled: bytes that those frames held, in the scratch's result.
+            into_scratch: put `partial` into the source first.
+        """
         scratch = self._engine.scratch
         if into_scratch:
             scratch.source[:size] = self.partial
         data = scratch.source[:size]
         out = scratch.result
-        at = filled = 0
         failure: FrameError | None = None
         reset: bytes | None = None
         open_into = self._opener.open_into
@@ -419,13 +449,17 @@ class Duplex:
         except BlockingIOError:
             done = 0
         except OSError:
-            self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
+            self._plain_failed()
             return
         self._received += done
         if done < len(data):
-            self.plain_left = bytes(data[done:])
-            if not self._watched:
-                self._watch_stall()
+            self._delivered_short(done, len(data))
+
+    def _delivered_short(self, done: int, size: int) -> None:
+        """Of the `size` bytes of plaintext in the scratch, only `done` went."""
+        self.plain_left = bytes(self._engine.scratch.result[done:size])
+        if not self._watched:
+            self._watch_stall()
 
     def _flush_plain(self) -> None:
         left = self.plain_left
@@ -436,7 +470,7 @@ class Duplex:
         except BlockingIOError:
             return
         except OSError:
-            self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
+            self._plain_failed()
             return
         self._received += done
         if done < len(left):

@@ -26,6 +26,7 @@ from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.deadlines import Deadlines
 from stcp_proxy.relay.duplex import INTEREST, Duplex
 from stcp_proxy.relay.engine import Handover, RelayEnd
+from stcp_proxy.relay.native import GUEST, SEEN, Lane, make_lane
 
 CHUNK: Final = 16 * MAX_PLAINTEXT
 """Bytes of one read of a plain leg: sixteen full frames. Four cost a sixth more processor time in bulk; small connections beside
@@ -37,11 +38,16 @@ LOOK_AFTER: Final = 5.0
 
 
 class PumpEngine:
-    """Carries connections in user space. See `stcp_proxy.relay.engine.Engine`."""
+    """Carries connections in user space. See `stcp_proxy.relay.engine.Engine`.
+
+    Args:
+        chunk: bytes of one read.
+        compiled: whether to use the short way in C; None is where it was built, and True requires it.
+    """
 
     name: Final = "python"
 
-    def __init__(self, *, chunk: int = CHUNK) -> None:
+    def __init__(self, *, chunk: int = CHUNK, compiled: bool | None = None) -> None:
         self.chunk: Final = chunk
         self.scratch: Final = Scratch(chunk)
         self.now = time.monotonic()
@@ -62,6 +68,9 @@ class PumpEngine:
         self._owner: int | None = None
         """Identity of the thread that drives the engine; None before it is driven."""
         self._guest = -1
+        self._compiled = compiled
+        self.lane: Lane | None = None
+        """The short way in C, while the epoll set is open."""
         self._opened = False
         self._stopping = False
 
@@ -84,6 +93,8 @@ class PumpEngine:
         self._open()
         self._guest = guest
         self._epoll.register(guest, select.EPOLLIN)
+        if self.lane is not None:
+            self.lane.guest = guest
         self._owner = threading.get_ident()
 
     def start_thread(self) -> None:
@@ -91,6 +102,8 @@ class PumpEngine:
         if self._guest >= 0:
             self._epoll.unregister(self._guest)
             self._guest = -1
+            if self.lane is not None:
+                self.lane.guest = -1
         self._owner = None
         self._own_thread = threading.Thread(target=self._run, name="stcp-pump", daemon=True)
         self._own_thread.start()
@@ -103,6 +116,7 @@ class PumpEngine:
             self._epoll.close()
             raise
         self._epoll.register(self._wake, select.EPOLLIN)
+        self.lane = make_lane(self, self._epoll.fileno(), Duplex, wanted=self._compiled)
         self._opened = True
         if self._inbox:
             os.eventfd_write(self._wake, 1)
@@ -160,11 +174,15 @@ class PumpEngine:
     def forget(self, leg: socket.socket) -> None:
         """A leg is about to be closed: no event of it is acted on any more."""
         self._handlers.pop(leg.fileno(), None)
+        if self.lane is not None:
+            self.lane.forget(leg.fileno())
 
     def _begin(self, duplex: Duplex) -> None:
         plain, wire = duplex.legs
-        for leg, handler in ((plain, duplex.on_plain), (wire, duplex.on_wire)):
+        for leg, other, handler in ((plain, wire, duplex.on_plain), (wire, plain, duplex.on_wire)):
             self._handlers[leg.fileno()] = handler
+            if self.lane is not None:
+                self.lane.set(leg.fileno(), other.fileno(), duplex, handler, leg is wire)
             self._epoll.register(leg.fileno(), INTEREST)
         self._look_at = min(self._look_at, self.now + LOOK_AFTER)
         duplex.begin()
@@ -182,6 +200,7 @@ class PumpEngine:
         self._take_calls()  # what was adopted last ends like the rest
         for duplex in self._carried():
             duplex.drop()
+        self.lane = None
         self._epoll.close()
         os.close(self._wake)
 
@@ -199,7 +218,7 @@ class PumpEngine:
         Returns:
             Whether the guest descriptor is ready.
         """
-        poll, clock, handler_of = self._epoll.poll, time.monotonic, self._handlers.get
+        clock, lane = time.monotonic, self.lane
         until = None if patience is None else clock() + patience
         guest = False
         while not (guest or self._stopping):
@@ -211,22 +230,14 @@ class PumpEngine:
                 wait = max(0.0, self._look_at - self.now)
                 if patience is not None and patience < wait:
                     wait = patience
-            events = poll(wait, _MAX_EVENTS)
-            self.now = now = clock()
-            for fd, mask in events:
-                handler = handler_of(fd)
-                if handler is not None:
-                    try:
-                        handler(mask)
-                    except Exception as exc:
-                        handler.__self__.fail(exc)  # type: ignore[attr-defined]
-                elif fd == self._guest:
-                    guest = True
+            seen = self._serve(wait) if lane is None else lane.run(wait, once or self._look_at == _NEVER)
+            now = self.now
+            guest = bool(seen & GUEST)
             if special or self.again or self._inbox:
                 self._after_events()
             if now >= self._look_at:
                 self._look_around()
-            elif events and self._look_at == _NEVER:
+            elif seen and self._look_at == _NEVER:
                 self._look_at = now + LOOK_AFTER
             if once:
                 break
@@ -235,6 +246,23 @@ class PumpEngine:
                 if patience <= 0:
                     break
         return guest
+
+    def _serve(self, wait: float | None) -> int:
+        """Wait for events once and have them handled: what `Lane.run` does, and returns."""
+        handler_of, seen = self._handlers.get, 0
+        events = self._epoll.poll(wait, _MAX_EVENTS)
+        self.now = time.monotonic()
+        for fd, mask in events:
+            seen |= SEEN
+            handler = handler_of(fd)
+            if handler is not None:
+                try:
+                    handler(mask)
+                except Exception as exc:
+                    handler.__self__.fail(exc)  # type: ignore[attr-defined]
+            elif fd == self._guest:
+                seen |= GUEST
+        return seen
 
     def _after_events(self) -> None:
         """What is due besides readiness: further turns, calls from other threads, deadlines."""

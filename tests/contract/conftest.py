@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.native import compiled
 
 from .harness import PATIENCE, MakePair, MakeRig, Pair, Rig, make_pair, make_rig
 
@@ -16,7 +17,13 @@ from .harness import PATIENCE, MakePair, MakeRig, Pair, Rig, make_pair, make_rig
 def _python() -> Engine:
     from stcp_proxy.relay.pump import PumpEngine
 
-    return PumpEngine()
+    return PumpEngine(compiled=False)
+
+
+def _compiled() -> Engine:
+    from stcp_proxy.relay.pump import PumpEngine
+
+    return PumpEngine(compiled=True)
 
 
 def _kernel() -> Engine:
@@ -25,9 +32,9 @@ def _kernel() -> Engine:
     return KernelEngine()
 
 
-FACTORIES: dict[str, Callable[[], Engine]] = {"python": _python, "kernel": _kernel}
+FACTORIES: dict[str, Callable[[], Engine]] = {"python": _python, "compiled": _compiled, "kernel": _kernel}
 
-CHOICES = [choice.strip() for choice in os.environ.get("STCP_ENGINES", "python").split(",")]
+CHOICES = [choice.strip() for choice in os.environ.get("STCP_ENGINES", "python,compiled" if compiled() else "python").split(",")]
 SINGLE = [choice for choice in CHOICES if "+" not in choice]
 
 

@@ -34,8 +34,12 @@ def present() -> None:
 )
 def test_choice(monkeypatch: pytest.MonkeyPatch, configured: str, probe: object, name: str, why: str) -> None:
     monkeypatch.setattr(choice, "probe", probe)
+    monkeypatch.setattr(choice, "compiled", lambda: True)
     engine, reason = choice.choose(configured)
     assert (engine.name, reason) == (name, why)
+    monkeypatch.setattr(choice, "compiled", lambda: False)
+    engine, reason = choice.choose(configured)
+    assert (engine.name, reason) == (name, f"{why}; not compiled" if name == "python" else why)
 
 
 def test_a_required_module_that_is_not_there_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +50,11 @@ def test_a_required_module_that_is_not_there_is_refused_with_the_way_out(monkeyp
 
 def test_check_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "probe", absent)
-    assert choice.describe_kernel() == "kernel engine: not available, the module stcp is not loaded; engine auto is python"
+    monkeypatch.setattr(choice, "compiled", lambda: True)
+    said = "kernel engine: not available, the module stcp is not loaded; engine auto is python"
+    assert choice.describe_kernel() == f"{said}, compiled"
+    monkeypatch.setattr(choice, "compiled", lambda: False)
+    assert choice.describe_kernel().startswith(f"{said}, not compiled and therefore slower: install gcc")
     monkeypatch.setattr(choice, "probe", present)
     assert "engine auto is kernel" in choice.describe_kernel()
 
