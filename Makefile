@@ -9,7 +9,7 @@ EVERYTHING := $(VENV)/.everything
 VM := $(VENV)/.vm
 ARGS ?=
 
-.PHONY: help demo test test-image lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test test-sanitized test-image lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -56,6 +56,9 @@ bench: $(EVERYTHING)  ## this project beside its peers on this machine
 
 soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
 	$(BIN)/stcp-proxy bench --soak $(ARGS)
+
+test-sanitized: $(EVERYTHING)  ## the engine's part in C under the address and undefined-behaviour sanitizers
+	tests/sanitized $(ARGS)
 
 test-image: $(EVERYTHING)  ## the container image: built, and two of them with Redis between two hosts (root, buildah, mmdebstrap)
 	tests/image/run
