@@ -88,7 +88,7 @@ $(BIN)/python: tools/make_venv.py
 	@$(PYTHON) tools/make_venv.py $(VENV)
 	@touch -c $@
 
-$(PRODUCT): $(BIN)/python pyproject.toml setup.py stcp_proxy/relay/lane.c
+$(PRODUCT): $(BIN)/python pyproject.toml setup.py $(wildcard stcp_proxy/relay/lane/*)
 	@echo "installing stcp-proxy into $(VENV)"
 	@$(INSTALL) . $(OR_SAY_WHY)
 	@touch $@

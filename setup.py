@@ -8,14 +8,17 @@ STCP_COMPILED=0 pip install .      without
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from setuptools import Extension, setup
 
 WANTED = os.environ.get("STCP_COMPILED", "")
+FOLDER = Path("stcp_proxy/relay/lane")
 LANE = Extension(
     "stcp_proxy.relay._lane",
-    ["stcp_proxy/relay/lane.c"],
-    extra_compile_args=["-O2", "-Wall", "-Wextra", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"],
+    sorted(map(str, FOLDER.glob("*.c"))),
+    depends=[str(FOLDER / "lane.h")],
+    extra_compile_args=["-O2", "-Wall", "-Wextra", "-fvisibility=hidden", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"],
     optional=WANTED != "1",
 )
 

@@ -11,6 +11,7 @@ from typing import Final
 from stcp_proxy.config import EngineChoice, Plan
 from stcp_proxy.doctor.finding import Finding, Level
 from stcp_proxy.relay.kernel import KernelUnavailable, probe
+from stcp_proxy.relay.native import compiled
 
 BUILT: Final = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 """No machine that runs this program has an earlier date."""
@@ -28,7 +29,7 @@ def look(plan: Plan | None = None) -> list[Finding]:
     Args:
         plan: what is to run here, where that is known.
     """
-    return [_kernel(plan), _descriptors(plan), _backlog(), _congestion(), clock(time.time())]
+    return [_kernel(plan), _byte_path(), _descriptors(plan), _backlog(), _congestion(), clock(time.time())]
 
 
 def _kernel(plan: Plan | None) -> Finding:
@@ -41,6 +42,13 @@ def _kernel(plan: Plan | None) -> Finding:
             return Finding(Level.FAIL, "kernel module", f"a tunnel has engine kernel, and {exc.strerror}", remedy)
         return Finding(Level.OK, "kernel module", f"engine auto is python: {exc.strerror}")
     return Finding(Level.OK, "kernel module", "engine auto is kernel: the module stcp is loaded")
+
+
+def _byte_path() -> Finding:
+    if compiled():
+        return Finding(Level.OK, "byte path", "compiled: the user-space engine takes what is common without the interpreter")
+    remedy = "install gcc and Python's headers, then stcp-proxy again; unset STCP_COMPILED"
+    return Finding(Level.WARN, "byte path", "not compiled: the user-space engine is slower than it could be", remedy)
 
 
 def _descriptors(plan: Plan | None) -> Finding:

@@ -4,7 +4,7 @@
 - ``pump``       the user-space engine: one thread, one epoll set, shared buffers
 - ``inloop``     the pump driven by Trio's own thread
 - ``duplex``     one connection inside it: both directions, from handover to close
-- ``native``     its short way for what is common, in C (``lane.c``), where that was built
+- ``native``     its short way for what is common, in C (``lane/``), where that was built
 - ``deadlines``  its timers
 - ``kernel``     the kernel engine: stcp.ko carries the connection, and what it cannot take falls back to the pump
 - ``kernel_abi`` the module's interface in numbers

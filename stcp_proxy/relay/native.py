@@ -1,4 +1,4 @@
-"""The user-space engine's short way in C (lane.c): whether it is there, and what the engine needs of it.
+"""The user-space engine's short way in C (lane/): whether it is there, and what the engine needs of it.
 
 It is built with the package where there is a C compiler (setup.py), and is never needed: the engine does the same without it.
 ``STCP_COMPILED=0`` in the environment leaves it unused; ``STCP_COMPILED=1`` refuses to start without it.
@@ -21,7 +21,7 @@ SEEN: Final = 2
 
 
 class Lane(Protocol):
-    """What lane.c offers to the engine."""
+    """What lane/ offers to the engine."""
 
     guest: int
     """Descriptor to report, or -1."""

@@ -13,7 +13,7 @@ from harness.leaks import find_secret
 from harness.proxies import COMMAND, Keys, Proxy
 from harness.sockets import Target, free_port
 
-MACHINE = {"kernel module", "open files", "backlog", "congestion control", "clock"}
+MACHINE = {"kernel module", "byte path", "open files", "backlog", "congestion control", "clock"}
 Findings = dict[str, dict[str, Any]]
 
 
@@ -165,11 +165,5 @@ def test_a_table_for_people(files: Files) -> None:
 
 def test_this_machine_alone() -> None:
     status, out = doctor("--json")
-    assert {each["subject"] for each in json.loads(out)} == {
-        "kernel module",
-        "open files",
-        "backlog",
-        "congestion control",
-        "clock",
-    }
+    assert {each["subject"] for each in json.loads(out)} == MACHINE
     assert status == 0

@@ -43,6 +43,14 @@ def test_engine_kernel_without_the_module(config: Path, monkeypatch: pytest.Monk
     assert finding.level is Level.OK
 
 
+@pytest.mark.parametrize(("built", "level"), [(True, Level.OK), (False, Level.WARN)])
+def test_a_byte_path_that_was_not_compiled(monkeypatch: pytest.MonkeyPatch, built: bool, level: Level) -> None:
+    monkeypatch.setattr(machine, "compiled", lambda: built)
+    (finding,) = [each for each in machine.look() if each.subject == "byte path"]
+    assert finding.level is level
+    assert ("gcc" in finding.remedy) == (level is Level.WARN)
+
+
 def test_a_failure_that_nobody_thought_of_is_a_finding(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by zero")

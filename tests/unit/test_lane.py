@@ -91,7 +91,7 @@ def test_the_numbers_of_the_wire_are_the_same_in_c() -> None:
     for name in ("HEADER_LEN", "TAG_LEN", "NONCE_LEN", "MAX_FRAME", "MAX_LENGTH", "MAX_PLAINTEXT"):
         assert getattr(module, name) == getattr(wire, name), name
     assert (module.GUEST, module.SEEN) == (native.GUEST, native.SEEN)
-    assert int(FrameType.DATA) == 0, "lane.c writes DATA as a zero"
+    assert int(FrameType.DATA) == 0, "lane/steps.c writes DATA as a zero"
 
 
 class NoSlots:

@@ -1,0 +1,274 @@
+/* The user-space engine's short way: one message from one leg to the other without the interpreter.
+ *
+ * pump.py and duplex.py are the engine; what stands here knows none of its rules. It waits in the engine's epoll set and, for a leg that
+ * has bytes to read and is otherwise as it was, does what Duplex._up and Duplex._down do for exactly that: one recv into the shared
+ * scratch, one call of the cipher for each frame, one send. Whatever else comes (the end of a stream, an error, a frame that is
+ * not DATA, a counter at which something is due, a send that came up short) goes to the method of the Duplex that is for it,
+ * with the scratch as it stands. Without this extension the engine is the same, and slower.
+ *
+ * What it holds to:
+ * - The state is the Python objects'. Slots are read and written where their classes say they are (offset_of), at each step anew,
+ *   so there is nothing to keep in step. Classes that are laid out in another way are refused when the Lane is made.
+ * - The cipher is `cryptography`'s, called as from Python: encrypt_into and decrypt_into, with buffers that say where in the scratch
+ *   a frame lies (Span). No key is ever seen here.
+ * - Everything but the wait runs under the interpreter lock.
+ *
+ * lane.c     the type Lane, and the module
+ * run.c      waiting, and serving what that tells
+ * steps.c    one buffer from one leg to the other
+ * slots.c    the state of Python objects
+ * span.c     a buffer that can be pointed elsewhere
+ */
+#include "lane.h"
+
+PyDoc_STRVAR(run_doc, "run(wait, once)\n--\n\n"
+		      "Relay until the engine has something to do besides, or the time is over.\n\n"
+		      "Args:\n    wait: seconds; None is no limit.\n    once: return after the first wait.\n\n"
+		      "Returns:\n    GUEST where the guest descriptor is ready, plus SEEN where anything was.");
+
+static PyObject *lane_run(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+	double wait = INFINITY;
+	int once, answer;
+
+	if (count != 2) {
+		PyErr_SetString(PyExc_TypeError, "run() takes 2 arguments");
+		return NULL;
+	}
+	if (args[0] != Py_None)
+		wait = PyFloat_AsDouble(args[0]);
+	once = PyObject_IsTrue(args[1]);
+	if (PyErr_Occurred())
+		return NULL;
+	answer = run((Lane *)self, wait, once);
+	return answer < 0 ? NULL : PyLong_FromLong(answer);
+}
+
+PyDoc_STRVAR(set_doc, "set(fd, other, duplex, handler, wire)\n--\n\n"
+		      "A leg of a Duplex: its descriptor, the other leg's, the method for what is not the common case, and which leg it is.");
+
+static PyObject *lane_set(PyObject *self, PyObject *args)
+{
+	Lane *lane = (Lane *)self;
+	struct leg leg;
+	int fd, wire;
+
+	if (!PyArg_ParseTuple(args, "iiOOp", &fd, &leg.other, &leg.duplex, &leg.handler, &wire))
+		return NULL;
+	leg.wire = wire;
+	if (fd < 0 || leg.other < 0 || Py_TYPE(leg.duplex) != lane->duplex_type) {
+		PyErr_SetString(PyExc_ValueError, "not a leg of a Duplex");
+		return NULL;
+	}
+	if (fd >= lane->room) {
+		int room = fd < 1024 ? 2048 : 2 * fd;
+		struct leg *legs = PyMem_Realloc(lane->legs, (size_t)room * sizeof(*legs));
+
+		if (!legs)
+			return PyErr_NoMemory();
+		memset(legs + lane->room, 0, (size_t)(room - lane->room) * sizeof(*legs));
+		lane->legs = legs;
+		lane->room = room;
+	}
+	Py_INCREF(leg.duplex);
+	Py_INCREF(leg.handler);
+	Py_XDECREF(lane->legs[fd].duplex);
+	Py_XDECREF(lane->legs[fd].handler);
+	lane->legs[fd] = leg;
+	Py_RETURN_NONE;
+}
+
+typedef bool (*step_fn)(Lane *lane, PyObject *duplex, int from, int to);
+
+static PyObject *step(PyObject *self, PyObject *const *args, Py_ssize_t count, step_fn way)
+{
+	Lane *lane = (Lane *)self;
+	int from, to;
+
+	if (count != 3 || Py_TYPE(args[0]) != lane->duplex_type) {
+		PyErr_SetString(PyExc_TypeError, "a Duplex and two descriptors are needed");
+		return NULL;
+	}
+	from = (int)PyLong_AsLong(args[1]);
+	to = (int)PyLong_AsLong(args[2]);
+	if (PyErr_Occurred() || !way(lane, args[0], from, to))
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(up_doc, "up(duplex, plain, wire)\n--\n\n"
+		     "Plain to wire, for a wire leg that has nothing left to send: what Duplex._up does, by descriptors.");
+
+static PyObject *lane_up(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+	return step(self, args, count, up);
+}
+
+PyDoc_STRVAR(down_doc, "down(duplex, wire, plain)\n--\n\n"
+		       "Wire to plain, while DATA may come and the plain leg has nothing left to send: what Duplex._down does.");
+
+static PyObject *lane_down(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+	return step(self, args, count, down);
+}
+
+static void drop_leg(struct leg *leg)
+{
+	Py_CLEAR(leg->duplex);
+	Py_CLEAR(leg->handler);
+}
+
+PyDoc_STRVAR(forget_doc, "forget(fd)\n--\n\nNo event of this descriptor is acted on any more.");
+
+static PyObject *lane_forget(PyObject *self, PyObject *argument)
+{
+	Lane *lane = (Lane *)self;
+	long fd = PyLong_AsLong(argument);
+
+	if (fd == -1 && PyErr_Occurred())
+		return NULL;
+	if (fd >= 0 && fd < lane->room)
+		drop_leg(&lane->legs[fd]);
+	Py_RETURN_NONE;
+}
+
+static int lane_init(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+	Lane *lane = (Lane *)self;
+	PyObject *engine, *duplex, *direction, *stream, *source, *result;
+	int epoll, guest;
+
+	if (kwargs && PyDict_GET_SIZE(kwargs)) {
+		PyErr_SetString(PyExc_TypeError, "Lane() takes no keyword arguments");
+		return -1;
+	}
+	if (lane->engine) {
+		PyErr_SetString(PyExc_TypeError, "a Lane is made once");
+		return -1;
+	}
+	if (!PyArg_ParseTuple(args, "OiiO!O!OOO", &engine, &epoll, &guest, &PyType_Type, &duplex, &PyType_Type, &direction, &stream,
+			      &source, &result))
+		return -1;
+	if (!lay_out(&lane->at, (PyTypeObject *)duplex, (PyTypeObject *)direction))
+		return -1;
+	if (PyObject_GetBuffer(source, &lane->source, PyBUF_WRITABLE) || PyObject_GetBuffer(result, &lane->result, PyBUF_WRITABLE))
+		return -1;
+	if (lane->source.len < MAX_FRAME ||
+	    lane->result.len < lane->source.len + (lane->source.len + MAX_PLAINTEXT - 1) / MAX_PLAINTEXT * OVERHEAD) {
+		PyErr_SetString(PyExc_ValueError, "the scratch is too small");
+		return -1;
+	}
+	lane->nonce = span_new(lane->nonce_bytes, NONCE_LEN);
+	lane->header = span_new(NULL, HEADER_LEN);
+	lane->input = span_new(NULL, 0);
+	lane->output = span_new(NULL, 0);
+	if (!lane->nonce || !lane->header || !lane->input || !lane->output)
+		return -1;
+	lane->epoll = epoll;
+	lane->guest = guest;
+	lane->duplex_type = (PyTypeObject *)Py_NewRef(duplex);
+	lane->stream = Py_NewRef(stream);
+	lane->engine = Py_NewRef(engine);
+	return 0;
+}
+
+static int lane_traverse(PyObject *self, visitproc visit, void *arg)
+{
+	Lane *lane = (Lane *)self;
+
+	Py_VISIT(lane->engine);
+	Py_VISIT(lane->duplex_type);
+	Py_VISIT(lane->stream);
+	for (int i = 0; i < lane->room; i++) {
+		Py_VISIT(lane->legs[i].duplex);
+		Py_VISIT(lane->legs[i].handler);
+	}
+	return 0;
+}
+
+static int lane_clear(PyObject *self)
+{
+	Lane *lane = (Lane *)self;
+
+	for (int i = 0; i < lane->room; i++)
+		drop_leg(&lane->legs[i]);
+	Py_CLEAR(lane->engine);
+	return 0;
+}
+
+static void lane_dealloc(PyObject *self)
+{
+	Lane *lane = (Lane *)self;
+
+	PyObject_GC_UnTrack(self);
+	lane_clear(self);
+	PyMem_Free(lane->legs);
+	Py_CLEAR(lane->duplex_type);
+	Py_CLEAR(lane->stream);
+	Py_CLEAR(lane->now);
+	Py_CLEAR(lane->nonce);
+	Py_CLEAR(lane->header);
+	Py_CLEAR(lane->input);
+	Py_CLEAR(lane->output);
+	PyBuffer_Release(&lane->source);
+	PyBuffer_Release(&lane->result);
+	Py_TYPE(self)->tp_free(self);
+}
+
+static PyMethodDef lane_methods[] = {
+	{ "run", (PyCFunction)(void (*)(void))lane_run, METH_FASTCALL, run_doc },
+	{ "up", (PyCFunction)(void (*)(void))lane_up, METH_FASTCALL, up_doc },
+	{ "down", (PyCFunction)(void (*)(void))lane_down, METH_FASTCALL, down_doc },
+	{ "set", lane_set, METH_VARARGS, set_doc },
+	{ "forget", lane_forget, METH_O, forget_doc },
+	{ NULL, NULL, 0, NULL },
+};
+
+static PyMemberDef lane_members[] = {
+	{ "guest", T_INT, offsetof(Lane, guest), 0, "descriptor to report, or -1" },
+	{ NULL, 0, 0, 0, NULL },
+};
+
+PyDoc_STRVAR(lane_doc, "Lane(engine, epoll, guest, duplex_type, direction_type, stream, source, result)\n--\n\n"
+		       "Waits for an engine's epoll set and carries the common case; relay/lane/ tells what that is.");
+
+static PyTypeObject LaneType = {
+	PyVarObject_HEAD_INIT(NULL, 0)
+	.tp_name = "stcp_proxy.relay._lane.Lane",
+	.tp_doc = lane_doc,
+	.tp_basicsize = sizeof(Lane),
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+	.tp_new = PyType_GenericNew,
+	.tp_init = lane_init,
+	.tp_dealloc = lane_dealloc,
+	.tp_traverse = lane_traverse,
+	.tp_clear = lane_clear,
+	.tp_methods = lane_methods,
+	.tp_members = lane_members,
+};
+
+static struct PyModuleDef module = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "stcp_proxy.relay._lane",
+	.m_doc = "The user-space engine's short way, in C; relay/lane/.",
+	.m_size = -1,
+};
+
+PyMODINIT_FUNC PyInit__lane(void)
+{
+	PyObject *made;
+
+	if (!make_names() || PyType_Ready(&SpanType) || PyType_Ready(&LaneType))
+		return NULL;
+	made = PyModule_Create(&module);
+	if (!made)
+		return NULL;
+	if (PyModule_AddObjectRef(made, "Lane", (PyObject *)&LaneType) || PyModule_AddIntMacro(made, GUEST) ||
+	    PyModule_AddIntMacro(made, SEEN) || PyModule_AddIntMacro(made, HEADER_LEN) || PyModule_AddIntMacro(made, TAG_LEN) ||
+	    PyModule_AddIntMacro(made, NONCE_LEN) || PyModule_AddIntMacro(made, MAX_FRAME) ||
+	    PyModule_AddIntMacro(made, MAX_LENGTH) || PyModule_AddIntMacro(made, MAX_PLAINTEXT)) {
+		Py_DECREF(made);
+		return NULL;
+	}
+	return made;
+}

@@ -1,0 +1,94 @@
+/* What the parts of the short way know of each other; lane.c tells what it is for. */
+#ifndef STCP_LANE_H
+#define STCP_LANE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <errno.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+
+/* PROTOCOL.md section 2; a test compares these with protocol/wire.py. */
+enum {
+	HEADER_LEN = 4,
+	TAG_LEN = 16,
+	OVERHEAD = HEADER_LEN + TAG_LEN,
+	NONCE_LEN = 12,
+	MAX_FRAME = 65536,
+	MAX_LENGTH = MAX_FRAME - HEADER_LEN,
+	MAX_PLAINTEXT = MAX_FRAME - OVERHEAD,
+};
+
+typedef struct {
+	PyObject_HEAD
+	uint8_t *at;
+	Py_ssize_t size;
+} Span;
+
+/* Where Duplex and CipherDirection keep what is needed here. */
+struct layout {
+	Py_ssize_t up_ended, end, phase, plain_ready, wire_ready, plain_to_end, wire_to_end, sent, received, active;
+	Py_ssize_t partial, plain_left, wire_left, sealer, opener;
+	Py_ssize_t n, check_at, aead;
+};
+
+struct leg {
+	PyObject *duplex;  /* NULL: no leg has this descriptor */
+	PyObject *handler; /* its method for whatever is not the common case */
+	int other;	   /* descriptor of the connection's other leg */
+	bool wire;
+};
+
+typedef struct {
+	PyObject_HEAD
+	int epoll, guest;
+	PyObject *engine;
+	PyTypeObject *duplex_type;
+	PyObject *stream; /* Phase.STREAM */
+	struct layout at;
+	Py_buffer source, result;
+	Span *nonce, *header, *input, *output;
+	uint8_t nonce_bytes[NONCE_LEN];
+	struct leg *legs; /* by descriptor */
+	int room;	  /* in `legs` */
+	bool slow;	  /* Python code has run since the wait: the engine may have more to do */
+	PyObject *now;	  /* time of the batch under way, seconds */
+} Lane;
+
+/* span.c: a buffer that can be pointed elsewhere */
+extern PyTypeObject SpanType;
+Span *span_new(uint8_t *at, Py_ssize_t size);
+
+/* slots.c: the attributes of Python objects, and their methods. Where these say false, there is an exception. */
+extern PyObject *s_now, *s_queue, *s_encrypt_into, *s_decrypt_into, *s_up_read, *s_down_failed, *s_end_of_wire, *s_open_frames;
+extern PyObject *s_plain_failed, *s_wire_broke, *s_sent_short, *s_delivered_short, *s_fail;
+bool make_names(void);
+bool lay_out(struct layout *at, PyTypeObject *duplex, PyTypeObject *direction);
+bool put(PyObject *object, Py_ssize_t offset, PyObject *value);
+bool put_flag(PyObject *object, Py_ssize_t offset, bool flag);
+bool put_number(PyObject *object, Py_ssize_t offset, uint64_t number);
+bool add(PyObject *object, Py_ssize_t offset, Py_ssize_t amount);
+bool call(Lane *lane, PyObject *duplex, PyObject *name, PyObject *a, PyObject *b, PyObject *c);
+bool call_with_errno(Lane *lane, PyObject *duplex, PyObject *name);
+
+static inline PyObject *get(PyObject *object, Py_ssize_t offset)
+{
+	return *(PyObject **)((char *)object + offset); /* borrowed */
+}
+
+/* steps.c: one buffer from one leg to the other */
+bool up(Lane *lane, PyObject *duplex, int plain, int wire);
+bool down(Lane *lane, PyObject *duplex, int wire, int plain);
+
+/* run.c: waiting, and serving what that tells. Returns GUEST and SEEN together, or -1 with an exception. */
+enum { GUEST = 1, SEEN = 2 };
+int run(Lane *lane, double wait, bool once);
+
+#endif

@@ -1,0 +1,137 @@
+/* Waiting for the engine's epoll set, and serving what it tells. */
+#include "lane.h"
+
+#define EVENTS 128
+#define JUST_BYTES (EPOLLIN | EPOLLOUT) /* what epoll reports of a leg that has bytes to read, and is otherwise as it was */
+
+/* One event of one leg. False with an exception. */
+static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mask, int fd)
+{
+	const struct layout *at = &lane->at;
+	PyObject *argument, *done;
+
+	if (mask == JUST_BYTES && get(duplex, at->end) == Py_None && get(duplex, at->plain_left) == Py_None &&
+	    get(duplex, at->wire_left) == Py_None) {
+		if (!put(duplex, at->active, Py_NewRef(lane->now)))
+			return false;
+		if (!leg->wire && get(duplex, at->up_ended) == Py_False)
+			return up(lane, duplex, fd, leg->other);
+		if (leg->wire && get(duplex, at->phase) == lane->stream)
+			return down(lane, duplex, fd, leg->other);
+	}
+	lane->slow = true;
+	argument = PyLong_FromUnsignedLong(mask);
+	if (!argument)
+		return false;
+	done = PyObject_CallOneArg(leg->handler, argument);
+	Py_DECREF(argument);
+	Py_XDECREF(done);
+	return done != NULL;
+}
+
+/* Tell a Duplex of the exception that its step raised: a bug of ours, which ends that connection and no other. */
+static bool tell(Lane *lane, PyObject *duplex)
+{
+	PyObject *type, *value, *traceback;
+	bool done;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	PyErr_NormalizeException(&type, &value, &traceback);
+	if (!PyErr_GivenExceptionMatches(type, PyExc_Exception)) { /* an interrupt is not a bug */
+		PyErr_Restore(type, value, traceback);
+		return false;
+	}
+	if (traceback)
+		PyException_SetTraceback(value, traceback);
+	done = call(lane, duplex, s_fail, Py_NewRef(value), NULL, NULL);
+	Py_XDECREF(type);
+	Py_XDECREF(value);
+	Py_XDECREF(traceback);
+	return done;
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t); /* time.monotonic()'s */
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int milliseconds(double wait)
+{
+	if (wait == INFINITY)
+		return -1;
+	if (wait <= 0)
+		return 0;
+	return wait > 86400 ? 86400 * 1000 : (int)ceil(wait * 1000); /* rounded up, so that what is waited for is due */
+}
+
+/* Serve what one wait has told. Returns GUEST and SEEN, or -1 with an exception that is no bug of a step. */
+static int serve(Lane *lane, const struct epoll_event *events, int ready)
+{
+	int answer = ready ? SEEN : 0;
+
+	for (int i = 0; i < ready; i++) {
+		int fd = events[i].data.fd;
+		struct leg leg;
+		bool done;
+
+		if (fd == lane->guest) {
+			answer |= GUEST;
+			continue;
+		}
+		if (fd < 0 || fd >= lane->room || !lane->legs[fd].duplex) {
+			lane->slow = true; /* the engine's own wake-up, or a leg that is gone */
+			continue;
+		}
+		leg = lane->legs[fd]; /* a step may take it from the table */
+		Py_INCREF(leg.duplex);
+		Py_INCREF(leg.handler);
+		done = on_event(lane, &leg, leg.duplex, events[i].events, fd) || tell(lane, leg.duplex);
+		Py_DECREF(leg.handler);
+		Py_DECREF(leg.duplex);
+		if (!done)
+			return -1;
+	}
+	return answer;
+}
+
+/* Set the time of the batch under way, for both languages. */
+static bool tell_time(Lane *lane, double now)
+{
+	Py_XSETREF(lane->now, PyFloat_FromDouble(now));
+	return lane->now && !PyObject_SetAttr(lane->engine, s_now, lane->now);
+}
+
+int run(Lane *lane, double wait, bool once)
+{
+	struct epoll_event events[EVENTS];
+	double until = wait == INFINITY ? wait : seconds() + wait, now;
+	int ready, patience, served, answer = 0;
+
+	lane->slow = false;
+	do {
+		patience = milliseconds(wait);
+		Py_BEGIN_ALLOW_THREADS
+		ready = epoll_wait(lane->epoll, events, EVENTS, patience);
+		Py_END_ALLOW_THREADS
+		if (ready < 0) {
+			if (errno != EINTR)
+				PyErr_SetFromErrno(PyExc_OSError);
+			if (errno != EINTR || PyErr_CheckSignals())
+				return -1;
+			ready = 0;
+			once = true;
+		}
+		now = seconds();
+		if (!tell_time(lane, now))
+			return -1;
+		served = serve(lane, events, ready);
+		if (served < 0)
+			return -1;
+		answer |= served;
+		wait = until - now;
+	} while (!once && !lane->slow && !(answer & GUEST) && wait > 0);
+	return answer;
+}

@@ -1,0 +1,187 @@
+/* One buffer from one leg to the other: receive, cipher, send.
+ *
+ * A header is read before it is authenticated only to find the bounds of frames within what has been received, and to tell the common
+ * case. Nothing is delivered that did not open. What comes besides goes to the Duplex, with the scratch as it stands.
+ */
+#include "lane.h"
+
+static bool would_block(void)
+{
+	return errno == EAGAIN || errno == EWOULDBLOCK;
+}
+
+static ssize_t receive(int fd, uint8_t *into, size_t room)
+{
+	ssize_t n;
+
+	do
+		n = recv(fd, into, room, 0);
+	while (n < 0 && errno == EINTR);
+	return n;
+}
+
+/* Returns the bytes that went, 0 where none can go now, negative with errno. */
+static ssize_t transmit(int fd, const uint8_t *from, size_t size)
+{
+	ssize_t n;
+
+	do
+		n = send(fd, from, size, MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	return n < 0 && would_block() ? 0 : n;
+}
+
+/* One call of the cipher. False with an exception: InvalidTag, or a bug. */
+static bool cipher(Lane *lane, PyObject *aead, PyObject *name, uint64_t n, uint8_t *header, uint8_t *input, size_t input_size,
+		   uint8_t *output, size_t output_size)
+{
+	PyObject *args[] = { aead, (PyObject *)lane->nonce, (PyObject *)lane->input, (PyObject *)lane->header,
+			     (PyObject *)lane->output };
+	PyObject *done;
+
+	for (int i = NONCE_LEN - 1; i >= NONCE_LEN - 8; i--, n >>= 8)
+		lane->nonce_bytes[i] = (uint8_t)n;
+	lane->header->at = header;
+	lane->input->at = input;
+	lane->input->size = (Py_ssize_t)input_size;
+	lane->output->at = output;
+	lane->output->size = (Py_ssize_t)output_size;
+	done = PyObject_VectorcallMethod(name, args, 5, NULL);
+	Py_XDECREF(done);
+	return done != NULL;
+}
+
+/* Number of the next frame of a direction, if `frames` of them can go without anything being due. */
+static bool numbers(Lane *lane, PyObject *direction, size_t frames, uint64_t *n)
+{
+	uint64_t check_at = PyLong_AsUnsignedLongLong(get(direction, lane->at.check_at));
+
+	*n = PyLong_AsUnsignedLongLong(get(direction, lane->at.n));
+	return !PyErr_Occurred() && *n < check_at && frames <= check_at - *n;
+}
+
+/* Plain to wire, for a wire leg that has nothing left to send: what Duplex._up does. False with an exception. */
+bool up(Lane *lane, PyObject *duplex, int plain, int wire)
+{
+	uint8_t *source = lane->source.buf, *result = lane->result.buf;
+	PyObject *sealer = get(duplex, lane->at.sealer), *aead;
+	ssize_t size = receive(plain, source, (size_t)lane->source.len), done;
+	size_t filled = 0, left;
+	bool more;
+	uint64_t n;
+
+	if (size < 0)
+		return would_block() ? put_flag(duplex, lane->at.plain_ready, false) :
+				       call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
+	if (size == 0 || !numbers(lane, sealer, ((size_t)size + MAX_PLAINTEXT - 1) / MAX_PLAINTEXT, &n))
+		return !PyErr_Occurred() && call(lane, duplex, s_up_read, PyLong_FromSsize_t(size), NULL, NULL);
+	aead = get(sealer, lane->at.aead);
+	for (left = (size_t)size; left;) {
+		size_t part = left < MAX_PLAINTEXT ? left : MAX_PLAINTEXT, length = part + TAG_LEN;
+		uint8_t *frame = result + filled;
+
+		frame[0] = frame[1] = 0; /* DATA */
+		frame[2] = (uint8_t)(length >> 8);
+		frame[3] = (uint8_t)length;
+		if (!cipher(lane, aead, s_encrypt_into, n, frame, source + ((size_t)size - left), part, frame + HEADER_LEN, length))
+			return false;
+		n++;
+		filled += HEADER_LEN + length;
+		left -= part;
+	}
+	more = size == lane->source.len || get(duplex, lane->at.plain_to_end) == Py_True;
+	if (!put_number(sealer, lane->at.n, n) || !add(duplex, lane->at.sent, size) ||
+	    !put_flag(duplex, lane->at.plain_ready, more) || (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
+		return false;
+	done = transmit(wire, result, filled);
+	if (done < 0)
+		return call_with_errno(lane, duplex, s_wire_broke);
+	if ((size_t)done == filled)
+		return true;
+	return call(lane, duplex, s_sent_short, PyLong_FromSsize_t(done), PyLong_FromSize_t(filled), NULL);
+}
+
+/* Whole DATA frames at the beginning of what was received, or -1 where a frame or a header is not of the common kind. */
+static Py_ssize_t data_frames(const uint8_t *data, size_t size)
+{
+	Py_ssize_t frames = 0;
+	size_t at = 0;
+
+	while (size - at >= HEADER_LEN) {
+		const uint8_t *header = data + at;
+		size_t length = (size_t)header[2] << 8 | header[3];
+
+		if (header[0] || header[1] || length <= TAG_LEN || length > MAX_LENGTH)
+			return -1;
+		if (size - at < HEADER_LEN + length)
+			break;
+		at += HEADER_LEN + length;
+		frames++;
+	}
+	return frames;
+}
+
+/* Wire to plain, while DATA may come and the plain leg has nothing left to send: what Duplex._down does. False with an exception. */
+bool down(Lane *lane, PyObject *duplex, int wire, int plain)
+{
+	uint8_t *source = lane->source.buf, *result = lane->result.buf;
+	PyObject *opener = get(duplex, lane->at.opener), *partial = get(duplex, lane->at.partial), *aead;
+	size_t held, room, size, at = 0, filled = 0;
+	ssize_t got, done;
+	Py_ssize_t frames;
+	bool more;
+	uint64_t n, first;
+
+	if (!PyBytes_CheckExact(partial) || PyBytes_GET_SIZE(partial) >= lane->source.len) {
+		PyErr_SetString(PyExc_TypeError, "the beginning of a frame is bytes, and less than the scratch holds");
+		return false;
+	}
+	held = (size_t)PyBytes_GET_SIZE(partial);
+	room = (size_t)lane->source.len - held;
+	if (held)
+		memcpy(source, PyBytes_AS_STRING(partial), held);
+	got = receive(wire, source + held, room);
+	if (got < 0)
+		return would_block() ? put_flag(duplex, lane->at.wire_ready, false) : call_with_errno(lane, duplex, s_down_failed);
+	if (got == 0)
+		return call(lane, duplex, s_end_of_wire, NULL, NULL, NULL);
+	more = (size_t)got == room || get(duplex, lane->at.wire_to_end) == Py_True;
+	if (!put_flag(duplex, lane->at.wire_ready, more) || (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
+		return false;
+	size = held + (size_t)got;
+	frames = data_frames(source, size);
+	if (frames < 0 || !numbers(lane, opener, (size_t)frames, &first))
+		return !PyErr_Occurred() && call(lane, duplex, s_open_frames, PyLong_FromSize_t(size), NULL, NULL);
+	aead = get(opener, lane->at.aead);
+	for (n = first; n < first + (uint64_t)frames; n++) {
+		size_t length = (size_t)source[at + 2] << 8 | source[at + 3];
+
+		if (!cipher(lane, aead, s_decrypt_into, n, source + at, source + at + HEADER_LEN, length, result + filled,
+			    length - TAG_LEN))
+			break;
+		at += HEADER_LEN + length;
+		filled += length - TAG_LEN;
+	}
+	if (PyErr_Occurred()) { /* let the engine open that frame, and say what is wrong with it */
+		PyErr_Clear();
+		return put_number(opener, lane->at.n, n) && call(lane, duplex, s_open_frames, PyLong_FromSize_t(size),
+								 PyLong_FromSize_t(at), PyLong_FromSize_t(filled));
+	}
+	if (n != first && !put_number(opener, lane->at.n, n))
+		return false;
+	if (held || at < size) {
+		if (!put(duplex, lane->at.partial,
+			 at < size ? PyBytes_FromStringAndSize((char *)source + at, (Py_ssize_t)(size - at)) : PyBytes_FromStringAndSize(NULL, 0)))
+			return false;
+	}
+	if (!filled)
+		return true;
+	done = transmit(plain, result, filled);
+	if (done < 0)
+		return call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
+	if (!add(duplex, lane->at.received, done))
+		return false;
+	if ((size_t)done == filled)
+		return true;
+	return call(lane, duplex, s_delivered_short, PyLong_FromSsize_t(done), PyLong_FromSize_t(filled), NULL);
+}
