@@ -145,11 +145,16 @@ def _take_address(sock: socket.socket, source: Endpoint) -> str:
 
 
 async def _connect(sock: socket.socket, sockaddr: Any, deadline: float, own: OwnDials | None) -> int:
-    """Connect, and return 0 or the errno. Always a checkpoint; closes the socket when it is cancelled."""
+    """Connect, and return 0 or the errno. Closes the socket when it is cancelled; no checkpoint where it succeeds at once."""
     try:
-        with trio.move_on_at(deadline):
-            return await _connect_patiently(sock, sockaddr, own)
-        return errno.ETIMEDOUT
+        status = _connect_now(sock, sockaddr, own)
+        if status == errno.EALREADY or (status == errno.EAGAIN and sock.family == socket.AF_UNIX):
+            with trio.move_on_at(deadline):
+                return await _connect_patiently(sock, sockaddr)
+            return errno.ETIMEDOUT
+        if status != 0:
+            await trio.lowlevel.checkpoint()  # whoever tries a hundred places that refuse lets others have a turn
+        return status
     except BaseException:
         _give_up(sock, own)
         raise
@@ -161,30 +166,43 @@ def _give_up(sock: socket.socket, own: OwnDials | None) -> None:
     sock.close()
 
 
-async def _connect_patiently(sock: socket.socket, sockaddr: Any, own: OwnDials | None) -> int:
+def _connect_now(sock: socket.socket, sockaddr: Any, own: OwnDials | None) -> int:
+    """Connect as far as that goes without waiting: 0, an errno, or EALREADY where the answer is still to come.
+
+    On the same host TCP has its answer before `connect` returns, which says "in progress" nevertheless. Asked a second time it
+    says how it went, and a wait is saved.
+    """
     if own is not None:
         own.prepare(sock)
     status = sock.connect_ex(sockaddr)
     if own is not None:
         own.under_way(sock, sockaddr)
-    while status == errno.EAGAIN and sock.family == socket.AF_UNIX:
-        await trio.sleep(_UNIX_RETRY)
-        status = sock.connect_ex(sockaddr)
     if status == errno.EINPROGRESS:
-        await trio.lowlevel.wait_writable(sock.fileno())
-        status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    else:
-        await trio.lowlevel.checkpoint()
-    if status == 0 and _met_itself(sock):
+        status = sock.connect_ex(sockaddr)
+    return _unless_it_met_itself(sock, sockaddr, status)
+
+
+async def _connect_patiently(sock: socket.socket, sockaddr: Any) -> int:
+    """Wait for how it goes."""
+    if sock.family == socket.AF_UNIX:
+        status = errno.EAGAIN
+        while status == errno.EAGAIN:
+            await trio.sleep(_UNIX_RETRY)
+            status = sock.connect_ex(sockaddr)
+        return status
+    await trio.lowlevel.wait_writable(sock.fileno())
+    return _unless_it_met_itself(sock, sockaddr, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+def _unless_it_met_itself(sock: socket.socket, sockaddr: Any, status: int) -> int:
+    """`status`, or a refusal where TCP has connected the socket to itself, as it does when a local port without a listener is
+    also the one picked to dial from: nobody is there."""
+    if status == 0 and isinstance(sockaddr, tuple) and sock.getsockname()[1] == sockaddr[1] and _met_itself(sock):
         return errno.ECONNREFUSED
     return status
 
 
 def _met_itself(sock: socket.socket) -> bool:
-    """Whether TCP connected the socket to itself, as it does when a local port without a listener is also the one picked to
-    dial from: nobody is there."""
-    if sock.family == socket.AF_UNIX:
-        return False
     try:
         return bool(sock.getsockname() == sock.getpeername())
     except OSError:

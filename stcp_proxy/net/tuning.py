@@ -10,6 +10,8 @@ A peer that is gone is noticed within 30 s, whether it owes us an acknowledgemen
 A leg whose other end is on this host, as a sidecar's plain leg is, has no network to be careful of. A host's congestion control
 may be one that paces (bbr): on loopback that is processor time for timers and nothing else, so such a leg takes reno, which every
 Linux has and allows everybody.
+
+What is accepted inherits the options of the socket that accepted it, so those of an accepted leg are set once, on the listener.
 """
 
 from __future__ import annotations
@@ -36,18 +38,42 @@ _OPTIONS: Final = (
 _ON_LOOPBACK: Final = b"reno"
 
 
+def tune_listener(sock: socket.socket) -> None:
+    """Set the options of every leg that a listening socket is going to accept, but for what depends on who connects."""
+    if sock.family != socket.AF_UNIX:
+        _set_options(sock)
+
+
+def tune_accepted(sock: socket.socket, peer: object) -> None:
+    """Set what is left to set for a leg from a tuned listener.
+
+    Args:
+        sock: just accepted.
+        peer: the address that `accept` gave for its other end.
+    """
+    if isinstance(peer, tuple):
+        with contextlib.suppress(OSError):
+            _spare_this_host(sock, peer[0])
+
+
 def tune_leg(sock: socket.socket) -> None:
     """Set the options of a connected leg; a unix socket needs none, and a socket that is already dead is left to its reader."""
     if sock.family == socket.AF_UNIX:
         return
     with contextlib.suppress(OSError):
-        for level, option, value in _OPTIONS:
-            sock.setsockopt(level, option, value)
-        if _same_host(sock):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _ON_LOOPBACK)
+        _set_options(sock)
+        _spare_this_host(sock, sock.getpeername()[0])
 
 
-def _same_host(sock: socket.socket) -> bool:
-    """Whether one end is loopback, or both are the same address. This end alone is where a rule redirected the connection."""
-    ends: tuple[str, str] = (sock.getpeername()[0], sock.getsockname()[0])
-    return ends[0] == ends[1] or any(end.startswith(("127.", "::ffff:127.")) or end == "::1" for end in ends)
+def _set_options(sock: socket.socket) -> None:
+    for level, option, value in _OPTIONS:
+        sock.setsockopt(level, option, value)
+
+
+def _spare_this_host(sock: socket.socket, peer: str) -> None:
+    if _is_loopback(peer) or (own := sock.getsockname()[0]) == peer or _is_loopback(own):  # that: a rule has redirected it
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _ON_LOOPBACK)
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("127.", "::ffff:127.")) or address == "::1"

@@ -12,6 +12,7 @@ import collections
 import contextlib
 import errno
 import socket
+import threading
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
@@ -24,6 +25,7 @@ from stcp_proxy.errors import OverLimit, StcpError, code_for
 from stcp_proxy.ledger import Ledger
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import change_mode, close_listeners, listening_on, open_listeners
+from stcp_proxy.net.tuning import tune_accepted, tune_listener
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.relay.engine import Engine, RelayEnd
 from stcp_proxy.tunnel import intercepted
@@ -73,6 +75,7 @@ class Service:
         self.plan = plan
         self.engine = engine
         self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
         self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
         self._trust = Trust.of(plan.auth)
         self.targets = Targets.of(plan)
@@ -105,6 +108,7 @@ class Service:
         self._listeners = listeners
         intercepted.fit(self.plan, listeners)
         for listener in self._listeners:
+            tune_listener(listener)
             _log.info(
                 "listening",
                 tunnel=self.plan.name,
@@ -338,7 +342,9 @@ class Service:
                     self._say_exhausted(exc)
                     return False
                 continue
-            self._admit(sock, _client(sock, address), connections)
+            sock.setblocking(False)
+            tune_accepted(sock, address)
+            self._admit(sock, describe_sockaddr(listener.family, address) if address else "unix", connections)
         return True
 
     def _has_room(self) -> bool:
@@ -371,7 +377,6 @@ class Service:
     # -- connections ---------------------------------------------------------------------------------------------------------
 
     def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery) -> None:
-        sock.setblocking(False)
         self.ledger.accepted += 1
         connection = Connection(self.plan.name, client, self)
         scope = trio.CancelScope()
@@ -429,10 +434,15 @@ class Service:
         """See `Owner.forget`."""
         self._connections.discard(connection)
         self._strangers.forget(connection)
-        self._changed.unpark_all()
+        if self._changed:  # an engine that Trio's loop drives may not wake a task itself
+            self._token.run_sync_soon(self._changed.unpark_all, idempotent=True)
 
     def settle(self, connection: Connection, end: RelayEnd) -> None:
-        """See `Owner.settle`: many ends are one wake-up of Trio's thread."""
+        """See `Owner.settle`: in Trio's thread at once, unless the end comes before the handover is complete; from another
+        thread, many ends are one wake-up."""
+        if threading.get_ident() == self._thread and connection.relay is not None:
+            connection.ended(end)
+            return
         self._ends.append((connection, end))
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._say_ends, idempotent=True)
@@ -441,8 +451,3 @@ class Service:
         while self._ends:
             connection, end = self._ends.popleft()
             connection.ended(end)
-
-
-def _client(sock: socket.socket, address: object) -> str:
-    """Who has connected, for the log; clients of a unix socket have no address, as a rule."""
-    return describe_sockaddr(sock.family, address) if address else "unix"

@@ -73,7 +73,7 @@ class ListenSession:
         trust: its access rule.
         offers: what its connections can have.
         engine: who carries the connection afterwards.
-        wire: the accepted socket, non-blocking; owned by the session.
+        wire: the accepted socket, non-blocking and tuned; owned by the session.
         record: what is known of the connection.
         gate: hears how far the peer has come.
     """
@@ -102,7 +102,6 @@ class ListenSession:
         Raises:
             StcpError: why it did not come to that; the wire leg is closed.
         """
-        tune_leg(self._stream.socket)
         try:
             with self._record.ledger.handshakes.step():
                 channel, opening = await self._prove()
@@ -206,7 +205,7 @@ class ConnectSession:
         trust: whom it trusts: exactly one peer with one or several keys, or a shared secret.
         targets: where that peer is.
         engine: who carries the connection afterwards.
-        plain: the accepted socket, non-blocking; owned by the session.
+        plain: the accepted socket, non-blocking and tuned; owned by the session.
         record: what is known of the connection.
         opening: what the peer is told beside the client's address; the tunnel's service unless given.
     """
@@ -237,7 +236,6 @@ class ConnectSession:
         Raises:
             StcpError: why it did not come to that; the application got a TCP RST.
         """
-        tune_leg(self._plain.socket)
         try:
             if self._plan.accept_proxy is not None:
                 await self._believe(self._plan.accept_proxy)

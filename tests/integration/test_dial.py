@@ -5,6 +5,7 @@ The clock jumps whenever nothing moves, so a black hole costs no time; names com
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,9 +20,10 @@ from trio.testing import MockClock
 
 from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
 from stcp_proxy.net import dial as dial_module
+from stcp_proxy.net import tuning
 from stcp_proxy.net.address import Destination, TcpAddress, UnixAddress
 from stcp_proxy.net.dial import Dialled
-from stcp_proxy.net.tuning import USER_TIMEOUT_MS, tune_leg
+from stcp_proxy.net.tuning import USER_TIMEOUT_MS, tune_accepted, tune_leg, tune_listener
 from stcp_proxy.tunnel.targets import Targets
 
 
@@ -307,6 +309,18 @@ async def test_a_socket_that_met_itself_is_a_refusal() -> None:
     assert status == 111
 
 
+async def test_on_this_host_nobody_waits_for_the_answer(server: TcpAddress, refused: TcpAddress) -> None:
+    """TCP has it before `connect` returns: the dial is over in the task's own step, or a checkpoint later where it is refused."""
+    for address, status in ((server, 0), (refused, 111)):
+        with socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+            assert dial_module._connect_now(sock, (address.host, address.port), None) == status
+
+
+async def test_a_socket_that_is_still_on_its_way_is_waited_for(black_hole: TcpAddress) -> None:
+    with socket.socket(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        assert dial_module._connect_now(sock, (black_hole.host, black_hole.port), None) == errno.EALREADY
+
+
 # -- tuning ----------------------------------------------------------------------------------------------------------------
 
 
@@ -324,7 +338,31 @@ async def test_tuned_leg(server: TcpAddress) -> None:
         assert (idle + interval * count) * 1000 <= USER_TIMEOUT_MS  # else one lost probe ends the connection
 
 
+def test_an_accepted_leg_has_the_options_of_a_dialled_one() -> None:
+    """Linux hands them down from the listener; the list is that of `tune_leg`."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        tune_listener(listener)
+        with socket.create_connection(listener.getsockname()) as dialled:
+            tune_leg(dialled)
+            accepted, peer = listener.accept()
+            with accepted:
+                tune_accepted(accepted, peer)
+                for level, option, value in tuning._OPTIONS:
+                    assert dialled.getsockopt(level, option) == accepted.getsockopt(level, option) == value
+                congestion = [leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) for leg in (dialled, accepted)]
+    assert {name.rstrip(b"\0") for name in congestion} == {b"reno"}
+
+
+def test_an_accepted_unix_leg_needs_no_options(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "listener"))
+        tune_listener(listener)
+        with socket.socket(socket.AF_UNIX) as accepted:
+            tune_accepted(accepted, "")
+
+
 def test_a_dead_socket_is_left_to_its_reader() -> None:
     sock = socket.socket()
     sock.close()
     tune_leg(sock)
+    tune_accepted(sock, ("127.0.0.1", 1))

@@ -208,6 +208,38 @@ async def test_over_max_connections_wait_in_the_backlog(
     assert (line["limit"], line["value"], line["log_level"]) == ("max_connections", 3, "warning")
 
 
+class Carried:
+    """A connection that an engine has taken."""
+
+    engine, why_engine = "fake", ""
+
+    def counts(self) -> tuple[int, int]:
+        return 0, 0
+
+    def abort(self, code: Code, text: str) -> None: ...
+
+
+async def test_an_end_in_trios_thread_is_settled_at_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
+) -> None:
+    """Unless the session has not heard yet that its connection is carried; what comes from another thread is sent over."""
+    async with serving(make_plan(), monkeypatch) as rig:
+        rig.behave = handed_over
+        rig.listener.add(None, None, None)
+        await trio.sleep(1)
+        service, (early, late, foreign) = rig.service, [connection for _, connection in rig.began]
+        late.relay = foreign.relay = Carried()
+        end = RelayEnd(EndReason.FINISHED, 0, 0)
+        service.settle(early, end)
+        assert service.connections == {early, late, foreign}
+        service.settle(late, end)
+        assert service.connections == {early, foreign}
+        await trio.to_thread.run_sync(service.settle, foreign, end)
+        await trio.sleep(1)
+        assert not service.connections
+    assert len(of(logs, "connection closed")) == 3
+
+
 async def test_silent_strangers_give_up_their_places(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
 ) -> None:
