@@ -7,11 +7,11 @@ committed when all of it succeeded, so a bad message changes nothing.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final, Protocol, TypeVar
 
 from cryptography.exceptions import InvalidTag
@@ -25,6 +25,12 @@ from stcp_proxy.protocol.wire import HASH_LEN, KEM_CIPHERTEXT_LEN, KEM_PUBLIC_LE
 
 MAX_NONCE: Final = (1 << 64) - 1
 _NONCE = struct.Struct(">IQ")
+_BLOCK_LEN: Final = 64
+_INNER: Final = bytes(each ^ 0x36 for each in range(256))
+_OUTER: Final = bytes(each ^ 0x5C for each in range(256))
+"""The pads of HMAC, for `bytes.translate`; and what is behind a key of 32 bytes, which is padded with zeros."""
+_INNER_REST: Final = b"\x36" * (_BLOCK_LEN - HASH_LEN)
+_OUTER_REST: Final = b"\x5c" * (_BLOCK_LEN - HASH_LEN)
 
 
 class Aead(Protocol):
@@ -94,7 +100,7 @@ class KeyPair:
             MalformedHandshake: the result is all zero: the other key is of low order.
         """
         try:
-            return self._private.exchange(X25519PublicKey.from_public_bytes(public))
+            return self._private.exchange(_public_key(public))
         except ValueError:
             raise MalformedHandshake("the peer sent a public key of low order") from None
 
@@ -109,6 +115,12 @@ class KeyPair:
                 self._with_peers.clear()
             shared = self._with_peers[public] = self.exchange(public)
         return shared
+
+
+@functools.lru_cache(maxsize=256)
+def _public_key(raw: bytes) -> X25519PublicKey:
+    """The key object for 32 bytes: a peer's own key comes with each of its connections, an ephemeral one twice in a handshake."""
+    return X25519PublicKey.from_public_bytes(raw)
 
 
 class Entropy:
@@ -170,6 +182,20 @@ class CipherState:
         return n
 
 
+def _pads(key: bytes) -> tuple[bytes, bytes]:
+    """The inner and outer block of HMAC-SHA-256 for a key of 32 bytes."""
+    return key.translate(_INNER) + _INNER_REST, key.translate(_OUTER) + _OUTER_REST
+
+
+def _hmac(pads: tuple[bytes, bytes], data: bytes) -> bytes:
+    """HMAC-SHA-256 (RFC 2104).
+
+    Two thirds of the time of `hmac.digest`, which has OpenSSL look up the algorithm for every call; a handshake needs eighteen.
+    """
+    inner, outer = pads
+    return sha256(outer + sha256(inner + data).digest()).digest()
+
+
 def hkdf(chaining_key: bytes, material: bytes, outputs: int) -> tuple[bytes, ...]:
     """HKDF of section 4.3.
 
@@ -178,13 +204,10 @@ def hkdf(chaining_key: bytes, material: bytes, outputs: int) -> tuple[bytes, ...
         material: input key material, 0 or 32 bytes (32 for a KEM's shared secret too).
         outputs: 2 or 3.
     """
-    temp = hmac.digest(chaining_key, material, "sha256")
-    out: list[bytes] = []
-    last = b""
-    for i in range(1, outputs + 1):
-        last = hmac.digest(temp, last + bytes([i]), "sha256")
-        out.append(last)
-    return tuple(out)
+    temp = _pads(_hmac(_pads(chaining_key), material))
+    first = _hmac(temp, b"\1")
+    second = _hmac(temp, first + b"\2")
+    return (first, second) if outputs == 2 else (first, second, _hmac(temp, second + b"\3"))
 
 
 class SymmetricState:
@@ -196,7 +219,7 @@ class SymmetricState:
         if len(protocol_name) <= HASH_LEN:
             self.h = protocol_name.ljust(HASH_LEN, b"\0")
         else:
-            self.h = hashlib.sha256(protocol_name).digest()
+            self.h = sha256(protocol_name).digest()
         self.ck = self.h
         self.cipher_state = CipherState(cipher)
 
@@ -211,7 +234,7 @@ class SymmetricState:
         self.cipher_state.initialize_key(temp)
 
     def mix_hash(self, data: bytes) -> None:
-        self.h = hashlib.sha256(self.h + data).digest()
+        self.h = sha256(self.h + data).digest()
 
     def mix_key_and_hash(self, material: bytes) -> None:
         self.ck, temp_h, temp_k = hkdf(self.ck, material, 3)
