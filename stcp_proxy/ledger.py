@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bisect
 import collections
-import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -63,17 +62,32 @@ class Steps:
         self.results: Final[collections.Counter[str]] = collections.Counter(ok=0)
         self.durations: Final = Durations()
 
-    @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
+    def step(self) -> _Step:
         """Count and time what happens inside. A cancelled step is not counted."""
-        started = time.monotonic()
-        try:
-            yield
-        except self._failures as exc:
+        return _Step(self)
+
+    def end(self, seconds: float, exc: BaseException | None) -> None:
+        """A step has ended, with an exception or without."""
+        if exc is None:
+            self.results["ok"] += 1
+            self.durations.observe(seconds)
+        elif isinstance(exc, self._failures):
             self.results[exc.label] += 1
-            raise
-        self.results["ok"] += 1
-        self.durations.observe(time.monotonic() - started)
+
+
+class _Step:
+    """One of them, while it lasts."""
+
+    __slots__ = ("_started", "_steps")
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(self, _type: object, exc: BaseException | None, _traceback: object) -> None:
+        self._steps.end(time.monotonic() - self._started, exc)
 
 
 @dataclass(slots=True)

@@ -16,16 +16,17 @@ class LegStream(trio.abc.HalfCloseableStream):
     """One leg of a connection during the opening.
 
     `trio.SocketStream` sets TCP_NOTSENT_LOWAT, which the relay would inherit, and takes a checkpoint for every call. This one
-    tries first and waits only when it would block; the socket can be taken out again with `detach`.
+    tries first and waits only when it would block, but for an answer to what it has just sent, which is not there yet.
 
     Args:
-        sock: connected, non-blocking stream socket; owned by the stream until `detach`.
+        sock: connected, non-blocking stream socket; owned by the stream.
     """
 
-    __slots__ = ("_sock",)
+    __slots__ = ("_has_asked", "_sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._has_asked = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Up to `max_bytes` (default 32 KiB); empty at the end.
@@ -34,6 +35,9 @@ class LegStream(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: the connection is broken.
         """
         size = max_bytes or 32768
+        if self._has_asked:
+            self._has_asked = False
+            await trio.lowlevel.wait_readable(self._sock.fileno())
         while True:
             try:
                 return self._sock.recv(size)
@@ -70,6 +74,7 @@ class LegStream(trio.abc.HalfCloseableStream):
                 await trio.lowlevel.wait_writable(self._sock.fileno())
             except OSError as exc:
                 raise trio.BrokenResourceError(str(exc)) from exc
+        self._has_asked = True
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the socket takes bytes."""

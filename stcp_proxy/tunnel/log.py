@@ -66,7 +66,7 @@ def _processors(plan: LogPlan) -> list[structlog.typing.Processor]:
     else:
         renderer = structlog.processors.JSONRenderer()
     return [
-        _only_from(plan.level),
+        _OnlyFrom(plan.level),
         *([] if _worker is None else [_name_worker(_worker)]),
         structlog.processors.add_log_level,
         *([quiet.processor(plan.quiet)] if plan.quiet else []),
@@ -77,15 +77,22 @@ def _processors(plan: LogPlan) -> list[structlog.typing.Processor]:
     ]
 
 
-def _only_from(level: str) -> structlog.typing.Processor:
-    hidden = LEVELS[: LEVELS.index(level)]
+class _OnlyFrom:
+    """The step of structlog's chain that drops what is below a level."""
 
-    def drop(_logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        if method in hidden:
+    def __init__(self, level: str) -> None:
+        self.hidden: Final = LEVELS[: LEVELS.index(level)]
+
+    def __call__(self, _logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if method in self.hidden:
             raise structlog.DropEvent
         return event
 
-    return drop
+
+def is_hidden(level: str) -> bool:
+    """Whether lines of this level are dropped: for whoever would make many of them for nothing."""
+    first = structlog.get_config()["processors"][0]
+    return isinstance(first, _OnlyFrom) and level in first.hidden
 
 
 class _Unfailing:

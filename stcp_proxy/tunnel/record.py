@@ -12,6 +12,7 @@ from stcp_proxy.errors import Cause, ClientGone, PeerLeft, ShuttingDown, StcpErr
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.ledger import UNKNOWN, KeyUse, Ledger, Refusal
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
+from stcp_proxy.tunnel import log
 from stcp_proxy.tunnel.endpoint import Endpoint
 
 _log = structlog.get_logger("stcp_proxy.connection")
@@ -231,13 +232,14 @@ class Connection:
             self.ledger.refusals.add(Refusal(time.time(), self.client, self.peer, label, why, remedy))
 
     def _say(self, level: str, event: str, **fields: object) -> None:
-        known: dict[str, object] = {"tunnel": self.tunnel, "client": self.client}
-        for name in ("origin", "channel", "peer", "service", "original", "target"):
-            value = getattr(self, name)
-            if value:
-                known[name] = value
-        seconds = round(time.monotonic() - self.started, 3)
-        getattr(_log, level)(event, **known, **fields, seconds=seconds)
+        if not log.is_hidden(level):
+            known: dict[str, object] = {"tunnel": self.tunnel, "client": self.client}
+            for name in ("origin", "channel", "peer", "service", "original", "target"):
+                value = getattr(self, name)
+                if value:
+                    known[name] = value
+            seconds = round(time.monotonic() - self.started, 3)
+            getattr(_log, level)(event, **known, **fields, seconds=seconds)
         if self.endpoint is not None:
             self.endpoint.live -= 1
             self.endpoint = None

@@ -296,10 +296,7 @@ class ConnectSession:
         plan, record = self._plan, self._record
         stream, channel = await self._prove(dialled, turn)
         try:
-            self._may_retry = False
-            record.early = await self._open(stream, channel)
-            self._may_retry = record.early == 0
-            await self._answer(stream, channel)
+            await self._ask(stream, channel)
             _hand_over(plan, self._engine, channel, plain=self._plain.socket, wire=stream.socket, record=record)
         except BaseException:
             stream.close()
@@ -336,10 +333,20 @@ class ConnectSession:
         self._record.proved(self._trust.name(established.peer), established.peer, established.own)
         return channel
 
-    async def _open(self, stream: LegStream, channel: exchange.Channel) -> int:
-        with trio.move_on_after(self._plan.handshake_timeout):
-            return await exchange.open_channel(stream, channel, self._opening, self._first_bytes)
-        raise HandshakeTimedOut("the peer stopped reading during the opening")
+    async def _ask(self, stream: LegStream, channel: exchange.Channel) -> None:
+        """OPEN, and the peer's answer: one scope for both, because a scope costs as much as a frame."""
+        self._may_retry = False
+        opened = False
+        patience = self._plan.dial_timeout + self._plan.handshake_timeout
+        with trio.move_on_after(self._plan.handshake_timeout) as scope:
+            self._record.early = await exchange.open_channel(stream, channel, self._opening, self._first_bytes)
+            self._may_retry, opened = self._record.early == 0, True
+            scope.deadline = trio.current_time() + patience
+            await exchange.read_answer(stream, channel)
+            return
+        if not opened:
+            raise HandshakeTimedOut("the peer stopped reading during the opening")
+        raise TargetTimedOut(f"the peer did not answer OPEN within {patience:g} s", remedy="look in its log for its target")
 
     def _first_bytes(self) -> bytes:
         """What the application has sent already; kept, because another peer may have to be asked."""
@@ -349,13 +356,6 @@ class ConnectSession:
             except trio.BrokenResourceError:
                 raise ClientGone("the application reset its connection before the peer was ready") from None
         return self._early
-
-    async def _answer(self, stream: LegStream, channel: exchange.Channel) -> None:
-        patience = self._plan.dial_timeout + self._plan.handshake_timeout
-        with trio.move_on_after(patience):
-            await exchange.read_answer(stream, channel)
-            return
-        raise TargetTimedOut(f"the peer did not answer OPEN within {patience:g} s", remedy="look in its log for its target")
 
 
 def _hand_over(

@@ -41,3 +41,15 @@ def test_a_bug_is_logged_with_its_traceback_and_without_local_variables(
     assert "a bug" in shown
     assert "in fail" in shown
     assert "ABCDEF" not in shown
+
+
+def test_what_is_hidden_is_not_even_put_together() -> None:
+    assert not log.is_hidden("info")  # as long as nothing is configured
+    log.configure(LogPlan(level="warning"))
+    try:
+        assert log.is_hidden("info")
+        assert not log.is_hidden("warning")
+        log.change(LogPlan(level="debug"))
+        assert not log.is_hidden("debug")
+    finally:
+        structlog.reset_defaults()
