@@ -12,6 +12,7 @@ passed on is therefore
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import socket
 
@@ -30,10 +31,16 @@ from stcp_proxy.tunnel.record import Connection
 def endpoint_of(sock: socket.socket) -> Endpoint | None:
     """The other end's IP address and port; None for a unix socket, and for one that is gone."""
     with contextlib.suppress(OSError, ValueError):
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            host, port = sock.getpeername()[:2]
-            return Endpoint(ipaddress.ip_address(host.partition("%")[0]), port)
+        name = sock.getpeername()
+        if isinstance(name, tuple):
+            return Endpoint(_ip(name[0]), name[1])
     return None
+
+
+@functools.lru_cache(maxsize=256)
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address that a socket's host is, less its scope; the same few clients come again and again."""
+    return ipaddress.ip_address(host.partition("%")[0])
 
 
 def plain_endpoint(endpoint: Endpoint) -> Endpoint:

@@ -99,11 +99,15 @@ class Targets:
         """Whether there is more than one address to go to."""
         return len(self.to) > 1 or len(self.endpoints) > 1
 
+    def fixed(self, address: Destination) -> list[Candidate] | None:
+        """What is behind one address as configured where that is no name; None where it is to be looked up."""
+        line = self._lines.get(address)
+        return line.candidates if line is not None and line.fixed else None
+
     async def look_up(self, address: Destination, deadline: float, *, insist: bool = False) -> list[Candidate] | Failure:
         """What is behind one address as configured, names looked up; see `Names.options`."""
-        line = self._lines.get(address)
-        if line is not None and line.fixed:
-            return line.candidates
+        if (fixed := self.fixed(address)) is not None:
+            return fixed
         found = await names.current().options(address, deadline, insist=insist)
         if isinstance(found, Failure):
             return found

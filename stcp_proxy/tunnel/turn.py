@@ -212,22 +212,30 @@ class Turn:
         new: list[Candidate] = []
         while lines:
             address = lines.pop(0)
-            started = trio.current_time()
-            try:
-                found = await self._targets.look_up(address, started + self._share(len(lines)), insist=insist)
-            finally:
-                self._left -= trio.current_time() - started
+            found = self._targets.fixed(address) or await self._look_up(address, len(lines), insist=insist)
             if not isinstance(found, Failure):
                 new += [each for each in found if each.endpoint not in self._seen]
-                self._seen.update(each.endpoint for each in found)
+                self._seen.update([each.endpoint for each in found])
             elif insist:
                 self._failures.append(found)
             else:
                 self._doubtful.setdefault(address, False)
         now = trio.current_time()
-        self._aside += [each.endpoint for each in new if each.endpoint.is_aside(now)]
-        if ready := [each for each in new if not each.endpoint.is_aside(now)]:
+        ready: list[Candidate] = []
+        for each in new:
+            if each.endpoint.is_aside(now):
+                self._aside.append(each.endpoint)
+            else:
+                ready.append(each)
+        if ready:
             self._ready.extend(arrange(ready, self._targets.balance, self._targets.rng))
+
+    async def _look_up(self, address: Destination, more: int, *, insist: bool) -> list[Candidate] | Failure:
+        started = trio.current_time()
+        try:
+            return await self._targets.look_up(address, started + self._share(more), insist=insist)
+        finally:
+            self._left -= trio.current_time() - started
 
     def _share(self, more: int = 0) -> float:
         """Seconds for this attempt: an equal part of what is left, by what is known to be left."""
