@@ -41,7 +41,8 @@ _ON_LOOPBACK: Final = b"reno"
 def tune_listener(sock: socket.socket) -> None:
     """Set the options of every leg that a listening socket is going to accept, but for what depends on who connects."""
     if sock.family != socket.AF_UNIX:
-        _set_options(sock)
+        with contextlib.suppress(OSError):
+            _set_options(sock)
 
 
 def tune_accepted(sock: socket.socket, peer: object) -> None:
@@ -58,11 +59,11 @@ def tune_accepted(sock: socket.socket, peer: object) -> None:
 
 def tune_leg(sock: socket.socket) -> None:
     """Set the options of a connected leg; a unix socket needs none, and a socket that is already dead is left to its reader."""
-    if sock.family == socket.AF_UNIX:
-        return
     with contextlib.suppress(OSError):
-        _set_options(sock)
-        _spare_this_host(sock, sock.getpeername()[0])
+        peer = sock.getpeername()
+        if isinstance(peer, tuple):
+            _set_options(sock)
+            _spare_this_host(sock, peer[0])
 
 
 def _set_options(sock: socket.socket) -> None:

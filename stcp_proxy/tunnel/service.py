@@ -329,6 +329,7 @@ class Service:
 
     def _accept_some(self, listener: socket.socket, connections: trio.Nursery) -> bool:
         """Accept a batch, as far as there is room. False when the system has no descriptor or memory for more."""
+        family = listener.family
         for _ in range(_BATCH):
             if not self._has_room():
                 break
@@ -344,7 +345,8 @@ class Service:
                 continue
             sock.setblocking(False)
             tune_accepted(sock, address)
-            self._admit(sock, describe_sockaddr(listener.family, address) if address else "unix", connections)
+            # Clients of a unix socket have no address, as a rule.
+            self._admit(sock, describe_sockaddr(family, address) if address else "unix", connections)
         return True
 
     def _has_room(self) -> bool:
