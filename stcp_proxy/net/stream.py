@@ -66,10 +66,11 @@ class LegStream(trio.abc.HalfCloseableStream):
         Raises:
             trio.BrokenResourceError: the connection is broken.
         """
-        left = memoryview(data)
+        left = data
         while left:
             try:
-                left = left[self._sock.send(left) :]
+                sent = self._sock.send(left)
+                left = b"" if sent == len(left) else memoryview(left)[sent:]
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock.fileno())
             except OSError as exc:

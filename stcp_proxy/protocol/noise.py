@@ -68,7 +68,7 @@ class Pattern:
 
     @property
     def uses_psk(self) -> bool:
-        return any("psk" in message for message in self.messages)
+        return "psk" in self.name
 
 
 IK: Final = Pattern("IK", (("e", "es", "s", "ss"), ("e", "ee", "se")), knows_responder=True)
@@ -256,6 +256,20 @@ class SymmetricState:
         return Secret(k1), Secret(k2)
 
 
+@functools.lru_cache(maxsize=64)
+def _before_messages(pattern: str, cipher: Cipher, prologue: bytes, responder: bytes | None) -> SymmetricState:
+    """The state with the prologue and the pre-message mixed in: public, and the same for every handshake with one responder.
+
+    Nobody changes it: messages work on copies.
+    """
+    kem = "+MLKEM768" if "hfs" in pattern else ""
+    symmetric = SymmetricState(f"Noise_{pattern}_25519{kem}_{cipher.name}_SHA256".encode(), cipher)
+    symmetric.mix_hash(prologue)
+    if responder is not None:
+        symmetric.mix_hash(responder)
+    return symmetric
+
+
 @dataclass(slots=True)
 class _Work:
     """All that a message may change; copied before it is processed."""
@@ -296,20 +310,17 @@ class HandshakeState:
     ) -> None:
         if pattern.uses_psk != (psk is not None):
             raise ValueError(f"pattern {pattern.name} and the presence of a shared secret disagree")
-        kem = "+MLKEM768" if "hfs" in pattern.name else ""
-        symmetric = SymmetricState(f"Noise_{pattern.name}_25519{kem}_{cipher.name}_SHA256".encode(), cipher)
-        symmetric.mix_hash(prologue)
+        known = None
         if pattern.knows_responder:
             known = remote_static if initiator else (static.public if static else None)
             if known is None:
                 raise ValueError(f"pattern {pattern.name} needs the responder's static key")
-            symmetric.mix_hash(known)
         self._pattern = pattern
         self._initiator = initiator
         self._static = static
         self._psk = psk
         self._entropy = entropy
-        self._work = _Work(symmetric, rs=remote_static)
+        self._work = _Work(_before_messages(pattern.name, cipher, prologue, known), rs=remote_static)
         self._next = 0
 
     @property

@@ -67,8 +67,7 @@ class Channel:
             Truncated: the wire leg ended or broke.
         """
         while True:
-            opened = self._opener.open(self.rest)
-            if opened is not None:
+            if self.rest and (opened := self._opener.open(self.rest)) is not None:
                 used, kind, plaintext = opened
                 self.rest = self.rest[used:]
                 return kind, plaintext

@@ -426,7 +426,7 @@ class Service:
 
     def proved(self, connection: Connection) -> None:
         """See `Gate.proved`."""
-        if self._strangers.forget(connection):
+        if self._strangers.forget(connection) and self._changed:
             self._changed.unpark_all()
         opening = self._opening.get(connection)
         if opening is not None and not self._covers(connection, opening.trust):
