@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -120,6 +121,7 @@ class Relay:
         wire_bytes: Callable[[Cipher], bytes] | None = None,
         plain_bytes: bytes = b"",
         keep_plain: bool = False,
+        during: AbstractContextManager[None] | None = None,
         **changed: object,
     ) -> None:
         self.app, self.plain = tcp_pair(family)
@@ -128,22 +130,20 @@ class Relay:
         queued = wire_bytes(self.down) if wire_bytes else b""
         wire_buffer = ctypes.create_string_buffer(queued, max(1, len(queued)))
         plain_buffer = ctypes.create_string_buffer(plain_bytes, max(1, len(plain_bytes)))
-        ulp(self.plain)
-        ulp(self.wire)
-        self.wire.setsockopt(
-            abi.SOL_STCP,
-            abi.RELAY,
-            args(
-                self.plain.fileno(),
-                send_counter=counters[0],
-                receive_counter=counters[1],
-                wire_bytes=ctypes.addressof(wire_buffer),
-                wire_len=len(queued),
-                plain_bytes=ctypes.addressof(plain_buffer),
-                plain_len=len(plain_bytes),
-                **changed,
-            ),
+        raw = args(
+            self.plain.fileno(),
+            send_counter=counters[0],
+            receive_counter=counters[1],
+            wire_bytes=ctypes.addressof(wire_buffer),
+            wire_len=len(queued),
+            plain_bytes=ctypes.addressof(plain_buffer),
+            plain_len=len(plain_bytes),
+            **changed,
         )
+        with during or nullcontext():
+            ulp(self.plain)
+            ulp(self.wire)
+            self.wire.setsockopt(abi.SOL_STCP, abi.RELAY, raw)
         if not keep_plain:
             self.plain.close()
 
