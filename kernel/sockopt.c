@@ -37,7 +37,8 @@ static u8 *stcp_copy_queued(u64 from, u32 len)
 
 	if (!len)
 		return NULL;
-	bytes = kvmalloc(len, GFP_KERNEL_ACCOUNT);
+	/* Anybody may ask for this much: no word of it in the kernel's log. */
+	bytes = kvmalloc(len, GFP_KERNEL_ACCOUNT | __GFP_NOWARN);
 	if (!bytes)
 		return ERR_PTR(-ENOMEM);
 	if (copy_from_user(bytes, u64_to_user_ptr(from), len)) {
