@@ -1,4 +1,4 @@
-"""The module against HAProxy with TLS and against the Python engine, in one machine and one run: the figures of docs/KERNEL.md.
+"""The module against HAProxy with TLS and against the user-space engine, in one run: the figures of docs/KERNEL.md.
 
     python -m tests.kernel.bench             inside the virtual machine: one boot's samples, a line of JSON
     python -m tests.kernel.bench medians N   outside: boot N times, print the medians and what they are to each other
@@ -30,8 +30,9 @@ ROWS: Final = ("rt-256x50", "rt-4kx20", "rt-16kx10", "rt-64kx5", "bulk-1", "bulk
 GOALS: Final = {"rt-256x50": 4.0, "rt-4kx20": 2.0, "rt-16kx10": 1.3, "rt-64kx5": 1.1, "bulk-1": 1.1, "bulk-4": 1.1}
 MARK: Final = "BENCH "
 HERE: Final = Path(__file__).parent
+NOT_COMPILED: Final = ("/usr/bin/env", "STCP_COMPILED=0")
 NULL: Final = bool(os.environ.get("STCP_BENCH_NULL"))
-"""With a module and a Python engine that do not encrypt, beside HAProxy that does not either."""
+"""With a module and a user-space engine that do not encrypt, beside HAProxy that does not either."""
 
 
 def contestants() -> list[peers.Peer]:
@@ -39,12 +40,16 @@ def contestants() -> list[peers.Peer]:
         command = (sys.executable, str(HERE / "without_cipher.py"))
         return [
             peers.product("kernel", "stcp.ko, no cipher", engine="kernel", command=command),
-            peers.product("python", "Python engine, no cipher", engine="python", command=command),
+            peers.product("python", "user-space engine, no cipher", engine="python", command=command),
+            peers.product("uncompiled", "the same, not compiled, no cipher", engine="python", command=(*NOT_COMPILED, *command)),
             *(peer for peer in peers.choose(["plain"], [])),
         ]
     return [
         peers.product("kernel", "stcp.ko", engine="kernel"),
-        peers.product("python", "Python engine", engine="python"),
+        peers.product("python", "user-space engine", engine="python"),
+        peers.product(
+            "uncompiled", "the same, not compiled", engine="python", command=(*NOT_COMPILED, sys.executable, "-m", "stcp_proxy")
+        ),
         *(peer for peer in peers.choose(["haproxy"], [])),
     ]
 

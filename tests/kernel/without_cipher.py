@@ -22,13 +22,14 @@ class NoCipher:
 
     def encrypt_into(self, nonce: Any, data: Any, associated: Any, out: Any) -> int:
         n = len(data)
-        out[:n] = data
-        out[n : n + 16] = bytes(16)
+        view = memoryview(out)
+        view[:n] = data
+        view[n : n + 16] = bytes(16)
         return n + 16
 
     def decrypt_into(self, nonce: Any, data: Any, associated: Any, out: Any) -> int:
         n = len(data) - 16
-        out[:n] = data[:n]
+        memoryview(out)[:n] = memoryview(data)[:n]
         return n
 
 
