@@ -132,13 +132,11 @@ class Duplex:
         return self._plain, self._wire
 
     def begin(self) -> None:
-        """First step after registration: frames that came with the handover, then whatever the legs hold."""
+        """First step after registration: frames that came with the handover. What the legs hold, epoll tells of."""
         self._touch()
         self._watch()
         if self.partial:
             self._open_frames(len(self.partial), into_scratch=True)
-        if self._on_end is not None and self._end is None:
-            self.step()
 
     def on_plain(self, mask: int) -> None:
         """The plain leg has news: `mask` is epoll's."""

@@ -10,10 +10,12 @@ static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mas
 	const struct layout *at = &lane->at;
 	PyObject *argument, *done;
 
-	if (mask == JUST_BYTES && get(duplex, at->end) == Py_None && get(duplex, at->plain_left) == Py_None &&
+	if (!(mask & ~(uint32_t)JUST_BYTES) && get(duplex, at->end) == Py_None && get(duplex, at->plain_left) == Py_None &&
 	    get(duplex, at->wire_left) == Py_None) {
 		if (!put(duplex, at->active, Py_NewRef(lane->now)))
 			return false;
+		if (mask == EPOLLOUT)
+			return true; /* each leg's first event, unless it has bytes already: nothing waits to be sent */
 		if (!leg->wire && get(duplex, at->up_ended) == Py_False)
 			return up(lane, duplex, fd, leg->other);
 		if (leg->wire && get(duplex, at->phase) == lane->stream)
