@@ -279,11 +279,11 @@ class Duplex:
             self._wire_broke(exc)
             return
         if done < len(frames):
-            self._sent_short(done, len(frames))
+            self._sent_short(bytes(frames[done:]))
 
-    def _sent_short(self, done: int, size: int) -> None:
-        """Of the `size` bytes of frames in the scratch, only `done` went."""
-        self.wire_left = bytes(self._engine.scratch.result[done:size])
+    def _sent_short(self, rest: bytes) -> None:
+        """Of some frames only a part went."""
+        self.wire_left = rest
         if not self._watched:
             self._watch_stall()
 
@@ -451,11 +451,11 @@ class Duplex:
             return
         self._received += done
         if done < len(data):
-            self._delivered_short(done, len(data))
+            self._delivered_short(bytes(data[done:]))
 
-    def _delivered_short(self, done: int, size: int) -> None:
-        """Of the `size` bytes of plaintext in the scratch, only `done` went."""
-        self.plain_left = bytes(self._engine.scratch.result[done:size])
+    def _delivered_short(self, rest: bytes) -> None:
+        """Of some plaintext only a part went."""
+        self.plain_left = rest
         if not self._watched:
             self._watch_stall()
 

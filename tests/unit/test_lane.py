@@ -37,6 +37,10 @@ class Bench:
         self.engine = PumpEngine(compiled=compiled)
         self._guest = os.eventfd(0)
         self.engine.start_driven(self._guest)
+        self.connect(counter)
+
+    def connect(self, counter: int) -> None:
+        """Have the engine adopt a connection."""
         self.app, plain = socket.socketpair()
         wire_leg, self.peer = socket.socketpair()
         for sock in (self.app, plain, wire_leg, self.peer):
@@ -219,6 +223,124 @@ def test_the_short_way_is_the_one_that_is_taken(bench: Callable[..., Bench], mon
     opened = one.opener.open(read(one.peer))
     assert opened is not None
     assert (opened[2], one.delivered()) == (b"over the rekey", b"likewise")
+
+
+class Several:
+    """Connections of one engine whose events come in one batch."""
+
+    def __init__(self, first: Bench, count: int) -> None:
+        self.benches = [first]
+        for _ in range(count - 1):
+            one = Bench.__new__(Bench)
+            one.engine = first.engine
+            one.connect(0)
+            self.benches.append(one)
+        first.turn()
+
+    def close(self) -> None:
+        for one in self.benches[1:]:
+            one.app.close()
+            one.peer.close()
+
+
+@pytest.fixture
+def several(bench: Callable[..., Bench]) -> Iterator[Callable[[int], list[Bench]]]:
+    made: list[Several] = []
+
+    def make(count: int) -> list[Bench]:
+        made.append(Several(bench(compiled=True), count))
+        return made[-1].benches
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@needs_lane
+@pytest.mark.parametrize("size", [1, 1004, 1005, 1024, 1025, 70_000])
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 20])
+def test_a_batch_loses_nothing_and_mixes_nothing_up(several: Callable[[int], list[Bench]], count: int, size: int) -> None:
+    """Small sends are kept for a moment (later.c): as many as there is room for, and more."""
+    benches = several(count)
+    for number, one in enumerate(benches):
+        one.app.send(bytes([number]) * size)
+        one.peer.send(one.sealer.seal(FrameType.DATA, bytes([number]) * min(size, MAX_PLAINTEXT)))
+    benches[0].turn()
+    for number, one in enumerate(benches):
+        sealed, words = read(one.peer), b""
+        while sealed:
+            opened = one.opener.open(sealed)
+            assert opened is not None
+            sealed, words = sealed[opened[0] :], words + opened[2]
+        assert words == bytes([number]) * size
+        assert one.delivered() == bytes([number]) * min(size, MAX_PLAINTEXT)
+        assert one.relay.counts() == (size, min(size, MAX_PLAINTEXT))
+
+
+@needs_lane
+def test_what_is_kept_goes_out_before_what_follows_it(several: Callable[[int], list[Bench]]) -> None:
+    """One batch: words of the application, and a frame of the peer's upon which the connection is reset."""
+    benches = several(6)
+    for one in benches:
+        one.app.send(b"words")
+        one.peer.send(one.sealer.seal(FrameType.DATA, b"said"))
+    guilty = benches[3]
+    guilty.peer.send(guilty.sealer.seal(FrameType.RESET, b"\x00\x01why"))
+    gone = benches[1]
+    gone.app.shutdown(socket.SHUT_WR)
+    lost = benches[4]
+    lost.peer.close()
+    benches[0].turn()
+    for one in benches:
+        if one is lost:
+            continue
+        opened = one.opener.open(read(one.peer))
+        assert opened is not None
+        assert (opened[1], opened[2]) == (FrameType.DATA, b"words")
+    assert [one.delivered() for one in benches] == [b"said"] * 6
+    assert [[end.reason for end in one.ends] for one in (guilty, lost)] == [[EndReason.PEER_RESET], [EndReason.TRUNCATED]]
+    assert not any(one.ends for one in benches if one not in (guilty, lost))
+
+
+@needs_lane
+def test_an_end_in_a_batch_takes_nothing_from_the_others(several: Callable[[int], list[Bench]]) -> None:
+    """Frames that are no frames, in every other connection of one batch."""
+    benches = several(12)
+    for number, one in enumerate(benches):
+        one.app.send(b"words")
+        one.peer.send(b"\xff" * 40 if number % 2 else one.sealer.seal(FrameType.DATA, b"said"))
+    benches[0].turn()
+    for number, one in enumerate(benches):
+        if number % 2:
+            assert [end.reason for end in one.ends] == [EndReason.BAD_FRAME]
+            assert one.delivered() == b""
+        else:
+            opened = one.opener.open(read(one.peer))
+            assert opened is not None
+            assert (opened[2], one.delivered(), one.ends) == (b"words", b"said", [])
+
+
+@needs_lane
+def test_what_an_interrupt_leaves_behind_goes_out_later(
+    several: Callable[[int], list[Bench]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benches = several(3)
+
+    def interrupted(_: Duplex) -> None:
+        raise KeyboardInterrupt
+
+    for one in benches[:2]:
+        one.app.send(b"words")
+    benches[2].app.shutdown(socket.SHUT_WR)
+    with monkeypatch.context() as patched:
+        patched.setattr(Duplex, "_end_up", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            benches[0].turn()
+    benches[0].turn()
+    for one in benches[:2]:
+        opened = one.opener.open(read(one.peer))
+        assert opened is not None
+        assert opened[2] == b"words"
 
 
 FRAME = st.one_of(

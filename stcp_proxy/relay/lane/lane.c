@@ -15,6 +15,7 @@
  *
  * lane.c     the type Lane, and the module
  * run.c      waiting, and serving what that tells
+ * later.c    small sends of one batch go out together
  * steps.c    one buffer from one leg to the other
  * slots.c    the state of Python objects
  * span.c     a buffer that can be pointed elsewhere
@@ -84,6 +85,7 @@ static PyObject *step(PyObject *self, PyObject *const *args, Py_ssize_t count, s
 {
 	Lane *lane = (Lane *)self;
 	int from, to;
+	bool keeping = lane->keeping, done;
 
 	if (count != 3 || Py_TYPE(args[0]) != lane->duplex_type) {
 		PyErr_SetString(PyExc_TypeError, "a Duplex and two descriptors are needed");
@@ -91,9 +93,12 @@ static PyObject *step(PyObject *self, PyObject *const *args, Py_ssize_t count, s
 	}
 	from = (int)PyLong_AsLong(args[1]);
 	to = (int)PyLong_AsLong(args[2]);
-	if (PyErr_Occurred() || !way(lane, args[0], from, to))
+	if (PyErr_Occurred())
 		return NULL;
-	Py_RETURN_NONE;
+	lane->keeping = false; /* Python may send behind it at once */
+	done = way(lane, args[0], from, to);
+	lane->keeping = keeping;
+	return done ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(up_doc, "up(duplex, plain, wire)\n--\n\n"
@@ -192,6 +197,9 @@ static int lane_clear(PyObject *self)
 
 	for (int i = 0; i < lane->room; i++)
 		drop_leg(&lane->legs[i]);
+	while (lane->first < lane->kept)
+		Py_CLEAR(lane->later[lane->first++].duplex);
+	lane->first = lane->kept = 0;
 	Py_CLEAR(lane->engine);
 	return 0;
 }

@@ -46,6 +46,19 @@ struct leg {
 	bool wire;
 };
 
+/* later.c */
+enum {
+	FEW = 8,      /* sends that leave together; with more, what follows them in the batch waits for too long */
+	SMALL = 1024, /* bytes; larger ones are sent at once */
+};
+
+struct later {
+	PyObject *duplex;
+	int to; /* descriptor */
+	bool wire;
+	size_t at, size; /* in kept_bytes */
+};
+
 typedef struct {
 	PyObject_HEAD
 	int epoll, guest;
@@ -60,6 +73,10 @@ typedef struct {
 	int room;	  /* in `legs` */
 	bool slow;	  /* Python code has run since the wait: the engine may have more to do */
 	PyObject *now;	  /* time of the batch under way, seconds */
+	bool keeping;	  /* a batch of several events is being served */
+	int first, kept;  /* in `later` */
+	struct later later[FEW];
+	uint8_t kept_bytes[FEW * SMALL];
 } Lane;
 
 /* span.c: a buffer that can be pointed elsewhere */
@@ -83,12 +100,18 @@ static inline PyObject *get(PyObject *object, Py_ssize_t offset)
 	return *(PyObject **)((char *)object + offset); /* borrowed */
 }
 
+/* later.c: small sends of one batch go out together */
+bool keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size);
+bool send_kept(Lane *lane);
+
 /* steps.c: one buffer from one leg to the other */
+bool sent(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size);
 bool up(Lane *lane, PyObject *duplex, int plain, int wire);
 bool down(Lane *lane, PyObject *duplex, int wire, int plain);
 
 /* run.c: waiting, and serving what that tells. Returns GUEST and SEEN together, or -1 with an exception. */
 enum { GUEST = 1, SEEN = 2 };
 int run(Lane *lane, double wait, bool once);
+bool tell(Lane *lane, PyObject *duplex);
 
 #endif

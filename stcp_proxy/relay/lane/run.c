@@ -21,6 +21,8 @@ static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mas
 		if (leg->wire && get(duplex, at->phase) == lane->stream)
 			return down(lane, duplex, fd, leg->other);
 	}
+	if (!send_kept(lane))
+		return false;
 	lane->slow = true;
 	argument = PyLong_FromUnsignedLong(mask);
 	if (!argument)
@@ -32,7 +34,7 @@ static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mas
 }
 
 /* Tell a Duplex of the exception that its step raised: a bug of ours, which ends that connection and no other. */
-static bool tell(Lane *lane, PyObject *duplex)
+bool tell(Lane *lane, PyObject *duplex)
 {
 	PyObject *type, *value, *traceback;
 	bool done;
@@ -74,6 +76,7 @@ static int serve(Lane *lane, const struct epoll_event *events, int ready)
 {
 	int answer = ready ? SEEN : 0;
 
+	lane->keeping = ready > 1;
 	for (int i = 0; i < ready; i++) {
 		int fd = events[i].data.fd;
 		struct leg leg;
@@ -96,7 +99,8 @@ static int serve(Lane *lane, const struct epoll_event *events, int ready)
 		if (!done)
 			return -1;
 	}
-	return answer;
+	lane->keeping = false;
+	return send_kept(lane) ? answer : -1;
 }
 
 /* Set the time of the batch under way, for both languages. */
@@ -112,7 +116,9 @@ int run(Lane *lane, double wait, bool once)
 	double until = wait == INFINITY ? wait : seconds() + wait, now;
 	int ready, patience, served, answer = 0;
 
-	lane->slow = false;
+	lane->slow = lane->keeping = false;
+	if (!send_kept(lane)) /* what an interrupt has left */
+		return -1;
 	do {
 		patience = milliseconds(wait);
 		Py_BEGIN_ALLOW_THREADS

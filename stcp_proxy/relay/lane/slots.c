@@ -72,7 +72,7 @@ bool call(Lane *lane, PyObject *duplex, PyObject *name, PyObject *a, PyObject *b
 	PyObject *done = NULL;
 
 	lane->slow = true;
-	if (!PyErr_Occurred()) /* an argument that could not be made is NULL */
+	if (!PyErr_Occurred() && send_kept(lane)) /* an argument that could not be made is NULL */
 		done = PyObject_VectorcallMethod(name, args, count, NULL);
 	Py_XDECREF(a);
 	Py_XDECREF(b);

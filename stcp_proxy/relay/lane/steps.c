@@ -60,12 +60,34 @@ static bool numbers(Lane *lane, PyObject *direction, size_t frames, uint64_t *n)
 	return !PyErr_Occurred() && *n < check_at && frames <= check_at - *n;
 }
 
+/* Send frames to the wire leg, or plaintext to the plain leg. False with an exception. */
+bool sent(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size)
+{
+	ssize_t done = transmit(to, from, size);
+
+	if (done < 0)
+		return wire ? call_with_errno(lane, duplex, s_wire_broke) : call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
+	if (!wire && !add(duplex, lane->at.received, done))
+		return false;
+	if ((size_t)done == size)
+		return true;
+	return call(lane, duplex, wire ? s_sent_short : s_delivered_short,
+		    PyBytes_FromStringAndSize((const char *)from + done, (Py_ssize_t)size - done), NULL, NULL);
+}
+
+static bool send_or_keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size)
+{
+	if (lane->keeping && size <= SMALL)
+		return keep(lane, duplex, to, wire, from, size);
+	return send_kept(lane) && sent(lane, duplex, to, wire, from, size);
+}
+
 /* Plain to wire, for a wire leg that has nothing left to send: what Duplex._up does. False with an exception. */
 bool up(Lane *lane, PyObject *duplex, int plain, int wire)
 {
 	uint8_t *source = lane->source.buf, *result = lane->result.buf;
 	PyObject *sealer = get(duplex, lane->at.sealer), *aead;
-	ssize_t size = receive(plain, source, (size_t)lane->source.len), done;
+	ssize_t size = receive(plain, source, (size_t)lane->source.len);
 	size_t filled = 0, left;
 	bool more;
 	uint64_t n;
@@ -93,12 +115,7 @@ bool up(Lane *lane, PyObject *duplex, int plain, int wire)
 	if (!put_number(sealer, lane->at.n, n) || !add(duplex, lane->at.sent, size) ||
 	    !put_flag(duplex, lane->at.plain_ready, more) || (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
 		return false;
-	done = transmit(wire, result, filled);
-	if (done < 0)
-		return call_with_errno(lane, duplex, s_wire_broke);
-	if ((size_t)done == filled)
-		return true;
-	return call(lane, duplex, s_sent_short, PyLong_FromSsize_t(done), PyLong_FromSize_t(filled), NULL);
+	return send_or_keep(lane, duplex, wire, true, result, filled);
 }
 
 /* Whole DATA frames at the beginning of what was received, or -1 where a frame or a header is not of the common kind. */
@@ -127,7 +144,7 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 	uint8_t *source = lane->source.buf, *result = lane->result.buf;
 	PyObject *opener = get(duplex, lane->at.opener), *partial = get(duplex, lane->at.partial), *aead;
 	size_t held, room, size, at = 0, filled = 0;
-	ssize_t got, done;
+	ssize_t got;
 	Py_ssize_t frames;
 	bool more;
 	uint64_t n, first;
@@ -176,12 +193,5 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 	}
 	if (!filled)
 		return true;
-	done = transmit(plain, result, filled);
-	if (done < 0)
-		return call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
-	if (!add(duplex, lane->at.received, done))
-		return false;
-	if ((size_t)done == filled)
-		return true;
-	return call(lane, duplex, s_delivered_short, PyLong_FromSsize_t(done), PyLong_FromSize_t(filled), NULL);
+	return send_or_keep(lane, duplex, plain, false, result, filled);
 }
