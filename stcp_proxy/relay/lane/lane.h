@@ -73,7 +73,7 @@ typedef struct {
 	int room;	  /* in `legs` */
 	bool slow;	  /* Python code has run since the wait: the engine may have more to do */
 	PyObject *now;	  /* time of the batch under way, seconds */
-	double last, gap; /* time of the last batch, and between it and the one before */
+	double last, gap; /* time of the last batch, and how close it came upon the one before */
 	bool keeping;	  /* a batch of several events is being served */
 	int first, kept;  /* in `later` */
 	struct later later[FEW];

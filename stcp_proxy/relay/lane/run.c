@@ -4,7 +4,7 @@
 #include <sched.h>
 
 #define EVENTS 128
-#define CLOSE 200e-6   /* seconds between two batches of events upon which a third is looked for */
+#define CLOSE 200e-6   /* seconds between two batches of events upon which a next one is looked for */
 #define LOOK_FOR 50e-6 /* seconds */
 #define JUST_BYTES (EPOLLIN | EPOLLOUT) /* what epoll reports of a leg that has bytes to read, and is otherwise as it was */
 
@@ -115,8 +115,8 @@ static bool tell_time(Lane *lane, double now)
 }
 
 /* Wait for events. A process that sleeps is woken late, and its processor with it, which on a quiet connection is most of a round
- * trip's time: so where the last events came close upon those before, look for the next ones for a moment, letting others run, before
- * going to sleep. Where they are rare, nobody looks. */
+ * trip's time: so where one event came close upon those before, look for the next ones for a moment, letting others run, before
+ * going to sleep. Where they are rare, nobody looks; where they are many, there is work enough. */
 static int wait_for_events(Lane *lane, struct epoll_event *events, double wait)
 {
 	int ready = 0, patience = milliseconds(wait);
@@ -155,7 +155,7 @@ int run(Lane *lane, double wait, bool once)
 			once = true;
 		}
 		now = seconds();
-		lane->gap = now - lane->last;
+		lane->gap = ready == 1 ? now - lane->last : INFINITY;
 		lane->last = now;
 		if (!tell_time(lane, now))
 			return -1;
