@@ -5,9 +5,10 @@ from __future__ import annotations
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.kernel import KernelEngine, KernelUnavailable, probe
-from stcp_proxy.relay.native import compiled
+from stcp_proxy.relay.native import compiled, is_missing
 from stcp_proxy.relay.pump import PumpEngine
 
+_BUILD = "install gcc and Python's headers, then stcp-proxy again"
 _REMEDY = "modprobe stcp, build it as docs/KERNEL.md says, or use engine auto or python"
 
 
@@ -19,8 +20,10 @@ def choose(choice: str) -> tuple[Engine, str]:
             user-space engine, ``kernel`` requires the module.
 
     Raises:
-        ConfigError: what is required is not there.
+        ConfigError: what is required, of the kernel or by the environment, is not there.
     """
+    if is_missing():
+        raise ConfigError("STCP_COMPILED is 1, and the byte path was not compiled", remedy=_BUILD)
     if choice == "python":
         return PumpEngine(), _as_built("configured")
     try:
@@ -41,7 +44,6 @@ def describe_kernel() -> str:
     try:
         probe()
     except KernelUnavailable as exc:
-        slower = "not compiled and therefore slower: install gcc and Python's headers, then stcp-proxy again"
-        built = "compiled" if compiled() else slower
+        built = "compiled" if compiled() else f"not compiled and therefore slower: {_BUILD}"
         return f"kernel engine: not available, {exc.strerror}; engine auto is python, {built}"
     return "kernel engine: the module stcp is loaded; engine auto is kernel"

@@ -88,7 +88,15 @@ def make_lane(engine: Driven, epoll: int, duplex: type, *, wanted: bool | None =
 
 def compiled() -> bool:
     """Whether the user-space engine has its short way in C."""
-    return _module(None) is not None
+    try:
+        return _module(None) is not None
+    except ImportError:
+        return False
+
+
+def is_missing() -> bool:
+    """Whether the environment insists on it, and it was not built."""
+    return os.environ.get("STCP_COMPILED") == "1" and not compiled()
 
 
 def _module(wanted: bool | None) -> Any:

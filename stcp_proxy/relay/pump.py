@@ -111,12 +111,12 @@ class PumpEngine:
     def _open(self) -> None:
         self._epoll = select.epoll()
         try:
+            self.lane = make_lane(self, self._epoll.fileno(), Duplex, wanted=self._compiled)
             self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        except OSError:
+        except (OSError, ImportError):
             self._epoll.close()
             raise
         self._epoll.register(self._wake, select.EPOLLIN)
-        self.lane = make_lane(self, self._epoll.fileno(), Duplex, wanted=self._compiled)
         self._opened = True
         if self._inbox:
             os.eventfd_write(self._wake, 1)

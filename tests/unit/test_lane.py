@@ -14,12 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stcp_proxy.errors import Code, ConfigError
 from stcp_proxy.protocol import wire
 from stcp_proxy.protocol.frames import CipherDirection, Opener, Scratch, Sealer
 from stcp_proxy.protocol.lifecycle import Phase
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import MAX_FRAME, MAX_PLAINTEXT, REKEY_INTERVAL, FrameType
 from stcp_proxy.relay import native
+from stcp_proxy.relay.choice import choose
 from stcp_proxy.relay.duplex import Duplex
 from stcp_proxy.relay.engine import DirectionKey, EndReason, Handover, RelayEnd
 from stcp_proxy.relay.pump import PumpEngine
@@ -54,6 +56,12 @@ class Bench:
         """Let the engine do everything that it can do now."""
         for _ in range(8):
             self.engine.turn(0)
+
+    def carried(self) -> tuple[int, bytes]:
+        """Type and plaintext of the first frame that has come out at the peer."""
+        opened = self.opener.open(read(self.peer))
+        assert opened is not None
+        return opened[1:]
 
     def delivered(self) -> bytes:
         """What has come out at the application."""
@@ -153,9 +161,13 @@ def test_the_environment_says_whether_it_is_used(
     monkeypatch.setitem(sys.modules, "stcp_proxy.relay._lane", native if built else None)  # any module, or one that is not there
     if isinstance(expected, bool):
         assert native.compiled() is expected
-    else:
-        with pytest.raises(expected):
-            native.compiled()
+        assert not native.is_missing()
+        return
+    assert not native.compiled()
+    with pytest.raises(ConfigError, match="STCP_COMPILED is 1, and the byte path was not compiled; install gcc"):
+        choose("python")
+    with pytest.raises(expected):
+        PumpEngine().start()
 
 
 @needs_lane
@@ -213,16 +225,12 @@ def test_the_short_way_is_the_one_that_is_taken(bench: Callable[..., Bench], mon
             one.app.send(b"up")
             one.peer.send(one.sealer.seal(FrameType.DATA, b"down"))
             one.turn()
-            opened = one.opener.open(read(one.peer))
-            assert opened is not None
-            assert (opened[2], one.delivered()) == (b"up", b"down")
+            assert (one.carried(), one.delivered()) == ((FrameType.DATA, b"up"), b"down")
     assert one.relay.counts() == (6, 12)
     one.app.send(b"over the rekey")
     one.peer.send(one.sealer.seal(FrameType.DATA, b"likewise"))
     one.turn()
-    opened = one.opener.open(read(one.peer))
-    assert opened is not None
-    assert (opened[2], one.delivered()) == (b"over the rekey", b"likewise")
+    assert (one.carried(), one.delivered()) == ((FrameType.DATA, b"over the rekey"), b"likewise")
 
 
 class Several:
@@ -292,11 +300,8 @@ def test_what_is_kept_goes_out_before_what_follows_it(several: Callable[[int], l
     lost.peer.close()
     benches[0].turn()
     for one in benches:
-        if one is lost:
-            continue
-        opened = one.opener.open(read(one.peer))
-        assert opened is not None
-        assert (opened[1], opened[2]) == (FrameType.DATA, b"words")
+        if one is not lost:
+            assert one.carried() == (FrameType.DATA, b"words")
     assert [one.delivered() for one in benches] == [b"said"] * 6
     assert [[end.reason for end in one.ends] for one in (guilty, lost)] == [[EndReason.PEER_RESET], [EndReason.TRUNCATED]]
     assert not any(one.ends for one in benches if one not in (guilty, lost))
@@ -315,9 +320,7 @@ def test_an_end_in_a_batch_takes_nothing_from_the_others(several: Callable[[int]
             assert [end.reason for end in one.ends] == [EndReason.BAD_FRAME]
             assert one.delivered() == b""
         else:
-            opened = one.opener.open(read(one.peer))
-            assert opened is not None
-            assert (opened[2], one.delivered(), one.ends) == (b"words", b"said", [])
+            assert (one.carried(), one.delivered(), one.ends) == ((FrameType.DATA, b"words"), b"said", [])
 
 
 @needs_lane
@@ -338,9 +341,28 @@ def test_what_an_interrupt_leaves_behind_goes_out_later(
             benches[0].turn()
     benches[0].turn()
     for one in benches[:2]:
-        opened = one.opener.open(read(one.peer))
-        assert opened is not None
-        assert opened[2] == b"words"
+        assert one.carried() == (FrameType.DATA, b"words")
+
+
+@pytest.mark.parametrize("size", [5, 5000])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_lane)])
+def test_a_connection_that_ends_in_a_batch_says_nothing_more_behind_its_reset(
+    bench: Callable[..., Bench], compiled: bool, size: int
+) -> None:
+    """The application reads no more and still talks: what was kept for it fails, and RESET goes out once, and rightly."""
+    one = bench(compiled=compiled)
+    one.turn()
+    one.peer.send(one.sealer.seal(FrameType.DATA, b"said"))
+    one.app.shutdown(socket.SHUT_RD)
+    one.app.send(bytes(size))
+    one.turn()
+    kind, text = one.carried()
+    assert kind == FrameType.RESET
+    assert int.from_bytes(text[:2], "big") == Code.PLAIN_RESET
+    assert read(one.peer) == b""
+    one.peer.shutdown(socket.SHUT_WR)
+    one.turn()
+    assert [end.reason for end in one.ends] == [EndReason.PLAIN_RESET]
 
 
 FRAME = st.one_of(

@@ -197,9 +197,8 @@ static int lane_clear(PyObject *self)
 
 	for (int i = 0; i < lane->room; i++)
 		drop_leg(&lane->legs[i]);
-	while (lane->first < lane->kept)
-		Py_CLEAR(lane->later[lane->first++].duplex);
-	lane->first = lane->kept = 0;
+	while (lane->kept > 0)
+		Py_CLEAR(lane->later[--lane->kept].duplex);
 	Py_CLEAR(lane->engine);
 	return 0;
 }

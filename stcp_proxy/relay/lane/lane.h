@@ -56,7 +56,8 @@ struct later {
 	PyObject *duplex;
 	int to; /* descriptor */
 	bool wire;
-	size_t at, size; /* in kept_bytes */
+	size_t size;
+	uint8_t bytes[SMALL];
 };
 
 typedef struct {
@@ -75,9 +76,8 @@ typedef struct {
 	PyObject *now;	  /* time of the batch under way, seconds */
 	double last, gap; /* time of the last batch, and how close it came upon the one before */
 	bool keeping;	  /* a batch of several events is being served */
-	int first, kept;  /* in `later` */
+	int kept;	  /* in `later` */
 	struct later later[FEW];
-	uint8_t kept_bytes[FEW * SMALL];
 } Lane;
 
 /* span.c: a buffer that can be pointed elsewhere */
@@ -94,7 +94,7 @@ bool put_flag(PyObject *object, Py_ssize_t offset, bool flag);
 bool put_number(PyObject *object, Py_ssize_t offset, uint64_t number);
 bool add(PyObject *object, Py_ssize_t offset, Py_ssize_t amount);
 bool call(Lane *lane, PyObject *duplex, PyObject *name, PyObject *a, PyObject *b, PyObject *c);
-bool call_with_errno(Lane *lane, PyObject *duplex, PyObject *name);
+bool call_with_errno(Lane *lane, PyObject *duplex, PyObject *name, int error);
 
 static inline PyObject *get(PyObject *object, Py_ssize_t offset)
 {
@@ -103,10 +103,13 @@ static inline PyObject *get(PyObject *object, Py_ssize_t offset)
 
 /* later.c: small sends of one batch go out together */
 bool keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size);
+bool has_kept(const Lane *lane, const PyObject *duplex);
 bool send_kept(Lane *lane);
 
 /* steps.c: one buffer from one leg to the other */
-bool sent(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size);
+bool alive(const Lane *lane, PyObject *duplex, int fd);
+ssize_t transmit(int fd, const uint8_t *from, size_t size);
+bool account(Lane *lane, PyObject *duplex, bool wire, const uint8_t *from, size_t size, ssize_t done, int error);
 bool up(Lane *lane, PyObject *duplex, int plain, int wire);
 bool down(Lane *lane, PyObject *duplex, int wire, int plain);
 

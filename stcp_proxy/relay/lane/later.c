@@ -7,28 +7,36 @@
  */
 #include "lane.h"
 
-/* Send one that was kept, unless its connection has ended meanwhile. False with an exception that is no bug of a step. */
-static bool send_now(Lane *lane, const struct later *later)
+bool has_kept(const Lane *lane, const PyObject *duplex)
 {
-	const uint8_t *from = lane->kept_bytes + later->at;
-	bool alive = later->to < lane->room && lane->legs[later->to].duplex == later->duplex;
-
-	return !alive || sent(lane, later->duplex, later->to, later->wire, from, later->size) || tell(lane, later->duplex);
+	for (int i = 0; i < lane->kept; i++) {
+		if (lane->later[i].duplex == duplex)
+			return true;
+	}
+	return false;
 }
 
+/* All of them are sent before Python hears of any that did not go: it may end a connection, and send on it. */
 bool send_kept(Lane *lane)
 {
-	bool done = true;
+	const struct later *later = lane->later; /* nothing is kept meanwhile: Python's own steps keep nothing */
+	ssize_t done[FEW];
+	int error[FEW], kept = lane->kept;
+	bool fine = true;
 
-	while (done && lane->first < lane->kept) {
-		struct later later = lane->later[lane->first++]; /* taken out first: what is called may come here again */
-
-		done = send_now(lane, &later);
-		Py_DECREF(later.duplex);
+	lane->kept = 0;
+	for (int i = 0; i < kept; i++) {
+		done[i] = alive(lane, later[i].duplex, later[i].to) ? transmit(later[i].to, later[i].bytes, later[i].size) :
+								       (ssize_t)later[i].size;
+		error[i] = errno;
 	}
-	if (lane->first == lane->kept)
-		lane->first = lane->kept = 0;
-	return done;
+	for (int i = 0; i < kept; i++) {
+		if (fine)
+			fine = account(lane, later[i].duplex, later[i].wire, later[i].bytes, later[i].size, done[i], error[i]) ||
+			       tell(lane, later[i].duplex);
+		Py_DECREF(later[i].duplex);
+	}
+	return fine;
 }
 
 bool keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size)
@@ -37,9 +45,11 @@ bool keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, 
 
 	if (lane->kept == FEW && !send_kept(lane))
 		return false;
-	later = &lane->later[lane->kept];
-	*later = (struct later){ Py_NewRef(duplex), to, wire, (size_t)lane->kept * SMALL, size };
-	memcpy(lane->kept_bytes + later->at, from, size);
-	lane->kept++;
+	later = &lane->later[lane->kept++];
+	later->duplex = Py_NewRef(duplex);
+	later->to = to;
+	later->wire = wire;
+	later->size = size;
+	memcpy(later->bytes, from, size);
 	return true;
 }

@@ -14,6 +14,8 @@ static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mas
 	const struct layout *at = &lane->at;
 	PyObject *argument, *done;
 
+	if (has_kept(lane, duplex) && !send_kept(lane)) /* it may end with that */
+		return false;
 	if (!(mask & ~(uint32_t)JUST_BYTES) && get(duplex, at->end) == Py_None && get(duplex, at->plain_left) == Py_None &&
 	    get(duplex, at->wire_left) == Py_None) {
 		if (!put(duplex, at->active, Py_NewRef(lane->now)))
@@ -155,14 +157,14 @@ int run(Lane *lane, double wait, bool once)
 			once = true;
 		}
 		now = seconds();
-		lane->gap = ready == 1 ? now - lane->last : INFINITY;
-		lane->last = now;
 		if (!tell_time(lane, now))
 			return -1;
 		served = serve(lane, events, ready);
 		if (served < 0)
 			return -1;
 		answer |= served;
+		lane->gap = ready == 1 && served == SEEN ? now - lane->last : INFINITY; /* the guest does not count: it is not ours */
+		lane->last = now;
 		wait = until - now;
 	} while (!once && !lane->slow && !(answer & GUEST) && wait > 0);
 	return answer;

@@ -81,16 +81,10 @@ bool call(Lane *lane, PyObject *duplex, PyObject *name, PyObject *a, PyObject *b
 	return done != NULL;
 }
 
-/* Call a method of a Duplex with the OSError that errno stands for. */
-bool call_with_errno(Lane *lane, PyObject *duplex, PyObject *name)
+/* Call a method of a Duplex with the OSError that a value of errno stands for. */
+bool call_with_errno(Lane *lane, PyObject *duplex, PyObject *name, int error)
 {
-	PyObject *number = PyLong_FromLong(errno), *text = PyUnicode_FromString(strerror(errno)), *error = NULL;
-
-	if (number && text)
-		error = PyObject_CallFunctionObjArgs(PyExc_OSError, number, text, NULL);
-	Py_XDECREF(number);
-	Py_XDECREF(text);
-	return call(lane, duplex, name, error, NULL, NULL);
+	return call(lane, duplex, name, PyObject_CallFunction(PyExc_OSError, "is", error, strerror(error)), NULL, NULL);
 }
 
 /* Where instances of `type` keep a slot, or -1 with an exception. */

@@ -21,7 +21,7 @@ static ssize_t receive(int fd, uint8_t *into, size_t room)
 }
 
 /* Returns the bytes that went, 0 where none can go now, negative with errno. */
-static ssize_t transmit(int fd, const uint8_t *from, size_t size)
+ssize_t transmit(int fd, const uint8_t *from, size_t size)
 {
 	ssize_t n;
 
@@ -60,13 +60,19 @@ static bool numbers(Lane *lane, PyObject *direction, size_t frames, uint64_t *n)
 	return !PyErr_Occurred() && *n < check_at && frames <= check_at - *n;
 }
 
-/* Send frames to the wire leg, or plaintext to the plain leg. False with an exception. */
-bool sent(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size)
+/* Whether a connection still has this leg, and has not been lost: Python has run. */
+bool alive(const Lane *lane, PyObject *duplex, int fd)
 {
-	ssize_t done = transmit(to, from, size);
+	return fd >= 0 && fd < lane->room && lane->legs[fd].duplex == duplex && get(duplex, lane->at.end) == Py_None;
+}
 
+/* See to what became of a send, of frames to the wire leg or of plaintext to the plain leg. False with an exception.
+ *
+ * done: what transmit has returned; error: errno then. */
+bool account(Lane *lane, PyObject *duplex, bool wire, const uint8_t *from, size_t size, ssize_t done, int error)
+{
 	if (done < 0)
-		return wire ? call_with_errno(lane, duplex, s_wire_broke) : call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
+		return wire ? call_with_errno(lane, duplex, s_wire_broke, error) : call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
 	if (!wire && !add(duplex, lane->at.received, done))
 		return false;
 	if ((size_t)done == size)
@@ -77,9 +83,16 @@ bool sent(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, 
 
 static bool send_or_keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size)
 {
+	ssize_t done;
+
 	if (lane->keeping && size <= SMALL)
 		return keep(lane, duplex, to, wire, from, size);
-	return send_kept(lane) && sent(lane, duplex, to, wire, from, size);
+	if (!send_kept(lane))
+		return false;
+	if (!alive(lane, duplex, to))
+		return true;
+	done = transmit(to, from, size);
+	return account(lane, duplex, wire, from, size, done, errno);
 }
 
 /* Plain to wire, for a wire leg that has nothing left to send: what Duplex._up does. False with an exception. */
@@ -159,7 +172,7 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 		memcpy(source, PyBytes_AS_STRING(partial), held);
 	got = receive(wire, source + held, room);
 	if (got < 0)
-		return would_block() ? put_flag(duplex, lane->at.wire_ready, false) : call_with_errno(lane, duplex, s_down_failed);
+		return would_block() ? put_flag(duplex, lane->at.wire_ready, false) : call_with_errno(lane, duplex, s_down_failed, errno);
 	if (got == 0)
 		return call(lane, duplex, s_end_of_wire, NULL, NULL, NULL);
 	more = (size_t)got == room || get(duplex, lane->at.wire_to_end) == Py_True;
