@@ -8,20 +8,25 @@
  *              setsockopt(TCP_ULP) to close().
  *   relay      one connection: two legs and two directions (relay.c). Owned by
  *              the wire leg; lives from STCP_RELAY to the wire's close().
- *   direction  one flow of bytes in a relay: a work item, a cipher, at most one
- *              buffer (pump.c, seal.c, open.c).
+ *   direction  one flow of bytes in a relay: a place in the line of those that
+ *              have something to do, a cipher, at most one buffer (pump.c,
+ *              seal.c, open.c).
  *
  * Locks, in the order in which they may nest (outer first)
  *   lock_sock(sk)            leg->role, hooking and unhooking a leg. Never two
  *                            sockets at once.
  *   sk->sk_callback_lock     leg->relay as the socket callbacks see it.
  *   relay->lock              mode, cause and "settled" of a relay.
- * A direction's other fields belong to its work item alone, which the workqueue
- * never runs twice at once.
+ *   stcp_line_lock           who is in the line, has a turn, waits for its end
+ *                            (pump.c). Nothing nests in it.
+ * A direction's other fields belong to whoever has its turn, and it never has
+ * two turns at once.
  */
 #ifndef _STCP_INTERNAL_H
 #define _STCP_INTERNAL_H
 
+#include <linux/completion.h>
+#include <linux/list.h>
 #include <linux/net.h>
 #include <linux/skbuff.h>
 #include <linux/spinlock.h>
@@ -137,7 +142,11 @@ enum stcp_next {
 };
 
 struct stcp_direction {
-	struct delayed_work work;
+	struct list_head line;		/* the next four under stcp_line_lock: in the line */
+	bool running;			/* has its turn */
+	bool again;			/* was kicked during it */
+	struct completion *awaited;	/* somebody waits for its end */
+	struct delayed_work retry;	/* kicks */
 	struct stcp_relay *relay;
 	struct stcp_leg *from, *to;
 	enum stcp_next (*step)(struct stcp_direction *d);
@@ -147,7 +156,7 @@ struct stcp_direction {
 	u32 in, in_end;			/* of the buffer: not opened yet */
 	u8 *queued;			/* came with the handover, read first */
 	u32 queued_at, queued_end;
-	u32 turn;			/* bytes received since the work item began */
+	u32 turn;			/* bytes received in this turn */
 	u64 bytes;			/* application bytes that passed */
 	bool fin;			/* its FIN has been sealed or opened */
 	bool fin_passed;		/* ... and has reached the other leg */
@@ -164,6 +173,7 @@ void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 			 enum stcp_next (*step)(struct stcp_direction *d));
 void stcp_direction_free(struct stcp_direction *d);
 void stcp_direction_kick(struct stcp_direction *d);
+void stcp_direction_cancel(struct stcp_direction *d);
 int stcp_direction_recv(struct stcp_direction *d, u32 at, u32 room);
 enum stcp_next stcp_recv_next(int err);
 enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool more);
@@ -184,7 +194,7 @@ struct stcp_relay {
 	unsigned long last;		/* jiffies of the last progress */
 	u32 idle_ms, half_close_ms, linger_ms;
 	bool watching;			/* the clock looks after what was sent */
-	bool stop;			/* work items return at once */
+	bool stop;			/* turns and work items end at once */
 	struct work_struct finish;
 
 	spinlock_t lock;		/* protects the rest */

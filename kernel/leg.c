@@ -13,10 +13,10 @@
  * fresh socket out of one that still has our callbacks.
  *
  * The callbacks of TCP (data_ready, write_space, state_change, error_report)
- * run under the socket's spinlock, often in softirq. They only queue the work
- * items of the relay, and do so under read_lock(sk_callback_lock). Unhooking
+ * run under the socket's spinlock, often in softirq. They only kick the
+ * directions of the relay, and do so under read_lock(sk_callback_lock). Unhooking
  * takes the write lock, so that once stcp_leg_unhook() has returned, no
- * callback can queue anything any more, and the relay may be freed.
+ * callback can kick anything any more, and the relay may be freed.
  *
  * close() gives everything back in this order: relay, callbacks, sk_prot,
  * protocol data, then TCP's own close, then the module reference. The last

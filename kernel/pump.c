@@ -2,46 +2,66 @@
 /*
  * The pump: what both directions have in common.
  *
- * A direction is a work item. Socket callbacks queue it; it receives without
- * waiting into one buffer, works on the bytes in place, sends without waiting,
- * and returns when a step says so. The steps themselves are in seal.c and
- * open.c.
+ * Socket callbacks kick a direction: it joins the line of those that have
+ * something to do, unless it stands there already. A few carriers, one work
+ * item for each CPU, take direction after direction from the front and give
+ * each a turn: it receives without waiting into one buffer, works on the bytes
+ * in place, sends without waiting, and returns when a step says so. The steps
+ * themselves are in seal.c and open.c.
  *
- * No wake-up is lost: a callback that comes while the item runs queues it
- * again, so a step may look at a queue, find it empty and return.
+ * A direction as a work item of its own would do the same, but the workqueue
+ * wakes a worker for every item, and here nobody is woken while all carriers
+ * are at work. They run on an unbound queue: the scheduler places them, so the
+ * two ends of a bulk transfer run on two CPUs.
+ *
+ * No wake-up is lost: a direction that is kicked during its turn joins the line
+ * again after it, so a step may look at a queue, find it empty and return. It
+ * never has two turns at once. The lock of the line passes what one turn wrote
+ * on to the next, on whatever CPU.
+ *
+ * Fairness. The line is first come, first served; a turn is bounded in bytes
+ * and steps, and who has more to do joins at the end.
  *
  * Back-pressure and the memory bound are the same thing. A direction that
  * cannot send keeps its one buffer and does not receive; TCP's window then
- * closes towards the sender. While it is blocked, arriving bytes do not queue
+ * closes towards the sender. While it is blocked, arriving bytes do not kick
  * it (they could not be received anyway); room in the other socket does.
  *
  * Sending can fail for want of memory with nothing in flight whose
  * acknowledgment would wake us. So -EAGAIN from a socket that has room, and a
  * buffer that cannot be had, ask for a retry by time.
- *
- * The items run on an unbound queue: the scheduler places the worker, and the
- * two ends of a bulk transfer run on two CPUs. There are few workers, so that
- * under load one takes item after item without a change of context; twice as
- * many as CPUs, for an item may have to wait for a socket lock or for memory.
  */
 #include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
 
 #include "internal.h"
 
 /*
- * What one run may do before other directions get their turn: one large frame,
+ * What one turn may do before other directions get their turn: one large frame,
  * or some small ones.
  */
 #define STCP_TURN_STEPS		64
 #define STCP_TURN_BYTES		(STCP_MAX_FRAME / 2)
 #define STCP_RETRY_DELAY	(HZ / 100 + 1)
 
-struct workqueue_struct *stcp_queue;
+/* Turns after which a carrier makes way for other work items. */
+#define STCP_CARRIER_TURNS	256
 
-static void stcp_pump(struct work_struct *work)
+struct stcp_carrier {
+	struct work_struct work;
+	struct list_head idle;
+};
+
+struct workqueue_struct *stcp_queue;
+static struct stcp_carrier *stcp_carriers;
+/* Taken in softirq; held for a few list operations. */
+static DEFINE_SPINLOCK(stcp_line_lock);
+static LIST_HEAD(stcp_line);
+static LIST_HEAD(stcp_idle_carriers);
+
+static void stcp_turn(struct stcp_direction *d)
 {
-	struct stcp_direction *d = container_of(to_delayed_work(work),
-						struct stcp_direction, work);
 	enum stcp_next next = STCP_NEXT_MORE;
 	int steps = STCP_TURN_STEPS;
 
@@ -61,23 +81,105 @@ static void stcp_pump(struct work_struct *work)
 	if (next == STCP_NEXT_MORE || next == STCP_NEXT_YIELD)
 		stcp_direction_kick(d);
 	else if (next == STCP_NEXT_RETRY)
-		queue_delayed_work(stcp_queue, &d->work, STCP_RETRY_DELAY);
+		queue_delayed_work(stcp_queue, &d->retry, STCP_RETRY_DELAY);
 	else if (next == STCP_NEXT_SETTLED)
 		stcp_relay_settle(d);
+}
+
+static void stcp_carry(struct work_struct *work)
+{
+	struct stcp_carrier *carrier = container_of(work, struct stcp_carrier, work);
+	struct stcp_direction *d;
+	int turns = STCP_CARRIER_TURNS;
+
+	spin_lock_bh(&stcp_line_lock);
+	while (!list_empty(&stcp_line)) {
+		if (!turns--) {
+			spin_unlock_bh(&stcp_line_lock);
+			queue_work(stcp_queue, &carrier->work);
+			return;
+		}
+		d = list_first_entry(&stcp_line, struct stcp_direction, line);
+		list_del_init(&d->line);
+		d->running = true;
+		spin_unlock_bh(&stcp_line_lock);
+		stcp_turn(d);
+		cond_resched();
+		spin_lock_bh(&stcp_line_lock);
+		d->running = false;
+		if (d->again)
+			list_add_tail(&d->line, &stcp_line);
+		d->again = false;
+		if (d->awaited)
+			complete(d->awaited);
+		d->awaited = NULL;
+	}
+	list_add(&carrier->idle, &stcp_idle_carriers);
+	spin_unlock_bh(&stcp_line_lock);
+}
+
+/* Give @d a turn: soon, or once more after the one that it has. */
+void stcp_direction_kick(struct stcp_direction *d)
+{
+	struct stcp_carrier *carrier = NULL;
+
+	spin_lock_bh(&stcp_line_lock);
+	if (d->running) {
+		d->again = true;
+	} else if (list_empty(&d->line)) {
+		list_add_tail(&d->line, &stcp_line);
+		carrier = list_first_entry_or_null(&stcp_idle_carriers,
+						   struct stcp_carrier, idle);
+		if (carrier)
+			list_del(&carrier->idle);
+	}
+	spin_unlock_bh(&stcp_line_lock);
+	if (carrier)
+		queue_work(stcp_queue, &carrier->work);
+}
+
+static void stcp_retry(struct work_struct *work)
+{
+	stcp_direction_kick(container_of(to_delayed_work(work),
+					 struct stcp_direction, retry));
+}
+
+/*
+ * Take @d out of the line and wait for the end of its turn. Who may still kick
+ * it, callbacks or the other direction, has to be dealt with by the caller.
+ */
+void stcp_direction_cancel(struct stcp_direction *d)
+{
+	DECLARE_COMPLETION_ONSTACK(ended);
+	bool running;
+
+	do {
+		cancel_delayed_work_sync(&d->retry);
+		spin_lock_bh(&stcp_line_lock);
+		list_del_init(&d->line);
+		d->again = false;
+		running = d->running;
+		if (running)
+			d->awaited = &ended;
+		spin_unlock_bh(&stcp_line_lock);
+		if (running)
+			wait_for_completion(&ended);
+	} while (running);
 }
 
 void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 			 struct stcp_leg *from, struct stcp_leg *to,
 			 enum stcp_next (*step)(struct stcp_direction *d))
 {
-	INIT_DELAYED_WORK(&d->work, stcp_pump);
+	INIT_LIST_HEAD(&d->line);
+	INIT_DELAYED_WORK(&d->retry, stcp_retry);
 	d->relay = relay;
 	d->from = from;
 	d->to = to;
 	d->step = step;
 }
 
-/* Gives up keys and buffers. The work item must not run any more. */
+/* Gives up keys and buffers. It must not have a turn any more. */
 void stcp_direction_free(struct stcp_direction *d)
 {
 	stcp_cipher_destroy(&d->cipher);
@@ -86,11 +188,6 @@ void stcp_direction_free(struct stcp_direction *d)
 	WRITE_ONCE(d->buffer, NULL);
 	kvfree(d->queued);
 	d->queued = NULL;
-}
-
-void stcp_direction_kick(struct stcp_direction *d)
-{
-	queue_delayed_work(stcp_queue, &d->work, 0);
 }
 
 static int stcp_take_queued(struct stcp_direction *d, u8 *to, u32 room)
@@ -194,11 +291,26 @@ enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool mo
 
 int stcp_pump_init(void)
 {
-	stcp_queue = alloc_workqueue("stcp", WQ_UNBOUND, 2 * num_online_cpus());
-	return stcp_queue ? 0 : -ENOMEM;
+	unsigned int i, count = num_online_cpus();
+
+	stcp_carriers = kcalloc(count, sizeof(*stcp_carriers), GFP_KERNEL);
+	if (!stcp_carriers)
+		return -ENOMEM;
+	stcp_queue = alloc_workqueue("stcp", WQ_UNBOUND, 0);
+	if (!stcp_queue) {
+		kfree(stcp_carriers);
+		return -ENOMEM;
+	}
+	for (i = 0; i < count; i++) {
+		INIT_WORK(&stcp_carriers[i].work, stcp_carry);
+		list_add_tail(&stcp_carriers[i].idle, &stcp_idle_carriers);
+	}
+	return 0;
 }
 
+/* No direction is left, so a carrier that still runs finds nobody in the line. */
 void stcp_pump_exit(void)
 {
 	destroy_workqueue(stcp_queue);
+	kfree(stcp_carriers);
 }

@@ -14,10 +14,10 @@
  * polls the wire. If the owner closes the wire first, close() does the same on
  * its own, with an RST to both legs.
  *
- * Stopping. relay->stop makes every work item return at once. Work items are
+ * Stopping. relay->stop makes turns and work items end at once. They are
  * cancelled, then the leg is unhooked, then they are cancelled once more, for a
- * callback may have queued one in between. After that nobody looks at the relay.
- * None of this is done under a socket lock, which the work items take.
+ * callback may have kicked one in between. After that nobody looks at the relay.
+ * None of this is done under a socket lock, which they take.
  *
  * The wire's close() frees the relay, so the wire's socket and file outlive
  * it. The plain leg is pinned by its file until the relay finishes.
@@ -246,8 +246,8 @@ void stcp_relay_settle(struct stcp_direction *d)
 static void stcp_relay_cancel(struct stcp_relay *relay)
 {
 	cancel_delayed_work_sync(&relay->clock);
-	cancel_delayed_work_sync(&relay->seal.work);
-	cancel_delayed_work_sync(&relay->open.work);
+	stcp_direction_cancel(&relay->seal);
+	stcp_direction_cancel(&relay->open);
 }
 
 /* Stop all work and give up everything but the wire leg itself. */
