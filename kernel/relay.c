@@ -223,24 +223,26 @@ void stcp_relay_half_closed(struct stcp_relay *relay)
 void stcp_relay_settle(struct stcp_direction *d)
 {
 	struct stcp_relay *relay = d->relay;
-	bool finish = false, again;
+	bool again;
 
 	spin_lock(&relay->lock);
 	again = d->mode != relay->mode;
 	if (!again) {
 		d->settled = true;
-		finish = relay->seal.settled && relay->open.settled &&
-			 !relay->finishing;
-		if (finish) {
+		if (relay->seal.settled && relay->open.settled &&
+		    !relay->finishing) {
 			stcp_relay_cause(relay, STCP_END_FINISHED, 0, 0, NULL, 0);
+			/*
+			 * Both under the lock: who sees "finishing" can wait
+			 * for the work item.
+			 */
 			relay->finishing = true;
+			queue_work(stcp_queue, &relay->finish);
 		}
 	}
 	spin_unlock(&relay->lock);
 	if (again)
 		stcp_direction_kick(d);
-	if (finish)
-		queue_work(stcp_queue, &relay->finish);
 }
 
 static void stcp_relay_cancel(struct stcp_relay *relay)

@@ -10,6 +10,8 @@ import struct
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -170,6 +172,26 @@ def one(rng: random.Random) -> None:
             r.peer.close()
         r.wire.close() if rng.random() < 0.5 else None
     r.close()
+
+
+def test_the_owner_closes_at_the_moment_the_relay_finishes() -> None:
+    """Whoever comes second waits for the first: the kernel with the checkers tells where it did not."""
+
+    def meet(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(30):
+            r = Relay()
+            r.app.shutdown(socket.SHUT_WR)
+            r.send(FIN)
+            moment = time.monotonic() + rng.random() * 0.01
+            while time.monotonic() < moment and r.status().end == abi.End.NONE:
+                pass
+            r.wire.close()
+            r.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(meet, range(8)))
+    eventually(lambda: references() == 0, "a reference is left")
 
 
 def test_rmmod_is_refused_while_a_socket_has_the_protocol() -> None:
