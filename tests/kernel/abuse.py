@@ -8,7 +8,8 @@ on purpose. What counts is that nobody hangs, that nothing is left, and that the
 
 Once memory fails, no file may be read any more: files of the virtual machine come over 9p by way of the kernel's workers, and
 after one of them had no memory, programs could not be started for good. So our workers are forks, the module is loaded from
-memory, and everything mapped is locked there.
+memory, and everything mapped is locked there. And whoever asks for the protocol while it is unloaded makes the kernel start
+no program to load it: that one's fork would fail aloud.
 """
 
 from __future__ import annotations
@@ -306,6 +307,7 @@ def settle() -> None:
     worker = FORK.Process(target=noise, args=(1,))
     worker.start()
     worker.join()
+    Path("/proc/sys/kernel/modprobe").write_text("\n")
     if LIBC.mlockall(MCL_CURRENT | MCL_FUTURE):
         raise OSError(ctypes.get_errno(), "mlockall")
 

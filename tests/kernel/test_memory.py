@@ -236,6 +236,7 @@ class Keyed:
             sock.close()
 
 
+@pytest.mark.timeout(600)  # with the checkers a search of 2 GiB takes a minute or two
 def test_keys_are_gone_when_the_relay_is() -> None:
     """The whole memory of the machine is searched: the keys stand in it while the relay lives, and nowhere afterwards."""
     relays = [Keyed(way) for way in ("owner closes", "rekeyed", "truncated", "bad frame", "aborted")]
