@@ -171,6 +171,7 @@ struct stcp_direction {
 void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 			 struct stcp_leg *from, struct stcp_leg *to,
 			 enum stcp_next (*step)(struct stcp_direction *d));
+void stcp_direction_start(struct stcp_direction *d);
 void stcp_direction_free(struct stcp_direction *d);
 void stcp_direction_kick(struct stcp_direction *d);
 void stcp_direction_cancel(struct stcp_direction *d);

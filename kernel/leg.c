@@ -56,6 +56,8 @@ static void stcp_data_ready(struct sock *sk)
 		struct stcp_direction *d = leg->wire ? &leg->relay->open :
 						       &leg->relay->seal;
 
+		/* Pairs with stcp_turn(): either it sees the bytes, or we see this. */
+		smp_mb();
 		if (!READ_ONCE(d->blocked))
 			stcp_direction_kick(d);
 	}
@@ -144,7 +146,10 @@ static void stcp_close(struct sock *sk, long timeout)
 
 	lock_sock(sk);
 	WRITE_ONCE(sk->sk_prot, (struct proto *)base);
+	/* An error report that began before unhooking may still look at the leg. */
+	write_lock_bh(&sk->sk_callback_lock);
 	rcu_assign_pointer(icsk->icsk_ulp_data, NULL);
+	write_unlock_bh(&sk->sk_callback_lock);
 	icsk->icsk_ulp_ops = NULL;
 	release_sock(sk);
 	kfree(leg);
@@ -409,7 +414,9 @@ void stcp_leg_shutdown(struct stcp_leg *leg)
  * Small writes leave at once, and what waits in the sockets is bounded: the
  * unsent part of a send queue, and the receive queue of a plain leg, which has
  * no long way to fill. The wire's windows are left to TCP, which needs them for
- * its way. A socket whose owner has set a receive buffer keeps it.
+ * its way. A socket whose owner has set a receive buffer keeps it. One whose
+ * owner wants to be woken for many bytes only does not: nobody would come for the
+ * last ones.
  */
 void stcp_leg_tune(struct stcp_leg *leg, bool plain)
 {
@@ -418,6 +425,7 @@ void stcp_leg_tune(struct stcp_leg *leg, bool plain)
 
 	tcp_sock_set_nodelay(sk);
 	lock_sock(sk);
+	WRITE_ONCE(sk->sk_rcvlowat, 1);
 	WRITE_ONCE(tp->notsent_lowat, STCP_NOTSENT);
 	if (plain && !(sk->sk_userlocks & SOCK_RCVBUF_LOCK)) {
 		sk->sk_userlocks |= SOCK_RCVBUF_LOCK;

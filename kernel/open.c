@@ -189,7 +189,9 @@ static enum stcp_next stcp_open_reset(struct stcp_direction *d)
 {
 	int n;
 
-	tcp_abort(d->to->sk, ECONNRESET);
+	/* Once: where tcp_abort() does not look, it would wake us for ever. */
+	if (inet_sk_state_load(d->to->sk) != TCP_CLOSE)
+		tcp_abort(d->to->sk, ECONNRESET);
 	d->out = 0;
 	d->out_end = 0;
 	d->in = 0;

@@ -60,13 +60,26 @@ static DEFINE_SPINLOCK(stcp_line_lock);
 static LIST_HEAD(stcp_line);
 static LIST_HEAD(stcp_idle_carriers);
 
+/*
+ * Come again when there may be memory. TCP has just said, from within the send
+ * that failed, that there is room: that kick is not to be followed.
+ */
+static void stcp_direction_retry(struct stcp_direction *d)
+{
+	queue_delayed_work(stcp_queue, &d->retry, STCP_RETRY_DELAY);
+	spin_lock_bh(&stcp_line_lock);
+	d->again = false;
+	spin_unlock_bh(&stcp_line_lock);
+}
+
 static void stcp_turn(struct stcp_direction *d)
 {
 	enum stcp_next next = STCP_NEXT_MORE;
 	int steps = STCP_TURN_STEPS;
 
 	d->turn = 0;
-	WRITE_ONCE(d->blocked, false);
+	/* Pairs with stcp_data_ready(). */
+	smp_store_mb(d->blocked, false);
 	while (next == STCP_NEXT_MORE && steps--) {
 		if (READ_ONCE(d->relay->stop))
 			return;
@@ -81,7 +94,7 @@ static void stcp_turn(struct stcp_direction *d)
 	if (next == STCP_NEXT_MORE || next == STCP_NEXT_YIELD)
 		stcp_direction_kick(d);
 	else if (next == STCP_NEXT_RETRY)
-		queue_delayed_work(stcp_queue, &d->retry, STCP_RETRY_DELAY);
+		stcp_direction_retry(d);
 	else if (next == STCP_NEXT_SETTLED)
 		stcp_relay_settle(d);
 }
@@ -173,10 +186,22 @@ void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 {
 	INIT_LIST_HEAD(&d->line);
 	INIT_DELAYED_WORK(&d->retry, stcp_retry);
+	/* Kicks are kept until stcp_direction_start(). */
+	d->running = true;
 	d->relay = relay;
 	d->from = from;
 	d->to = to;
 	d->step = step;
+}
+
+/* From now on it may have turns, the first at once. */
+void stcp_direction_start(struct stcp_direction *d)
+{
+	spin_lock_bh(&stcp_line_lock);
+	d->running = false;
+	d->again = false;
+	spin_unlock_bh(&stcp_line_lock);
+	stcp_direction_kick(d);
 }
 
 /* Gives up keys and buffers. It must not have a turn any more. */

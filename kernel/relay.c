@@ -340,8 +340,12 @@ static void stcp_relay_start(struct stcp_relay *relay)
 	stcp_stat_add(net, STCP_STAT_RELAYS_LIVE, 1);
 	stcp_leg_hook(relay->plain, relay);
 	stcp_leg_hook(relay->wire, relay);
-	/* What arrived before the hooks has called nobody. */
-	stcp_relay_kick(relay);
+	/*
+	 * Not before both are hooked: a turn may end the relay, and its end
+	 * calls what the hooks have saved. What arrived earlier has called nobody.
+	 */
+	stcp_direction_start(&relay->seal);
+	stcp_direction_start(&relay->open);
 	if (relay->idle_ms)
 		queue_delayed_work(stcp_queue, &relay->clock,
 				   msecs_to_jiffies(relay->idle_ms));

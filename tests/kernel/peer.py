@@ -121,6 +121,7 @@ class Relay:
         wire_bytes: Callable[[Cipher], bytes] | None = None,
         plain_bytes: bytes = b"",
         keep_plain: bool = False,
+        low_water: int = 1,
         during: AbstractContextManager[None] | None = None,
         **changed: object,
     ) -> None:
@@ -140,6 +141,8 @@ class Relay:
             plain_len=len(plain_bytes),
             **changed,
         )
+        for leg in (self.plain, self.wire):
+            leg.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
         with during or nullcontext():
             ulp(self.plain)
             ulp(self.wire)

@@ -82,6 +82,12 @@ def test_bytes_read_before_the_handover(size: int) -> None:
     r.close()
 
 
+def test_an_owner_that_wanted_to_be_woken_for_many_bytes_only() -> None:
+    r = Relay(low_water=100_000)
+    r.check_alive()
+    r.close()
+
+
 def test_a_piece_of_a_frame_before_the_handover() -> None:
     rest: list[bytes] = []
 
