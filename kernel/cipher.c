@@ -18,6 +18,7 @@
 
 #include "internal.h"
 
+#ifndef STCP_TEST_NULL_CIPHER
 /* A frame can start anywhere in a page, so one page more than its size. */
 #define STCP_SG_MAX	(STCP_MAX_FRAME / PAGE_SIZE + 1)
 
@@ -45,7 +46,6 @@ static void stcp_nonce(u8 *nonce, u64 n)
 	put_unaligned_be64(n, nonce + STCP_NONCE_LEN - sizeof(n));
 }
 
-#ifndef STCP_TEST_NULL_CIPHER
 static int stcp_encrypt(struct stcp_cipher *c, u8 *frame, u32 ad, u32 len, u64 n)
 {
 	struct scatterlist sg[STCP_SG_MAX];
