@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -192,6 +193,46 @@ def test_the_owner_closes_at_the_moment_the_relay_finishes() -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(meet, range(8)))
     eventually(lambda: references() == 0, "a reference is left")
+
+
+def test_a_relay_may_end_before_its_owner_has_handed_it_over() -> None:
+    """What was read already ends it in its first turn, while CPUs are short."""
+
+    def hand_over(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(40):
+            r = Relay(wire_bytes=lambda _: bytes(40), plain_bytes=rng.choice((b"", b"x")))
+            assert r.wait_ended().end is abi.End.BAD_FRAME
+            r.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hand_over, range(8)))
+    eventually(lambda: references() == 0, "a reference is left")
+
+
+def worker_seconds() -> float:
+    """CPU time of the kernel's workers that belong to no CPU, where the carriers run."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            name, rest = path.read_text().split(") ", 1)
+            if "(kworker/u" in name:
+                ticks += sum(int(word) for word in rest.split()[11:13])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_relay_that_lingers_is_at_rest() -> None:
+    """Waiting for the peer's end costs no CPU: what aborting the plain leg reports wakes the relay once, not for ever."""
+    r = Relay(linger_ms=4000)
+    r.wire.setsockopt(abi.SOL_STCP, abi.ABORT, abi.ABORT_ARGS.pack(abi.INTERFACE, 7, 0, b""))
+    assert how_it_ends(r.app) == (0, "reset")
+    before = worker_seconds()
+    time.sleep(1.5)
+    assert worker_seconds() - before < 0.5
+    assert not r.status().ended
+    r.peer.close()
+    assert r.wait_ended().end is abi.End.ABORTED
+    r.close()
 
 
 def test_rmmod_is_refused_while_a_socket_has_the_protocol() -> None:
