@@ -81,13 +81,6 @@ enum stcp_role {
 	STCP_ROLE_RELAYING,
 };
 
-/* What a look at the send queue of a leg found. */
-enum stcp_look {
-	STCP_LOOK_AT_REST,	/* nothing waits */
-	STCP_LOOK_WAITING,	/* bytes wait, or are under way */
-	STCP_LOOK_DEAD,		/* the other end does not answer any more */
-};
-
 struct stcp_leg {
 	struct sock *sk;
 	enum stcp_role role;
@@ -115,6 +108,16 @@ int stcp_leg_claim(struct sock *sk, struct stcp_leg **claimed);
 void stcp_leg_unclaim(struct stcp_leg *leg);
 void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay);
 void stcp_leg_unhook(struct stcp_leg *leg);
+
+/* -- io.c ------------------------------------------------------------------ */
+
+/* What a look at the send queue of a leg found. */
+enum stcp_look {
+	STCP_LOOK_AT_REST,	/* nothing waits */
+	STCP_LOOK_WAITING,	/* bytes wait, or are under way */
+	STCP_LOOK_DEAD,		/* the other end does not answer any more */
+};
+
 bool stcp_leg_readable(const struct stcp_leg *leg);
 bool stcp_leg_broken(const struct stcp_leg *leg);
 int stcp_leg_recv(struct stcp_leg *leg, void *to, size_t len);
