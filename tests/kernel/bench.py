@@ -101,8 +101,8 @@ def medians(boots: int, arguments: Sequence[str]) -> None:
             command, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "STCP_KERNEL_ENV": forwarded}
         )
         found = [json.loads(line.split(MARK, 1)[1]) for line in done.stdout.splitlines() if MARK in line]
-        if not found:
-            sys.exit(f"no samples:\n{done.stdout}")
+        if done.returncode or not found:
+            sys.exit(f"no samples, or a run that failed:\n{done.stdout}")
         samples += found
     print(table(samples))
 
