@@ -23,7 +23,6 @@
  * statement is a call that need not come back here.
  */
 #include <linux/module.h>
-#include <linux/file.h>
 #include <linux/poll.h>
 #include <net/transp_v6.h>
 
