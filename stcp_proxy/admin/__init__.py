@@ -3,17 +3,17 @@
 It knows nothing of tunnels but what ``host`` says; the command line brings the two together. Nothing here is imported where no
 admin address is configured, and nothing here wakes up unless somebody asks.
 
-- ``host``      what the pages need of a running proxy
-- ``status``    the shape of `/status`: one look at it
-- ``look``      takes that look; ``meter`` reads bytes, ``measure`` what is counted beyond the status
-- ``rings``     can this key go?
-- ``report``    what a process tells, and how several processes' are put together; ``gather`` asks them
-- ``readiness`` whether the proxy is ready, end to end where a tunnel wants that
-- ``metrics``   a report as Prometheus reads it; ``lag`` measures the event loop
-- ``guard``     who may ask: token, host, origin; ``pace`` how much of the event loop all of them may have
-- ``pages``     the addresses, as a Starlette application
-- ``page``      the dashboard: its files, as they are in ``assets/``
-- ``server``    serves them on Hypercorn, inside the proxy's own loop
-- ``client``    asks a running proxy, for the commands; ``view`` shows its status at a terminal
-- ``life``      waits for one
+- ``interface``      what the pages need of a running proxy
+- ``status_schema``  the shape of `/status`; ``snapshot`` fills it from live objects
+- ``live_bytes``     bytes of open connections; ``samples`` what is counted beyond the status
+- ``key_removal``    whether a key can be removed
+- ``report``         what a process tells, and how the reports of several are merged; ``worker_reports`` asks all workers
+- ``readiness``      whether the proxy is ready, end to end where a tunnel wants that
+- ``metrics``        a report as Prometheus reads it; ``loop_delay`` measures the event loop
+- ``access``         who may ask: token, host, origin; ``rate_limit`` how much of the event loop all requests may take
+- ``http_app``       the addresses, as a Starlette application
+- ``dashboard``      the dashboard: its files, as they are in ``assets/``
+- ``server``         serves them on Hypercorn, inside the proxy's own loop
+- ``client``         asks a running proxy, for the commands; ``terminal_table`` shows its status at a terminal
+- ``wait``           waits until a proxy is ready
 """

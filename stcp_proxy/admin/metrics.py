@@ -16,8 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from stcp_proxy.admin.report import Report, Sample
-from stcp_proxy.admin.status import KeyStatus, Status, TunnelStatus
-from stcp_proxy.ledger import BOUNDS
+from stcp_proxy.admin.status_schema import KeyStatus, Status, TunnelStatus
+from stcp_proxy.counters import BOUNDS
 
 _BUCKETS: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
 _SHORT_KEY: Final = len("stcp-pub:") + 12

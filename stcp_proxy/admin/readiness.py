@@ -11,8 +11,8 @@ from typing import Final
 
 import trio
 
-from stcp_proxy.admin.host import Host, Tunnel
-from stcp_proxy.admin.status import Status
+from stcp_proxy.admin.interface import Host, Tunnel
+from stcp_proxy.admin.status_schema import Status
 from stcp_proxy.errors import StcpError
 
 HOLDS: Final = 5.0

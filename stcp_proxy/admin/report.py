@@ -11,9 +11,9 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from stcp_proxy.admin.look import MAX_REFUSALS, Wanted
-from stcp_proxy.admin.rings import judge
-from stcp_proxy.admin.status import (
+from stcp_proxy.admin.key_removal import judge
+from stcp_proxy.admin.snapshot import MAX_REFUSALS, Wanted
+from stcp_proxy.admin.status_schema import (
     Connections,
     EngineChoice,
     KeyStatus,

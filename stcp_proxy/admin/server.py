@@ -25,16 +25,16 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp
 
-from stcp_proxy.admin import gather, pages
-from stcp_proxy.admin.guard import TRUSTED, Guard, Unwelcome
-from stcp_proxy.admin.host import Host
-from stcp_proxy.admin.lag import Lag
-from stcp_proxy.admin.look import Wanted, look
-from stcp_proxy.admin.measure import measure
-from stcp_proxy.admin.meter import Meter
-from stcp_proxy.admin.pace import Pace
+from stcp_proxy.admin import http_app, worker_reports
+from stcp_proxy.admin.access import TRUSTED, Guard, Unwelcome
+from stcp_proxy.admin.interface import Host
+from stcp_proxy.admin.live_bytes import Meter
+from stcp_proxy.admin.loop_delay import Lag
+from stcp_proxy.admin.rate_limit import Pace
 from stcp_proxy.admin.readiness import Readiness
 from stcp_proxy.admin.report import Report
+from stcp_proxy.admin.samples import measure
+from stcp_proxy.admin.snapshot import Wanted, look
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import StcpError
 from stcp_proxy.net.listen import close_listeners, leave_file, listening_on, open_listeners
@@ -80,7 +80,7 @@ class AdminServer:
 
     def __init__(self, plan: AdminPlan, *, workers: int = 1) -> None:
         self._plan = plan
-        self._pairs = {number: gather.pair() for number in range(1, workers)}
+        self._pairs = {number: worker_reports.pair() for number in range(1, workers)}
         """For each worker but the first, the socket that asks it and the one by which it answers."""
         self._listeners = open_listeners(plan.address, backlog=_BACKLOG)
         self._places: dict[_Impatient, None] = {}
@@ -94,7 +94,7 @@ class AdminServer:
         close_listeners(self._listeners)
 
     def forked(self, worker: int | None) -> None:
-        """See `stcp_proxy.tunnel.running.Companion`: the first worker answers for all."""
+        """See `stcp_proxy.process.running.Companion`: the first worker answers for all."""
         for number, (asker, answerer) in self._pairs.items():
             if worker != 0:
                 asker.close()
@@ -121,13 +121,13 @@ class AdminServer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lag.measure)
             if host.worker == 0:
-                colleagues = [gather.Colleague(number, asker) for number, (asker, _) in self._pairs.items()]
+                colleagues = [worker_reports.Colleague(number, asker) for number, (asker, _) in self._pairs.items()]
                 await self._serve(_Desk(host, tell, colleagues), pace)
             else:
-                await gather.answer(self._pairs[host.worker][1], tell)
+                await worker_reports.answer(self._pairs[host.worker][1], tell)
 
-    async def _serve(self, desk: pages.Desk, pace: Pace) -> None:
-        app = Guard(pages.build(desk), self._plan, pace)
+    async def _serve(self, desk: http_app.Desk, pace: Pace) -> None:
+        app = Guard(http_app.build(desk), self._plan, pace)
         config = _config()
         _log.info("admin address", addresses=listening_on(self._listeners), token=self._plan.token is not None)
         async with trio.open_nursery() as connections, trio.open_nursery() as nursery:
@@ -244,14 +244,14 @@ class _Impatient:
 class _Desk:
     """Where the pages ask: this process, and through it all workers."""
 
-    def __init__(self, host: Host, tell: gather.Tell, colleagues: list[gather.Colleague]) -> None:
+    def __init__(self, host: Host, tell: worker_reports.Tell, colleagues: list[worker_reports.Colleague]) -> None:
         self._host = host
         self._tell = tell
         self._colleagues = colleagues
         self._readiness = Readiness(host)
 
     async def report(self, wanted: Wanted) -> Report:
-        return await gather.gather(self._tell, self._colleagues, wanted)
+        return await worker_reports.gather(self._tell, self._colleagues, wanted)
 
     async def reload(self, *, check: bool) -> dict[str, Any]:
         return await self._host.reload(check=check)

@@ -42,7 +42,7 @@ def doctor(
 
     from stcp_proxy.config import LogPlan
     from stcp_proxy.doctor import Level, examine
-    from stcp_proxy.tunnel import log
+    from stcp_proxy.logs import log
 
     log.configure(LogPlan(level="error"))  # what is worth saying is among the findings
     findings = examine(config)

@@ -25,7 +25,7 @@ def wait(
 
     It is asked at its admin address. Exit status 1 when it is not ready in time.
     """
-    from stcp_proxy.admin.life import wait_until_ready
+    from stcp_proxy.admin.wait import wait_until_ready
     from stcp_proxy.config.models import parse_duration
 
     wait_until_ready(where.admin_of(config, admin, admin_token), parse_duration(timeout))

@@ -41,7 +41,7 @@ def run(
         return serve(read(), read)
 
     if application:
-        from stcp_proxy.tunnel.application import run as run_beside
+        from stcp_proxy.process.application import run as run_beside
 
         raise typer.Exit(run_beside(application, work))
     raise typer.Exit(work())

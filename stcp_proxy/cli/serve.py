@@ -20,11 +20,11 @@ def serve(plan: Plan, read: Callable[[], Plan] | None = None) -> int:
     Raises:
         StcpError: it could not start.
     """
-    from stcp_proxy import tunnel
+    from stcp_proxy import process
 
     if plan.admin is None:
-        return tunnel.run(plan, read)
+        return process.run(plan, read)
     from stcp_proxy.admin.server import AdminServer  # the web server is loaded only by those who want it
 
     with AdminServer(plan.admin, workers=plan.workers) as server:
-        return tunnel.run(plan, read, beside=server)
+        return process.run(plan, read, beside=server)

@@ -37,7 +37,7 @@ def status(
 
     from stcp_proxy.admin.client import AdminError, ask_well
     from stcp_proxy.admin.report import STATUS
-    from stcp_proxy.admin.status import Status
+    from stcp_proxy.admin.status_schema import Status
     from stcp_proxy.config.models import parse_duration
 
     plan = where.admin_of(config, admin, admin_token)
@@ -49,7 +49,7 @@ def status(
 
     from rich.console import Console
 
-    from stcp_proxy.admin import view
+    from stcp_proxy.admin import terminal_table
 
     def look() -> Status:
         try:
@@ -59,7 +59,7 @@ def status(
 
     console = Console(width=None if sys.stdout.isatty() else _NARROW, highlight=False)
     if not watch:
-        console.print(view.View(look()))
+        console.print(terminal_table.View(look()))
         return
     with contextlib.suppress(KeyboardInterrupt):
-        view.watch(console, look, max(0.1, parse_duration(interval)))
+        terminal_table.watch(console, look, max(0.1, parse_duration(interval)))

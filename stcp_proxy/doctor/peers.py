@@ -17,16 +17,16 @@ import trio
 from stcp_proxy.config import KeyAuth, Mode, Plan, PskAuth, TunnelPlan
 from stcp_proxy.doctor.finding import Finding, Level
 from stcp_proxy.errors import HandshakeClosed, PeerRejected, StcpError, describe
+from stcp_proxy.handshake.authenticate import authenticate
+from stcp_proxy.handshake.key_order import Pair
+from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.address import Destination
 from stcp_proxy.net.dial import Failure, Place, connect
 from stcp_proxy.net.names import Names
 from stcp_proxy.net.own import OwnDials
 from stcp_proxy.net.stream import LegStream
 from stcp_proxy.protocol.opening import Opening
-from stcp_proxy.tunnel import reach
-from stcp_proxy.tunnel.greet import greet
-from stcp_proxy.tunnel.keyring import Pair
-from stcp_proxy.tunnel.trust import Trust
+from stcp_proxy.session import readiness
 
 _PATIENCE: Final = 5.0
 """Seconds for a name, for a connection, and for a handshake; less where the tunnel's own deadline is shorter."""
@@ -157,9 +157,9 @@ async def _ask(question: _Question, trust: Trust, pair: Pair, place: Place, *, f
     hasty = dataclasses.replace(tunnel, handshake_timeout=min(_PATIENCE, tunnel.handshake_timeout))
     stream = await _dial(tunnel, place)
     try:
-        channel = await greet(stream, hasty, trust, pair)
+        channel = await authenticate(stream, hasty, trust, pair)
         with trio.move_on_after(_ANSWER):
-            await reach.ask(stream, channel, Opening(service=question.service))
+            await readiness.ask(stream, channel, Opening(service=question.service))
             ring = "" if first else ", though not by the first key of the file"
             return f"{trust.name(channel.established.peer)} accepts{ring}; its target answers"
         raise StcpError(f"the key is accepted, and then the peer said nothing for {_ANSWER:g} s", remedy=_IN_ITS_LOG)

@@ -21,24 +21,26 @@ import structlog
 import trio
 
 from stcp_proxy.config import Mode, TunnelPlan
+from stcp_proxy.counters import Ledger
 from stcp_proxy.errors import OverLimit, StcpError, code_for
-from stcp_proxy.ledger import Ledger
+from stcp_proxy.handshake.trust import Trust, revoked
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import change_mode, close_listeners, listening_on, open_listeners
 from stcp_proxy.net.tuning import tune_accepted, tune_listener
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.relay.engine import Engine, RelayEnd
-from stcp_proxy.tunnel import intercepted
-from stcp_proxy.tunnel.intercepted import InterceptSession
-from stcp_proxy.tunnel.offer import Offers
-from stcp_proxy.tunnel.probe import Prober, check_for
-from stcp_proxy.tunnel.reach import reach
-from stcp_proxy.tunnel.record import Connection, Totals
-from stcp_proxy.tunnel.route import Router, Way
-from stcp_proxy.tunnel.session import ConnectSession, ListenSession, stopping
-from stcp_proxy.tunnel.strangers import SILENCE, Strangers
-from stcp_proxy.tunnel.targets import Targets
-from stcp_proxy.tunnel.trust import Trust, revoked
+from stcp_proxy.session import intercept
+from stcp_proxy.session.connect import ConnectSession
+from stcp_proxy.session.handover import stopping
+from stcp_proxy.session.intercept import InterceptSession
+from stcp_proxy.session.listen import ListenSession
+from stcp_proxy.session.readiness import reach
+from stcp_proxy.session.record import Connection, Totals
+from stcp_proxy.session.services import Offers
+from stcp_proxy.tunnel.unauthenticated import SILENCE, Unauthenticated
+from stcp_proxy.upstream.health_check import HealthChecker, check_for
+from stcp_proxy.upstream.routes import Router, Way
+from stcp_proxy.upstream.targets import Targets
 
 _log = structlog.get_logger("stcp_proxy.tunnel")
 
@@ -87,7 +89,7 @@ class Service:
         self._connections: set[Connection] = set()
         self._opening: dict[Connection, _Opening] = {}
         """Connections on their way to an engine."""
-        self._strangers: Final = Strangers()
+        self._strangers: Final = Unauthenticated()
         self.ledger: Final = Ledger() if ledger is None else ledger
         self._stopping = False
         self._changed = trio.lowlevel.ParkingLot()
@@ -106,7 +108,7 @@ class Service:
         if listeners is None:
             listeners = open_listeners(self.plan.bind, backlog=BACKLOG, mode=self.plan.bind_mode)
         self._listeners = listeners
-        intercepted.fit(self.plan, listeners)
+        intercept.fit(self.plan, listeners)
         for listener in self._listeners:
             tune_listener(listener)
             _log.info(
@@ -124,7 +126,7 @@ class Service:
         self._listeners = []
 
     async def reach(self) -> None:
-        """Return when the far target, or that of every route, has answered; see `stcp_proxy.tunnel.reach`.
+        """Return when the far target, or that of every route, has answered; see `stcp_proxy.session.readiness`.
 
         Raises:
             StcpError: why it did not.
@@ -178,7 +180,7 @@ class Service:
                 check = check_for(self.plan, self._trust)
                 async with trio.open_nursery() as nursery:
                     for targets in (self.targets, *self._offers.targets.values()):
-                        nursery.start_soon(Prober(targets, check, self.plan.health).run)
+                        nursery.start_soon(HealthChecker(targets, check, self.plan.health).run)
 
     async def accept(self, connections: trio.Nursery) -> None:
         """Accept until cancelled, or until `release`; every connection becomes a task of `connections` until its handover."""

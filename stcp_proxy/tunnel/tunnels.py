@@ -17,16 +17,16 @@ import structlog
 import trio
 
 from stcp_proxy.config import Mode, Plan, PskAuth, TunnelPlan
+from stcp_proxy.counters import Ledger
 from stcp_proxy.errors import StcpError
-from stcp_proxy.ledger import Ledger
+from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net import names
 from stcp_proxy.net.listen import close_listeners, open_in_place_of
+from stcp_proxy.session.handover import removed
+from stcp_proxy.session.intercept import check, needs_transparent
+from stcp_proxy.session.record import Totals
 from stcp_proxy.tunnel.engines import Engines
-from stcp_proxy.tunnel.intercepted import check, needs_transparent
-from stcp_proxy.tunnel.record import Totals
 from stcp_proxy.tunnel.service import BACKLOG, Service
-from stcp_proxy.tunnel.session import removed
-from stcp_proxy.tunnel.trust import Trust
 
 _log = structlog.get_logger("stcp_proxy.supervisor")
 

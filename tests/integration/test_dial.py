@@ -24,7 +24,7 @@ from stcp_proxy.net import tuning
 from stcp_proxy.net.address import Destination, TcpAddress, UnixAddress
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.tuning import USER_TIMEOUT_MS, tune_accepted, tune_leg, tune_listener
-from stcp_proxy.tunnel.targets import Targets
+from stcp_proxy.upstream.targets import Targets
 
 
 class Names(trio.abc.HostnameResolver):

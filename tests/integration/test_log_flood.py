@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.proxies import Keys, Proxy, times
 from harness.sockets import Target, connect, read_all
 
-from stcp_proxy.tunnel.repeats import AT_ONCE
+from stcp_proxy.logs.rate_limit import AT_ONCE
 
 STRANGERS = 300
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import stcp_proxy
-from stcp_proxy import cli, keys, tunnel
+from stcp_proxy import cli, keys, process
 from stcp_proxy.config import KeyAuth, Mode, Plan
 from stcp_proxy.errors import OverLimit
 from stcp_proxy.protocol.wire import Suite
@@ -51,7 +51,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
         seen.append(plan)
         return 0
 
-    monkeypatch.setattr(tunnel, "run", fake)
+    monkeypatch.setattr(process, "run", fake)
     return seen
 
 
@@ -155,13 +155,13 @@ def test_run_and_check(run: Run, plans: list[Plan], key_file: Path) -> None:
 
 def test_status_is_the_tunnels_own(run: Run, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
     command = ("connect", "--bind", ":5432", "--to", "db:7443", "--key", key_file, "--peer", PEER)
-    monkeypatch.setattr(tunnel, "run", lambda plan, read: 1)
+    monkeypatch.setattr(process, "run", lambda plan, read: 1)
     assert run(*command).status == 1
 
     def fail(plan: Plan, read: object) -> int:
         raise OverLimit("no descriptor left", remedy="raise the limit")
 
-    monkeypatch.setattr(tunnel, "run", fail)
+    monkeypatch.setattr(process, "run", fail)
     assert run(*command) == Result(1, "", "stcp-proxy: no descriptor left; raise the limit\n")
 
 

@@ -16,7 +16,7 @@ from stcp_proxy import cli
 from stcp_proxy.cli import completion
 from stcp_proxy.config import Balance, EngineChoice, LogClass, LogFormat
 from stcp_proxy.config.models import SuiteName
-from stcp_proxy.tunnel.log import LEVELS
+from stcp_proxy.logs.log import LEVELS
 
 _TYPED = """
 complete -p stcp-proxy >/dev/null || exit 9

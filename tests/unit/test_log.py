@@ -6,10 +6,11 @@ import pytest
 import structlog
 
 from stcp_proxy.config import LogPlan
-from stcp_proxy.ledger import Ledger
+from stcp_proxy.counters import Ledger
+from stcp_proxy.logs import log
 from stcp_proxy.relay.engine import RelayEnd
-from stcp_proxy.tunnel import log, record
-from stcp_proxy.tunnel.record import Connection
+from stcp_proxy.session import record
+from stcp_proxy.session.record import Connection
 
 
 class Owner:

@@ -13,7 +13,7 @@ import pytest
 from stcp_proxy import errors
 from stcp_proxy.errors import Code, PeerRejected, StcpError, UnknownPeer
 from stcp_proxy.relay.engine import EndReason
-from stcp_proxy.tunnel import record
+from stcp_proxy.session import record
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "stcp_proxy"

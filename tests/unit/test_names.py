@@ -17,7 +17,7 @@ from stcp_proxy.net.address import Destination, SrvAddress, TcpAddress, UnixAddr
 from stcp_proxy.net.dial import Failure, Place
 from stcp_proxy.net.names import DnsSettings, Names, Option, fixed
 from stcp_proxy.net.nameserver import Answer, NotThere, Service
-from stcp_proxy.tunnel.whereabouts import look_up
+from stcp_proxy.upstream.route_names import look_up
 
 DB = TcpAddress("db.test", 7443)
 

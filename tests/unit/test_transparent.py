@@ -17,7 +17,8 @@ from stcp_proxy.net import transparent
 from stcp_proxy.net.address import TcpAddress
 from stcp_proxy.net.dial import Failure, Place, connect
 from stcp_proxy.protocol.opening import Endpoint
-from stcp_proxy.tunnel.targets import Targets
+from stcp_proxy.upstream.attempt import Attempt
+from stcp_proxy.upstream.targets import Targets
 
 
 @pytest.fixture
@@ -75,8 +76,8 @@ async def test_no_fault_of_the_place(server: socket.socket, ip: str, says: str) 
     assert made.local
     assert says in made.words
     targets = Targets([TcpAddress("127.0.0.1", server.getsockname()[1])], tunnel="t")
-    with targets.turn(5, source=client(ip)) as turn, pytest.raises(TargetUnreachable, match=says):
-        await turn.dial()
+    with Attempt(targets, 5, source=client(ip)) as attempt, pytest.raises(TargetUnreachable, match=says):
+        await attempt.dial()
     (endpoint,) = targets.endpoints
     assert (endpoint.failures, endpoint.live) == (0, 0)
 

@@ -6,7 +6,7 @@ import pytest
 
 from stcp_proxy.admin.metrics import expose
 from stcp_proxy.admin.report import Report
-from stcp_proxy.admin.status import Connections, Process, Status
+from stcp_proxy.admin.status_schema import Connections, Process, Status
 
 PROCESS = Process(version="1", started=1.0, uptime=1.0, state="ready", workers=[], engines=[])
 CONNECTIONS = Connections(total=0, order="newest", shown=[])

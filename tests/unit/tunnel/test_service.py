@@ -26,9 +26,9 @@ from stcp_proxy.net.pattern import parse_pattern
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.relay.engine import EndReason, Handover, Relay, RelayEnd
-from stcp_proxy.tunnel.record import Connection
-from stcp_proxy.tunnel.route import Way
+from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.service import Service
+from stcp_proxy.upstream.routes import Way
 
 IDENTITY = PrivateKey(Secret(bytes(range(32))))
 PEER = PublicKey(bytes(range(1, 33)))

@@ -1,0 +1,162 @@
+"""Who may ask: every request passes here before anything looks at it.
+
+An address that only this machine reaches is reached by its web browsers, too, and they do what any page of the web tells them.
+Three things keep such a page out:
+
+- DNS rebinding: a page's own name is made to mean 127.0.0.1, and the browser takes the proxy for that page's server. The name is
+  in the Host header, so without a token only names of this machine itself are answered there.
+- A request from another site: reading the answer is the browser's to refuse, and it does; for what changes something, the Origin
+  must be the address itself.
+- A frame around the dashboard: forbidden by its headers.
+
+With a token all that is left to a page is to guess it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import urllib.parse
+from collections.abc import Iterable
+from typing import Final
+
+import trio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stcp_proxy.admin.rate_limit import Pace
+from stcp_proxy.config import AdminPlan
+from stcp_proxy.net.address import TcpAddress, UnixAddress
+
+OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz"})
+OPEN_PREFIX: Final = "/assets/"
+"""What needs no token: yes-or-no for orchestrators, and the dashboard's fixed files, which hold no data."""
+TRUSTED: Final = "stcp.trusted"
+"""In the scope of a request: whether it may know everything."""
+_MAX_BODY: Final = 64 * 1024
+_MAX_PIECES: Final = 64
+_BODY_PATIENCE: Final = 5.0
+_CHANGES_NOTHING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_HEADERS: Final = {
+    "cache-control": "no-store",
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+class Unwelcome(Exception):
+    """A request that gets no answer: the connection is to be closed."""
+
+
+class Guard:
+    """An ASGI application in front of another.
+
+    Args:
+        app: what is guarded.
+        plan: the admin address and its token.
+        pace: says when a request may be answered.
+
+    Calling it raises `Unwelcome` for a request that gets no answer.
+    """
+
+    def __init__(self, app: ASGIApp, plan: AdminPlan, pace: Pace | None = None) -> None:
+        self._app = app
+        self._pace = pace or Pace()
+        self._token = plan.token
+        self._any_name = plan.token is not None or isinstance(plan.address, UnixAddress)  # no browser reaches a unix socket
+        self._names = {"localhost"}
+        if isinstance(plan.address, TcpAddress) and plan.address.host:
+            self._names.add(plan.address.host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        await _discard_body(receive)
+        scope[TRUSTED] = self._token is None or self._has_token(Headers(scope=scope).getlist("authorization"))
+        await self._pace.turn(trusted=scope[TRUSTED])
+        refusal = self._refusal(scope)
+        await (refusal or self._app)(scope, receive, _with_headers(send))
+
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        headers = Headers(scope=scope)
+        if not self._any_name and not self._is_own_name(headers.get("host", "")):
+            return _refuse(421, "this address answers to localhost, 127.0.0.1 and [::1] alone; ask by one of these names")
+        if scope["method"] not in _CHANGES_NOTHING and not _is_same_origin(headers):
+            return _refuse(403, "a page of another site asked for this; only the address's own may")
+        if not scope[TRUSTED] and not _is_open(scope["path"]):
+            return _refuse(
+                401,
+                "the token of this address is missing or wrong; send it as 'Authorization: Bearer TOKEN'",
+                {"www-authenticate": 'Bearer realm="stcp-proxy"'},
+            )
+        return None
+
+    def _is_own_name(self, host: str) -> bool:
+        name = _name_of(host)
+        if name in self._names:
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+    def _has_token(self, values: Iterable[str]) -> bool:
+        schemes = [value.partition(" ") for value in values]
+        return self._token is not None and any(
+            scheme.lower() == "bearer" and self._token.matches(rest.strip()) for scheme, _, rest in schemes
+        )
+
+
+async def _discard_body(receive: Receive) -> None:
+    """Nothing here takes a body. A small one does no harm; one that is long, slow or in crumbs is not waited for."""
+    size = 0
+    with trio.move_on_after(_BODY_PATIENCE):
+        for _ in range(_MAX_PIECES):
+            message = await receive()
+            size += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
+            if size > _MAX_BODY:
+                break
+    raise Unwelcome
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
+
+
+def _name_of(host: str) -> str:
+    """The host of a Host header, without its port; empty where it is malformed."""
+    try:
+        return (urllib.parse.urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return ""
+
+
+def _is_same_origin(headers: Headers) -> bool:
+    """Whether a request may change something: programs name no origin, browsers always do."""
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2].lower() == headers.get("host", "").lower() != ""
+
+
+def _refuse(status: int, words: str, headers: dict[str, str] | None = None) -> PlainTextResponse:
+    return PlainTextResponse(words + "\n", status_code=status, headers=headers)
+
+
+def _with_headers(send: Send) -> Send:
+    async def sender(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return sender

@@ -1,0 +1,154 @@
+"""One look at all workers.
+
+The first worker has the admin address. For each of the others there is a pair of connected sockets, made before the fork and
+known to nobody else: a question goes down as a line of JSON, the answer comes up as its length and a report. Nothing of it is in
+the file system, and nobody wakes up unless asked.
+
+A worker that does not answer in time is reported as silent. Its answer, should it come, is read before it is asked again.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+from pydantic import TypeAdapter, ValidationError
+
+from stcp_proxy.admin.report import REPORT, Report, merge
+from stcp_proxy.admin.snapshot import Wanted
+
+_log = structlog.get_logger("stcp_proxy.admin")
+
+PATIENCE: Final = 2.0
+"""Seconds that a worker has for its answer."""
+_LENGTH: Final = 8
+_CHUNK: Final = 65536
+_WANTED: Final = TypeAdapter(Wanted)
+
+Tell = Callable[[Wanted], Report]
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Connected sockets: the one that asks, and the one that answers."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in ends:
+        end.setblocking(False)
+    return ends
+
+
+class _Reader:
+    """Reads parts of known size or up to a line's end; cancelling it loses nothing."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._held = bytearray()
+
+    async def exactly(self, size: int) -> bytes:
+        while len(self._held) < size:
+            await self._more()
+        return self._take(size)
+
+    async def line(self) -> bytes:
+        while (end := self._held.find(b"\n")) < 0:
+            await self._more()
+        return self._take(end + 1)
+
+    async def _more(self) -> None:
+        data = await self._stream.receive_some(_CHUNK)
+        if not data:
+            raise EOFError
+        self._held += data
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._held[:size])
+        del self._held[:size]
+        return taken
+
+
+async def answer(sock: socket.socket, tell: Tell) -> None:
+    """In a worker: answer the first one's questions until it is gone or this is cancelled.
+
+    Args:
+        sock: the end that answers.
+        tell: takes a look at this process.
+    """
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+    reader = _Reader(stream)
+    try:
+        while True:
+            wanted = _WANTED.validate_json(await reader.line())
+            body = REPORT.dump_json(tell(wanted))
+            await stream.send_all(len(body).to_bytes(_LENGTH, "big") + body)
+    except (EOFError, trio.BrokenResourceError):
+        return
+
+
+class Colleague:
+    """Another worker, as the first one sees it.
+
+    Args:
+        number: which one.
+        sock: the end that asks.
+    """
+
+    def __init__(self, number: int, sock: socket.socket) -> None:
+        self.number: Final = number
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self._reader = _Reader(self._stream)
+        self._turn = trio.Lock()
+        self._owed = 0
+        """Answers that have not come yet."""
+        self._length: bytes | None = None
+        """Of the answer under way, once it has come."""
+
+    async def ask(self, wanted: Wanted) -> Report | None:
+        """Its report, or None when it did not answer in time."""
+        with trio.move_on_after(PATIENCE):
+            async with self._turn:
+                try:
+                    return await self._ask(wanted)
+                except (EOFError, trio.BrokenResourceError):
+                    return None  # it has ended, and this process will, too
+                except ValidationError as exc:
+                    _log.error("a worker's report cannot be read", worker_asked=self.number, why=str(exc))
+        return None
+
+    async def _ask(self, wanted: Wanted) -> Report:
+        while self._owed:
+            await self._receive()
+        with trio.CancelScope(shield=True):  # nothing is under way, so that there is room for a line
+            await self._stream.send_all(_WANTED.dump_json(wanted) + b"\n")
+        self._owed += 1
+        return REPORT.validate_json(await self._receive())
+
+    async def _receive(self) -> bytes:
+        """The next answer; cancelling it loses nothing."""
+        if self._length is None:
+            self._length = await self._reader.exactly(_LENGTH)
+        body = await self._reader.exactly(int.from_bytes(self._length, "big"))
+        self._length = None
+        self._owed -= 1
+        return body
+
+
+async def gather(own: Tell, colleagues: list[Colleague], wanted: Wanted) -> Report:
+    """What all workers tell, put together.
+
+    Args:
+        own: takes a look at this process.
+        colleagues: the others.
+        wanted: what of the connections is to be listed.
+    """
+    answers: dict[int, Report | None] = {}
+
+    async def ask(colleague: Colleague) -> None:
+        answers[colleague.number] = await colleague.ask(wanted)
+
+    async with trio.open_nursery() as nursery:
+        for colleague in colleagues:
+            nursery.start_soon(ask, colleague)
+    reports = [own(wanted), *(report for _, report in sorted(answers.items()) if report is not None)]
+    return merge(reports, wanted, silent=[number for number, report in answers.items() if report is None])

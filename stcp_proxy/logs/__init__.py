@@ -1,0 +1,6 @@
+"""Log lines of a process that serves.
+
+- ``log``         set up the chain of processors, and change it at a reload
+- ``classes``     the class of a line, which ``log.quiet`` silences
+- ``rate_limit``  repeated lines, counted instead of written
+"""

@@ -1,0 +1,38 @@
+"""A process that serves: start, signals, workers, reload, drain, and the application beside it.
+
+- ``supervisor``      one process: start, signals, drain
+- ``workers``         several processes; ``worker_sockets`` their listening sockets
+- ``reload``          read the configuration again while the tunnels serve
+- ``reload_parent``   a reload with several workers, as the parent leads it; ``reload_worker`` as a worker follows it;
+  ``reload_messages`` what they send to each other
+- ``running``         a running process, as the admin address sees it
+- ``application``     a program beside the proxy: signals, status, and the duties of PID 1
+- ``sd_notify``       what systemd is told
+- ``terminal``        whether SIGHUP means that the terminal has gone
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stcp_proxy.config import Plan
+    from stcp_proxy.process.running import Companion
+
+
+def run(plan: Plan, read: Callable[[], Plan] | None = None, *, beside: Companion | None = None) -> int:
+    """Serve every tunnel of `plan` until SIGTERM or SIGINT.
+
+    Args:
+        plan: what to serve.
+        read: reads the configuration again, for SIGHUP; None where it cannot be read again.
+        beside: what is served in the same loop, from start to end: the admin address.
+
+    Returns:
+        Exit status: 0 after a stop that cut nobody off, 1 when it cut connections off or failed while running.
+    """
+    from stcp_proxy.process import supervisor  # trio and the engines are loaded only by those who serve
+
+    return supervisor.run(plan, read, beside)

@@ -1,0 +1,173 @@
+"""Reading the configuration again while everything runs: whole or not at all.
+
+    read the file -> compare with what runs -> prepare (engines, listening sockets) -> commit
+
+Everything that can fail comes before the first thing that serves is touched, so a file with a mistake, a key that cannot be read
+or an address that is taken keep the old state completely. Reading happens in a thread: connections do not wait for a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+import trio
+
+from stcp_proxy.config import Plan
+from stcp_proxy.config.diff import PlanDiff, difference
+from stcp_proxy.counters import Reloads
+from stcp_proxy.errors import ConfigError, StcpError
+from stcp_proxy.logs import log
+from stcp_proxy.process import sd_notify
+from stcp_proxy.session.handover import stopping
+from stcp_proxy.tunnel.tunnels import Tunnels
+
+_log = structlog.get_logger("stcp_proxy.reload")
+
+Read = Callable[[], Plan]
+"""Reads the configuration again.
+
+Raises:
+    ConfigError: with every mistake that was found.
+"""
+
+RESTART: Final = {"workers": "the number of processes", "admin": "the admin address"}
+"""Settings that only a new start changes, and what they are."""
+
+
+class Reloader:
+    """Turns what the file says now into what runs.
+
+    Args:
+        tunnels: what runs.
+        read: reads the file; None where there is nothing to read.
+
+    Attributes:
+        count: how often.
+    """
+
+    def __init__(self, tunnels: Tunnels, read: Read | None) -> None:
+        self.count: Final = Reloads()
+        self._tunnels = tunnels
+        self._read = read
+        self._one_at_a_time = trio.Lock()
+        self._waiting = False
+
+    async def ask(self) -> PlanDiff:
+        """`reload` for a caller who may go away meanwhile: once begun, it is seen through.
+
+        Raises:
+            StcpError: why it was refused; nothing has changed.
+        """
+        done = trio.Event()
+        came: list[PlanDiff | Exception] = []
+
+        async def work() -> None:
+            try:
+                came.append(await self.reload())
+            except Exception as exc:
+                came.append(exc)
+            finally:
+                done.set()
+
+        self._tunnels.spawn(work)
+        await done.wait()
+        if not came:
+            raise stopping()
+        if isinstance(came[0], Exception):
+            raise came[0]
+        return came[0]
+
+    async def hear(self) -> None:
+        """SIGHUP: reload, and say what came of it in the log. Signals that come while another waits are that one."""
+        if self._waiting:
+            return
+        self._waiting = True
+        with contextlib.suppress(StcpError, OSError):  # it is in the log
+            await self.reload()
+
+    async def serve(self) -> None:
+        """What has to be done so that others can be asked or answered; a process that is alone has nothing to do."""
+
+    @property
+    def now(self) -> Plan:
+        """What runs, in all workers together."""
+        return self._tunnels.plan
+
+    async def compare(self) -> PlanDiff:
+        """What a reload would change now.
+
+        Raises:
+            StcpError: it would be refused, and why.
+        """
+        return (await self._plan())[1]
+
+    async def reload(self) -> PlanDiff:
+        """Make what the file says what runs.
+
+        Returns:
+            What has changed.
+
+        Raises:
+            StcpError: why it was refused; nothing has changed.
+        """
+        async with self._one_at_a_time:
+            self._waiting = False
+            sd_notify.reloading()
+            try:
+                plan, diff = await self._plan()
+                change = await self._tunnels.prepare(plan)
+            except Exception as exc:
+                self.count.add(ok=False, what=exc.what if isinstance(exc, StcpError) else type(exc).__name__)
+                say_refused(exc)
+                raise
+            finally:
+                sd_notify.ready(self._tunnels.status)
+            await self._tunnels.commit(change)
+            log.change(plan.log)
+            self.count.add(ok=True, what="\n".join(diff.lines()))
+            _log.info("reloaded", **summary(diff))
+            return diff
+
+    async def _plan(self) -> tuple[Plan, PlanDiff]:
+        if self._read is None:
+            raise no_file()
+        plan = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+        return plan, compared(self.now, plan)
+
+
+def no_file() -> ConfigError:
+    """Why a proxy that runs from flags is not reloaded."""
+    return ConfigError("this proxy was not started from a file", remedy="start it again to change it")
+
+
+def compared(old: Plan, new: Plan) -> PlanDiff:
+    """What turns one plan into another while it runs.
+
+    Raises:
+        ConfigError: it takes a new start.
+    """
+    diff = difference(old, new)
+    for setting in diff.settings:
+        if setting.name in RESTART:
+            before, after = setting.words()
+            what = f"{setting.name} is {after} in the file and {before} here: only a new start changes {RESTART[setting.name]}"
+            raise ConfigError(what, remedy=f"set {setting.name} back to {before}, or restart")
+    return diff
+
+
+def summary(diff: PlanDiff) -> dict[str, Any]:
+    """A difference as fields of a log line: what is empty is left out."""
+    return {name: value for name, value in diff.as_json().items() if value}
+
+
+def say_refused(exc: Exception) -> None:
+    """Log that a reload came to nothing, and why."""
+    if isinstance(exc, StcpError):
+        remedy = {"remedy": exc.remedy} if exc.remedy else {}
+        _log.error("reload refused: everything goes on as before", why=exc.what, **remedy)
+    else:
+        why = f"{type(exc).__name__}: {exc}"
+        _log.error("reload refused: everything goes on as before", why=why, exc_info=exc)

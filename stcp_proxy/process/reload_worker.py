@@ -1,0 +1,175 @@
+"""A reload with several workers, as each of them does its part; `leader` is the parent's."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import structlog
+import trio
+
+from stcp_proxy.config import Plan
+from stcp_proxy.config.diff import PlanDiff
+from stcp_proxy.config.fingerprint import fingerprint
+from stcp_proxy.errors import ConfigError, StcpError
+from stcp_proxy.logs import log
+from stcp_proxy.process import reload_messages
+from stcp_proxy.process.reload import Read, Reloader
+from stcp_proxy.process.workers import share
+from stcp_proxy.session.handover import stopping
+from stcp_proxy.tunnel.tunnels import Prepared, Tunnels
+
+_log = structlog.get_logger("stcp_proxy.reload")
+
+_Step = Callable[[reload_messages.Heard], Awaitable[bool]]
+"""Does what a message asks for; whether it is complete with it."""
+
+
+class Follower(Reloader):
+    """A worker's half of a reload: whoever asks it for one, it asks the parent, and does what that says.
+
+    Args:
+        tunnels: what runs in this process.
+        read: reads the file again.
+        plan: what all workers together run.
+        line: this worker's end towards the parent; owned by this object.
+        number: which worker this is.
+    """
+
+    def __init__(self, tunnels: Tunnels, read: Read | None, plan: Plan, line: socket.socket, number: int) -> None:
+        super().__init__(tunnels, read)
+        self._whole = plan
+        self._line: Final = line
+        self._number: Final = number
+        self._round = 0
+        self._candidate: tuple[Plan, PlanDiff] | None = None
+        self._sockets: dict[str, list[socket.socket]] = {}
+        self._change: Prepared | None = None
+        self._asking: trio.Event | None = None
+        self._outcome: PlanDiff | StcpError | None = None
+
+    @property
+    def now(self) -> Plan:
+        """See `Reloader.now`."""
+        return self._whole
+
+    async def reload(self) -> PlanDiff:
+        """See `Reloader.reload`: in all workers."""
+        async with self._one_at_a_time:
+            self._waiting = False
+            self._asking, self._outcome = trio.Event(), None
+            try:
+                await self._say("ask")
+                await self._asking.wait()
+            finally:
+                self._asking = None
+            if isinstance(self._outcome, PlanDiff):
+                return self._outcome
+            raise self._outcome or stopping()
+
+    async def serve(self) -> None:
+        """Do what the parent says until it is gone or this is cancelled."""
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._line)
+                heard = reload_messages.hear(self._line)
+                if heard is None:
+                    return
+                await self._obey(heard)
+        finally:
+            self._give_up()
+
+    async def _obey(self, heard: reload_messages.Heard) -> None:
+        if heard.verb == "plan":
+            self._give_up()
+            self._round = heard.round
+            await self._try(heard, self._agree)
+        elif heard.round != self._round:
+            for listener in heard.sockets:
+                listener.close()
+            if heard.verb == "refused":  # before anything was asked of this worker
+                self._refused(heard)
+        elif heard.verb == "doors":
+            await self._try(heard, self._prepare)
+        elif heard.verb == "commit":
+            await self._commit(heard)
+        elif heard.verb == "refused":
+            self._refused(heard)
+
+    async def _try(self, heard: reload_messages.Heard, work: _Step) -> None:
+        """Do a step, and tell the parent how it went."""
+        try:
+            done = await work(heard)
+        except StcpError as exc:
+            self._give_up()
+            await self._say("no", why=exc.what, remedy=exc.remedy)
+        except Exception as exc:
+            self._give_up()
+            _log.error("a reload cannot be prepared", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
+            await self._say("no", why=f"{type(exc).__name__}: {exc}", remedy="tell the authors")
+        else:
+            if done:
+                await self._say("yes")
+
+    async def _agree(self, heard: reload_messages.Heard) -> bool:
+        plan, diff = await self._plan()
+        if fingerprint(plan, bytes.fromhex(heard.rest["nonce"])) != heard.rest["digest"]:
+            what = "the file, or a key file that it names, has changed while it was read"
+            raise ConfigError(what, remedy="reload again when it is complete")
+        self._candidate = plan, diff
+        return True
+
+    async def _prepare(self, heard: reload_messages.Heard) -> bool:
+        for name, listener in zip(heard.rest["names"], heard.sockets, strict=False):
+            self._sockets.setdefault(name, []).append(listener)
+        if not heard.whole:
+            raise ConfigError("no descriptor is left for the new listening sockets", remedy="raise LimitNOFILE, or ulimit -n")
+        if not heard.rest["last"] or self._candidate is None:
+            return False
+        given, self._sockets = self._sockets, {}
+        self._change = await self._tunnels.prepare(share(self._candidate[0]), given)
+        return True
+
+    async def _commit(self, heard: reload_messages.Heard) -> None:
+        if self._candidate is None or self._change is None:
+            return
+        (plan, diff), change = self._candidate, self._change
+        self._candidate = self._change = None  # from here on, its sockets are the tunnels'
+        await self._tunnels.commit(change)
+        self._whole = plan
+        log.change(plan.log)
+        self.count.add(ok=True, what="\n".join(diff.lines()))
+        self._tell_asker(heard, diff)
+        await self._say("yes")
+
+    def _refused(self, heard: reload_messages.Heard) -> None:
+        self._give_up()
+        why = ConfigError(heard.rest["why"], remedy=heard.rest["remedy"])
+        self.count.add(ok=False, what=why.what)
+        self._tell_asker(heard, why)
+
+    def _tell_asker(self, heard: reload_messages.Heard, outcome: PlanDiff | StcpError) -> None:
+        if self._asking is not None and self._number in heard.rest["asked"]:
+            self._outcome = outcome
+            self._asking.set()
+
+    def _give_up(self) -> None:
+        """What has been prepared is not wanted."""
+        for listeners in self._sockets.values():
+            for listener in listeners:
+                listener.close()
+        self._sockets.clear()
+        if self._change is not None:
+            self._change.abandon()
+        self._candidate = self._change = None
+
+    async def _say(self, verb: str, **rest: Any) -> None:
+        while True:
+            try:
+                reload_messages.say(self._line, verb, self._round, **rest)
+                return
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._line)
+            except ConnectionError:
+                return  # the parent has ended, and this process follows

@@ -1,0 +1,112 @@
+"""A proxy that runs, as whatever is served beside its tunnels sees it."""
+
+from __future__ import annotations
+
+import enum
+import os
+import signal
+import time
+from typing import Any, Final, Protocol
+
+from stcp_proxy.config import Plan
+from stcp_proxy.counters import Reloads
+from stcp_proxy.errors import ShuttingDown
+from stcp_proxy.process.reload import Reloader
+from stcp_proxy.tunnel.service import Service
+from stcp_proxy.tunnel.tunnels import Tunnels
+
+
+class State(enum.StrEnum):
+    """How far a process is."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Running:
+    """One process that serves: its tunnels, and what can be asked of it.
+
+    Args:
+        tunnels: what it serves.
+        reloader: reads the configuration again.
+        worker: its number among the workers.
+        workers: how many there are.
+
+    Attributes:
+        state: how far it is.
+        started: seconds since 1970.
+    """
+
+    def __init__(self, tunnels: Tunnels, reloader: Reloader, *, worker: int = 0, workers: int = 1) -> None:
+        self.state = State.STARTING
+        self.started: Final = time.time()
+        self.worker: Final = worker
+        self.workers: Final = workers
+        self._tunnels = tunnels
+        self._reloader = reloader
+
+    @property
+    def plan(self) -> Plan:
+        """What it serves now."""
+        return self._tunnels.plan
+
+    @property
+    def services(self) -> list[Service]:
+        """Its tunnels in the order of the plan, and behind them those that were removed and still have connections."""
+        names = {service.plan.name for service in self._tunnels.services}
+        return [*self._tunnels.services, *(old for old in self._tunnels.retired if old.plan.name not in names)]
+
+    @property
+    def engines(self) -> dict[str, tuple[str, str]]:
+        """For each configured choice, the engine's name and why it is that one."""
+        return self._tunnels.engines.reasons
+
+    @property
+    def reloads(self) -> Reloads:
+        """Readings of the configuration since the start."""
+        return self._reloader.count
+
+    async def reload(self, *, check: bool) -> dict[str, Any]:
+        """Read the configuration again.
+
+        Args:
+            check: only compare it with what runs.
+
+        Returns:
+            The difference: as data, and as ``lines`` for a person.
+
+        Raises:
+            StcpError: it is refused, and why; nothing has changed.
+        """
+        if self.state is not State.READY:
+            raise ShuttingDown(f"this proxy is {self.state}", remedy="ask again when it is ready")
+        diff = await (self._reloader.compare() if check else self._reloader.ask())
+        return diff.as_json() | {"lines": diff.lines()}
+
+    def quit(self) -> None:
+        """Stop in order, all workers, as SIGTERM does: the signal goes where an operator would send it."""
+        os.kill(_head or (os.getppid() if self.workers > 1 else os.getpid()), signal.SIGTERM)
+
+
+_head: int | None = None
+
+
+def stop_through(pid: int) -> None:
+    """Whoever ends this proxy is to send the signal to process `pid`, which ends it in its turn."""
+    global _head
+    _head = pid
+
+
+class Companion(Protocol):
+    """What is served beside the tunnels, in the same loop."""
+
+    def forked(self, worker: int | None) -> None:
+        """Behind a fork: keep only what this process needs.
+
+        Args:
+            worker: which one this is; None is the parent, which serves nothing.
+        """
+
+    async def serve(self, running: Running) -> None:
+        """Serve until cancelled. What it raises is logged, and the tunnels go on."""

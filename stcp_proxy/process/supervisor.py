@@ -1,0 +1,189 @@
+"""A process that serves: start, signals, drain.
+
+Nurseries mirror lifetimes: listeners in one, connections in another. A stop cancels the first, gives the second its deadline,
+tells what is left "shutting down", and only then closes the engines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import resource
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Final
+
+import structlog
+import trio
+
+from stcp_proxy.config import Mode, Plan
+from stcp_proxy.handshake.exchange import LINGER
+from stcp_proxy.logs import log, rate_limit
+from stcp_proxy.net import activation
+from stcp_proxy.process import sd_notify, workers
+from stcp_proxy.process.reload import Read, Reloader
+from stcp_proxy.process.reload_worker import Follower
+from stcp_proxy.process.running import Companion, Running, State
+from stcp_proxy.process.terminal import Terminal
+from stcp_proxy.session.handover import stopping
+from stcp_proxy.session.record import Totals
+from stcp_proxy.tunnel.tunnels import Tunnels
+
+_log = structlog.get_logger("stcp_proxy.supervisor")
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_COLLECT_AFTER: Final = 20_000
+"""Objects, net, between two collections: some two hundred connections' worth."""
+_GRACE: Final = LINGER + 1.0
+"""Seconds for RESET and REJECT to get out after the drain."""
+
+
+def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -> int:
+    """Serve `plan` until SIGTERM or SIGINT; see `stcp_proxy.tunnel.run`.
+
+    Raises:
+        StcpError: it could not start.
+    """
+    log.configure(plan.log)
+    sd_notify.attach()
+    given = activation.assign(activation.take(), [(tunnel.name, tunnel.bind) for tunnel in plan.tunnels])
+    if plan.workers > 1:
+
+        def work(place: workers.Place) -> int:
+            def follow(tunnels: Tunnels) -> Follower:
+                return Follower(tunnels, read, plan, place.line, place.number)
+
+            share = partial(serve, place.plan, None, place.listeners, place.tell, worker=place.number, workers=plan.workers)
+            return trio.run(partial(share, beside=beside, follow=follow))
+
+        return workers.run(plan, work, read=read, given=given, forked=None if beside is None else beside.forked)
+    status = trio.run(partial(serve, plan, read, given, beside=beside))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # all is done: a late signal must not spoil the status
+    return status
+
+
+async def serve(
+    plan: Plan,
+    read: Read | None = None,
+    listeners: Sequence[list[socket.socket] | None] | None = None,
+    totals: Callable[[Totals], None] | None = None,
+    *,
+    beside: Companion | None = None,
+    worker: int = 0,
+    workers: int = 1,
+    follow: Callable[[Tunnels], Reloader] | None = None,
+) -> int:
+    """The same inside a running Trio, in this process.
+
+    Args:
+        plan: what to serve.
+        read: reads the configuration again; without it, SIGHUP has no meaning here.
+        listeners: listening sockets for each tunnel of the plan, None for one that binds its own; owned by this call.
+        totals: told at the end what has been done.
+        beside: what is served in the same loop, from start to end.
+        worker: number of this process among several.
+        workers: how many they are.
+        follow: makes what reloads this process together with the others; None where it is alone.
+
+    Returns:
+        The exit status: 0 when every connection could finish, 1 when some were cut off.
+    """
+    _raise_descriptor_limit()
+    tunnels = Tunnels(plan)
+    reloader = Reloader(tunnels, read) if follow is None else follow(tunnels)
+    running = Running(tunnels, reloader, worker=worker, workers=workers)
+    try:
+        tunnels.open(listeners)
+        async with sd_notify.watchdog(), rate_limit.telling(log.REPEATS), trio.open_nursery() as companions:
+            if beside is not None:
+                companions.start_soon(_accompany, beside, running)
+            cut_off = await _serve(tunnels, reloader, running)
+            companions.cancel_scope.cancel()
+    finally:
+        tunnels.close()
+        if totals is not None:
+            totals(tunnels.totals)
+    return 1 if cut_off else 0
+
+
+async def _accompany(beside: Companion, running: Running) -> None:
+    """Serve what is beside the tunnels; its failure is not theirs."""
+    try:
+        await beside.serve(running)
+    except Exception as exc:
+        _log.error("what is served beside the tunnels failed", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
+
+
+async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
+    """Serve until a signal says stop. Returns how many connections were cut off."""
+    terminal = Terminal()
+    with trio.open_signal_receiver(*_SIGNALS) as received:
+        signals = aiter(received)
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                tunnels.start(accepting, connections)
+                accepting.start_soon(reloader.serve)
+                _settle_memory()
+                running.state = State.READY
+                _log.info("ready", tunnels=len(tunnels.services))
+                sd_notify.ready(tunnels.status)
+                while (number := await anext(signals)) == signal.SIGHUP and not terminal.gone:
+                    accepting.start_soon(reloader.hear)
+                running.state = State.DRAINING
+                await _drain(tunnels, signals, signal.Signals(number).name)
+                accepting.cancel_scope.cancel()
+            tunnels.stop_listening()
+            cut_off = tunnels.unfinished
+            tunnels.abort(stopping())
+            connections.cancel_scope.cancel()
+        with trio.move_on_after(_GRACE):
+            await tunnels.wait_idle()
+        _log.info("stopped", cut_off=cut_off, **dataclasses.asdict(tunnels.totals))
+    return cut_off
+
+
+async def _drain(tunnels: Tunnels, signals: AsyncIterator[int], name: str) -> None:
+    """Take nothing new and let connections finish, until the deadline or a second signal."""
+    plan = tunnels.plan
+    keep = plan.drain_outbound == "keep"
+    await tunnels.stop_accepting(Mode.LISTEN)
+    if not keep:
+        await tunnels.stop_accepting(Mode.CONNECT)
+    _log.info(
+        "stopping", signal=name, open=tunnels.open_connections, drain_seconds=plan.drain, drain_outbound=plan.drain_outbound
+    )
+    sd_notify.stopping(f"{tunnels.open_connections} connections may finish", seconds=plan.drain + 2 * _GRACE)
+
+    async def second_signal(scope: trio.CancelScope) -> None:
+        while await anext(signals) == signal.SIGHUP:
+            _log.warning("the file is not read again: this proxy is stopping")
+        _log.info("a second signal: stopping at once")
+        scope.cancel()
+
+    with trio.move_on_after(plan.drain) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second_signal, scope)
+            for service in tunnels.all:
+                nursery.start_soon(service.turn_strangers_away)
+            if keep:
+                await tunnels.wait_until_inbound_is_idle()
+                await tunnels.stop_accepting(Mode.CONNECT)
+            await tunnels.wait_idle()
+            nursery.cancel_scope.cancel()
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as the process may: a connection needs two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _settle_memory() -> None:
+    """What start-up built stays: keep the collector from walking it again and again, and from coming every few connections."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)

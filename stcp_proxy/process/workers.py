@@ -1,0 +1,229 @@
+"""Several processes on one port: `workers: N`.
+
+The parent binds every address, once for each worker (SO_REUSEPORT: the kernel spreads connections by their address), forks, and
+then only hands signals on, leads reloads (`leader`) and waits. A unix socket, and one that came from a service manager, is bound
+once and shared. A worker that dies takes the others with it, orderly: half a service that looks whole is worse than none. Workers
+die with the parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import structlog
+
+from stcp_proxy.config import Plan, TunnelPlan
+from stcp_proxy.logs import log
+from stcp_proxy.net.listen import close_listeners, leave_file
+from stcp_proxy.process import reload_messages, sd_notify
+from stcp_proxy.process.reload import Read
+from stcp_proxy.process.reload_parent import Leader, status
+from stcp_proxy.process.terminal import Terminal
+from stcp_proxy.process.worker_sockets import Door
+from stcp_proxy.session.record import Totals
+
+_log = structlog.get_logger("stcp_proxy.workers")
+
+_PR_SET_PDEATHSIG: Final = 1
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Place:
+    """What one worker works with.
+
+    Attributes:
+        number: which one it is.
+        plan: its part of the whole plan.
+        listeners: the listening sockets of each tunnel.
+        tell: takes its totals, at its end.
+        line: its end towards the parent; see `between`.
+    """
+
+    number: int
+    plan: Plan
+    listeners: list[list[socket.socket]]
+    tell: Callable[[Totals], None]
+    line: socket.socket
+
+
+Serve: TypeAlias = Callable[[Place], int]
+"""Serves in one process. Returns its exit status."""
+
+
+def run(
+    plan: Plan,
+    serve: Serve,
+    *,
+    read: Read | None = None,
+    given: Sequence[list[socket.socket] | None] | None = None,
+    forked: Callable[[int | None], None] | None = None,
+) -> int:
+    """Serve `plan` by `plan.workers` processes until SIGTERM or SIGINT.
+
+    Args:
+        plan: limits are for the whole; each worker gets its part of them.
+        serve: serves in one process.
+        read: reads the configuration again; None where it cannot be read again.
+        given: listening sockets of each tunnel that are there already, None for a tunnel that has none; all workers share them.
+        forked: called in each worker with its number, and in the parent with None, once there is nothing more to share.
+
+    Returns:
+        0 when every worker stopped orderly, otherwise 1.
+
+    Raises:
+        StcpError: an address cannot be listened on; nothing has been started.
+    """
+    doors = _bind(plan, given or [None] * len(plan.tunnels))
+    children: dict[int, int] = {}
+    parent = os.getpid()
+    lines = [reload_messages.pair() for _ in range(plan.workers)]
+    together = sd_notify.Gathered(plan.workers, status(plan))
+    for number in range(plan.workers):
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reader)
+            together.speak_for(number)
+            if forked is not None:
+                forked(number)
+            _work(plan, serve, number, list(doors.values()), lines, report=writer, parent=parent)
+        os.close(writer)
+        children[pid] = reader
+    together.listen()
+    if forked is not None:
+        forked(None)
+    for _, line in lines:
+        line.close()
+    for door in doors.values():
+        door.keep_what_is_ours()
+    leader = Leader(plan, read, [line for line, _ in lines], doors)
+    leader.start()
+    code, totals = _supervise(children, leader)
+    leader.close()
+    _log.info("all workers stopped", workers=plan.workers, **dataclasses.asdict(totals))
+    return code
+
+
+def share(plan: Plan) -> Plan:
+    """One worker's part of a plan: limits divided, rounded up."""
+
+    def part(tunnel: TunnelPlan) -> TunnelPlan:
+        return dataclasses.replace(
+            tunnel,
+            max_connections=-(-tunnel.max_connections // plan.workers),
+            max_handshakes=-(-tunnel.max_handshakes // plan.workers),
+        )
+
+    return dataclasses.replace(plan, tunnels=tuple(part(tunnel) for tunnel in plan.tunnels), workers=1)
+
+
+def _bind(plan: Plan, given: Sequence[list[socket.socket] | None]) -> dict[str, Door]:
+    """Listening sockets for every worker, by tunnel."""
+    doors: dict[str, Door] = {}
+    try:
+        for tunnel, sockets in zip(plan.tunnels, given, strict=True):
+            there = None if sockets is None else Door.shared(sockets, plan.workers)
+            doors[tunnel.name] = there or Door.open(tunnel, plan.workers)
+    except BaseException:
+        for door in doors.values():
+            door.close()
+        raise
+    return doors
+
+
+def _work(
+    plan: Plan,
+    serve: Serve,
+    number: int,
+    doors: Sequence[Door],
+    lines: Sequence[tuple[socket.socket, socket.socket]],
+    *,
+    report: int,
+    parent: int,
+) -> None:
+    """The life of a worker; does not return."""
+    status = 1
+    try:
+        os.setpgid(0, 0)  # the terminal's Ctrl-C is the parent's to hand on, once
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(status)
+        for other, (theirs, mine) in enumerate(lines):
+            theirs.close()
+            if other != number:
+                mine.close()
+        for door in doors:
+            for sockets in door.sets:
+                if sockets is door.sets[number]:
+                    leave_file(sockets)
+                else:
+                    close_listeners(sockets)
+        log.configure(plan.log, worker=number)
+        listeners = [door.sets[number] for door in doors]
+        status = serve(Place(number, share(plan), listeners, lambda totals: _tell(report, totals), lines[number][1]))
+    except BaseException as exc:
+        with contextlib.suppress(Exception):
+            _log.error("the worker failed", why=f"{type(exc).__name__}: {exc}", remedy="tell the authors", exc_info=exc)
+    finally:
+        os._exit(status)
+
+
+def _tell(report: int, totals: Totals) -> None:
+    os.write(report, json.dumps(dataclasses.asdict(totals)).encode())
+
+
+def _supervise(children: dict[int, int], leader: Leader) -> tuple[int, Totals]:
+    """Hand signals on until every child has gone. Returns the exit status and what all have done."""
+    stopping = False
+
+    def hand_on(number: int, _frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+        leader.stop()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    terminal = Terminal()
+
+    def reload(_number: int, _frame: object) -> None:
+        if terminal.gone:
+            hand_on(signal.SIGTERM, None)
+        elif stopping:
+            _log.warning("the file is not read again: this proxy is stopping")
+        else:
+            leader.reload()
+
+    before = {number: signal.signal(number, hand_on) for number in _SIGNALS}
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
+    status, totals = 0, Totals()
+    try:
+        while children:
+            pid, code = os.wait()
+            reader = children.pop(pid, None)
+            if reader is None:
+                continue
+            with open(reader, "rb") as pipe:
+                told = pipe.read()
+            if told:
+                totals.add(Totals(**json.loads(told)))
+            if code != 0 or not stopping:
+                status = 1
+            if not stopping:
+                ended = os.waitstatus_to_exitcode(code)
+                remedy = "look for its last words above, or for the kernel's about memory; the service manager starts all again"
+                _log.error("a worker died: stopping the others", pid=pid, status=ended, remedy=remedy)
+                hand_on(signal.SIGTERM, None)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status, totals

@@ -1,0 +1,207 @@
+"""The initiator's side of one connection.
+
+    plain leg accepted -> peer dialled -> handshake -> OPEN -> ACCEPT -> engine
+
+A session ends in one of two ways: an engine has both sockets, or an exception says why not and both are closed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+
+import structlog
+import trio
+
+from stcp_proxy.config import AcceptProxy, TunnelPlan
+from stcp_proxy.errors import (
+    ClientGone,
+    HandshakeClosed,
+    HandshakeError,
+    HandshakeTimedOut,
+    PeerRejected,
+    PeerUnreachable,
+    StcpError,
+    TargetError,
+    TargetTimedOut,
+    Truncated,
+)
+from stcp_proxy.handshake import exchange
+from stcp_proxy.handshake.authenticate import authenticate
+from stcp_proxy.handshake.key_order import Pair
+from stcp_proxy.handshake.trust import Trust
+from stcp_proxy.net.dial import Dialled
+from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.tuning import tune_leg
+from stcp_proxy.protocol.opening import Opening
+from stcp_proxy.protocol.wire import MAX_PLAINTEXT
+from stcp_proxy.relay.engine import Engine
+from stcp_proxy.session.client_address import endpoint_of, plain_endpoint
+from stcp_proxy.session.handover import hand_over
+from stcp_proxy.session.proxy_header import read_announcement
+from stcp_proxy.session.record import Connection
+from stcp_proxy.upstream.attempt import TRY_NEXT, Attempt
+from stcp_proxy.upstream.targets import Targets
+
+_log = structlog.get_logger("stcp_proxy.session")
+
+
+class ConnectSession:
+    """The initiator's side of one connection.
+
+    Args:
+        plan: the tunnel.
+        trust: whom it trusts: exactly one peer with one or several keys, or a shared secret.
+        targets: where that peer is.
+        engine: who carries the connection afterwards.
+        plain: the accepted socket, non-blocking and tuned; owned by the session.
+        record: what is known of the connection.
+        opening: what the peer is told beside the client's address; the tunnel's service unless given.
+    """
+
+    def __init__(
+        self,
+        plan: TunnelPlan,
+        trust: Trust,
+        targets: Targets,
+        engine: Engine,
+        plain: socket.socket,
+        record: Connection,
+        opening: Opening | None = None,
+    ) -> None:
+        self._plan = plan
+        self._trust = trust
+        self._targets = targets
+        self._engine = engine
+        self._plain = LegStream(plain)
+        self._record = record
+        self._early = b""
+        self._opening = dataclasses.replace(opening or Opening(service=plan.service), client=endpoint_of(plain))
+        self._may_retry = True
+
+    async def run(self) -> None:
+        """Bring the connection to its handover, trying one address of the peer after the other.
+
+        Raises:
+            StcpError: why it did not come to that; the application got a TCP RST.
+        """
+        try:
+            if self._plan.accept_proxy is not None:
+                await self._believe(self._plan.accept_proxy)
+            await self._try_each()
+        except BaseException:
+            self._plain.reset()
+            raise
+
+    async def _believe(self, rule: AcceptProxy) -> None:
+        """Learn from a PROXY header who the client is, and where it wanted to go."""
+        header, self._early = await read_announcement(self._plain, rule, timeout=self._plan.handshake_timeout)
+        if header.source is not None and header.destination is not None:
+            client, original = plain_endpoint(header.source), plain_endpoint(header.destination)
+            self._opening = dataclasses.replace(self._opening, client=client, original=original)
+            self._record.origin = str(client)
+
+    async def _try_each(self) -> None:
+        with Attempt(self._targets, self._plan.dial_timeout) as attempt:
+            while True:
+                dialled = await self._dial(attempt)
+                try:
+                    await self._carry(dialled, attempt)
+                except StcpError as exc:
+                    attempt.failed(exc)
+                    if not (attempt.more and self._may_try_next(exc)):
+                        raise
+                else:
+                    self._record.endpoint = attempt.reached()
+                    return
+
+    def _may_try_next(self, exc: StcpError) -> bool:
+        """Whether another peer may be asked. Never when this one may have passed on what the application said."""
+        if isinstance(exc, PeerRejected):
+            return exc.reason in TRY_NEXT
+        return self._may_retry and isinstance(exc, PeerUnreachable | HandshakeError | Truncated)
+
+    async def _dial(self, attempt: Attempt, *, again: bool = False) -> Dialled:
+        try:
+            with self._record.ledger.dials.step():
+                dialled = await (attempt.again() if again else attempt.dial())
+        except TargetError as exc:
+            self._start_over()
+            raise PeerUnreachable(
+                f"the peer cannot be reached: {exc.what}",
+                remedy="check that `stcp-proxy listen` runs there and no firewall is between",
+            ) from None
+        self._start_over()
+        return dialled
+
+    def _start_over(self) -> None:
+        record = self._record
+        record.channel = record.peer = record.target = ""  # whoever was tried before is not in this connection's log line
+        record.key = None
+        self._may_retry = True
+
+    async def _carry(self, dialled: Dialled, attempt: Attempt) -> None:
+        """Everything from the connected wire leg to the handover."""
+        plan, record = self._plan, self._record
+        stream, channel = await self._prove(dialled, attempt)
+        try:
+            await self._ask(stream, channel)
+            hand_over(plan, self._engine, channel, plain=self._plain.socket, wire=stream.socket, record=record)
+        except BaseException:
+            stream.close()
+            raise
+
+    async def _prove(self, dialled: Dialled, attempt: Attempt) -> tuple[LegStream, exchange.Channel]:
+        """The handshake, with the next pair of keys on a new connection where the peer closes at one."""
+        choice, record = self._trust.choice, self._record
+        pairs = choice.order(dialled.name, trio.current_time())
+        while True:
+            pair = pairs.pop(0)
+            stream = LegStream(dialled.sock)
+            try:
+                tune_leg(dialled.sock)
+                record.target = dialled.name
+                with record.ledger.handshakes.step():
+                    channel = await self._handshake(stream, pair)
+                choice.worked(dialled.name, pair, trio.current_time())
+                return stream, channel
+            except HandshakeClosed:
+                stream.close()
+                if not pairs:
+                    raise
+            except BaseException:
+                stream.close()
+                raise
+            _log.warning("trying the next key", tunnel=self._plan.name, target=dialled.name, why="the peer does not answer it")
+            dialled = await self._dial(attempt, again=True)
+
+    async def _handshake(self, stream: LegStream, pair: Pair) -> exchange.Channel:
+        channel = await authenticate(stream, self._plan, self._trust, pair)
+        established = channel.established
+        self._record.channel = established.channel_id
+        self._record.proved(self._trust.name(established.peer), established.peer, established.own)
+        return channel
+
+    async def _ask(self, stream: LegStream, channel: exchange.Channel) -> None:
+        """OPEN, and the peer's answer: one scope for both, because a scope costs as much as a frame."""
+        self._may_retry = False
+        opened = False
+        patience = self._plan.dial_timeout + self._plan.handshake_timeout
+        with trio.move_on_after(self._plan.handshake_timeout) as scope:
+            self._record.early = await exchange.open_channel(stream, channel, self._opening, self._first_bytes)
+            self._may_retry, opened = self._record.early == 0, True
+            scope.deadline = trio.current_time() + patience
+            await exchange.read_answer(stream, channel)
+            return
+        if not opened:
+            raise HandshakeTimedOut("the peer stopped reading during the opening")
+        raise TargetTimedOut(f"the peer did not answer OPEN within {patience:g} s", remedy="look in its log for its target")
+
+    def _first_bytes(self) -> bytes:
+        """What the application has sent already; kept, because another peer may have to be asked."""
+        if not self._early:
+            try:
+                self._early = self._plain.receive_nowait(MAX_PLAINTEXT)
+            except trio.BrokenResourceError:
+                raise ClientGone("the application reset its connection before the peer was ready") from None
+        return self._early

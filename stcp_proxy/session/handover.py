@@ -1,0 +1,47 @@
+"""The end of a session: an engine takes both sockets over, or a stop cuts the session short."""
+
+from __future__ import annotations
+
+import socket
+
+import structlog
+
+from stcp_proxy.config import TunnelPlan
+from stcp_proxy.errors import (
+    ShuttingDown,
+)
+from stcp_proxy.handshake import exchange
+from stcp_proxy.relay.engine import Engine, Handover, RelayLimits
+from stcp_proxy.session.record import Connection
+
+_log = structlog.get_logger("stcp_proxy.session")
+
+
+def hand_over(
+    plan: TunnelPlan,
+    engine: Engine,
+    channel: exchange.Channel,
+    *,
+    plain: socket.socket,
+    wire: socket.socket,
+    record: Connection,
+) -> None:
+    handover = Handover(
+        plain=plain,
+        wire=wire,
+        send=channel.send,
+        receive=channel.receive,
+        wire_bytes=channel.rest,
+        limits=RelayLimits(idle=plan.idle_timeout, half_close=plan.half_close_timeout),
+    )
+    record.relay = engine.adopt(handover, record.relay_ended)
+
+
+def stopping() -> ShuttingDown:
+    """Why a session was cut short by a stop."""
+    return ShuttingDown("this proxy is shutting down", remedy="connect again once it runs")
+
+
+def removed() -> ShuttingDown:
+    """Why a connection was ended whose tunnel is no longer in the file."""
+    return ShuttingDown("this tunnel has been removed", remedy="put it back into the file and reload, if it was meant to stay")

@@ -1,0 +1,102 @@
+"""One intercepted connection: where it was going decides what becomes of it."""
+
+from __future__ import annotations
+
+import socket
+
+import structlog
+
+from stcp_proxy.config import TunnelPlan
+from stcp_proxy.net.original import Interception, make_transparent
+from stcp_proxy.net.own import check_mark
+from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.transparent import check_transparent
+from stcp_proxy.relay.engine import Engine
+from stcp_proxy.session.connect import ConnectSession
+from stcp_proxy.session.listen import Gate
+from stcp_proxy.session.pass_through import pass_on
+from stcp_proxy.session.record import Connection
+from stcp_proxy.upstream.routes import InTheClear, Router
+
+_log = structlog.get_logger("stcp_proxy.intercept")
+
+
+def check(plan: TunnelPlan) -> None:
+    """See to it that this process may do what a plan needs, before anything is changed.
+
+    Raises:
+        ConfigError: a privilege is missing.
+    """
+    if plan.hand_on.transparent or any(service.hand_on.transparent for service in plan.services.values()):
+        check_transparent()
+    if plan.intercept is None:
+        return
+    if plan.intercept.capture.mark is not None:
+        check_mark(plan.intercept.capture.mark)
+    if needs_transparent(plan):
+        with socket.socket() as probe:
+            make_transparent(probe)
+
+
+def needs_transparent(plan: TunnelPlan) -> bool:
+    """Whether listening sockets have to accept for addresses that are not this host's."""
+    return plan.intercept is not None and plan.intercept.capture.how is Interception.TPROXY
+
+
+def fit(plan: TunnelPlan, listeners: list[socket.socket]) -> None:
+    """Make listening sockets accept what the rules for a plan send there.
+
+    Raises:
+        ConfigError: a privilege is missing.
+    """
+    check(plan)
+    if needs_transparent(plan):
+        for listener in listeners:
+            make_transparent(listener)
+    if plan.intercept is not None and plan.intercept.pass_unmatched:
+        _log.warning("what no route covers leaves this host unencrypted", tunnel=plan.name, why="'unmatched: pass-in-the-clear'")
+
+
+class InterceptSession:
+    """The initiator's side of one connection that rules sent here.
+
+    Args:
+        plan: the tunnel.
+        router: its routes.
+        engine: who carries the connection afterwards.
+        plain: the accepted socket, non-blocking; owned by the session.
+        record: what is known of the connection.
+        gate: hears when the connection needs no handshake any more.
+    """
+
+    def __init__(
+        self, plan: TunnelPlan, router: Router, engine: Engine, plain: socket.socket, record: Connection, gate: Gate
+    ) -> None:
+        self._plan = plan
+        self._router = router
+        self._engine = engine
+        self._plain = plain
+        self._record = record
+        self._gate = gate
+
+    async def run(self) -> None:
+        """Bring the connection to its handover; what is passed on unencrypted, to its end.
+
+        Raises:
+            StcpError: why it did not come to that; the application got a TCP RST.
+        """
+        try:
+            way = await self._router.find(self._plain)
+        except BaseException:
+            LegStream(self._plain).reset()
+            raise
+        if isinstance(way, InTheClear):
+            self._record.original = str(way.original)
+            self._record.in_the_clear = True
+            self._gate.proved(self._record)
+            await pass_on(self._plan, LegStream(self._plain), way.original, self._router.own, self._record)
+            return
+        self._record.original = str(way.opening.original)
+        self._record.service = way.opening.service or ""
+        session = ConnectSession(self._plan, way.trust, way.targets, self._engine, self._plain, self._record, way.opening)
+        await session.run()

@@ -1,0 +1,122 @@
+"""What the file lets pass unencrypted: a plain relay between the application and where it was going.
+
+It is no engine: two tasks copy for each connection. What the application sees is what it would have seen without interception:
+each direction ends by itself, and a reset is a reset.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from stcp_proxy.config import TunnelPlan
+from stcp_proxy.errors import Code
+from stcp_proxy.net.dial import Failure, connect, place_of, summary
+from stcp_proxy.net.own import OwnDials
+from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.tuning import tune_leg
+from stcp_proxy.protocol.opening import Endpoint
+from stcp_proxy.relay.engine import EndReason, RelayEnd
+from stcp_proxy.session.record import Connection
+
+ENGINE: Final = "none: unencrypted"
+_CHUNK: Final = 65536
+
+
+async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: OwnDials, record: Connection) -> None:
+    """Connect to where the application was going, and relay until the end. Both sockets are closed behind it.
+
+    Raises:
+        TargetError: it cannot be reached; the application got a TCP RST.
+    """
+    place = place_of(original)
+    try:
+        made = await connect(place, trio.current_time() + plan.dial_timeout, own=own)
+        if isinstance(made, Failure):
+            raise summary([original], [made])
+    except BaseException:
+        plain.reset()
+        raise
+    name = made.getsockname()
+    try:
+        tune_leg(made)
+        record.target = str(place)
+        relay = _Relay(plain, LegStream(made), idle=plan.idle_timeout, half_close=plan.half_close_timeout)
+        record.relay = relay
+        record.relay_ended(await relay.run())
+    finally:
+        own.forget(name)
+        made.close()
+
+
+class _Relay:
+    """One connection that is passed on; a `Relay` for whoever looks at it."""
+
+    engine = ENGINE
+    why_engine = "no route covers its destination, and the file lets such connections pass"
+
+    def __init__(self, plain: LegStream, far: LegStream, *, idle: float | None, half_close: float) -> None:
+        self._plain = plain
+        self._far = far
+        self._limits = [idle if idle is not None else float("inf"), half_close]
+        self._scope = trio.CancelScope()
+        self._forth = self._back = 0
+        self._code: Code | None = None
+        self._broken: EndReason | None = None
+        self._ended = 0
+
+    def counts(self) -> tuple[int, int]:
+        return self._forth, self._back
+
+    def abort(self, code: Code, text: str) -> None:
+        if self._code is None:
+            self._code = code
+            self._scope.cancel()
+
+    async def run(self) -> RelayEnd:
+        """Relay to the end, whatever it is; it is told, not raised."""
+        self._rest()
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._copy, self._plain, self._far)
+                nursery.start_soon(self._copy, self._far, self._plain)
+        if self._ended == 2:
+            self._plain.close()
+            return self._end(EndReason.FINISHED)
+        self._plain.reset()
+        self._far.reset()
+        return self._end(self._broken or (EndReason.ABORTED if self._code is not None else self._timed_out()))
+
+    def _end(self, reason: EndReason) -> RelayEnd:
+        return RelayEnd(reason, self._forth, self._back, self._code)
+
+    def _timed_out(self) -> EndReason:
+        return EndReason.HALF_CLOSE_TIMEOUT if self._ended else EndReason.IDLE_TIMEOUT
+
+    def _rest(self) -> None:
+        """Something happened: the deadline begins again."""
+        self._scope.deadline = trio.current_time() + min(self._limits[: 1 + bool(self._ended)])
+
+    async def _copy(self, source: LegStream, sink: LegStream) -> None:
+        at_fault = source
+        try:
+            while data := await source.receive_some(_CHUNK):
+                at_fault = sink
+                await sink.send_all(data)
+                at_fault = source
+                if source is self._plain:
+                    self._forth += len(data)
+                else:
+                    self._back += len(data)
+                self._rest()
+                await trio.lowlevel.checkpoint()
+            if self._broken is not None:
+                return  # the system tells a reset once, here to the other task, and a clean end from then on
+            await sink.send_eof()
+            self._ended += 1
+            self._rest()
+        except trio.BrokenResourceError:
+            if self._broken is None:
+                self._broken = EndReason.PLAIN_RESET if at_fault is self._plain else EndReason.PEER_RESET
+            self._scope.cancel()

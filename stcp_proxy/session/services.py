@@ -1,0 +1,93 @@
+"""What a listen tunnel offers, and which of it a peer gets: OPEN and the proved key in, targets and how to hand on out.
+
+A peer that asks for a service that it may not use is told the same as one that asks for a service that does not exist, and as
+soon: nobody learns by asking what is offered to others. The log tells them apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stcp_proxy.config import HandOn, ServicePlan, TunnelPlan
+from stcp_proxy.errors import ServiceUnknown
+from stcp_proxy.redact import shown
+from stcp_proxy.upstream.targets import Targets
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One thing that peers can have.
+
+    Attributes:
+        service: its name; empty for what peers get that name none.
+        allow: public keys that may have it; None for every peer that is admitted.
+        targets: where it is.
+        hand_on: how connections are handed on to it.
+    """
+
+    service: str
+    allow: frozenset[bytes] | None
+    targets: Targets
+    hand_on: HandOn
+
+
+class Offers:
+    """Everything that one listen tunnel offers.
+
+    Args:
+        plan: the tunnel.
+        targets: of its `to`.
+    """
+
+    def __init__(self, plan: TunnelPlan, targets: Targets) -> None:
+        self._default = None
+        if plan.to or plan.hand_on.allow_targets is not None:
+            self._default = _offer("", ServicePlan(plan.to, plan.allow, plan.hand_on), targets)
+        self._services = {
+            name: _offer(name, service, Targets(service.to, tunnel=plan.name, balance=service.balance))
+            for name, service in plan.services.items()
+        }
+
+    @property
+    def targets(self) -> dict[str, Targets]:
+        """Those of its services by name; the tunnel's own are whoever's who made it."""
+        return {name: offer.targets for name, offer in self._services.items()}
+
+    def adopt(self, other: Offers) -> None:
+        """Take over what `other`, whom this one replaces, knows of the addresses of services that both have."""
+        for name, offer in self._services.items():
+            if name in other._services:
+                offer.targets.adopt(other._services[name].targets)
+
+    def choose(self, service: str | None, peer: bytes | None) -> Offer:
+        """What the peer gets.
+
+        Args:
+            service: what OPEN names.
+            peer: its public key; None where it proved a shared secret.
+
+        Raises:
+            ServiceUnknown: there is no such thing, or not for this peer; the text, which is for the log, says which.
+        """
+        offer = self._default if service is None else self._services.get(service)
+        if offer is None:
+            raise ServiceUnknown(*_why_unknown(service, self._services))
+        if offer.allow is not None and peer not in offer.allow:
+            what = "'to'" if service is None else f"the service {shown(service)}"
+            raise ServiceUnknown(
+                f"the peer may not use {what}, and was told that there is none", remedy="if it should, add it to 'allow'"
+            )
+        return offer
+
+
+def _offer(name: str, service: ServicePlan, targets: Targets) -> Offer:
+    allow = None if service.allow is None else frozenset(key.raw for key in service.allow)
+    return Offer(name, allow, targets, service.hand_on)
+
+
+def _why_unknown(service: str | None, known: dict[str, Offer]) -> tuple[str]:
+    if service is None:
+        return ("the peer names no service, and this tunnel has nothing else",)
+    if not known:
+        return (f"the peer asks for the service {shown(service)}, and this tunnel has no services",)
+    return (f"the peer asks for the service {shown(service)}, which this tunnel does not have",)

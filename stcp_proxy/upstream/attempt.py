@@ -1,0 +1,252 @@
+"""One connection's way through its targets: each endpoint at most once.
+
+    with Attempt(targets, timeout) as attempt:
+        while True:
+            dialled = await attempt.dial()       # raises when no endpoint is left
+            ...                                  # handshake and opening, where there are any
+            endpoint = attempt.reached()         # or attempt.failed(exc), and around again, or not
+
+First come the endpoints that are in order, as the tunnel's balance has it; then those that are set aside, the one first whose
+failure is longest ago; then the names that led to a failure are asked once more. So no connection is refused untried.
+
+The deadline is shared fairly: an attempt gets an equal part of what is left, by the number of addresses known to be left. So one
+black hole cannot starve what stands behind it, an early failure gives its time to the rest, and a single address has the whole
+deadline.
+"""
+
+from __future__ import annotations
+
+import collections
+import socket
+from typing import Any, Final
+
+import structlog
+import trio
+
+from stcp_proxy.config import Balance
+from stcp_proxy.errors import ClientGone, Code, HandshakeError, OverLimit, PeerRejected, StcpError
+from stcp_proxy.net import names
+from stcp_proxy.net.address import Destination
+from stcp_proxy.net.dial import Dialled, Failure, connect, summary
+from stcp_proxy.protocol.opening import Endpoint as OpeningEndpoint
+from stcp_proxy.upstream.balance import Candidate, arrange
+from stcp_proxy.upstream.endpoint import Endpoint
+from stcp_proxy.upstream.targets import Targets
+
+_log = structlog.get_logger("stcp_proxy.targets")
+
+TRY_NEXT: Final = {
+    Code.TARGET_REFUSED,
+    Code.TARGET_TIMED_OUT,
+    Code.TARGET_UNREACHABLE,
+    Code.OVER_LIMIT,
+    Code.SHUTTING_DOWN,
+}
+"""REJECT codes after which another peer may well say yes."""
+
+
+class Attempt:
+    """One connection's way through the targets; a context manager."""
+
+    def __init__(self, targets: Targets, timeout: float, source: OpeningEndpoint | None = None) -> None:
+        self._targets = targets
+        self._source = source
+        self._left = timeout
+        self._lines = collections.deque(targets.to)
+        self._ready: collections.deque[Endpoint] = collections.deque()
+        self._aside: list[Endpoint] = []
+        self._doubtful: dict[Destination, bool] = {}
+        """Names to be asked for again when nothing else is left, and whether that has been done."""
+        self._seen: set[Endpoint] = set()
+        self._failures: list[Failure] = []
+        self._last: StcpError | None = None
+        self._failed: tuple[str, StcpError] | None = None
+        """Who failed last and why, while it has not been said."""
+        self._current: Endpoint | None = None
+        self._since = 0.0
+        self._sockname: Any = None
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._let_go()
+
+    @property
+    def more(self) -> bool:
+        """Whether somebody is left to be tried."""
+        return bool(self._ready or self._lines or self._aside) or not all(self._doubtful.values())
+
+    async def dial(self) -> Dialled:
+        """Connect to the next endpoint that answers.
+
+        Raises:
+            TargetRefused, TargetTimedOut, TargetUnreachable: nobody is left; the text tells every attempt.
+            StcpError: the same, where the last thing that happened was `failed`.
+            OverLimit: this process has no descriptor left.
+
+        Cancellation closes the socket under way.
+        """
+        self._let_go()
+        while (endpoint := await self._next()) is not None:
+            self._say_next(endpoint)
+            self._since = trio.current_time()
+            self._targets.take(endpoint, self._since)
+            self._current = endpoint
+            made = await self._connect(endpoint)
+            if not isinstance(made, Failure):
+                return Dialled(made, str(endpoint))
+            self._failures.append(made)
+            if made.local:
+                self._let_go()
+            else:
+                self._fail(summary([endpoint], [made]), probed=True)
+            self._last = None
+        raise self._last or summary(self._targets.to, self._failures)
+
+    def _say_next(self, endpoint: Endpoint) -> None:
+        if self._failed is not None:
+            (failed, why), self._failed = self._failed, None
+            _log.warning(
+                "trying the next address",
+                tunnel=self._targets.tunnel,
+                failed=failed,
+                reason=why.label,
+                why=why.what,
+                remedy=why.remedy,
+                next=str(endpoint),
+            )
+
+    async def again(self) -> Dialled:
+        """Connect once more to the endpoint that `dial` gave last.
+
+        Raises:
+            TargetRefused, TargetTimedOut, TargetUnreachable: it does not answer any more.
+            OverLimit: this process has no descriptor left.
+        """
+        assert self._current is not None  # noqa: S101
+        self._forget_dial()
+        made = await self._connect(self._current)
+        if isinstance(made, Failure):
+            raise summary([self._current], [made])
+        return Dialled(made, str(self._current))
+
+    async def _connect(self, endpoint: Endpoint) -> socket.socket | Failure:
+        started = trio.current_time()
+        try:
+            made = await connect(endpoint.place, started + self._share(), own=self._targets.own, source=self._source)
+        finally:
+            self._left -= trio.current_time() - started
+        if self._targets.own is not None and not isinstance(made, Failure):
+            self._sockname = made.getsockname()
+        return made
+
+    def reached(self) -> Endpoint:
+        """Note that the connection came through to the endpoint that `dial` gave last.
+
+        Returns:
+            The endpoint. It counts the connection as live until the caller takes one off `live`.
+        """
+        assert self._current is not None  # noqa: S101
+        endpoint, self._current = self._current, None
+        self._targets.note_reached(endpoint)
+        return endpoint
+
+    def failed(self, why: StcpError) -> None:
+        """The connection did not come through to the endpoint that was tried last."""
+        self._last = why
+        self._fail(why, probed=isinstance(why, HandshakeError))
+
+    def _fail(self, why: StcpError, *, probed: bool) -> None:
+        """Note it.
+
+        Args:
+            why: the attempt failed.
+            probed: whether a probe, which comes as far as the handshake, can tell when it is over.
+        """
+        assert self._current is not None  # noqa: S101
+        endpoint, self._failed = self._current, (str(self._current), why)
+        if _is_its_own(why):
+            self._targets.note_failure(endpoint, why, since=self._since, probed=probed)
+            for address in self._targets.names_of(endpoint):
+                names.current().doubt(address)
+                self._doubtful.setdefault(address, False)
+        self._let_go()
+
+    def _forget_dial(self) -> None:
+        if self._targets.own is not None and self._sockname is not None:
+            self._targets.own.forget(self._sockname)
+            self._sockname = None
+
+    def _let_go(self) -> None:
+        self._forget_dial()
+        if self._current is not None:
+            self._current.live -= 1
+            self._current = None
+
+    async def _next(self) -> Endpoint | None:
+        """The endpoint to try now: those in order, then those set aside, then what names lead to when they are asked again."""
+        while True:
+            if self._ready:
+                return self._ready.popleft()
+            if self._lines:
+                await self._read_lines()
+            elif self._aside:
+                self._ready.extend(sorted(self._aside, key=lambda endpoint: endpoint.failed_at))
+                self._aside.clear()
+            else:
+                again = [address for address, done in self._doubtful.items() if not done]
+                if not again:
+                    return None
+                self._doubtful |= dict.fromkeys(again, True)
+                await self._read(again, insist=True)
+
+    async def _read_lines(self) -> None:
+        """With failover a name is looked up when it is its turn; otherwise there is no order before all are known."""
+        if self._targets.balance is Balance.FAILOVER:
+            await self._read([self._lines.popleft()])
+        else:
+            lines = list(self._lines)
+            self._lines.clear()
+            await self._read(lines)
+
+    async def _read(self, lines: list[Destination], *, insist: bool = False) -> None:
+        new: list[Candidate] = []
+        while lines:
+            address = lines.pop(0)
+            found = self._targets.fixed(address) or await self._look_up(address, len(lines), insist=insist)
+            if not isinstance(found, Failure):
+                new += [each for each in found if each.endpoint not in self._seen]
+                self._seen.update([each.endpoint for each in found])
+            elif insist:
+                self._failures.append(found)
+            else:
+                self._doubtful.setdefault(address, False)
+        now = trio.current_time()
+        ready: list[Candidate] = []
+        for each in new:
+            if each.endpoint.is_aside(now):
+                self._aside.append(each.endpoint)
+            else:
+                ready.append(each)
+        if ready:
+            self._ready.extend(arrange(ready, self._targets.balance, self._targets.rng))
+
+    async def _look_up(self, address: Destination, more: int, *, insist: bool) -> list[Candidate] | Failure:
+        started = trio.current_time()
+        try:
+            return await self._targets.look_up(address, started + self._share(more), insist=insist)
+        finally:
+            self._left -= trio.current_time() - started
+
+    def _share(self, more: int = 0) -> float:
+        """Seconds for this attempt: an equal part of what is left, by what is known to be left."""
+        waiting = more + len(self._ready) + len(self._lines) + len(self._aside) + list(self._doubtful.values()).count(False)
+        return max(0.0, self._left) / (1 + waiting)
+
+
+def _is_its_own(why: StcpError) -> bool:
+    """Whether a failure is the endpoint's: not the application's, not a limit of this process, no refusal that others share."""
+    if isinstance(why, PeerRejected):
+        return why.reason in TRY_NEXT
+    return not isinstance(why, ClientGone | OverLimit)

@@ -1,0 +1,144 @@
+"""Probes: who is probed, when, and what comes of it. The network is a set of places that are down; the clock jumps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import structlog
+import trio
+from trio.testing import MockClock
+
+from stcp_proxy.config import HealthPlan
+from stcp_proxy.errors import PeerRejected, TargetRefused
+from stcp_proxy.net.address import parse_destination
+from stcp_proxy.net.dial import Place
+from stcp_proxy.upstream.endpoint import Endpoint
+from stcp_proxy.upstream.health_check import HealthChecker
+from stcp_proxy.upstream.targets import Targets
+
+A, B = "10.0.0.1:1", "10.0.0.2:1"
+
+
+class Far:
+    """Where probes go."""
+
+    def __init__(self) -> None:
+        self.down: set[str] = set()
+        self.probes: list[tuple[float, str]] = []
+
+    async def check(self, place: Place, timeout: float) -> None:
+        self.probes.append((trio.current_time(), str(place)))
+        await trio.lowlevel.checkpoint()
+        if str(place) in self.down:
+            raise TargetRefused("refused", remedy="start it")
+
+    def count(self, name: str) -> int:
+        return sum(place == name for _, place in self.probes)
+
+
+@asynccontextmanager
+async def probing(far: Far, *to: str, interval: float | None = None) -> AsyncIterator[Targets]:
+    targets = Targets([parse_destination(text) for text in to], tunnel="tunnel")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(HealthChecker(targets, far.check, HealthPlan(interval)).run)
+        await trio.testing.wait_all_tasks_blocked()
+        with structlog.testing.capture_logs():
+            yield targets
+        nursery.cancel_scope.cancel()
+
+
+def fails(targets: Targets, far: Far, name: str) -> Endpoint:
+    """A connection has found that it is down."""
+    far.down.add(name)
+    (endpoint,) = (each for each in targets.endpoints if str(each) == name)
+    targets.note_failure(endpoint, TargetRefused("refused", remedy="start it"), since=trio.current_time(), probed=True)
+    return endpoint
+
+
+async def test_nobody_is_probed_while_all_is_well(autojump_clock: MockClock) -> None:
+    far = Far()
+    async with probing(far, A, B):
+        await trio.sleep(3600)
+    assert far.probes == []
+
+
+async def test_what_was_set_aside_is_probed_and_back_within_five_seconds(autojump_clock: MockClock) -> None:
+    for down_for in (0.0, 0.3, 1.0, 10.0, 100.0, 100.7, 101.9):
+        far = Far()
+        async with probing(far, A, B) as targets:
+            endpoint = fails(targets, far, A)
+            await trio.sleep(down_for)
+            assert endpoint.is_aside(trio.current_time())  # however long: no connection has to find out
+            far.down.clear()
+            back = trio.current_time()
+            await trio.sleep(3.1)
+            assert not endpoint.is_aside(trio.current_time())
+            assert endpoint.reached_at - back < 3.1
+            assert far.count(B) == 0
+            assert far.count(A) <= 8 + down_for / 2
+
+
+async def test_a_single_target_is_not_probed(autojump_clock: MockClock) -> None:
+    """There is nothing to choose: each connection tries it anyway."""
+    far = Far()
+    async with probing(far, A) as targets:
+        fails(targets, far, A)
+        await trio.sleep(100)
+    assert far.probes == []
+
+
+async def test_what_only_a_connection_can_tell_is_left_to_one(autojump_clock: MockClock) -> None:
+    far = Far()
+    async with probing(far, A, B) as targets:
+        (endpoint, _) = targets.endpoints
+        targets.note_failure(endpoint, PeerRejected(3, ""), since=trio.current_time(), probed=False)
+        assert endpoint.is_aside(trio.current_time())
+        await trio.sleep(1)
+        assert not endpoint.is_aside(trio.current_time())
+        assert endpoint.failures == 1
+    assert far.probes == []
+
+
+async def test_an_interval_probes_all_and_finds_out_first(autojump_clock: MockClock) -> None:
+    far = Far()
+    async with probing(far, A, B, interval=5) as targets:
+        await trio.sleep(100)
+        assert 20 <= far.count(A) <= 26
+        assert 20 <= far.count(B) <= 26
+        far.down = {A}
+        await trio.sleep(5.1)
+        assert [each.is_aside(trio.current_time()) for each in targets.endpoints] == [True, False]
+        far.down = set()
+        await trio.sleep(3.1)
+        assert [each.failures for each in targets.endpoints] == [0, 0]
+
+
+async def test_connections_are_probe_enough(autojump_clock: MockClock) -> None:
+    far = Far()
+    async with probing(far, A, B, interval=5) as targets:
+        far.probes.clear()
+        for _ in range(50):
+            targets.note_reached(targets.endpoints[0])
+            await trio.sleep(1)
+    assert far.count(A) == 0
+    assert far.count(B) > 5
+
+
+async def test_without_probes_connections_find_out(autojump_clock: MockClock) -> None:
+    """As while the tunnel drains."""
+    far = Far()
+    async with probing(far, A, B) as targets:
+        endpoint = fails(targets, far, A)
+    await trio.sleep(1)
+    assert endpoint.failures
+    assert not endpoint.is_aside(trio.current_time())
+
+
+@pytest.mark.parametrize("interval", [None, 5.0])
+async def test_a_probe_that_is_cancelled_ends(autojump_clock: MockClock, interval: float | None) -> None:
+    far = Far()
+    async with probing(far, A, interval=interval):
+        pass
+    assert len(far.probes) == (interval is not None)
