@@ -13,5 +13,6 @@
 - ``stream``   a Trio stream over a socket that is going to be handed on
 - ``special``  addresses that are dangerous to dial, or to believe, on somebody's word
 - ``transparent``  dialling from a client's own address
+- ``zone``     the interface of a link-local IPv6 address
 - ``tuning``   the socket options of both legs
 """

@@ -1,6 +1,6 @@
 """Addresses as users write them, and as logs show them.
 
-    host:port   [v6]:port   :port   unix:/path   srv:_service._tcp.domain
+    host:port   [v6]:port   [v6%interface]:port   :port   unix:/path   srv:_service._tcp.domain
 
 `:port` is every interface, both families, where it is bound, and localhost where it is dialled. The text form of an address
 is canonical: two spellings of one address compare equal.
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from stcp_proxy.errors import ConfigError
+from stcp_proxy.net.zone import ZoneError, parse_ipv6
 from stcp_proxy.redact import printable, shown
 
 UNIX_PREFIX: Final = "unix:"
@@ -118,7 +119,9 @@ def parse_server(text: str) -> TcpAddress:
     else:
         host, port = text.split(":") if text.count(":") == 1 else (text, "53")
     try:
-        ip = str(ipaddress.ip_address(host))
+        ip = parse_ipv6(host) if ":" in host else str(ipaddress.IPv4Address(host))
+    except ZoneError as exc:
+        raise ConfigError(f"{shown(text)} {exc.what}", remedy=exc.remedy) from None
     except ValueError:
         raise ConfigError(f"{shown(text)} is no IP address", remedy="write the name server's address, not its name") from None
     return TcpAddress(ip, _parse_port(text, port, "to"))
@@ -146,7 +149,7 @@ def describe_sockaddr(family: int, sockaddr: Any) -> str:
 
 def _scope_name(index: int) -> str:
     try:
-        return "%" + socket.if_indextoname(index)
+        return "%" + printable(socket.if_indextoname(index))
     except OSError:
         return f"%{index}"
 
@@ -213,7 +216,9 @@ def _parse_port(text: str, port: str, role: Role) -> int:
 
 def _parse_v6(text: str, host: str) -> str:
     try:
-        return str(ipaddress.IPv6Address(host))
+        return parse_ipv6(host)
+    except ZoneError as exc:
+        raise ConfigError(f"{shown(text)} {exc.what}", remedy=exc.remedy) from None
     except ValueError:
         raise ConfigError(f"{shown(text)} has no IPv6 address in its brackets", remedy=_FORMS) from None
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import Address, TcpAddress, UnixAddress, describe_sockaddr
+from stcp_proxy.net.zone import numeric_sockaddr
 
 UNIX_MODE: Final = 0o600
 """Whoever may write to a unix socket may connect to it: the user who made it."""
@@ -153,6 +154,14 @@ def sockaddrs(address: TcpAddress) -> list[tuple[int, tuple[Any, ...]]]:
         return [(family, (host, address.port)) for family, host in _EVERY]
     if address.host == "localhost":  # by definition (RFC 6761), whatever the host's files say, as where it is dialled
         return [(family, (host, address.port)) for family, host in _LOOPBACK]
+    if "%" in address.host:
+        try:
+            return [(socket.AF_INET6, numeric_sockaddr(address.host, address.port))]
+        except OSError:
+            zone = address.host.partition("%")[2]
+            raise ConfigError(
+                f"cannot listen on {address}: this machine has no interface {zone}", remedy="use a name that 'ip link' shows"
+            ) from None
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as exc:

@@ -27,6 +27,7 @@ from stcp_proxy.net import nameserver
 from stcp_proxy.net.address import Address, SrvAddress, TcpAddress, UnixAddress
 from stcp_proxy.net.dial import Failure, Place
 from stcp_proxy.net.nameserver import Answer, Host, NotThere, Service
+from stcp_proxy.net.zone import numeric_sockaddr
 
 _T = TypeVar("_T")
 _log = structlog.get_logger("stcp_proxy.names")
@@ -156,6 +157,8 @@ class Names:
         return entry
 
     async def _ask_host(self, host: str) -> Answer[tuple[Host, ...]]:
+        if "%" in host:
+            return _ask_interface(host)
         if self.settings.servers:
             return await nameserver.ask_host(host, self.settings.servers)
         return await _ask_system(host)
@@ -258,6 +261,14 @@ class _Entry(Generic[_T]):
         self._usable_until = self._fresh_until + self._settings.stale
 
 
+def _ask_interface(host: str) -> Answer[tuple[Host, ...]]:
+    """A link-local address with the index that its interface has now: an interface may come late, and come back with another."""
+    try:
+        return Answer((Host(socket.AF_INET6, numeric_sockaddr(host, 0)),), float("inf"))
+    except OSError:
+        raise NotThere(f"this machine has no interface {host.partition('%')[2]}") from None
+
+
 async def _ask_system(host: str) -> Answer[tuple[Host, ...]]:
     """The system's resolver: /etc/hosts, search domains and all."""
     try:
@@ -270,7 +281,7 @@ async def _ask_system(host: str) -> Answer[tuple[Host, ...]]:
 
 
 def fixed(address: Address | SrvAddress) -> list[Option]:
-    """The concrete addresses behind what is no name; none where a name is to be looked up.
+    """The concrete addresses behind what is no name; none for a name, and for an address whose interface may change.
 
     `localhost` is the loopback address by definition (RFC 6761).
     """
@@ -281,6 +292,8 @@ def fixed(address: Address | SrvAddress) -> list[Option]:
     if address.host == "localhost":
         return [Option(Place(family, (text, address.port))) for family, text in _LOOPBACK]
     # As `parse_address` has it: what ends in a number is an address.
+    if "%" in address.host:
+        return []
     if ":" not in address.host and not address.host.rpartition(".")[2].isdigit():
         return []
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)

@@ -23,10 +23,15 @@ from stcp_proxy.net.address import (
     parse_destination,
     parse_server,
 )
+from stcp_proxy.net.zone import needs_zone
 
 label = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 name = st.lists(label, min_size=1, max_size=4).filter(lambda labels: not labels[-1].isdigit()).map(".".join)
-ip = st.ip_addresses().filter(lambda address: int(address) != 0).map(str)
+plain = st.ip_addresses().filter(lambda address: address.version == 4 or not needs_zone(address))
+zoned = st.builds(
+    "fe80::{:x}%{}".format, st.integers(1, 0xFFFF), st.from_regex(r"[1-9][0-9]{0,4}|[a-z_][a-z0-9_.-]{0,14}", fullmatch=True)
+)
+ip = st.one_of(plain.filter(lambda address: int(address) != 0).map(str), zoned)
 tcp = st.builds(TcpAddress, st.one_of(name, ip), st.integers(1, 65535))
 unix = st.from_regex(r"/[a-z0-9._/-]{0,60}[a-z0-9]", fullmatch=True).map(UnixAddress)
 
@@ -100,6 +105,8 @@ def test_srv_records_are_no_place_to_listen() -> None:
         ("2001:db8::1", "2001:db8::1", 53),
         ("[2001:DB8::1]", "2001:db8::1", 53),
         ("[::1]:5353", "::1", 5353),
+        ("fe80::1%eth0", "fe80::1%eth0", 53),
+        ("[fe80::1%2]:5353", "fe80::1%2", 5353),
     ],
 )
 def test_name_server(text: str, host: str, port: int) -> None:
@@ -107,7 +114,8 @@ def test_name_server(text: str, host: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "dns.example.com", "127.0.0.1:0", "127.0.0.1:x", "[::1", "[::1]5", "::1]:5", "1.2.3.4.5", ":53"]
+    "text",
+    ["", "dns.example.com", "127.0.0.1:0", "127.0.0.1:x", "[::1", "[::1]5", "::1]:5", "1.2.3.4.5", ":53", "fe80::1", "::1%lo"],
 )
 def test_no_name_server(text: str) -> None:
     with pytest.raises(ConfigError):
@@ -137,6 +145,21 @@ def test_unix() -> None:
         ("[db1]:80", "to", "no IPv6 address"),
         ("[]:80", "to", "no IPv6 address"),
         ("[127.0.0.1]:80", "to", "no IPv6 address"),
+        ("[fe80::1]:80", "to", "without its interface; write the interface behind it, fe80::1%eth0"),
+        ("[fe80::1]:80", "bind", "without its interface"),
+        ("[ff02::1]:80", "bind", "without its interface"),
+        ("[::1%lo]:80", "to", "only a link-local address can have"),
+        ("[2001:db8::1%eth0]:80", "bind", "only a link-local address can have"),
+        ("[fe80::1%]:80", "to", "no valid interface"),
+        ("[fe80::1%0]:80", "to", "no valid interface"),
+        ("[fe80::1%eth0%1]:80", "to", "no valid interface"),
+        ("[fe80::1%0123456789abcdef]:80", "to", "no valid interface"),
+        ("[fe80::1%-f]:80", "to", "no valid interface"),
+        ("[fe80::1%..]:80", "to", "no valid interface"),
+        ("[fe80::1%a }; flush ruleset]:80", "to", "no valid interface"),
+        ("[fe80::1%a\x1b[2J]:80", "to", "no valid interface"),
+        ("[fe80::1%a\n]:80", "to", "no valid interface"),
+        ("[fe80::1%é]:80", "to", "no valid interface"),
         ("1.2.3.400:80", "to", "IPv4"),
         ("127.1:80", "to", "IPv4"),
         ("010.0.0.1:80", "to", "IPv4"),
@@ -201,7 +224,7 @@ def test_describe_sockaddr(family: int, sockaddr: Any, text: str) -> None:
     assert describe_sockaddr(family, sockaddr) == text
 
 
-@given(st.ip_addresses(), st.integers(1, 65535))
+@given(plain, st.integers(1, 65535))
 def test_described_address_is_one_that_parses(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> None:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     text = describe_sockaddr(family, (str(address), port, 0, 0))

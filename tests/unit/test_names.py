@@ -226,6 +226,19 @@ async def test_what_is_no_name_needs_no_resolver(autojump_clock: MockClock, reso
     assert resolver.asked == 0
 
 
+async def test_a_zone_is_looked_up_among_the_interfaces(autojump_clock: MockClock, resolver: Resolver) -> None:
+    """Each time: an interface may come after the start, and may return with another index."""
+    known = Names(DnsSettings(ttl=0, servers=(TcpAddress("192.0.2.1", 53),)))
+    address = TcpAddress("fe80::1%lo", 5)
+    assert fixed(address) == []
+    assert await known.options(address, 100) == [Option(Place(socket.AF_INET6, ("fe80::1", 5, 0, 1)))]
+    assert await known.options(TcpAddress("fe80::1%7", 5), 100) == [Option(Place(socket.AF_INET6, ("fe80::1", 5, 0, 7)))]
+    assert (
+        await ask(known, TcpAddress("fe80::1%nosuch", 5)) == "cannot resolve fe80::1%nosuch: this machine has no interface nosuch"
+    )
+    assert resolver.asked == 0
+
+
 async def test_no_old_answer_stands_in_where_a_route_asks(autojump_clock: MockClock, resolver: Resolver) -> None:
     """A route by name counts the minutes itself for which the last answer holds; `stale` may be hours."""
     host = TcpAddress("db.test", 1)
