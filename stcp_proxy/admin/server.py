@@ -37,7 +37,8 @@ from stcp_proxy.admin.samples import measure
 from stcp_proxy.admin.snapshot import Wanted, look
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import StcpError
-from stcp_proxy.net.listen import close_listeners, leave_file, listening_on, open_listeners
+from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
+from stcp_proxy.net.unix_socket import forget_file
 
 _log = structlog.get_logger("stcp_proxy.admin")
 
@@ -101,7 +102,7 @@ class AdminServer:
             if worker != number:
                 answerer.close()
         if worker is not None:
-            leave_file(self._listeners)  # the parent removes it
+            forget_file(self._listeners)  # the parent removes it
         elif any(listener.family == socket.AF_UNIX for listener in self._listeners):
             return
         if worker != 0:

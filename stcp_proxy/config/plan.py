@@ -13,11 +13,11 @@ from typing import Literal
 from stcp_proxy.config.token import Token
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import Address, Destination
-from stcp_proxy.net.listen import UNIX_MODE
-from stcp_proxy.net.names import DnsSettings
+from stcp_proxy.net.name_cache import DnsSettings
 from stcp_proxy.net.original import Interception
 from stcp_proxy.net.pattern import Pattern
 from stcp_proxy.net.proxy_header import Version
+from stcp_proxy.net.unix_socket import UNIX_MODE
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 

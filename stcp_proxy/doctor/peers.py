@@ -21,10 +21,10 @@ from stcp_proxy.handshake.authenticate import authenticate
 from stcp_proxy.handshake.key_order import Pair
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.address import Destination
-from stcp_proxy.net.dial import Failure, Place, connect
-from stcp_proxy.net.names import Names
-from stcp_proxy.net.own import OwnDials
-from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.dial import Failure, SocketAddress, connect
+from stcp_proxy.net.leg_stream import LegStream
+from stcp_proxy.net.name_cache import NameCache
+from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.session import readiness
 
@@ -56,7 +56,7 @@ class _Question:
 
 async def look(plan: Plan) -> list[Finding]:
     """Every target of every tunnel, in the order of the file."""
-    names, limit = Names(plan.dns), trio.CapacityLimiter(_AT_ONCE)
+    names, limit = NameCache(plan.dns), trio.CapacityLimiter(_AT_ONCE)
     questions = [question for tunnel in plan.tunnels for question in _questions(tunnel)]
     found: list[list[Finding]] = [[] for _ in questions]
 
@@ -84,7 +84,7 @@ def _questions(tunnel: TunnelPlan) -> Iterator[_Question]:
             yield _Question(tunnel, *each)
 
 
-async def _target(names: Names, question: _Question) -> list[Finding]:
+async def _target(names: NameCache, question: _Question) -> list[Finding]:
     tunnel, service = question.tunnel, f", service {question.service}" if question.service else ""
     subject = f"{tunnel.name}: to {question.target}"
     patience = min(_PATIENCE, tunnel.dial_timeout)
@@ -92,14 +92,14 @@ async def _target(names: Names, question: _Question) -> list[Finding]:
     if isinstance(options, Failure):
         remedy = "correct the name in 'to', or mend name resolution (getent hosts NAME)"
         return [Finding(Level.FAIL, subject + service, options.words, remedy)]
-    several = len(options) > 1 or str(options[0].place) != str(question.target)
+    several = len(options) > 1 or str(options[0].address) != str(question.target)
     return [
-        await _place(question, f"{subject} ({option.place}){service}" if several else subject + service, option.place)
+        await _place(question, f"{subject} ({option.address}){service}" if several else subject + service, option.address)
         for option in options
     ]
 
 
-async def _place(question: _Question, subject: str, place: Place) -> Finding:
+async def _place(question: _Question, subject: str, place: SocketAddress) -> Finding:
     """What is found at one address. Nothing that a stranger there does may end the examination."""
     try:
         return Finding(Level.OK, subject, await _by_each_key(question, place))
@@ -123,7 +123,7 @@ class _NotThere(Exception):
     """No connection could be made."""
 
 
-async def _by_each_key(question: _Question, place: Place) -> str:
+async def _by_each_key(question: _Question, place: SocketAddress) -> str:
     """Ask with each pair of keys, as a session does, each on a connection of its own. Returns words for what was found."""
     tunnel = question.tunnel
     if tunnel.mode is Mode.LISTEN:
@@ -139,9 +139,9 @@ async def _by_each_key(question: _Question, place: Place) -> str:
     return await _ask(question, trust, last, place, first=last is pairs[0])
 
 
-async def _dial(tunnel: TunnelPlan, place: Place) -> LegStream:
+async def _dial(tunnel: TunnelPlan, place: SocketAddress) -> LegStream:
     mark = None if tunnel.intercept is None else tunnel.intercept.capture.mark
-    own = None if mark is None else OwnDials(mark)
+    own = None if mark is None else OwnConnections(mark)
     try:
         made = await connect(place, trio.current_time() + min(_PATIENCE, tunnel.dial_timeout), own=own)
     except PermissionError:
@@ -151,7 +151,7 @@ async def _dial(tunnel: TunnelPlan, place: Place) -> LegStream:
     return LegStream(made)
 
 
-async def _ask(question: _Question, trust: Trust, pair: Pair, place: Place, *, first: bool) -> str:
+async def _ask(question: _Question, trust: Trust, pair: Pair, place: SocketAddress, *, first: bool) -> str:
     """Come as far as an application's connection does."""
     tunnel = question.tunnel
     hasty = dataclasses.replace(tunnel, handshake_timeout=min(_PATIENCE, tunnel.handshake_timeout))

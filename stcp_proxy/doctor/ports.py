@@ -16,6 +16,7 @@ from stcp_proxy.doctor.finding import Finding, Level
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import Address, TcpAddress, UnixAddress
 from stcp_proxy.net.listen import sockaddrs
+from stcp_proxy.net.unix_socket import is_bound
 
 _PATIENCE: Final = 3.0
 """Seconds for the admin address, for each step."""
@@ -110,9 +111,8 @@ def _tcp(address: TcpAddress) -> int:
 def _unix(address: UnixAddress) -> int:
     folder = os.path.dirname(address.path)
     if os.path.lexists(address.path):
-        with socket.socket(socket.AF_UNIX) as sock:
-            status = sock.connect_ex(address.path)
-        if status == errno.ECONNREFUSED:
-            return 0  # left behind: the proxy takes it over
-        return errno.EADDRINUSE if status == 0 else status
+        bound = is_bound(address.path)
+        if bound is None:
+            return errno.EACCES
+        return errno.EADDRINUSE if bound else 0  # a stale file is replaced by the proxy
     return 0 if os.access(folder, os.W_OK | os.X_OK) else errno.EACCES

@@ -1,18 +1,20 @@
 """Sockets before and outside of a connection's encryption.
 
-- ``address``  what a user writes for an address, and what a log says for one
-- ``pattern``  which addresses and ports a rule is about
-- ``listen``   bound and listening sockets for an address
-- ``activation``  listening sockets that a service manager opened before
-- ``names``    what is behind an address: names looked up once for everybody, kept for a time
-- ``nameserver``  name servers asked directly, for SRV records among others
-- ``dial``     a connected socket for one concrete address
-- ``original``  where an application was going before its connection was intercepted
-- ``own``      what this process dials itself, never to be intercepted
-- ``proxy_header``  the PROXY protocol's header, both versions, written and read
-- ``stream``   a Trio stream over a socket that is going to be handed on
-- ``special``  addresses that are dangerous to dial, or to believe, on somebody's word
-- ``transparent``  dialling from a client's own address
-- ``zone``     the interface of a link-local IPv6 address
-- ``tuning``   the socket options of both legs
+- ``address``            addresses as users write them and logs show them
+- ``zone``               the interface of a link-local IPv6 address
+- ``pattern``            rules about addresses and ports
+- ``special_addresses``  addresses that it is dangerous to dial, or to believe, on a stranger's word
+- ``listen``             listening sockets for an address
+- ``unix_socket``        listening unix sockets and their files
+- ``listen_error``       why an address cannot be listened on, and what to do
+- ``socket_activation``  listening sockets that a service manager opened
+- ``name_cache``         host names and SRV names, looked up once for all connections and kept for a time
+- ``dns_client``         questions to name servers, where the system's resolver cannot ask them
+- ``dial``               a connected socket for one resolved address
+- ``transparent``        connections from a client's own address
+- ``own_connections``    connections that this process makes, which no rule may intercept
+- ``original``           the destination of an intercepted connection
+- ``proxy_header``       the PROXY protocol's header, both versions, written and read
+- ``leg_stream``         a Trio stream over a socket that is going to be handed over
+- ``socket_options``     the socket options of both legs
 """

@@ -1,7 +1,7 @@
 """A connected socket for one concrete address, and what is said where there is none.
 
-What users write is an address, `db.example:7443`; what is dialled is a `Place`, one sockaddr of it (`names` leads from the one to
-the other).
+Users write addresses, `db.example:7443`. A connection attempt has a `SocketAddress`, one sockaddr of that address; `name_cache`
+leads from the first to the second.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import trio
 
 from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
 from stcp_proxy.net.address import describe_sockaddr
-from stcp_proxy.net.own import OwnDials
+from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.net.transparent import NOT_THE_PLACES, bind_to_client
 from stcp_proxy.protocol.opening import Endpoint
 
@@ -34,7 +34,7 @@ _WORDS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SocketAddress:
     """One concrete address to dial.
 
     Attributes:
@@ -49,12 +49,12 @@ class Place:
         return describe_sockaddr(self.family, self.sockaddr)
 
 
-def place_of(endpoint: Endpoint) -> Place:
+def socket_address(endpoint: Endpoint) -> SocketAddress:
     """Where to dial for an IP address and port."""
     host, _, scope = str(endpoint.ip).partition("%")
     if endpoint.ip.version == 4:
-        return Place(socket.AF_INET, (host, endpoint.port))
-    return Place(socket.AF_INET6, (host, endpoint.port, 0, int(scope or 0)))
+        return SocketAddress(socket.AF_INET, (host, endpoint.port))
+    return SocketAddress(socket.AF_INET6, (host, endpoint.port, 0, int(scope or 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Failure:
 
 
 async def connect(
-    place: Place, deadline: float, *, own: OwnDials | None = None, source: Endpoint | None = None
+    place: SocketAddress, deadline: float, *, own: OwnConnections | None = None, source: Endpoint | None = None
 ) -> socket.socket | Failure:
     """Dial one place.
 
@@ -115,7 +115,9 @@ async def connect(
     return made
 
 
-async def _attempt(place: Place, deadline: float, own: OwnDials | None, source: Endpoint | None) -> socket.socket | Failure:
+async def _attempt(
+    place: SocketAddress, deadline: float, own: OwnConnections | None, source: Endpoint | None
+) -> socket.socket | Failure:
     try:
         sock = socket.socket(place.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as exc:
@@ -144,7 +146,7 @@ def _take_address(sock: socket.socket, source: Endpoint) -> str:
     return ""
 
 
-async def _connect(sock: socket.socket, sockaddr: Any, deadline: float, own: OwnDials | None) -> int:
+async def _connect(sock: socket.socket, sockaddr: Any, deadline: float, own: OwnConnections | None) -> int:
     """Connect, and return 0 or the errno. Closes the socket when it is cancelled; no checkpoint where it succeeds at once."""
     try:
         status = _connect_now(sock, sockaddr, own)
@@ -160,13 +162,13 @@ async def _connect(sock: socket.socket, sockaddr: Any, deadline: float, own: Own
         raise
 
 
-def _give_up(sock: socket.socket, own: OwnDials | None) -> None:
+def _give_up(sock: socket.socket, own: OwnConnections | None) -> None:
     if own is not None:
         own.forget(sock.getsockname())
     sock.close()
 
 
-def _connect_now(sock: socket.socket, sockaddr: Any, own: OwnDials | None) -> int:
+def _connect_now(sock: socket.socket, sockaddr: Any, own: OwnConnections | None) -> int:
     """Connect as far as that goes without waiting: 0, an errno, or EALREADY where the answer is still to come.
 
     On the same host TCP has its answer before `connect` returns, which says "in progress" nevertheless. Asked a second time it

@@ -21,7 +21,7 @@ import trio
 from stcp_proxy.config import Mode, Plan
 from stcp_proxy.handshake.exchange import LINGER
 from stcp_proxy.logs import log, rate_limit
-from stcp_proxy.net import activation
+from stcp_proxy.net import socket_activation
 from stcp_proxy.process import sd_notify, workers
 from stcp_proxy.process.reload import Read, Reloader
 from stcp_proxy.process.reload_worker import Follower
@@ -48,7 +48,7 @@ def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -
     """
     log.configure(plan.log)
     sd_notify.attach()
-    given = activation.assign(activation.take(), [(tunnel.name, tunnel.bind) for tunnel in plan.tunnels])
+    given = socket_activation.assign(socket_activation.take(), [(tunnel.name, tunnel.bind) for tunnel in plan.tunnels])
     if plan.workers > 1:
 
         def work(place: workers.Place) -> int:

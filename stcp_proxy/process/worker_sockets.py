@@ -11,7 +11,8 @@ from typing import Self
 from stcp_proxy.config import TunnelPlan
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import UnixAddress
-from stcp_proxy.net.listen import change_mode, close_listeners, open_listeners
+from stcp_proxy.net.listen import close_listeners, open_listeners
+from stcp_proxy.net.unix_socket import change_mode
 from stcp_proxy.tunnel.service import BACKLOG
 
 

@@ -22,7 +22,8 @@ import structlog
 
 from stcp_proxy.config import Plan, TunnelPlan
 from stcp_proxy.logs import log
-from stcp_proxy.net.listen import close_listeners, leave_file
+from stcp_proxy.net.listen import close_listeners
+from stcp_proxy.net.unix_socket import forget_file
 from stcp_proxy.process import reload_messages, sd_notify
 from stcp_proxy.process.reload import Read
 from stcp_proxy.process.reload_parent import Leader, status
@@ -164,7 +165,7 @@ def _work(
         for door in doors:
             for sockets in door.sets:
                 if sockets is door.sets[number]:
-                    leave_file(sockets)
+                    forget_file(sockets)
                 else:
                     close_listeners(sockets)
         log.configure(plan.log, worker=number)

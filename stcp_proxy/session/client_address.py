@@ -20,10 +20,10 @@ import trio
 
 from stcp_proxy.config import HandOn
 from stcp_proxy.errors import Denied, TargetUnreachable
+from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.pattern import plain_ip
 from stcp_proxy.net.proxy_header import TLV_PEER, TLV_SERVICE, TLV_UNIQUE_ID, ProxyHeader, encode_header
-from stcp_proxy.net.special import guarded, is_local_to_a_host
-from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.special_addresses import is_local_to_a_host, required_network
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.session.record import Connection
 
@@ -96,14 +96,14 @@ def source_for(client: Endpoint | None, hand_on: HandOn) -> Endpoint | None:
 def _may_claim(client: Endpoint, hand_on: HandOn) -> bool:
     rules = hand_on.allow_clients
     covering = [rule for rule in rules or () if rule.covers(client.ip)]
-    guard = guarded(client.ip)
+    guard = required_network(client.ip)
     if guard is not None:
         return any(rule.within(guard[0]) for rule in covering)
     return rules is None or bool(covering)
 
 
 def _why_not(client: Endpoint) -> str:
-    guard = guarded(client.ip)
+    guard = required_network(client.ip)
     return f": it is {guard[1]}" if guard is not None else ""
 
 

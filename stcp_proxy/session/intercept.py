@@ -7,9 +7,9 @@ import socket
 import structlog
 
 from stcp_proxy.config import TunnelPlan
+from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.original import Interception, make_transparent
-from stcp_proxy.net.own import check_mark
-from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.own_connections import check_mark
 from stcp_proxy.net.transparent import check_transparent
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.session.connect import ConnectSession

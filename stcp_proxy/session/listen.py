@@ -24,9 +24,9 @@ from stcp_proxy.errors import (
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.dial import Dialled
+from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.pattern import Pattern
-from stcp_proxy.net.stream import LegStream
-from stcp_proxy.net.tuning import tune_leg
+from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.handshake import Responder
 from stcp_proxy.protocol.opening import Endpoint, Opening
 from stcp_proxy.relay.engine import Engine

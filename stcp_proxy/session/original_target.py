@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import trio
 
 from stcp_proxy.errors import Denied
-from stcp_proxy.net.dial import Dialled, Failure, connect, place_of, summary
+from stcp_proxy.net.dial import Dialled, Failure, connect, socket_address, summary
 from stcp_proxy.net.pattern import Pattern
-from stcp_proxy.net.special import guarded
+from stcp_proxy.net.special_addresses import required_network
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.session.client_address import plain_endpoint
 
@@ -43,7 +43,7 @@ def allowed_destination(original: Endpoint | None, rules: Sequence[Pattern], *, 
         )
     target = plain_endpoint(original)
     covering = [rule for rule in rules if rule.match(target.ip, target.port)]
-    guard = guarded(target.ip)
+    guard = required_network(target.ip)
     if guard is not None and target.port == listening:
         raise Denied(f"the peer's client was going to {target}, which is this tunnel's own port", remedy="exclude it there")
     if not covering or (guard is not None and not any(rule.within(guard[0]) for rule in covering)):
@@ -69,7 +69,7 @@ async def dial_destination(target: Endpoint, timeout: float, *, source: Endpoint
 
     Cancellation closes the socket under way.
     """
-    place = place_of(target)
+    place = socket_address(target)
     made = await connect(place, trio.current_time() + timeout, source=source)
     if isinstance(made, Failure):
         raise summary([place], [made])

@@ -12,10 +12,10 @@ import trio
 
 from stcp_proxy.config import TunnelPlan
 from stcp_proxy.errors import Code
-from stcp_proxy.net.dial import Failure, connect, place_of, summary
-from stcp_proxy.net.own import OwnDials
-from stcp_proxy.net.stream import LegStream
-from stcp_proxy.net.tuning import tune_leg
+from stcp_proxy.net.dial import Failure, connect, socket_address, summary
+from stcp_proxy.net.leg_stream import LegStream
+from stcp_proxy.net.own_connections import OwnConnections
+from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.relay.engine import EndReason, RelayEnd
 from stcp_proxy.session.record import Connection
@@ -24,13 +24,13 @@ ENGINE: Final = "none: unencrypted"
 _CHUNK: Final = 65536
 
 
-async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: OwnDials, record: Connection) -> None:
+async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: OwnConnections, record: Connection) -> None:
     """Connect to where the application was going, and relay until the end. Both sockets are closed behind it.
 
     Raises:
         TargetError: it cannot be reached; the application got a TCP RST.
     """
-    place = place_of(original)
+    place = socket_address(original)
     try:
         made = await connect(place, trio.current_time() + plan.dial_timeout, own=own)
         if isinstance(made, Failure):

@@ -10,8 +10,8 @@ import trio
 
 from stcp_proxy.config import AcceptProxy
 from stcp_proxy.errors import ClientGone, ProxyHeaderRefused
+from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.proxy_header import MAX_HEADER, ProxyHeader, parse_header
-from stcp_proxy.net.stream import LegStream
 from stcp_proxy.session.client_address import endpoint_of
 
 

@@ -15,8 +15,8 @@ from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.authenticate import authenticate
 from stcp_proxy.handshake.key_order import Pair
 from stcp_proxy.net.dial import Dialled
-from stcp_proxy.net.stream import LegStream
-from stcp_proxy.net.tuning import tune_leg
+from stcp_proxy.net.leg_stream import LegStream
+from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.opening import Opening, encode_reason
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.upstream.attempt import TRY_NEXT, Attempt

@@ -25,8 +25,9 @@ from stcp_proxy.counters import Ledger
 from stcp_proxy.errors import OverLimit, StcpError, code_for
 from stcp_proxy.handshake.trust import Trust, revoked
 from stcp_proxy.net.address import describe_sockaddr
-from stcp_proxy.net.listen import change_mode, close_listeners, listening_on, open_listeners
-from stcp_proxy.net.tuning import tune_accepted, tune_listener
+from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
+from stcp_proxy.net.socket_options import tune_accepted, tune_listener
+from stcp_proxy.net.unix_socket import change_mode
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.relay.engine import Engine, RelayEnd
 from stcp_proxy.session import intercept

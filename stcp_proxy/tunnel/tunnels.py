@@ -20,7 +20,7 @@ from stcp_proxy.config import Mode, Plan, PskAuth, TunnelPlan
 from stcp_proxy.counters import Ledger
 from stcp_proxy.errors import StcpError
 from stcp_proxy.handshake.trust import Trust
-from stcp_proxy.net import names
+from stcp_proxy.net import name_cache
 from stcp_proxy.net.listen import close_listeners, open_in_place_of
 from stcp_proxy.session.handover import removed
 from stcp_proxy.session.intercept import check, needs_transparent
@@ -110,7 +110,7 @@ class Tunnels:
         Raises:
             StcpError: an engine or an address is not to be had.
         """
-        names.configure(self.plan.dns)
+        name_cache.configure(self.plan.dns)
         self.engines.want(tunnel.engine for tunnel in self.plan.tunnels)
         self.services = [Service(tunnel, self.engines[tunnel.engine], self._ledger(tunnel)) for tunnel in self.plan.tunnels]
         for number, service in enumerate(self.services):
@@ -246,7 +246,7 @@ class Tunnels:
                 close_listeners(listeners)
             self.services = [self._placed(tunnel, old.get(tunnel.name), doors) for tunnel in change.plan.tunnels]
             self.plan = change.plan
-            names.configure(change.plan.dns)
+            name_cache.configure(change.plan.dns)
             for service in old.values():
                 if service not in self.services:
                     self.retired.append(service)

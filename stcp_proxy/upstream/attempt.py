@@ -25,7 +25,7 @@ import trio
 
 from stcp_proxy.config import Balance
 from stcp_proxy.errors import ClientGone, Code, HandshakeError, OverLimit, PeerRejected, StcpError
-from stcp_proxy.net import names
+from stcp_proxy.net import name_cache
 from stcp_proxy.net.address import Destination
 from stcp_proxy.net.dial import Dialled, Failure, connect, summary
 from stcp_proxy.protocol.opening import Endpoint as OpeningEndpoint
@@ -134,7 +134,7 @@ class Attempt:
     async def _connect(self, endpoint: Endpoint) -> socket.socket | Failure:
         started = trio.current_time()
         try:
-            made = await connect(endpoint.place, started + self._share(), own=self._targets.own, source=self._source)
+            made = await connect(endpoint.address, started + self._share(), own=self._targets.own, source=self._source)
         finally:
             self._left -= trio.current_time() - started
         if self._targets.own is not None and not isinstance(made, Failure):
@@ -169,7 +169,7 @@ class Attempt:
         if _is_its_own(why):
             self._targets.note_failure(endpoint, why, since=self._since, probed=probed)
             for address in self._targets.names_of(endpoint):
-                names.current().doubt(address)
+                name_cache.current().invalidate(address)
                 self._doubtful.setdefault(address, False)
         self._let_go()
 

@@ -12,7 +12,7 @@ import random
 from typing import Final
 
 from stcp_proxy.errors import StcpError
-from stcp_proxy.net.dial import Place
+from stcp_proxy.net.dial import SocketAddress
 
 FIRST_PAUSE: Final = 0.25
 """Seconds an endpoint is set aside for after its first failure."""
@@ -25,7 +25,7 @@ class Endpoint:
     """One concrete address that connections may go to.
 
     Args:
-        place: what to dial.
+        address: what to dial.
 
     Attributes:
         live: connections that are on their way to it or open.
@@ -39,10 +39,10 @@ class Endpoint:
         turn: number of its last turn, counted over all endpoints of a tunnel.
     """
 
-    __slots__ = ("_due_at", "due", "failed_at", "failures", "live", "place", "probed", "reached_at", "turn", "until", "why")
+    __slots__ = ("_due_at", "address", "due", "failed_at", "failures", "live", "probed", "reached_at", "turn", "until", "why")
 
-    def __init__(self, place: Place) -> None:
-        self.place: Final = place
+    def __init__(self, address: SocketAddress) -> None:
+        self.address: Final = address
         self.live = self.failures = self.turn = 0
         self.due = self._due_at = self.until = 0.0
         self.probed = False
@@ -50,7 +50,7 @@ class Endpoint:
         self.why: StcpError | None = None
 
     def __str__(self) -> str:
-        return str(self.place)
+        return str(self.address)
 
     def is_aside(self, now: float) -> bool:
         """Whether others are to be tried first."""

@@ -21,25 +21,25 @@ from stcp_proxy.config import HealthPlan, Mode, TunnelPlan
 from stcp_proxy.errors import HandshakeClosed, HandshakeTimedOut, StcpError
 from stcp_proxy.handshake.authenticate import authenticate
 from stcp_proxy.handshake.trust import Trust
-from stcp_proxy.net.dial import Failure, Place, connect, summary
-from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.dial import Failure, SocketAddress, connect, summary
+from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.upstream.endpoint import Endpoint
 from stcp_proxy.upstream.targets import Targets
 
 _JITTER: Final = 0.2
 """Part of an interval that is left to chance, so that many proxies do not probe at once."""
 
-Check = Callable[[Place, float], Awaitable[None]]
+Check = Callable[[SocketAddress, float], Awaitable[None]]
 """Whether there is an answer at a place within so many seconds; raises StcpError where there is none."""
 
 
 def check_for(plan: TunnelPlan, trust: Trust) -> Check:
     """How the targets of a tunnel are probed."""
 
-    async def reach(place: Place, timeout: float) -> None:
+    async def reach(place: SocketAddress, timeout: float) -> None:
         (await _connected(place, timeout)).close()
 
-    async def handshake(place: Place, timeout: float) -> None:
+    async def handshake(place: SocketAddress, timeout: float) -> None:
         pairs = trust.choice.order(str(place), trio.current_time())
         for last, pair in enumerate(pairs, 1 - len(pairs)):
             with await _connected(place, timeout) as sock, trio.move_on_after(timeout) as scope:
@@ -59,7 +59,7 @@ def check_for(plan: TunnelPlan, trust: Trust) -> Check:
     return handshake if plan.mode is Mode.CONNECT else reach
 
 
-async def _connected(place: Place, timeout: float) -> socket.socket:
+async def _connected(place: SocketAddress, timeout: float) -> socket.socket:
     sock = await connect(place, trio.current_time() + timeout)
     if isinstance(sock, Failure):
         raise summary([place], [sock])
@@ -122,7 +122,7 @@ class HealthChecker:
     async def _probe(self, endpoint: Endpoint) -> None:
         started = trio.current_time()
         try:
-            await self._check(endpoint.place, self._health.timeout)
+            await self._check(endpoint.address, self._health.timeout)
         except StcpError as exc:
             self._targets.note_failure(endpoint, exc, since=started, probed=True)
         else:

@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 
-from stcp_proxy.net import names
+from stcp_proxy.net import name_cache
 from stcp_proxy.net.address import TcpAddress
 from stcp_proxy.net.dial import Failure
 from stcp_proxy.net.pattern import IPAddress, plain_ip
@@ -40,11 +40,11 @@ LookUp = Callable[[str], Awaitable[Collection[IPAddress] | Failure]]
 async def look_up(name: str) -> Collection[IPAddress] | Failure:
     """The addresses behind a name now."""
     address = TcpAddress(name, 1)
-    names.current().doubt(address)  # when to look again is decided here
-    found = await names.current().hosts(address, trio.current_time() + PATIENCE)
+    name_cache.current().invalidate(address)  # when to look again is decided here
+    found = await name_cache.current().hosts(address, trio.current_time() + PATIENCE)
     if isinstance(found, Failure):
         return found
-    return [ipaddress.ip_address(option.place.sockaddr[0].partition("%")[0]) for option in found]
+    return [ipaddress.ip_address(option.address.sockaddr[0].partition("%")[0]) for option in found]
 
 
 class Whereabouts:

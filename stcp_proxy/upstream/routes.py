@@ -16,7 +16,7 @@ from stcp_proxy.config.plan import RoutePlan, TunnelPlan
 from stcp_proxy.errors import ClientGone, NoRoute, OwnConnection
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.original import original_destination
-from stcp_proxy.net.own import OwnDials
+from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.protocol.opening import Endpoint, Opening
 from stcp_proxy.upstream.route_names import LookUp, Whereabouts, look_up
 from stcp_proxy.upstream.targets import Targets
@@ -63,7 +63,7 @@ class Router:
     def __init__(self, plan: TunnelPlan, *, ask: LookUp = look_up, before: Router | None = None) -> None:
         assert plan.intercept is not None  # noqa: S101
         self._intercept = plan.intercept
-        self.own: OwnDials = OwnDials(plan.intercept.capture.mark, before.own if before is not None else None)
+        self.own: OwnConnections = OwnConnections(plan.intercept.capture.mark, before.own if before is not None else None)
         self._ways = [(route, self._way(plan, route)) for route in plan.intercept.routes]
         names = {route.match.name for route in plan.intercept.routes if route.match.name is not None}
         self._hosts = {name: Whereabouts(name, ask) for name in names}

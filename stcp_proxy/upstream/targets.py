@@ -16,11 +16,11 @@ import trio
 
 from stcp_proxy.config import Balance, TunnelPlan
 from stcp_proxy.errors import StcpError
-from stcp_proxy.net import names
+from stcp_proxy.net import name_cache
 from stcp_proxy.net.address import Destination, SrvAddress
 from stcp_proxy.net.dial import Failure
-from stcp_proxy.net.names import Option
-from stcp_proxy.net.own import OwnDials
+from stcp_proxy.net.name_cache import ResolvedAddress
+from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.upstream.balance import Candidate
 from stcp_proxy.upstream.endpoint import Endpoint
 
@@ -44,7 +44,7 @@ class Targets:
         *,
         tunnel: str,
         balance: Balance = Balance.FAILOVER,
-        own: OwnDials | None = None,
+        own: OwnConnections | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.to: Final = tuple(dict.fromkeys(to))
@@ -62,7 +62,7 @@ class Targets:
         self._lines: dict[Destination, _Line] = {}
         self._turns = itertools.count(1)
         for address in self.to:
-            options = names.fixed(address)
+            options = name_cache.fixed(address)
             if options:
                 self._lines[address] = self._line(address, options)
 
@@ -94,10 +94,10 @@ class Targets:
         return line.candidates if line is not None and line.fixed else None
 
     async def look_up(self, address: Destination, deadline: float, *, insist: bool = False) -> list[Candidate] | Failure:
-        """What is behind one address as configured, names looked up; see `Names.options`."""
+        """What is behind one address as configured, names looked up; see `NameCache.options`."""
         if (fixed := self.fixed(address)) is not None:
             return fixed
-        found = await names.current().options(address, deadline, insist=insist)
+        found = await name_cache.current().options(address, deadline, insist=insist)
         if isinstance(found, Failure):
             return found
         line = self._lines.get(address)
@@ -112,13 +112,13 @@ class Targets:
             if not line.fixed and any(each.endpoint is endpoint for each in line.candidates):
                 yield address
 
-    def _line(self, address: Destination, options: list[Option]) -> _Line:
+    def _line(self, address: Destination, options: list[ResolvedAddress]) -> _Line:
         drawn = isinstance(address, SrvAddress)
         candidates = []
         for option in options:
-            endpoint = self._endpoints.setdefault(str(option.place), Endpoint(option.place))
+            endpoint = self._endpoints.setdefault(str(option.address), Endpoint(option.address))
             candidates.append(Candidate(endpoint, option.priority, option.weight, drawn))
-        return _Line(options, candidates, fixed=bool(names.fixed(address)))
+        return _Line(options, candidates, fixed=bool(name_cache.fixed(address)))
 
     def _forget(self) -> None:
         """Drop what no name leads to any more and no connection goes to."""
@@ -166,6 +166,6 @@ class _Line:
         fixed: whether it is no name.
     """
 
-    options: list[Option]
+    options: list[ResolvedAddress]
     candidates: list[Candidate]
     fixed: bool

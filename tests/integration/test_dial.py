@@ -20,10 +20,11 @@ from trio.testing import MockClock
 
 from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
 from stcp_proxy.net import dial as dial_module
-from stcp_proxy.net import tuning
+from stcp_proxy.net import socket_options
 from stcp_proxy.net.address import Destination, TcpAddress, UnixAddress
 from stcp_proxy.net.dial import Dialled
-from stcp_proxy.net.tuning import USER_TIMEOUT_MS, tune_accepted, tune_leg, tune_listener
+from stcp_proxy.net.socket_options import USER_TIMEOUT_MS, tune_accepted, tune_leg, tune_listener
+from stcp_proxy.upstream.attempt import Attempt
 from stcp_proxy.upstream.targets import Targets
 
 
@@ -65,8 +66,8 @@ def know(**table: list[str] | None) -> Names:
 
 async def dial(to: Sequence[Destination], *, timeout: float) -> Dialled:
     """As a connection does whose first contact is good enough."""
-    with Targets(to, tunnel="tunnel").turn(timeout) as turn:
-        return await turn.dial()
+    with Attempt(Targets(to, tunnel="tunnel"), timeout) as attempt:
+        return await attempt.dial()
 
 
 def listener(host: str = "127.0.0.1", port: int = 0, backlog: int = 5) -> socket.socket:
@@ -347,7 +348,7 @@ def test_an_accepted_leg_has_the_options_of_a_dialled_one() -> None:
             accepted, peer = listener.accept()
             with accepted:
                 tune_accepted(accepted, peer)
-                for level, option, value in tuning._OPTIONS:
+                for level, option, value in socket_options._OPTIONS:
                     assert dialled.getsockopt(level, option) == accepted.getsockopt(level, option) == value
                 congestion = [leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16) for leg in (dialled, accepted)]
     assert {name.rstrip(b"\0") for name in congestion} == {b"reno"}

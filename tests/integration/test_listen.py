@@ -85,6 +85,22 @@ def test_port_taken() -> None:
         close_listeners(listeners)
 
 
+def test_port_of_an_outgoing_connection() -> None:
+    """The system gave the port to a connection: nobody listens, and stopping a program is no remedy."""
+    with socket.create_server(("127.0.0.1", 0)) as far, socket.create_connection(far.getsockname()) as near:
+        port = near.getsockname()[1]
+        with pytest.raises(ConfigError, match="an outgoing connection of this machine uses port") as caught:
+            open_listeners(TcpAddress("127.0.0.1", port), backlog=5)
+    assert f"ip_local_reserved_ports={port}" in str(caught.value)
+
+
+def test_port_that_is_bound_and_nothing_else() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        with pytest.raises(ConfigError, match="another program has bound that port"):
+            open_listeners(TcpAddress("127.0.0.1", other.getsockname()[1]), backlog=5)
+
+
 @needs_ipv6
 def test_half_a_success_leaves_nothing_open() -> None:
     taken = open_listeners(TcpAddress("::1", 0), backlog=5)
@@ -161,13 +177,37 @@ def test_live_socket_is_left_alone(tmp_path: Path, waiting: int) -> None:
     try:
         for client in clients:
             client.connect_ex(str(path))
-        with pytest.raises(ConfigError, match="another program is listening"):
+        with pytest.raises(ConfigError, match="another program has bound"):
             open_listeners(UnixAddress(str(path)), backlog=5)
         assert path.exists()
     finally:
         for client in clients:
             client.close()
         close_listeners(live)
+
+
+def test_a_socket_that_does_not_listen_yet_is_left_alone(tmp_path: Path) -> None:
+    """As between bind() and listen() of another program."""
+    path = tmp_path / "app.sock"
+    with socket.socket(socket.AF_UNIX) as starting:
+        starting.bind(str(path))
+        with pytest.raises(ConfigError, match="another program has bound"):
+            open_listeners(UnixAddress(str(path)), backlog=5)
+        starting.listen()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
+def test_the_question_who_has_a_path_makes_no_connection(tmp_path: Path) -> None:
+    path = tmp_path / "app.sock"
+    (live,) = open_listeners(UnixAddress(str(path)), backlog=5)
+    try:
+        with pytest.raises(ConfigError):
+            open_listeners(UnixAddress(str(path)), backlog=5)
+        with pytest.raises(BlockingIOError):
+            live.accept()
+    finally:
+        close_listeners([live])
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link"])

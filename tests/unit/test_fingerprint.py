@@ -13,7 +13,7 @@ from stcp_proxy.config.fingerprint import fingerprint
 from stcp_proxy.config.plan import AcceptProxy, HandOn
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import TcpAddress, UnixAddress
-from stcp_proxy.net.names import DnsSettings
+from stcp_proxy.net.name_cache import DnsSettings
 from stcp_proxy.net.pattern import parse_pattern
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite

@@ -10,9 +10,9 @@ import pytest
 
 from stcp_proxy.config import HandOn
 from stcp_proxy.errors import Code, Denied, TargetUnreachable, code_for
+from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.pattern import parse_pattern
 from stcp_proxy.net.proxy_header import TLV_PEER, TLV_SERVICE, TLV_UNIQUE_ID, ProxyHeader, parse_header
-from stcp_proxy.net.stream import LegStream
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.session.client_address import client_of, endpoint_of, proxy_header, send_header, source_for
 from stcp_proxy.session.record import Connection
@@ -78,7 +78,7 @@ def test_denied(claimed: str, hand_on: HandOn, says: str) -> None:
 
 
 def test_this_hosts_own_address_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stcp_proxy.net.special.is_own", lambda ip: str(ip) == "198.51.100.1")
+    monkeypatch.setattr("stcp_proxy.net.special_addresses.is_own_address", lambda ip: str(ip) == "198.51.100.1")
     for rules in (V2, only("198.51.100.0/24"), only("0.0.0.0/0")):
         with pytest.raises(Denied, match="an address of this host"):
             client_of(end("198.51.100.1"), SEEN, rules)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stcp_proxy.errors import Code, Denied, TargetRefused, code_for
-from stcp_proxy.net import special
+from stcp_proxy.net import special_addresses
 from stcp_proxy.net.pattern import Pattern, parse_pattern
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.session.original_target import allowed_destination, dial_destination, port_of
@@ -31,7 +31,7 @@ def rules(*texts: str) -> tuple[Pattern, ...]:
 @pytest.fixture(autouse=True, scope="module")
 def _own() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(special, "is_own", lambda ip: str(ip) in OWN)
+        patch.setattr(special_addresses, "is_own_address", lambda ip: str(ip) in OWN)
         yield
 
 
@@ -132,7 +132,7 @@ _SPECIAL = [
 
 
 @given(_ADDRESSES, _PORTS, st.lists(_rules(), max_size=4))
-def test_nothing_is_dialled_that_no_rule_covers(ip: special.IPAddress, port: int, allowed: list[Pattern]) -> None:
+def test_nothing_is_dialled_that_no_rule_covers(ip: special_addresses.IPAddress, port: int, allowed: list[Pattern]) -> None:
     try:
         found = allowed_destination(Endpoint(ip, port), allowed, listening=7443)
     except Denied:

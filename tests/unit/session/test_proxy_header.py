@@ -13,9 +13,9 @@ from trio.testing import MockClock
 
 from stcp_proxy.config import AcceptProxy
 from stcp_proxy.errors import ClientGone, ProxyHeaderRefused, StcpError
+from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.pattern import parse_pattern
 from stcp_proxy.net.proxy_header import MAX_HEADER
-from stcp_proxy.net.stream import LegStream
 from stcp_proxy.session.proxy_header import read_announcement
 
 ANYBODY = AcceptProxy()

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stcp_proxy.config import Balance
-from stcp_proxy.net.dial import Place
+from stcp_proxy.net.dial import SocketAddress
 from stcp_proxy.upstream.balance import Candidate, arrange
 from stcp_proxy.upstream.endpoint import Endpoint
 
 
 def candidates(*weights: int, priority: int = 0, drawn: bool = False) -> list[Candidate]:
     return [
-        Candidate(Endpoint(Place(socket.AF_INET, (f"10.0.{priority}.{at}", 80))), priority, weight, drawn)
+        Candidate(Endpoint(SocketAddress(socket.AF_INET, (f"10.0.{priority}.{at}", 80))), priority, weight, drawn)
         for at, weight in enumerate(weights, 1)
     ]
 
@@ -41,7 +41,7 @@ def firsts(known: list[Candidate], balance: Balance, count: int, rng: random.Ran
 def test_everybody_once_and_priorities_first(given: list[tuple[int, int, bool, int]], balance: Balance, seed: int) -> None:
     known = []
     for at, (priority, weight, drawn, live) in enumerate(given):
-        endpoint = Endpoint(Place(socket.AF_INET, (f"10.0.0.{at}", 80)))
+        endpoint = Endpoint(SocketAddress(socket.AF_INET, (f"10.0.0.{at}", 80)))
         endpoint.live = live
         known.append(Candidate(endpoint, priority, weight, drawn))
     for _ in range(3):

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from stcp_proxy.errors import TargetRefused
-from stcp_proxy.net.dial import Place
+from stcp_proxy.net.dial import SocketAddress
 from stcp_proxy.upstream.endpoint import FIRST_PAUSE, LONGEST_PAUSE, Endpoint
 
 WHY = TargetRefused("refused")
@@ -15,7 +15,7 @@ WHY = TargetRefused("refused")
 
 @pytest.fixture
 def endpoint() -> Endpoint:
-    return Endpoint(Place(socket.AF_INET, ("127.0.0.1", 80)))
+    return Endpoint(SocketAddress(socket.AF_INET, ("127.0.0.1", 80)))
 
 
 def test_new(endpoint: Endpoint) -> None:

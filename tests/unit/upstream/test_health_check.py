@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from stcp_proxy.config import HealthPlan
 from stcp_proxy.errors import PeerRejected, TargetRefused
 from stcp_proxy.net.address import parse_destination
-from stcp_proxy.net.dial import Place
+from stcp_proxy.net.dial import SocketAddress
 from stcp_proxy.upstream.endpoint import Endpoint
 from stcp_proxy.upstream.health_check import HealthChecker
 from stcp_proxy.upstream.targets import Targets
@@ -28,7 +28,7 @@ class Far:
         self.down: set[str] = set()
         self.probes: list[tuple[float, str]] = []
 
-    async def check(self, place: Place, timeout: float) -> None:
+    async def check(self, place: SocketAddress, timeout: float) -> None:
         self.probes.append((trio.current_time(), str(place)))
         await trio.lowlevel.checkpoint()
         if str(place) in self.down:

@@ -28,11 +28,11 @@ from stcp_proxy.errors import (
     TargetTimedOut,
     TargetUnreachable,
 )
-from stcp_proxy.net import names
+from stcp_proxy.net import name_cache
 from stcp_proxy.net.address import Destination, parse_destination
-from stcp_proxy.net.dial import Dialled, Failure, Place
-from stcp_proxy.net.names import DnsSettings, Names
-from stcp_proxy.net.own import OwnDials
+from stcp_proxy.net.dial import Dialled, Failure, SocketAddress
+from stcp_proxy.net.name_cache import DnsSettings, NameCache
+from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.session.record import Connection
 from stcp_proxy.upstream import attempt as turn_module
 from stcp_proxy.upstream.attempt import Attempt
@@ -55,7 +55,7 @@ class Network:
         self.asked = 0
 
     async def connect(
-        self, place: Place, deadline: float, *, own: object = None, source: object = None
+        self, place: SocketAddress, deadline: float, *, own: object = None, source: object = None
     ) -> socket.socket | Failure:
         self.dials.append(str(place))
         self.owners.append(own)
@@ -278,7 +278,7 @@ async def test_time_between_dials_does_not_count(autojump_clock: MockClock, netw
 
 async def test_what_is_dialled_again_is_kept_in_mind_too(autojump_clock: MockClock, network: Network) -> None:
     """Another key means another connection; rules that intercept must spare it like the first, and know it when they do not."""
-    own = OwnDials()
+    own = OwnConnections()
     known = Targets([parse_destination(A)], tunnel="tunnel", own=own)
     with Attempt(known, 10) as attempt:
         (await attempt.dial()).sock.close()
@@ -330,7 +330,7 @@ async def test_a_failing_name_waits_behind_the_others(autojump_clock: MockClock,
 
 async def test_the_name_is_asked_again_when_its_address_fails(autojump_clock: MockClock, network: Network) -> None:
     """By the connection that finds out: it comes through."""
-    names.configure(DnsSettings(ttl=3600))
+    name_cache.configure(DnsSettings(ttl=3600))
     network.hosts = {"db.test": ["10.0.0.1"]}
     known = targets("db.test:1")
     await dial(known)
@@ -387,4 +387,4 @@ async def test_a_successor_knows_what_was_known(autojump_clock: MockClock, netwo
 
 def test_names_are_not_resolved_by_making_targets() -> None:
     assert targets("db.test:1", "srv:_stcp._tcp.test").endpoints == []
-    assert isinstance(Names(DnsSettings()), Names)
+    assert isinstance(NameCache(DnsSettings()), NameCache)

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from stcp_proxy.net.special import is_local_to_a_host, is_own, special_network
+from stcp_proxy.net.special_addresses import is_local_to_a_host, is_own_address, special_network
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ def test_special_addresses(text: str, word: str | None, local: bool) -> None:
 
 
 def test_what_this_host_delivers_to_itself() -> None:
-    assert is_own(ipaddress.ip_address("127.1.2.3"))
-    assert is_own(ipaddress.ip_address("::ffff:127.0.0.1"))
-    assert is_own(ipaddress.ip_address("255.255.255.255"))
-    assert not is_own(ipaddress.ip_address("192.0.2.250"))
-    assert not is_own(ipaddress.ip_address("2001:db8::1"))
+    assert is_own_address(ipaddress.ip_address("127.1.2.3"))
+    assert is_own_address(ipaddress.ip_address("::ffff:127.0.0.1"))
+    assert is_own_address(ipaddress.ip_address("255.255.255.255"))
+    assert not is_own_address(ipaddress.ip_address("192.0.2.250"))
+    assert not is_own_address(ipaddress.ip_address("2001:db8::1"))
 
 
 def test_a_host_that_cannot_ask_trusts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,4 +58,4 @@ def test_a_host_that_cannot_ask_trusts_nothing(monkeypatch: pytest.MonkeyPatch) 
         raise PermissionError
 
     monkeypatch.setattr(socket, "socket", refuse)
-    assert is_own(ipaddress.ip_address("192.0.2.250"))
+    assert is_own_address(ipaddress.ip_address("192.0.2.250"))

@@ -19,7 +19,7 @@ _Name: TypeAlias = tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]
 _IP: Final = (socket.AF_INET, socket.AF_INET6)
 
 
-class OwnDials:
+class OwnConnections:
     """The connections of one tunnel that are on their way.
 
     Args:
@@ -29,7 +29,7 @@ class OwnDials:
 
     __slots__ = ("_dials", "_mark")
 
-    def __init__(self, mark: int | None = None, before: OwnDials | None = None) -> None:
+    def __init__(self, mark: int | None = None, before: OwnConnections | None = None) -> None:
         self._mark = mark
         self._dials: dict[_Name, set[_Name]] = {} if before is None else before._dials
 

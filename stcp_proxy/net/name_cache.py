@@ -23,10 +23,10 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 import trio
 
-from stcp_proxy.net import nameserver
+from stcp_proxy.net import dns_client
 from stcp_proxy.net.address import Address, SrvAddress, TcpAddress, UnixAddress
-from stcp_proxy.net.dial import Failure, Place
-from stcp_proxy.net.nameserver import Answer, Host, NotThere, Service
+from stcp_proxy.net.dial import Failure, SocketAddress
+from stcp_proxy.net.dns_client import Answer, Host, NotThere, Service
 from stcp_proxy.net.zone import numeric_sockaddr
 
 _T = TypeVar("_T")
@@ -64,21 +64,21 @@ class DnsSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class ResolvedAddress:
     """One concrete address behind a configured one.
 
     Attributes:
-        place: what to dial.
+        address: what to dial.
         priority: lower ones first (RFC 2782); 0 for what is no SRV record.
         weight: its part among those of one priority; 1 for what is no SRV record.
     """
 
-    place: Place
+    address: SocketAddress
     priority: int = 0
     weight: int = 1
 
 
-class Names:
+class NameCache:
     """The names of one process.
 
     Args:
@@ -89,13 +89,15 @@ class Names:
         self.settings: Final = settings
         self._hosts: dict[str, _Entry[tuple[Host, ...]]] = {}
         self._services: dict[str, _Entry[tuple[Service, ...]]] = {}
-        self._made: dict[TcpAddress, tuple[tuple[Host, ...], list[Option]]] = {}
+        self._made: dict[TcpAddress, tuple[tuple[Host, ...], list[ResolvedAddress]]] = {}
 
-    async def hosts(self, address: TcpAddress, deadline: float) -> list[Option] | Failure:
+    async def hosts(self, address: TcpAddress, deadline: float) -> list[ResolvedAddress] | Failure:
         """The same as `options` for who decides himself how long an old answer holds: none stands in for a new one."""
         return fixed(address) or await self._host(address, deadline, insist=False, stand_in=False)
 
-    async def options(self, address: Address | SrvAddress, deadline: float, *, insist: bool = False) -> list[Option] | Failure:
+    async def options(
+        self, address: Address | SrvAddress, deadline: float, *, insist: bool = False
+    ) -> list[ResolvedAddress] | Failure:
         """The concrete addresses behind a configured one, each once.
 
         Args:
@@ -109,11 +111,11 @@ class Names:
             return fixed(address)
         return fixed(address) or await self._host(address, deadline, insist)
 
-    async def _srv(self, address: SrvAddress, deadline: float, insist: bool) -> list[Option] | Failure:
+    async def _srv(self, address: SrvAddress, deadline: float, insist: bool) -> list[ResolvedAddress] | Failure:
         services = await self._entry(self._services, address.name, self._ask_srv).get(deadline, insist)
         if isinstance(services, Failure):
             return services
-        options: dict[Place, Option] = {}
+        options: dict[SocketAddress, ResolvedAddress] = {}
         failure: Failure | None = None
         for service in services:
             found = fixed(service.host) or await self._host(service.host, deadline, insist)
@@ -121,29 +123,31 @@ class Names:
                 failure = found
             else:
                 for option in found:
-                    options.setdefault(option.place, Option(option.place, service.priority, service.weight))
+                    options.setdefault(option.address, ResolvedAddress(option.address, service.priority, service.weight))
         return list(options.values()) or failure or Failure(str(address), 0, "none of its SRV records can be used")
 
-    async def _host(self, address: TcpAddress, deadline: float, insist: bool, *, stand_in: bool = True) -> list[Option] | Failure:
+    async def _host(
+        self, address: TcpAddress, deadline: float, insist: bool, *, stand_in: bool = True
+    ) -> list[ResolvedAddress] | Failure:
         hosts = await self._entry(self._hosts, address.host, self._ask_host).get(deadline, insist, stand_in=stand_in)
         if isinstance(hosts, Failure):
             return replace(hosts, name=str(address))
         known, options = self._made.get(address, (None, []))
         if known is not hosts:
-            options = [Option(_place(host.family, host.sockaddr, address.port)) for host in hosts]
+            options = [ResolvedAddress(_place(host.family, host.sockaddr, address.port)) for host in hosts]
             if len(self._made) >= _MAX_ENTRIES:  # ports that SRV records made up
                 self._made.clear()
             self._made[address] = hosts, options
         return options
 
-    def doubt(self, address: Address | SrvAddress) -> None:
+    def invalidate(self, address: Address | SrvAddress) -> None:
         """Something behind `address` could not be reached: the next who wants it gets an answer that is newer than this."""
         if isinstance(address, SrvAddress):
             entry = self._services.get(address.name)
             if entry is not None:
                 entry.expire()
                 for service in entry.records or ():
-                    self.doubt(service.host)
+                    self.invalidate(service.host)
         elif isinstance(address, TcpAddress) and address.host in self._hosts:
             self._hosts[address.host].expire()
 
@@ -160,11 +164,11 @@ class Names:
         if "%" in host:
             return _ask_interface(host)
         if self.settings.servers:
-            return await nameserver.ask_host(host, self.settings.servers)
+            return await dns_client.ask_host(host, self.settings.servers)
         return await _ask_system(host)
 
     async def _ask_srv(self, name: str) -> Answer[tuple[Service, ...]]:
-        return await nameserver.ask_srv(name, self.settings.servers)
+        return await dns_client.ask_srv(name, self.settings.servers)
 
 
 class _Entry(Generic[_T]):
@@ -280,47 +284,47 @@ async def _ask_system(host: str) -> Answer[tuple[Host, ...]]:
     return Answer(tuple(dict.fromkeys(Host(int(family), sockaddr) for family, _, _, _, sockaddr in found)), float("inf"))
 
 
-def fixed(address: Address | SrvAddress) -> list[Option]:
+def fixed(address: Address | SrvAddress) -> list[ResolvedAddress]:
     """The concrete addresses behind what is no name; none for a name, and for an address whose interface may change.
 
     `localhost` is the loopback address by definition (RFC 6761).
     """
     if isinstance(address, UnixAddress):
-        return [Option(Place(socket.AF_UNIX, address.path))]
+        return [ResolvedAddress(SocketAddress(socket.AF_UNIX, address.path))]
     if isinstance(address, SrvAddress):
         return []
     if address.host == "localhost":
-        return [Option(Place(family, (text, address.port))) for family, text in _LOOPBACK]
+        return [ResolvedAddress(SocketAddress(family, (text, address.port))) for family, text in _LOOPBACK]
     # As `parse_address` has it: what ends in a number is an address.
     if "%" in address.host:
         return []
     if ":" not in address.host and not address.host.rpartition(".")[2].isdigit():
         return []
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    return [Option(Place(int(family), sockaddr)) for family, _, _, _, sockaddr in found]
+    return [ResolvedAddress(SocketAddress(int(family), sockaddr)) for family, _, _, _, sockaddr in found]
 
 
-def _place(family: int, sockaddr: tuple[Any, ...], port: int) -> Place:
+def _place(family: int, sockaddr: tuple[Any, ...], port: int) -> SocketAddress:
     text, _, *rest = sockaddr
-    return Place(family, (text, port, *rest))
+    return SocketAddress(family, (text, port, *rest))
 
 
 # -- the names of this run -------------------------------------------------------------------------------------------------
 
-_names: Final[trio.lowlevel.RunVar[Any]] = trio.lowlevel.RunVar("stcp_proxy.net.names")
+_names: Final[trio.lowlevel.RunVar[Any]] = trio.lowlevel.RunVar("stcp_proxy.net.name_cache")
 
 
 def configure(settings: DnsSettings) -> None:
     """From now on, this Trio run looks names up like this. What is known stays when nothing changes."""
     if current().settings != settings:
-        _names.set(Names(settings))
+        _names.set(NameCache(settings))
 
 
-def current() -> Names:
+def current() -> NameCache:
     """The names of this Trio run."""
     try:
-        found: Names = _names.get()
+        found: NameCache = _names.get()
     except LookupError:
-        found = Names(DnsSettings())
+        found = NameCache(DnsSettings())
         _names.set(found)
     return found

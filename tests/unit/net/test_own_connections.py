@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from stcp_proxy.net.own import OwnDials
+from stcp_proxy.net.own_connections import OwnConnections
 
 
 def test_a_connection_is_known_by_both_its_addresses() -> None:
@@ -12,7 +12,7 @@ def test_a_connection_is_known_by_both_its_addresses() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         here, there, elsewhere = sock.getsockname(), ("10.0.0.7", 7443), ("10.0.0.7", 6379)
-        own = OwnDials()
+        own = OwnConnections()
         own.under_way(sock, there)
         assert own.knows(here, there)
         assert not own.knows(here, elsewhere)
@@ -26,7 +26,7 @@ def test_a_connection_is_known_by_both_its_addresses() -> None:
 def test_the_text_of_an_address_does_not_matter() -> None:
     with socket.socket(socket.AF_INET6) as sock:
         sock.bind(("::1", 0))
-        own = OwnDials()
+        own = OwnConnections()
         own.under_way(sock, ("2001:DB8:0::1", 7443, 0, 0))
         assert own.knows(sock.getsockname(), ("2001:db8::1", 7443))
 
@@ -34,6 +34,6 @@ def test_the_text_of_an_address_does_not_matter() -> None:
 def test_a_new_plan_knows_what_the_old_one_dials() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        before = OwnDials()
+        before = OwnConnections()
         before.under_way(sock, ("10.0.0.7", 7443))
-        assert OwnDials(before=before).knows(sock.getsockname(), ("10.0.0.7", 7443))
+        assert OwnConnections(before=before).knows(sock.getsockname(), ("10.0.0.7", 7443))

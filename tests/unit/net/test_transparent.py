@@ -15,7 +15,7 @@ from harness.sockets import free_port
 from stcp_proxy.errors import ConfigError, TargetUnreachable
 from stcp_proxy.net import transparent
 from stcp_proxy.net.address import TcpAddress
-from stcp_proxy.net.dial import Failure, Place, connect
+from stcp_proxy.net.dial import Failure, SocketAddress, connect
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.upstream.attempt import Attempt
 from stcp_proxy.upstream.targets import Targets
@@ -38,7 +38,7 @@ def client(ip: str, port: int = 0) -> Endpoint:
 
 
 async def dial(server: socket.socket, source: Endpoint) -> socket.socket | Failure:
-    return await connect(Place(socket.AF_INET, server.getsockname()), trio.current_time() + 5, source=source)
+    return await connect(SocketAddress(socket.AF_INET, server.getsockname()), trio.current_time() + 5, source=source)
 
 
 @pytest.mark.usefixtures("_permitted")

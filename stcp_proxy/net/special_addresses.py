@@ -49,14 +49,14 @@ def special_network(ip: IPAddress) -> tuple[IPNetwork, str] | None:
     return next(((network, word) for network, word in _NETWORKS if ip in network), None)
 
 
-def guarded(ip: IPAddress) -> tuple[IPNetwork, str] | None:
+def required_network(ip: IPAddress) -> tuple[IPNetwork, str] | None:
     """What a rule has to be about, and nothing else, before it covers `ip`, and words for it; None for an ordinary address, which
     any rule covers that it is in. Of this host's own addresses each has to be named by itself."""
     ip = plain_ip(ip)
     special = special_network(ip)
     if special is not None:
         return special
-    return (ipaddress.ip_network(ip), OWN) if is_own(ip) else None
+    return (ipaddress.ip_network(ip), OWN) if is_own_address(ip) else None
 
 
 def is_local_to_a_host(ip: IPAddress) -> bool:
@@ -76,7 +76,7 @@ _DELIVERED_HERE: Final = {2, 3, 4, 5}
 """RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST."""
 
 
-def is_own(ip: IPAddress) -> bool:
+def is_own_address(ip: IPAddress) -> bool:
     """Whether this host delivers to itself what is sent to `ip`: asked of its routing table, which knows addresses that no
     interface shows. Where the table cannot be asked, every address may be its own."""
     ip = plain_ip(ip)

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from stcp_proxy.net.stream import LegStream
+from stcp_proxy.net.leg_stream import LegStream
 
 
 class Counting(socket.socket):

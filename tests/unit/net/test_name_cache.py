@@ -12,11 +12,11 @@ import structlog
 import trio
 from trio.testing import MockClock
 
-from stcp_proxy.net import names
+from stcp_proxy.net import name_cache
 from stcp_proxy.net.address import Destination, SrvAddress, TcpAddress, UnixAddress
-from stcp_proxy.net.dial import Failure, Place
-from stcp_proxy.net.names import DnsSettings, Names, Option, fixed
-from stcp_proxy.net.nameserver import Answer, NotThere, Service
+from stcp_proxy.net.dial import Failure, SocketAddress
+from stcp_proxy.net.dns_client import Answer, NotThere, Service
+from stcp_proxy.net.name_cache import DnsSettings, NameCache, ResolvedAddress, fixed
 from stcp_proxy.upstream.route_names import look_up
 
 DB = TcpAddress("db.test", 7443)
@@ -52,14 +52,14 @@ async def resolver() -> Resolver:
     return found
 
 
-async def ask(known: Names, address: Destination = DB, *, seconds: float = 10.0, insist: bool = False) -> list[str] | str:
+async def ask(known: NameCache, address: Destination = DB, *, seconds: float = 10.0, insist: bool = False) -> list[str] | str:
     """The addresses, or the words of the failure."""
     found = await known.options(address, trio.current_time() + seconds, insist=insist)
-    return found.words if isinstance(found, Failure) else [str(option.place) for option in found]
+    return found.words if isinstance(found, Failure) else [str(option.address) for option in found]
 
 
 async def test_many_at_once_are_one_lookup(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known, found = Names(DnsSettings()), []
+    known, found = NameCache(DnsSettings()), []
     resolver.seconds = 0.1
 
     async def one() -> None:
@@ -73,7 +73,7 @@ async def test_many_at_once_are_one_lookup(autojump_clock: MockClock, resolver: 
 
 
 async def test_an_answer_has_its_time(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known = Names(DnsSettings(ttl=5))
+    known = NameCache(DnsSettings(ttl=5))
     await ask(known)
     resolver.table["db.test"] = ["10.0.0.2"]
     await trio.sleep(3.9)
@@ -85,7 +85,7 @@ async def test_an_answer_has_its_time(autojump_clock: MockClock, resolver: Resol
 
 async def test_wanted_names_are_looked_up_ahead(autojump_clock: MockClock, resolver: Resolver) -> None:
     """Whoever wants a name that is in steady use waits for no lookup."""
-    known = Names(DnsSettings(ttl=5))
+    known = NameCache(DnsSettings(ttl=5))
     await ask(known)
     resolver.seconds = 0.4
     for _ in range(200):
@@ -97,7 +97,7 @@ async def test_wanted_names_are_looked_up_ahead(autojump_clock: MockClock, resol
 
 
 async def test_a_ttl_of_zero_asks_each_time(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known = Names(DnsSettings(ttl=0))
+    known = NameCache(DnsSettings(ttl=0))
     for _ in range(3):
         await trio.sleep(1)
         await ask(known)
@@ -105,22 +105,22 @@ async def test_a_ttl_of_zero_asks_each_time(autojump_clock: MockClock, resolver:
 
 
 async def test_doubt_asks_again_but_not_for_ever(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known = Names(DnsSettings(ttl=60))
+    known = NameCache(DnsSettings(ttl=60))
     await ask(known)
     await trio.sleep(1)
     resolver.table["db.test"] = ["10.0.0.2"]
-    known.doubt(DB)
+    known.invalidate(DB)
     assert await ask(known) == ["10.0.0.2:7443"]
     for _ in range(100):
-        known.doubt(DB)
+        known.invalidate(DB)
         await ask(known)
     assert resolver.asked == 2
-    known.doubt(TcpAddress("unheard.test", 1))
-    known.doubt(UnixAddress("/tmp/a"))
+    known.invalidate(TcpAddress("unheard.test", 1))
+    known.invalidate(UnixAddress("/tmp/a"))
 
 
 async def test_an_old_answer_stands_in_for_a_resolver_that_is_down(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known = Names(DnsSettings(ttl=5, stale=100))
+    known = NameCache(DnsSettings(ttl=5, stale=100))
     await ask(known)
     resolver.table["db.test"] = DOWN
     with structlog.testing.capture_logs() as logs:
@@ -136,7 +136,7 @@ async def test_an_old_answer_stands_in_for_a_resolver_that_is_down(autojump_cloc
 
 
 async def test_no_such_name_is_an_answer(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known = Names(DnsSettings(ttl=5))
+    known = NameCache(DnsSettings(ttl=5))
     await ask(known)
     del resolver.table["db.test"]
     await trio.sleep(6)
@@ -144,7 +144,7 @@ async def test_no_such_name_is_an_answer(autojump_clock: MockClock, resolver: Re
 
 
 async def test_a_silent_resolver_holds_up_one_and_not_the_next(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known = Names(DnsSettings())
+    known = NameCache(DnsSettings())
     resolver.seconds = 1000
     start = trio.current_time()
     assert await ask(known, seconds=4) == "resolving db.test took too long"
@@ -158,7 +158,7 @@ async def test_a_silent_resolver_holds_up_one_and_not_the_next(autojump_clock: M
 
 
 async def test_a_waiter_in_a_hurry_speaks_for_itself_alone(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known = Names(DnsSettings())
+    known = NameCache(DnsSettings())
     resolver.seconds = 0.5
     assert await ask(known, seconds=0.01) == "resolving db.test took too long"
     assert await ask(known) == ["10.0.0.1:7443"]
@@ -168,7 +168,7 @@ async def test_a_waiter_in_a_hurry_speaks_for_itself_alone(autojump_clock: MockC
 async def test_a_slow_resolver_is_not_waited_for_where_there_is_an_old_answer(
     autojump_clock: MockClock, resolver: Resolver
 ) -> None:
-    known = Names(DnsSettings(ttl=5))
+    known = NameCache(DnsSettings(ttl=5))
     await ask(known)
     await trio.sleep(6)
     resolver.seconds = 15
@@ -183,7 +183,7 @@ async def test_a_slow_resolver_is_not_waited_for_where_there_is_an_old_answer(
 
 
 async def test_failed_lookups_are_spaced_out(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known = Names(DnsSettings())
+    known = NameCache(DnsSettings())
     resolver.table["db.test"] = DOWN
     for _ in range(600):
         await ask(known)
@@ -192,7 +192,7 @@ async def test_failed_lookups_are_spaced_out(autojump_clock: MockClock, resolver
 
 
 async def test_a_cancelled_waiter_does_not_end_the_lookup(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known = Names(DnsSettings())
+    known = NameCache(DnsSettings())
     resolver.seconds = 1
     with trio.move_on_after(0.5):
         await ask(known)
@@ -207,18 +207,18 @@ async def test_whatever_goes_wrong_is_a_failed_lookup(
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(resolver, "getaddrinfo", broken)
-    assert await ask(Names(DnsSettings())) == "cannot resolve db.test: oops"
+    assert await ask(NameCache(DnsSettings())) == "cannot resolve db.test: oops"
 
 
 async def test_the_same_answer_is_the_same_list(autojump_clock: MockClock, resolver: Resolver) -> None:
     """So that nobody has to compare it."""
-    known = Names(DnsSettings())
+    known = NameCache(DnsSettings())
     first = await known.options(DB, 100)
     assert await known.options(DB, 100) is first
 
 
 async def test_what_is_no_name_needs_no_resolver(autojump_clock: MockClock, resolver: Resolver) -> None:
-    known = Names(DnsSettings())
+    known = NameCache(DnsSettings())
     assert await ask(known, TcpAddress("10.1.2.3", 5)) == ["10.1.2.3:5"]
     assert await ask(known, TcpAddress("2001:db8::1", 5)) == ["[2001:db8::1]:5"]
     assert await ask(known, TcpAddress("localhost", 5)) == ["127.0.0.1:5", "[::1]:5"]
@@ -228,11 +228,13 @@ async def test_what_is_no_name_needs_no_resolver(autojump_clock: MockClock, reso
 
 async def test_a_zone_is_looked_up_among_the_interfaces(autojump_clock: MockClock, resolver: Resolver) -> None:
     """Each time: an interface may come after the start, and may return with another index."""
-    known = Names(DnsSettings(ttl=0, servers=(TcpAddress("192.0.2.1", 53),)))
+    known = NameCache(DnsSettings(ttl=0, servers=(TcpAddress("192.0.2.1", 53),)))
     address = TcpAddress("fe80::1%lo", 5)
     assert fixed(address) == []
-    assert await known.options(address, 100) == [Option(Place(socket.AF_INET6, ("fe80::1", 5, 0, 1)))]
-    assert await known.options(TcpAddress("fe80::1%7", 5), 100) == [Option(Place(socket.AF_INET6, ("fe80::1", 5, 0, 7)))]
+    assert await known.options(address, 100) == [ResolvedAddress(SocketAddress(socket.AF_INET6, ("fe80::1", 5, 0, 1)))]
+    assert await known.options(TcpAddress("fe80::1%7", 5), 100) == [
+        ResolvedAddress(SocketAddress(socket.AF_INET6, ("fe80::1", 5, 0, 7)))
+    ]
     assert (
         await ask(known, TcpAddress("fe80::1%nosuch", 5)) == "cannot resolve fe80::1%nosuch: this machine has no interface nosuch"
     )
@@ -242,14 +244,14 @@ async def test_a_zone_is_looked_up_among_the_interfaces(autojump_clock: MockCloc
 async def test_no_old_answer_stands_in_where_a_route_asks(autojump_clock: MockClock, resolver: Resolver) -> None:
     """A route by name counts the minutes itself for which the last answer holds; `stale` may be hours."""
     host = TcpAddress("db.test", 1)
-    names.configure(DnsSettings(ttl=1, stale=7200))
+    name_cache.configure(DnsSettings(ttl=1, stale=7200))
     assert await look_up("db.test") == [ipaddress.ip_address("10.0.0.1")]
-    assert await names.current().hosts(TcpAddress("10.0.0.9", 1), 100) == fixed(TcpAddress("10.0.0.9", 1))
+    assert await name_cache.current().hosts(TcpAddress("10.0.0.9", 1), 100) == fixed(TcpAddress("10.0.0.9", 1))
     resolver.table["db.test"] = DOWN
     await trio.sleep(60)
     assert isinstance(await look_up("db.test"), Failure)
     await trio.sleep(60)
-    assert isinstance(await names.current().options(host, trio.current_time() + 1), list)  # for who dials it still does
+    assert isinstance(await name_cache.current().options(host, trio.current_time() + 1), list)  # for who dials it still does
     resolver.table["db.test"], resolver.seconds = ["10.0.0.2"], 3.0
     await trio.sleep(60)
     await look_up("db.test")
@@ -274,14 +276,14 @@ async def test_srv_records_lead_to_addresses(
         hosts = [("db.test", 1), ("b.test", 2), ("gone.test", 3), ("10.9.9.9", 4)]
         return Answer(tuple(Service(at, at * 10, TcpAddress(*host)) for at, host in enumerate(hosts)), 1.0)
 
-    monkeypatch.setattr(names.nameserver, "ask_srv", ask_srv)
-    known = Names(DnsSettings(ttl=60))
+    monkeypatch.setattr(name_cache.dns_client, "ask_srv", ask_srv)
+    known = NameCache(DnsSettings(ttl=60))
     found = await known.options(SrvAddress("_stcp._tcp.test"), 100)
     assert found == [
-        Option(Place(socket.AF_INET, ("10.0.0.1", 1)), 0, 0),
-        Option(Place(socket.AF_INET, ("10.0.0.2", 2)), 1, 10),
-        Option(Place(socket.AF_INET, ("10.0.0.3", 2)), 1, 10),
-        Option(Place(socket.AF_INET, ("10.9.9.9", 4)), 3, 30),
+        ResolvedAddress(SocketAddress(socket.AF_INET, ("10.0.0.1", 1)), 0, 0),
+        ResolvedAddress(SocketAddress(socket.AF_INET, ("10.0.0.2", 2)), 1, 10),
+        ResolvedAddress(SocketAddress(socket.AF_INET, ("10.0.0.3", 2)), 1, 10),
+        ResolvedAddress(SocketAddress(socket.AF_INET, ("10.9.9.9", 4)), 3, 30),
     ]
     await trio.sleep(0.9)
     await known.options(SrvAddress("_stcp._tcp.test"), 100)
@@ -297,14 +299,14 @@ async def test_ports_that_keep_changing_fill_no_memory(
     autojump_clock: MockClock, resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name server can give one host another port with every answer."""
-    monkeypatch.setattr(names, "_MAX_ENTRIES", 10)
+    monkeypatch.setattr(name_cache, "_MAX_ENTRIES", 10)
     ports = itertools.count(1)
 
     async def ask_srv(name: str, servers: object) -> Answer[tuple[Service, ...]]:
         return Answer(tuple(Service(0, 1, TcpAddress("db.test", next(ports))) for _ in range(4)), 1.0)
 
-    monkeypatch.setattr(names.nameserver, "ask_srv", ask_srv)
-    known = Names(DnsSettings())
+    monkeypatch.setattr(name_cache.dns_client, "ask_srv", ask_srv)
+    known = NameCache(DnsSettings())
     for _ in range(10):
         found = await known.options(SrvAddress("_stcp._tcp.test"), trio.current_time() + 10)
         assert isinstance(found, list)
@@ -318,8 +320,8 @@ async def test_ports_that_keep_changing_fill_no_memory(
 
 
 async def test_unchanged_settings_keep_what_is_known() -> None:
-    first = names.current()
-    names.configure(DnsSettings())
-    assert names.current() is first
-    names.configure(DnsSettings(ttl=1))
-    assert names.current() is not first
+    first = name_cache.current()
+    name_cache.configure(DnsSettings())
+    assert name_cache.current() is first
+    name_cache.configure(DnsSettings(ttl=1))
+    assert name_cache.current() is not first
