@@ -21,14 +21,19 @@ demo: $(PRODUCT)  ## the product in a quarter of a minute: both proxies, a serve
 test: $(EVERYTHING)  ## the tests; what this machine lacks is skipped, with the reason
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(EVERYTHING)  ## ruff, mypy --strict
+# The C of this package. kernel/ has its own style checker.
+C_FILES := $(wildcard stcp_proxy/relay/lane/*.[ch] stcp_proxy/lab/*.c)
+
+lint: $(EVERYTHING)  ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
-format: $(EVERYTHING)  ## let ruff write the code as it should stand
+format: $(EVERYTHING)  ## let ruff and clang-format rewrite the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(C_FILES)
 
 # What the product has to do with real software, whole and with its figures. `make test` has all of it too, most of it smaller.
 FULL = STCP_FULL_SIZE=1 $(BIN)/python -m pytest -q -s --timeout=1800 $(ARGS)

@@ -38,24 +38,24 @@
 #define ACK_EVERY (4u << 20)
 #define SCRATCH (256u << 10)
 #define EVENTS 256
-#define WINDOW 32		/* connections being established at a time */
-#define SOURCES 16		/* client addresses in `conns`: one has only 28,000 ports */
-#define WARMUP 0.15		/* seconds before the clock starts */
-#define HELLO 64		/* bytes of the message that establishes a connection */
-#define PATIENCE 20		/* seconds without any event after which a run is given up */
+#define WINDOW 32   /* connections being established at a time */
+#define SOURCES 16  /* client addresses in `conns`: one has only 28,000 ports */
+#define WARMUP 0.15 /* seconds before the clock starts */
+#define HELLO 64    /* bytes of the message that establishes a connection */
+#define PATIENCE 20 /* seconds without any event after which a run is given up */
 
 enum state { CLOSED, CONNECTING, HELLO_SENT, READY, NEW, ECHO, SINKING };
 
 struct conn {
 	int fd;
 	enum state state;
-	uint64_t started;	/* ns */
-	uint64_t got, acked, first_acked;	/* bytes */
-	uint64_t first_at, last_at;		/* ns, of acknowledgements */
+	uint64_t started;                 /* ns */
+	uint64_t got, acked, first_acked; /* bytes */
+	uint64_t first_at, last_at;       /* ns, of acknowledgements */
 	uint32_t sent, received, sequence;
 	unsigned char ack[8];
-	unsigned char *message, *answer;	/* client */
-	unsigned char *pending;			/* server: what the socket did not take */
+	unsigned char *message, *answer; /* client */
+	unsigned char *pending;          /* server: what the socket did not take */
 	size_t pending_len, pending_off;
 };
 
@@ -89,7 +89,7 @@ static void *zeroed(size_t n, size_t size)
 
 #define SUB 7
 static uint64_t buckets[64 << SUB], samples, sum_ns, max_ns;
-static uint64_t total;		/* operations of the whole run, warm-up included: what its CPU time was spent on */
+static uint64_t total; /* operations of the whole run, warm-up included: what its CPU time was spent on */
 
 static unsigned bucket_of(uint64_t v)
 {
@@ -137,8 +137,8 @@ static void report(const char *mode, unsigned n, unsigned size, double seconds, 
 	printf("{\"mode\":\"%s\",\"connections\":%u,\"size\":%u,\"seconds\":%.6f,\"total\":%llu,\"rate\":%.3f,"
 	       "\"mean\":%.3f,\"p50\":%.3f,\"p90\":%.3f,\"p99\":%.3f,\"p999\":%.3f,\"max\":%.3f,\"errors\":%llu,\"cpu\":%.4f}\n",
 	       mode, n, size, seconds, (unsigned long long)total, (double)samples / seconds,
-	       samples ? (double)sum_ns / (double)samples / 1e3 : 0.0, percentile(.5), percentile(.9), percentile(.99),
-	       percentile(.999), (double)max_ns / 1e3, (unsigned long long)errors,
+	       samples ? (double)sum_ns / (double)samples / 1e3 : 0.0, percentile(.5), percentile(.9), percentile(.99), percentile(.999),
+	       (double)max_ns / 1e3, (unsigned long long)errors,
 	       (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
 }
 
@@ -158,12 +158,13 @@ static void prepare(int fd)
 
 	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK))
 		die("fcntl");
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));	/* a socketpair has none: no matter */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* a socketpair has none: no matter */
 }
 
 static struct sockaddr_in loopback(unsigned host, unsigned port)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+	struct sockaddr_in a = { .sin_family = AF_INET,
+				 .sin_port = htons((uint16_t)port),
 				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK + host) };
 	return a;
 }
@@ -289,13 +290,13 @@ static struct conn *establish(struct target t, unsigned n, bool sink)
 	char hello[HELLO];
 
 	memset(hello, 'h', sizeof(hello));
-	memcpy(hello, &(uint32_t){ htobe32(HELLO - 4) }, 4);	/* a whole message to a framed echo server, too */
+	memcpy(hello, &(uint32_t){ htobe32(HELLO - 4) }, 4); /* a whole message to a framed echo server, too */
 	while (ready < n) {
 		while (begun < n && begun - ready < WINDOW)
 			begin(&conns[begun++], &t);
 		for (int i = 0, k = wait_events(events); i < k; i++)
-			ready += sink ? establish_one(events[i].data.ptr, SINK, SINK_LEN, SINK_LEN)
-				      : establish_one(events[i].data.ptr, hello, HELLO, HELLO);
+			ready += sink ? establish_one(events[i].data.ptr, SINK, SINK_LEN, SINK_LEN) :
+					establish_one(events[i].data.ptr, hello, HELLO, HELLO);
 	}
 	return conns;
 }
@@ -637,7 +638,8 @@ static void run_serve(struct target t)
 static int usage(void)
 {
 	fputs("usage: loadgen serve [PORT] | rt PORT N SIZE SECONDS | bulk PORT N SECONDS | conns PORT N SECONDS | idle PORT N\n"
-	      "PORT on 127.0.0.1, or fds:3,4,... for inherited sockets\n", stderr);
+	      "PORT on 127.0.0.1, or fds:3,4,... for inherited sockets\n",
+	      stderr);
 	return 2;
 }
 

@@ -45,8 +45,9 @@ static PyObject *lane_run(PyObject *self, PyObject *const *args, Py_ssize_t coun
 	return answer < 0 ? NULL : PyLong_FromLong(answer);
 }
 
-PyDoc_STRVAR(set_doc, "set(fd, other, duplex, handler, wire)\n--\n\n"
-		      "A leg of a Duplex: its descriptor, the other leg's, the method for what is not the common case, and which leg it is.");
+PyDoc_STRVAR(set_doc,
+	     "set(fd, other, duplex, handler, wire)\n--\n\n"
+	     "A leg of a Duplex: its descriptor, the other leg's, the method for what is not the common case, and which leg it is.");
 
 static PyObject *lane_set(PyObject *self, PyObject *args)
 {
@@ -240,8 +241,10 @@ PyDoc_STRVAR(lane_doc, "Lane(engine, epoll, guest, duplex_type, direction_type, 
 		       "Waits for an engine's epoll set and carries the common case; relay/lane/ tells what that is.");
 
 static PyTypeObject LaneType = {
+	/* clang-format off */ /* the macro below ends in a comma */
 	PyVarObject_HEAD_INIT(NULL, 0)
 	.tp_name = "stcp_proxy.relay._lane.Lane",
+	/* clang-format on */
 	.tp_doc = lane_doc,
 	.tp_basicsize = sizeof(Lane),
 	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
@@ -272,8 +275,8 @@ PyMODINIT_FUNC PyInit__lane(void)
 		return NULL;
 	if (PyModule_AddObjectRef(made, "Lane", (PyObject *)&LaneType) || PyModule_AddIntMacro(made, GUEST) ||
 	    PyModule_AddIntMacro(made, SEEN) || PyModule_AddIntMacro(made, HEADER_LEN) || PyModule_AddIntMacro(made, TAG_LEN) ||
-	    PyModule_AddIntMacro(made, NONCE_LEN) || PyModule_AddIntMacro(made, MAX_FRAME) ||
-	    PyModule_AddIntMacro(made, MAX_LENGTH) || PyModule_AddIntMacro(made, MAX_PLAINTEXT)) {
+	    PyModule_AddIntMacro(made, NONCE_LEN) || PyModule_AddIntMacro(made, MAX_FRAME) || PyModule_AddIntMacro(made, MAX_LENGTH) ||
+	    PyModule_AddIntMacro(made, MAX_PLAINTEXT)) {
 		Py_DECREF(made);
 		return NULL;
 	}

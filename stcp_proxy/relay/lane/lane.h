@@ -42,7 +42,7 @@ struct layout {
 struct leg {
 	PyObject *duplex;  /* NULL: no leg has this descriptor */
 	PyObject *handler; /* its method for whatever is not the common case */
-	int other;	   /* descriptor of the connection's other leg */
+	int other;         /* descriptor of the connection's other leg */
 	bool wire;
 };
 
@@ -71,12 +71,12 @@ typedef struct {
 	Span *nonce, *header, *input, *output;
 	uint8_t nonce_bytes[NONCE_LEN];
 	struct leg *legs; /* by descriptor */
-	int room;	  /* in `legs` */
-	bool slow;	  /* Python code has run since the wait: the engine may have more to do */
-	PyObject *now;	  /* time of the batch under way, seconds */
+	int room;         /* in `legs` */
+	bool slow;        /* Python code has run since the wait: the engine may have more to do */
+	PyObject *now;    /* time of the batch under way, seconds */
 	double last, gap; /* time of the last batch, and how close it came upon the one before */
-	bool keeping;	  /* a batch of several events is being served */
-	int kept;	  /* in `later` */
+	bool keeping;     /* a batch of several events is being served */
+	int kept;         /* in `later` */
 	struct later later[FEW];
 } Lane;
 

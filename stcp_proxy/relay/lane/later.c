@@ -27,7 +27,7 @@ bool send_kept(Lane *lane)
 	lane->kept = 0;
 	for (int i = 0; i < kept; i++) {
 		done[i] = alive(lane, later[i].duplex, later[i].to) ? transmit(later[i].to, later[i].bytes, later[i].size) :
-								       (ssize_t)later[i].size;
+								      (ssize_t)later[i].size;
 		error[i] = errno;
 	}
 	for (int i = 0; i < kept; i++) {

@@ -4,8 +4,8 @@
 #include <sched.h>
 
 #define EVENTS 128
-#define CLOSE 200e-6   /* seconds between two batches of events upon which a next one is looked for */
-#define LOOK_FOR 50e-6 /* seconds */
+#define CLOSE 200e-6                    /* seconds between two batches of events upon which a next one is looked for */
+#define LOOK_FOR 50e-6                  /* seconds */
 #define JUST_BYTES (EPOLLIN | EPOLLOUT) /* what epoll reports of a leg that has bytes to read, and is otherwise as it was */
 
 /* One event of one leg. False with an exception. */

@@ -18,8 +18,10 @@ static Py_ssize_t span_length(PyObject *self)
 static PySequenceMethods span_sequence = { .sq_length = span_length };
 
 PyTypeObject SpanType = {
+	/* clang-format off */ /* the macro below ends in a comma */
 	PyVarObject_HEAD_INIT(NULL, 0)
 	.tp_name = "stcp_proxy.relay._lane.Span",
+	/* clang-format on */
 	.tp_basicsize = sizeof(Span),
 	.tp_flags = Py_TPFLAGS_DEFAULT,
 	.tp_as_buffer = &span_buffer,

@@ -35,8 +35,7 @@ ssize_t transmit(int fd, const uint8_t *from, size_t size)
 static bool cipher(Lane *lane, PyObject *aead, PyObject *name, uint64_t n, uint8_t *header, uint8_t *input, size_t input_size,
 		   uint8_t *output, size_t output_size)
 {
-	PyObject *args[] = { aead, (PyObject *)lane->nonce, (PyObject *)lane->input, (PyObject *)lane->header,
-			     (PyObject *)lane->output };
+	PyObject *args[] = { aead, (PyObject *)lane->nonce, (PyObject *)lane->input, (PyObject *)lane->header, (PyObject *)lane->output };
 	PyObject *done;
 
 	for (int i = NONCE_LEN - 1; i >= NONCE_LEN - 8; i--, n >>= 8)
@@ -106,8 +105,7 @@ bool up(Lane *lane, PyObject *duplex, int plain, int wire)
 	uint64_t n;
 
 	if (size < 0)
-		return would_block() ? put_flag(duplex, lane->at.plain_ready, false) :
-				       call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
+		return would_block() ? put_flag(duplex, lane->at.plain_ready, false) : call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
 	if (size == 0 || !numbers(lane, sealer, ((size_t)size + MAX_PLAINTEXT - 1) / MAX_PLAINTEXT, &n))
 		return !PyErr_Occurred() && call(lane, duplex, s_up_read, PyLong_FromSsize_t(size), NULL, NULL);
 	aead = get(sealer, lane->at.aead);
@@ -125,8 +123,8 @@ bool up(Lane *lane, PyObject *duplex, int plain, int wire)
 		left -= part;
 	}
 	more = size == lane->source.len || get(duplex, lane->at.plain_to_end) == Py_True;
-	if (!put_number(sealer, lane->at.n, n) || !add(duplex, lane->at.sent, size) ||
-	    !put_flag(duplex, lane->at.plain_ready, more) || (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
+	if (!put_number(sealer, lane->at.n, n) || !add(duplex, lane->at.sent, size) || !put_flag(duplex, lane->at.plain_ready, more) ||
+	    (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
 		return false;
 	return send_or_keep(lane, duplex, wire, true, result, filled);
 }
@@ -194,14 +192,15 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 	}
 	if (PyErr_Occurred()) { /* let the engine open that frame, and say what is wrong with it */
 		PyErr_Clear();
-		return put_number(opener, lane->at.n, n) && call(lane, duplex, s_open_frames, PyLong_FromSize_t(size),
-								 PyLong_FromSize_t(at), PyLong_FromSize_t(filled));
+		return put_number(opener, lane->at.n, n) &&
+		       call(lane, duplex, s_open_frames, PyLong_FromSize_t(size), PyLong_FromSize_t(at), PyLong_FromSize_t(filled));
 	}
 	if (n != first && !put_number(opener, lane->at.n, n))
 		return false;
 	if (held || at < size) {
 		if (!put(duplex, lane->at.partial,
-			 at < size ? PyBytes_FromStringAndSize((char *)source + at, (Py_ssize_t)(size - at)) : PyBytes_FromStringAndSize(NULL, 0)))
+			 at < size ? PyBytes_FromStringAndSize((char *)source + at, (Py_ssize_t)(size - at)) :
+				     PyBytes_FromStringAndSize(NULL, 0)))
 			return false;
 	}
 	if (!filled)
