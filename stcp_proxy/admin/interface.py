@@ -156,7 +156,7 @@ class Host(Protocol):
         """For each configured choice, the engine's name and why it is that one."""
 
     @property
-    def services(self) -> Sequence[Tunnel]:
+    def tunnels(self) -> Sequence[Tunnel]:
         """Its tunnels."""
 
     @property

@@ -33,7 +33,7 @@ class Readiness:
 
     async def failures(self) -> dict[str, StcpError]:
         """The tunnels whose far target does not answer, and why."""
-        wanted = [tunnel for tunnel in self._host.services if tunnel.plan.ready_by_target and tunnel.addresses]
+        wanted = [tunnel for tunnel in self._host.tunnels if tunnel.plan.ready_by_target and tunnel.addresses]
         names = {tunnel.plan.name for tunnel in wanted}
         self._found = {name: found for name, found in self._found.items() if name in names}
         async with trio.open_nursery() as nursery:

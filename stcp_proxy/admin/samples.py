@@ -23,7 +23,7 @@ def measure(host: Host, lag: Durations) -> list[Sample]:
         Sample(name="process_cpu_seconds_total", labels=worker, value=time.process_time()),
         Sample(name="process_start_time_seconds", labels=worker, value=host.started),
         _histogram("stcp_event_loop_lag_seconds", (), lag),
-        *(sample for tunnel in host.services for sample in _tunnel(tunnel)),
+        *(sample for tunnel in host.tunnels for sample in _tunnel(tunnel)),
     ]
 
 

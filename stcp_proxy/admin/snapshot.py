@@ -67,11 +67,11 @@ def look(host: Host, wanted: Wanted, meter: Meter) -> Status:
         meter: reads their bytes.
     """
     now = time.time()
-    counts = meter.read(link for tunnel in host.services for link in tunnel.connections)
+    counts = meter.read(link for tunnel in host.tunnels for link in tunnel.connections)
     return Status(
         time=now,
         process=_process(host, now, len(counts)),
-        tunnels=[_tunnel(host, tunnel, counts) for tunnel in host.services],
+        tunnels=[_tunnel(host, tunnel, counts) for tunnel in host.tunnels],
         connections=_connections(host, wanted, counts),
         keys=list(_keys(host)),
         refusals=_refusals(host),
@@ -166,7 +166,7 @@ def _target(endpoint: Endpoint, now: float) -> Target:
 def _connections(host: Host, wanted: Wanted, counts: Counts) -> Connections:
     mine = [
         (tunnel.plan.name, link)
-        for tunnel in host.services
+        for tunnel in host.tunnels
         if wanted.tunnel in ("", tunnel.plan.name)
         for link in tunnel.connections
     ]
@@ -196,7 +196,7 @@ def _connection(host: Host, tunnel: str, link: Link, now: float, counts: tuple[i
 def _keys(host: Host) -> Iterator[KeyStatus]:
     """Own keys, then the peers'; each once, with what all its tunnels have seen of it."""
     found: dict[tuple[bool, bytes], KeyStatus] = {}
-    for tunnel in host.services:
+    for tunnel in host.tunnels:
         auth = tunnel.plan.auth
         if not isinstance(auth, KeyAuth):
             continue
@@ -246,7 +246,7 @@ def _refusals(host: Host) -> list[RefusalStatus]:
             remedy=refusal.remedy,
             count=refusal.count,
         )
-        for tunnel in host.services
+        for tunnel in host.tunnels
         for refusal in tunnel.ledger.refusals
     ]
     return sorted(found, key=lambda refusal: refusal.time, reverse=True)[:MAX_REFUSALS]

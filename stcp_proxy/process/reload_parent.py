@@ -33,7 +33,7 @@ from stcp_proxy.process import reload_messages, sd_notify
 from stcp_proxy.process.reload import Read, compared, no_file, say_refused, summary
 from stcp_proxy.process.worker_sockets import Door
 from stcp_proxy.session.handover import stopping
-from stcp_proxy.tunnel.tunnels import inherit
+from stcp_proxy.tunnel.listener_handover import inherit
 
 _log = structlog.get_logger("stcp_proxy.reload")
 

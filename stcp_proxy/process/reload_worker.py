@@ -18,7 +18,8 @@ from stcp_proxy.process import reload_messages
 from stcp_proxy.process.reload import Read, Reloader
 from stcp_proxy.process.workers import share
 from stcp_proxy.session.handover import stopping
-from stcp_proxy.tunnel.tunnels import Prepared, Tunnels
+from stcp_proxy.tunnel.listener_handover import Prepared
+from stcp_proxy.tunnel.tunnels import Tunnels
 
 _log = structlog.get_logger("stcp_proxy.reload")
 

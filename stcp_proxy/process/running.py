@@ -12,7 +12,7 @@ from stcp_proxy.config import Plan
 from stcp_proxy.counters import Reloads
 from stcp_proxy.errors import ShuttingDown
 from stcp_proxy.process.reload import Reloader
-from stcp_proxy.tunnel.service import Service
+from stcp_proxy.tunnel.tunnel import Tunnel
 from stcp_proxy.tunnel.tunnels import Tunnels
 
 
@@ -52,10 +52,10 @@ class Running:
         return self._tunnels.plan
 
     @property
-    def services(self) -> list[Service]:
+    def tunnels(self) -> list[Tunnel]:
         """Its tunnels in the order of the plan, and behind them those that were removed and still have connections."""
-        names = {service.plan.name for service in self._tunnels.services}
-        return [*self._tunnels.services, *(old for old in self._tunnels.retired if old.plan.name not in names)]
+        names = {tunnel.plan.name for tunnel in self._tunnels.serving}
+        return [*self._tunnels.serving, *(old for old in self._tunnels.draining if old.plan.name not in names)]
 
     @property
     def engines(self) -> dict[str, tuple[str, str]]:

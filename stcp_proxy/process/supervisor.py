@@ -128,7 +128,7 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
                 accepting.start_soon(reloader.serve)
                 _settle_memory()
                 running.state = State.READY
-                _log.info("ready", tunnels=len(tunnels.services))
+                _log.info("ready", tunnels=len(tunnels.serving))
                 sd_notify.ready(tunnels.status)
                 while (number := await anext(signals)) == signal.SIGHUP and not terminal.gone:
                     accepting.start_soon(reloader.hear)
@@ -166,8 +166,8 @@ async def _drain(tunnels: Tunnels, signals: AsyncIterator[int], name: str) -> No
     with trio.move_on_after(plan.drain) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(second_signal, scope)
-            for service in tunnels.all:
-                nursery.start_soon(service.turn_strangers_away)
+            for tunnel in tunnels.all:
+                nursery.start_soon(tunnel.live.dismiss_unauthenticated)
             if keep:
                 await tunnels.wait_until_inbound_is_idle()
                 await tunnels.stop_accepting(Mode.CONNECT)

@@ -13,7 +13,7 @@ from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import UnixAddress
 from stcp_proxy.net.listen import close_listeners, open_listeners
 from stcp_proxy.net.unix_socket import change_mode
-from stcp_proxy.tunnel.service import BACKLOG
+from stcp_proxy.tunnel.acceptor import BACKLOG
 
 
 @dataclasses.dataclass(slots=True)

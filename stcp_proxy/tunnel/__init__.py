@@ -1,7 +1,11 @@
 """A tunnel while it serves: its listeners, its limits, its live connections; and all tunnels of a process.
 
-- ``service``          one tunnel: listeners, limits, live connections
-- ``unauthenticated``  its connections that have proved nothing yet, and which of them gives up its place first
-- ``tunnels``          all tunnels of a process, and the step from one plan to the next
+- ``tunnel``           one tunnel: sessions for what it accepts, and the step from one plan to the next
+- ``acceptor``         its listening sockets and limits
+- ``connections``      its live connections; ``unauthenticated`` those whose peer has proved nothing, and which loses its place
+- ``revocation``       connections end whose key was taken out of the file
+- ``upstreams``        its targets by every way that leads to them, their health checks, and readiness
+- ``tunnels``          all tunnels of a process, and the step from one plan to the next; ``listener_handover`` which listening
+  sockets stay and which change hands
 - ``engines``          the engines that carry their connections
 """

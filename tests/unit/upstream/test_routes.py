@@ -24,7 +24,8 @@ from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.relay.pump import PumpEngine
 from stcp_proxy.session import intercept
-from stcp_proxy.tunnel.service import Service
+from stcp_proxy.tunnel.revocation import uncovered
+from stcp_proxy.tunnel.tunnel import Tunnel
 from stcp_proxy.upstream.route_names import AGAIN, FRESH, KEPT, LONGEST, Whereabouts
 from stcp_proxy.upstream.routes import InTheClear, Router, Way
 
@@ -178,20 +179,20 @@ async def test_no_key_that_goes_takes_a_connection_along_that_came_by_none(
 
     monkeypatch.setattr(intercept, "pass_on", pass_on)
     plan = make_plan("10.0.0.1", passing=True)
-    service = Service(plan, PumpEngine())
-    monkeypatch.setattr(service, "_router", Nobody())
+    tunnel = Tunnel(plan, PumpEngine())
+    monkeypatch.setattr(tunnel.upstreams, "router", Nobody())
     ours, theirs = socket.socketpair()
     with theirs, structlog.testing.capture_logs():
         async with trio.open_nursery() as nursery:
-            service._admit(ours, "client", nursery)
+            tunnel._admit(ours, "client", nursery)
             with trio.fail_after(5):
                 await passed.wait()
-            before = service.trust
+            before = tunnel.live.trust
             if removed:
-                service.forsake(before.remains([], []))
+                tunnel.live.trust = before.remains([], [])
             else:
-                monkeypatch.setattr(service, "_trust", Trust.of(PskAuth(generate_psk())))
-            assert len(service.connections) == 1
-            assert service.uncovered(before) == []
+                tunnel.live.trust = Trust.of(PskAuth(generate_psk()))
+            assert len(tunnel.connections) == 1
+            assert uncovered(tunnel.live, before) == []
             nursery.cancel_scope.cancel()
     ours.close()

@@ -27,7 +27,7 @@ from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.relay.engine import EndReason, Handover, Relay, RelayEnd
 from stcp_proxy.session.record import Connection
-from stcp_proxy.tunnel.service import Service
+from stcp_proxy.tunnel.tunnel import Tunnel
 from stcp_proxy.upstream.routes import Way
 
 IDENTITY = PrivateKey(Secret(bytes(range(32))))
@@ -131,15 +131,15 @@ async def handed_over(session: FakeSession) -> None:
 
 
 class Rig:
-    """A service that accepts from a `FakeListener`.
+    """A tunnel that accepts from a `FakeListener`.
 
     Attributes:
         behave: what every new session does.
         began: when sessions began, in seconds, and their connections.
     """
 
-    def __init__(self, service: Service, listener: FakeListener) -> None:
-        self.service = service
+    def __init__(self, tunnel: Tunnel, listener: FakeListener) -> None:
+        self.tunnel = tunnel
         self.listener = listener
         self.behave: Callable[[FakeSession], Awaitable[None]] = forever
         self.began: list[tuple[float, Connection]] = []
@@ -152,18 +152,18 @@ class Rig:
 
 @asynccontextmanager
 async def serving(plan: TunnelPlan, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
-    service = Service(plan, FakeEngine())
+    tunnel = Tunnel(plan, FakeEngine())
     listener = FakeListener()
-    rig = Rig(service, listener)
-    service.open([listener])  # type: ignore[list-item]
-    monkeypatch.setattr(service, "_session", lambda connection, sock: FakeSession(rig, connection, sock))
+    rig = Rig(tunnel, listener)
+    tunnel.open([listener])  # type: ignore[list-item]
+    monkeypatch.setattr(tunnel, "_session", lambda connection, sock: FakeSession(rig, connection, sock))
     try:
         async with trio.open_nursery() as connections:
-            connections.start_soon(service.accept, connections)
+            connections.start_soon(tunnel.accept, connections)
             yield rig
             connections.cancel_scope.cancel()
     finally:
-        service.close()
+        tunnel.close()
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ async def test_everybody_gets_in(autojump_clock: MockClock, monkeypatch: pytest.
     async with serving(make_plan(connections=200, handshakes=200), monkeypatch) as rig:
         rig.listener.add(*[None] * 150)  # more than one batch
         await trio.sleep(0.5)
-        assert len(rig.began) == rig.service.open_connections == 150
+        assert len(rig.began) == len(rig.tunnel.live) == 150
     assert not of(logs, LIMIT)
 
 
@@ -200,10 +200,10 @@ async def test_over_max_connections_wait_in_the_backlog(
         await trio.sleep(1000)
         assert rig.listener.calls == calls  # nobody asks in vain
         connection = rig.began[0][1]
-        rig.service.settle(connection, RelayEnd(EndReason.FINISHED, 0, 0))
+        rig.tunnel.live.settle(connection, RelayEnd(EndReason.FINISHED, 0, 0))
         await trio.sleep(0.1)
         assert len(rig.began) == 4
-        assert rig.service.open_connections == 3
+        assert len(rig.tunnel.live) == 3
     line, *_ = of(logs, LIMIT)  # how often it is written is the log's business
     assert (line["limit"], line["value"], line["log_level"]) == ("max_connections", 3, "warning")
 
@@ -227,16 +227,16 @@ async def test_an_end_in_trios_thread_is_settled_at_once(
         rig.behave = handed_over
         rig.listener.add(None, None, None)
         await trio.sleep(1)
-        service, (early, late, foreign) = rig.service, [connection for _, connection in rig.began]
+        tunnel, (early, late, foreign) = rig.tunnel, [connection for _, connection in rig.began]
         late.relay = foreign.relay = Carried()
         end = RelayEnd(EndReason.FINISHED, 0, 0)
-        service.settle(early, end)
-        assert service.connections == {early, late, foreign}
-        service.settle(late, end)
-        assert service.connections == {early, foreign}
-        await trio.to_thread.run_sync(service.settle, foreign, end)
+        tunnel.live.settle(early, end)
+        assert tunnel.connections == {early, late, foreign}
+        tunnel.live.settle(late, end)
+        assert tunnel.connections == {early, foreign}
+        await trio.to_thread.run_sync(tunnel.live.settle, foreign, end)
         await trio.sleep(1)
-        assert not service.connections
+        assert not tunnel.connections
     assert len(of(logs, "connection closed")) == 3
 
 
@@ -258,7 +258,7 @@ async def test_silent_strangers_give_up_their_places(
         assert rig.times == [0, 0, 0, 0, 1, 1, 1.1, 1.1]
         await trio.sleep(1)
         assert rig.times[-1] == 2
-        assert rig.service.open_connections == 4
+        assert len(rig.tunnel.live) == 4
     assert of(logs, LIMIT)[0]["limit"] == "max_handshakes"
 
 
@@ -269,7 +269,7 @@ async def test_nobody_gives_up_a_place_that_nobody_needs(
     async with serving(make_plan(connections=4, handshakes=4), monkeypatch) as rig:
         rig.listener.add(*[None] * 4)
         await trio.sleep(100)
-        assert rig.service.open_connections == 4
+        assert len(rig.tunnel.live) == 4
         assert not of(logs, LIMIT)
         assert not of(logs, "connection refused")
 
@@ -280,14 +280,14 @@ async def test_who_has_proved_itself_keeps_its_place(
     async with serving(make_plan(handshakes=2), monkeypatch) as rig:
 
         async def proves(session: FakeSession) -> None:
-            rig.service.proved(session.connection)
+            rig.tunnel.live.proved(session.connection)
             await trio.sleep_forever()  # dialling
 
         rig.behave = proves
         rig.listener.add(*[None] * 10)
         await trio.sleep(100)
         assert rig.times == [0] * 10
-        assert rig.service.open_connections == 10
+        assert len(rig.tunnel.live) == 10
     assert not of(logs, "connection refused", reason="over_limit")
 
 
@@ -341,7 +341,7 @@ async def test_failure_of_one_reaches_no_other(autojump_clock: MockClock, monkey
         rig.listener.add(None)
         await trio.sleep(0.1)
         assert len(rig.began) == 3
-        assert rig.service.open_connections == 1
+        assert len(rig.tunnel.live) == 1
     (bug,) = of(logs, "connection refused", reason="internal_error")
     assert bug["log_level"] == "error"
     assert isinstance(bug["exc_info"], ZeroDivisionError)
@@ -362,7 +362,7 @@ async def test_end_of_a_relay_is_one_line(autojump_clock: MockClock, monkeypatch
         rig.behave = relay
         rig.listener.add(None)
         await trio.sleep(0.1)
-        await rig.service.wait_idle()
+        await rig.tunnel.live.wait_idle()
     (line,) = of(logs, "connection closed")
     line.pop("seconds")
     assert line == {
@@ -388,7 +388,7 @@ async def test_stop_during_the_opening(autojump_clock: MockClock, monkeypatch: p
         await trio.sleep(0.1)
     (line,) = of(logs, "connection refused")
     assert (line["reason"], line["log_level"]) == ("shutting_down", "info")
-    assert rig.service.open_connections == 0
+    assert len(rig.tunnel.live) == 0
 
 
 ROUTED = (TcpAddress("10.9.9.9", 1), TcpAddress("10.9.9.9", 2))
@@ -406,7 +406,7 @@ def make_routes(*, auth: KeyAuth | None = None) -> TunnelPlan:
 
 
 async def test_a_target_behind_a_route_is_told_once() -> None:
-    found = Service(make_routes(), FakeEngine()).behind
+    found = Tunnel(make_routes(), FakeEngine()).behind
     assert [(service, route, str(targets.to[0])) for service, route, targets in found] == [
         ("", "10.0.0.1:80", "10.9.9.9:1"),
         ("", "10.1.0.0/16", "10.9.9.9:2"),
@@ -426,11 +426,11 @@ async def test_every_route_is_asked_for_its_target_as_its_connections_are(
         if down is not None and to == ROUTED[down]:
             raise TargetRefused("down", remedy="start it")
 
-    monkeypatch.setattr("stcp_proxy.tunnel.service.reach", reach)
+    monkeypatch.setattr("stcp_proxy.tunnel.upstreams.reach", reach)
     plan = make_routes()
     assert plan.intercept is not None
     with nullcontext() if down is None else pytest.raises(TargetRefused):
-        await Service(plan, FakeEngine()).reach()
+        await Tunnel(plan, FakeEngine()).reach()
     assert asked == {
         route.to[0]: (route.auth.secret, route.service, True)
         for route in plan.intercept.routes
@@ -442,12 +442,12 @@ async def test_every_route_is_asked_for_its_target_as_its_connections_are(
 async def test_a_reload_forgets_which_keys_worked_on_every_way(routed: bool) -> None:
     auth = KeyAuth(IDENTITY, {PEER: "peer", PublicKey(bytes(range(2, 34))): "peer"})
     plan = make_routes(auth=auth) if routed else dataclasses.replace(make_plan(Mode.CONNECT), auth=auth)
-    service = Service(plan, FakeEngine())
-    choices = [way.trust.choice for way in service._ways]
+    tunnel = Tunnel(plan, FakeEngine())
+    choices = [way.trust.choice for way in tunnel.upstreams.ways]
     assert len(choices) == (2 if routed else 1)
     before = [choice.order("there", 0.0) for choice in choices]
     for choice, (first, second) in zip(choices, before, strict=True):
         choice.worked("there", second, 0.0)
         assert choice.order("there", 1.0) == [second, first]
-    service.forget_pairs()
+    tunnel.upstreams.forget_key_order()
     assert [choice.order("there", 1.0) for choice in choices] == before

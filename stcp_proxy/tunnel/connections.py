@@ -1,0 +1,225 @@
+"""The live connections of one tunnel: on their way to an engine, or carried by one.
+
+A connection is *opening* from accept to its handover. It is *unauthenticated* until its peer has proved its key. An engine
+reports the end of a connection from its own thread or from Trio's; the end is always processed in Trio's thread.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from stcp_proxy.config import Mode
+from stcp_proxy.counters import Ledger
+from stcp_proxy.errors import OverLimit, StcpError, code_for
+from stcp_proxy.handshake.trust import Trust, revoked
+from stcp_proxy.relay.engine import RelayEnd
+from stcp_proxy.session.handover import stopping
+from stcp_proxy.session.record import Connection
+from stcp_proxy.tunnel.unauthenticated import SILENCE, Unauthenticated
+
+
+class Session(Protocol):
+    """The steps of one connection from accept to its handover."""
+
+    async def run(self) -> None:
+        """Take every step.
+
+        Raises:
+            StcpError: why the connection did not come to a handover.
+        """
+
+
+MakeSession = Callable[[Connection, socket.socket], Session]
+
+
+@dataclass(slots=True)
+class _Opening:
+    """A connection on its way to an engine.
+
+    Attributes:
+        scope: cancels its session.
+        trust: the access rule that was in force when its session began.
+    """
+
+    scope: trio.CancelScope
+    trust: Trust
+
+
+class LiveConnections:
+    """The connections of one tunnel that have not ended. Fulfils `Owner` and `Gate` for their sessions.
+
+    Args:
+        mode: the role of the tunnel; only on a listen tunnel may an unauthenticated connection lose its place.
+        trust: the access rule.
+        ledger: where the connections are counted.
+
+    Attributes:
+        trust: the access rule in force.
+        changed: woken when a connection ends, authenticates, or a limit changes.
+        unauthenticated: connections whose peer has not proved its key.
+    """
+
+    def __init__(self, mode: Mode, trust: Trust, ledger: Ledger) -> None:
+        self.mode: Final = mode
+        self.trust = trust
+        self.ledger: Final = ledger
+        self.changed: Final = trio.lowlevel.ParkingLot()
+        self.unauthenticated: Final = Unauthenticated()
+        self._all: set[Connection] = set()
+        self._opening: dict[Connection, _Opening] = {}
+        self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
+        self._stopping = False
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def all(self) -> AbstractSet[Connection]:
+        """The connections, for reading."""
+        return self._all
+
+    @property
+    def unfinished(self) -> int:
+        """The number of connections whose end now would cut an application off: all but the unauthenticated ones."""
+        return len(self) - (len(self.unauthenticated) if self.mode is Mode.LISTEN else 0)
+
+    # -- opening -----------------------------------------------------------------------------------------------------------
+
+    def add(self, connection: Connection, sock: socket.socket) -> None:
+        """Register a connection that was just accepted.
+
+        Args:
+            connection: its record.
+            sock: the accepted socket; only looked at.
+        """
+        scope = trio.CancelScope()
+        self._all.add(connection)
+        self._opening[connection] = _Opening(scope, self.trust)
+        self.unauthenticated.add(connection, scope, sock)
+
+    async def run_session(self, connection: Connection, sock: socket.socket, make: MakeSession) -> None:
+        """Run the session of a connection up to its handover. A failure ends this connection and no other.
+
+        Args:
+            connection: its record, which `add` has registered.
+            sock: the accepted socket; owned by the session.
+            make: makes the session.
+
+        Cancellation of the session alone is reported as the failure that caused it.
+        """
+        opening = self._opening[connection]
+        opening.trust = self.trust  # the session reads the plan now, so this is the rule that it uses
+        try:
+            with opening.scope:
+                await make(connection, sock).run()
+                self.proved(connection)
+                if connection.cut is not None:  # the session ended before the cut could cancel it
+                    self.cut(connection, connection.cut)
+                return
+            raise self._why_cancelled(connection)
+        except trio.Cancelled:
+            connection.failed(stopping())
+            raise
+        except Exception as exc:
+            connection.failed(exc)
+        finally:
+            self._opening.pop(connection, None)
+
+    def _why_cancelled(self, connection: Connection) -> StcpError:
+        if connection.cut is not None:
+            return connection.cut
+        if self._stopping:
+            return stopping()
+        return OverLimit(
+            f"no place left for a peer that has proved nothing for {SILENCE:g} s",
+            remedy="raise max_handshakes or max_connections if it is honest",
+        )
+
+    def heard(self, connection: Connection) -> None:
+        """See `Gate.heard`."""
+        self.unauthenticated.heard(connection)
+
+    def proved(self, connection: Connection) -> None:
+        """See `Gate.proved`. Cuts the connection where a reload took its key away meanwhile."""
+        if self.unauthenticated.forget(connection):
+            self.wake()
+        opening = self._opening.get(connection)
+        if opening is not None and not self.covers(connection, opening.trust):
+            self.cut(connection, revoked())
+
+    def covers(self, connection: Connection, before: Trust) -> bool:
+        """Tell whether the rule in force admits a connection that the rule `before` admitted."""
+        return connection.in_the_clear or self.trust.covers(before, own=connection.own, peer=connection.key)
+
+    # -- end ---------------------------------------------------------------------------------------------------------------
+
+    def forget(self, connection: Connection) -> None:
+        """See `Owner.forget`."""
+        self._all.discard(connection)
+        self.unauthenticated.forget(connection)
+        if self.changed:  # an engine that runs in Trio's loop may not wake a task itself
+            self._token.run_sync_soon(self.wake, idempotent=True)
+
+    def settle(self, connection: Connection, end: RelayEnd) -> None:
+        """See `Owner.settle`.
+
+        In Trio's thread the end is processed at once, unless it comes before the handover is complete. From another thread many
+        ends make one wake-up.
+        """
+        if threading.get_ident() == self._thread and connection.relay is not None:
+            connection.ended(end)
+            return
+        self._ends.append((connection, end))
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._process_ends, idempotent=True)
+
+    def _process_ends(self) -> None:
+        while self._ends:
+            connection, end = self._ends.popleft()
+            connection.ended(end)
+
+    def cut(self, connection: Connection, why: StcpError) -> None:
+        """End a connection: by RESET where an engine carries it, else by cancelling its session."""
+        if connection.relay is not None:
+            connection.relay.abort(code_for(why), "")
+        elif (opening := self._opening.get(connection)) is not None:
+            connection.cut = why
+            opening.scope.cancel()
+
+    def abort(self, why: StcpError) -> None:
+        """End every connection."""
+        for connection in list(self._all):
+            self.cut(connection, why)
+
+    # -- waiting -----------------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Wake every task that waits for `changed`."""
+        self.changed.unpark_all()
+
+    async def wait_idle(self) -> None:
+        """Return when no connection is left."""
+        while self._all:
+            await self.changed.park()
+
+    async def dismiss_unauthenticated(self) -> None:
+        """While stopping, give each unauthenticated connection one second of silence, not the whole deadline."""
+        self._stopping = True
+        while self.mode is Mode.LISTEN and self.unauthenticated:
+            left = self.unauthenticated.patience
+            if left <= 0:
+                self.unauthenticated.give_up_oldest()
+            else:
+                with trio.move_on_after(left):
+                    await self.changed.park()

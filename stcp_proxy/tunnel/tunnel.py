@@ -1,0 +1,171 @@
+"""One tunnel while it serves: it accepts connections and runs a session for each until an engine takes it over.
+
+Accepting has its own nursery, apart from the connections, so that a stop can end the one and wait for the other.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+import structlog
+import trio
+
+from stcp_proxy.config import Mode, TunnelPlan
+from stcp_proxy.counters import Ledger
+from stcp_proxy.handshake.trust import Trust
+from stcp_proxy.net.address import describe_sockaddr
+from stcp_proxy.relay.engine import Engine
+from stcp_proxy.session.connect import ConnectSession
+from stcp_proxy.session.intercept import InterceptSession
+from stcp_proxy.session.listen import ListenSession
+from stcp_proxy.session.record import Connection
+from stcp_proxy.tunnel.acceptor import Acceptor
+from stcp_proxy.tunnel.connections import LiveConnections, Session
+from stcp_proxy.tunnel.upstreams import Upstreams
+from stcp_proxy.upstream.targets import Targets
+
+_log = structlog.get_logger("stcp_proxy.tunnel")
+
+
+class Tunnel:
+    """A tunnel that serves.
+
+    Args:
+        plan: what the file configures.
+        engine: carries its connections.
+        ledger: where they are counted, together with those of an earlier tunnel of the same name; a new one by default.
+
+    Attributes:
+        plan: the plan in force.
+        engine: the engine for new connections.
+        ledger: its counters.
+        live: its connections.
+        upstreams: what lies behind it.
+    """
+
+    def __init__(self, plan: TunnelPlan, engine: Engine, ledger: Ledger | None = None) -> None:
+        self.plan = plan
+        self.engine = engine
+        self.ledger: Final = Ledger() if ledger is None else ledger
+        trust = Trust.of(plan.auth)
+        self.live: Final = LiveConnections(plan.mode, trust, self.ledger)
+        self.upstreams = Upstreams(plan, trust)
+        self._acceptor: Final = Acceptor(plan, self.live, self._admit)
+        self._accepting: trio.CancelScope | None = None
+        self._checking_health: trio.CancelScope | None = None
+
+    # -- listening ---------------------------------------------------------------------------------------------------------
+
+    def open(self, listeners: list[socket.socket] | None = None) -> None:
+        """Bind and listen.
+
+        Args:
+            listeners: listening sockets in place of the plan's own address, now owned by the tunnel; None to bind.
+
+        Raises:
+            StcpError: it cannot listen.
+        """
+        self._acceptor.open(listeners)
+        for listener in self._acceptor.listeners:
+            _log.info(
+                "listening",
+                tunnel=self.plan.name,
+                mode=self.plan.mode.value,
+                address=describe_sockaddr(listener.family, listener.getsockname()),
+                to=[*(["original"] if self.plan.hand_on.allow_targets is not None else []), *map(str, self.plan.to)],
+                engine=self.engine.name,
+            )
+
+    def close(self) -> None:
+        """Stop listening. Connections go on."""
+        self._acceptor.close()
+
+    async def accept(self, connections: trio.Nursery) -> None:
+        """Accept until cancelled, or until `release`; every connection becomes a task of `connections` until its handover."""
+        try:
+            with trio.CancelScope() as self._accepting:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._acceptor.run, connections)
+                    nursery.start_soon(self._check_health)
+        finally:
+            self._accepting = None
+            self.live.wake()
+
+    async def _check_health(self) -> None:
+        """Run the health checks of the plan in force, and of each plan that replaces it."""
+        while True:
+            with trio.CancelScope() as self._checking_health:
+                await self.upstreams.check_health()
+
+    def accept_waiting(self, listeners: list[socket.socket], connections: trio.Nursery) -> None:
+        """Accept what waits at sockets that are about to be closed, as far as the limits allow."""
+        self._acceptor.accept_waiting(listeners, connections)
+
+    async def release(self) -> list[socket.socket]:
+        """Stop accepting and hand over the listening sockets: connections in their backlogs go on waiting."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+        while self._accepting is not None:
+            await self.live.changed.park()
+        return self._acceptor.give_up()
+
+    @property
+    def listeners(self) -> list[socket.socket]:
+        """Its listening sockets."""
+        return list(self._acceptor.listeners)
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses at which it listens; empty when it does not."""
+        return self._acceptor.addresses
+
+    # -- the plan ----------------------------------------------------------------------------------------------------------
+
+    def replace(self, plan: TunnelPlan, engine: Engine) -> None:
+        """Admit connections by another plan from now on. Live connections keep the plan that admitted them."""
+        if plan.auth != self.plan.auth:
+            self.live.trust = Trust.of(plan.auth)
+        self.upstreams = Upstreams(plan, self.live.trust, self.upstreams)
+        self.plan, self.engine = plan, engine
+        self._acceptor.replace(plan)
+        if self._checking_health is not None:
+            self._checking_health.cancel()
+
+    # -- connections -------------------------------------------------------------------------------------------------------
+
+    def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery) -> None:
+        self.ledger.accepted += 1
+        connection = Connection(self.plan.name, client, self.live)
+        self.live.add(connection, sock)
+        connections.start_soon(self.live.run_session, connection, sock, self._session)
+
+    def _session(self, connection: Connection, sock: socket.socket) -> Session:
+        plan, upstreams, trust = self.plan, self.upstreams, self.live.trust
+        if upstreams.router is not None:
+            return InterceptSession(plan, upstreams.router, self.engine, sock, connection, self.live)
+        if plan.mode is Mode.LISTEN:
+            return ListenSession(plan, trust, upstreams.offers, self.engine, sock, connection, self.live)
+        return ConnectSession(plan, trust, upstreams.targets, self.engine, sock, connection)
+
+    # -- what the admin address reads --------------------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> AbstractSet[Connection]:
+        """The live connections, for reading."""
+        return self.live.all
+
+    @property
+    def proving(self) -> int:
+        """The number of unauthenticated connections."""
+        return len(self.live.unauthenticated)
+
+    @property
+    def behind(self) -> list[tuple[str, str, Targets]]:
+        """Its targets; see `Upstreams.named`."""
+        return self.upstreams.named
+
+    async def reach(self) -> None:
+        """Check readiness; see `Upstreams.reach`."""
+        await self.upstreams.reach()
