@@ -10,7 +10,6 @@ Between requests nothing here wakes up: a task waits for the listening socket, a
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 from types import TracebackType
@@ -38,6 +37,7 @@ from stcp_proxy.admin.snapshot import Wanted, look
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import StcpError
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
+from stcp_proxy.net.shortage import EXHAUSTED
 from stcp_proxy.net.unix_socket import forget_file
 
 _log = structlog.get_logger("stcp_proxy.admin")
@@ -55,7 +55,6 @@ _PATIENCE: Final = 10.0
 """Seconds that a client may take to read what it has asked for, or to say all of its request."""
 _LAST_WORDS: Final = 2.0
 """Seconds for the answer to somebody who has said that nothing more will come."""
-_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def _config() -> Config:
@@ -151,7 +150,7 @@ class AdminServer:
             try:
                 sock, _ = listener.accept()
             except OSError as exc:
-                if exc.errno in _EXHAUSTED:
+                if exc.errno in EXHAUSTED:
                     await trio.sleep(1.0)
                 continue
             sock.setblocking(False)

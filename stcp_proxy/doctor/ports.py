@@ -16,6 +16,7 @@ from stcp_proxy.doctor.finding import Finding, Level
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import Address, TcpAddress, UnixAddress
 from stcp_proxy.net.listen import sockaddrs
+from stcp_proxy.net.listen_error import explain
 from stcp_proxy.net.unix_socket import is_bound
 
 _PATIENCE: Final = 3.0
@@ -43,7 +44,7 @@ def _tunnel(tunnel: TunnelPlan, runs: bool | None) -> Finding:
     except ConfigError as exc:
         return Finding(Level.FAIL, subject, exc.what, exc.remedy or "correct it")
     if status != errno.EADDRINUSE:
-        return _free(subject, status, "free")
+        return _free(subject, tunnel.bind, status, "free")
     if runs:
         return Finding(Level.OK, subject, "taken, as it seems by the proxy that runs: its admin address answers")
     remedy = "stop what listens there ('ss -ltnp' as root shows it), or bind another address"
@@ -66,7 +67,7 @@ def _admin(plan: AdminPlan) -> tuple[bool, Finding]:
             return False, Finding(Level.FAIL, subject, wrong.what, wrong.remedy or "correct it")
         if bindable == errno.EADDRINUSE:
             return False, Finding(Level.FAIL, subject, exc.what, "look for what has the address ('ss -ltnp' as root shows it)")
-        return False, _free(subject, bindable, "free: this proxy does not run now")
+        return False, _free(subject, plan.address, bindable, "free: this proxy does not run now")
     except AdminError as exc:
         return False, Finding(Level.FAIL, subject, exc.what, exc.remedy or "choose another address")
     if (status, body) != (200, b"ok\n"):
@@ -75,12 +76,12 @@ def _admin(plan: AdminPlan) -> tuple[bool, Finding]:
     return True, Finding(Level.OK, subject, "a proxy runs and answers")
 
 
-def _free(subject: str, status: int, words: str) -> Finding:
+def _free(subject: str, address: Address, status: int, words: str) -> Finding:
     """The finding for an address that could be bound, or for the errno."""
     if status == 0:
         return Finding(Level.OK, subject, words)
-    remedy = "correct the address, or grant what it needs (CAP_NET_BIND_SERVICE for ports below 1024)"
-    return Finding(Level.FAIL, subject, f"user {os.geteuid()} cannot listen there: {os.strerror(status).lower()}", remedy)
+    error = explain(address, OSError(status, os.strerror(status)))
+    return Finding(Level.FAIL, subject, error.what, error.remedy or "correct the address")
 
 
 def _try(address: Address) -> int:

@@ -11,6 +11,7 @@
 - ``name_cache``         host names and SRV names, looked up once for all connections and kept for a time
 - ``dns_client``         questions to name servers, where the system's resolver cannot ask them
 - ``dial``               a connected socket for one resolved address
+- ``shortage``           descriptors, memory and ports that this machine lacks
 - ``transparent``        connections from a client's own address
 - ``own_connections``    connections that this process makes, which no rule may intercept
 - ``original``           the destination of an intercepted connection

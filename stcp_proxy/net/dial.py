@@ -6,6 +6,7 @@ leads from the first to the second.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -18,18 +19,18 @@ import trio
 from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.own_connections import OwnConnections
-from stcp_proxy.net.transparent import NOT_THE_PLACES, bind_to_client
+from stcp_proxy.net.shortage import NO_PORTS, has_source_address, no_port, shortage
+from stcp_proxy.net.transparent import bind_to_client
 from stcp_proxy.protocol.opening import Endpoint
 
 _UNIX_RETRY: Final = 0.01
 """Seconds between attempts at a unix socket whose backlog is full: the system has no readiness event for that."""
-_OUT_OF_FILES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _TIMED_OUT: Final = "no answer in time"
 _WORDS: Final = {
     errno.ECONNREFUSED: "connection refused",
     errno.ETIMEDOUT: _TIMED_OUT,
     errno.ENOENT: "no such socket",
-    errno.EADDRNOTAVAIL: "no local address or port to dial from",
+    errno.EADDRNOTAVAIL: "this machine has no address of that family",
 }
 
 
@@ -72,78 +73,99 @@ class Dialled:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One attempt that failed.
+    """A connection attempt or a name lookup that failed.
 
     Attributes:
-        name: where.
+        name: the address or name.
         status: the errno; 0 where there is none.
         words: what happened.
-        local: whether it is no fault of the place: there was no address to dial it from.
+        local: whether the address is not to blame: this machine could not take the source address for it.
+        lack: what this machine lacks, where that is the reason.
     """
 
     name: str
     status: int
     words: str
     local: bool = False
+    lack: OverLimit | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: {self.words}"
 
 
 async def connect(
-    place: SocketAddress, deadline: float, *, own: OwnConnections | None = None, source: Endpoint | None = None
+    address: SocketAddress, deadline: float, *, own: OwnConnections | None = None, source: Endpoint | None = None
 ) -> socket.socket | Failure:
-    """Dial one place.
+    """Connect to one address.
 
     Args:
-        place: where.
+        address: of the other end.
         deadline: on Trio's clock.
-        own: keeps the socket in mind until the caller lets it forget it; what fails is forgotten here.
-        source: a client whose own address is dialled from, and whose port where that is free; this host's unless given.
+        own: registers the socket; the caller removes it later, and a socket that fails is removed here.
+        source: a client whose own address is the source, and whose port where that is free. [default: this machine's address]
 
     Returns:
         A connected, non-blocking socket, or why there is none.
 
     Raises:
-        OverLimit: this process has no descriptor left.
+        OverLimit: this machine lacks descriptors, memory or local ports.
 
     Cancellation closes the socket under way.
     """
-    made = await _attempt(place, deadline, own, source)
-    if source is not None and source.port and isinstance(made, Failure) and made.local:
-        made = await _attempt(place, deadline, own, Endpoint(source.ip, 0))
-    return made
+    if source is not None and source.port:
+        with contextlib.suppress(OverLimit):  # its own port is not free: another port of its address may be
+            made = await _attempt(address, deadline, own, source)
+            if not (isinstance(made, Failure) and made.local):
+                return made
+        source = Endpoint(source.ip, 0)
+    return await _attempt(address, deadline, own, source)
 
 
 async def _attempt(
-    place: SocketAddress, deadline: float, own: OwnConnections | None, source: Endpoint | None
+    address: SocketAddress, deadline: float, own: OwnConnections | None, source: Endpoint | None
 ) -> socket.socket | Failure:
     try:
-        sock = socket.socket(place.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as exc:
-        if exc.errno in _OUT_OF_FILES:
-            raise OverLimit("no file descriptor is left to dial with", remedy="raise the limit of open files") from None
         status = exc.errno or errno.EIO  # a host without IPv6, say
     else:
-        if source is not None and (why := _take_address(sock, source)):
+        if source is not None and (refused := _take_address(sock, source)):
             sock.close()
-            return Failure(str(place), errno.EADDRNOTAVAIL, f"cannot be dialled from {source.ip}: {why}", local=True)
-        status = await _connect(sock, place.sockaddr, deadline, own)
+            return Failure(str(address), refused[0], f"cannot be dialled from {source.ip}: {refused[1]}", local=True)
+        status = await _connect(sock, address.sockaddr, deadline, own)
         if status == 0:
             return sock
         _give_up(sock, own)
-        if source is not None and status in NOT_THE_PLACES:
-            return Failure(str(place), status, f"no port of {source.ip} is left to dial from", local=True)
-    return Failure(str(place), status, _WORDS.get(status) or os.strerror(status).lower())
+    _check_shortage(status, address, source)
+    return Failure(str(address), status, _WORDS.get(status) or os.strerror(status).lower())
 
 
-def _take_address(sock: socket.socket, source: Endpoint) -> str:
-    """Bind to a client's address; why not, where that fails."""
+def _check_shortage(status: int, address: SocketAddress, source: Endpoint | None) -> None:
+    """Raises OverLimit where an errno of socket() or connect() is this machine's own."""
+    lack = shortage(status)
+    if lack is None and status in NO_PORTS and address.family != socket.AF_UNIX:
+        if source is not None:
+            lack = no_port(address, source.ip)
+        elif has_source_address(address.family, address.sockaddr):
+            lack = no_port(address)
+    if lack is not None:
+        raise lack
+
+
+def _take_address(sock: socket.socket, source: Endpoint) -> tuple[int, str] | None:
+    """Bind to a client's address; errno and words where that fails.
+
+    Raises:
+        OverLimit: this machine lacks memory.
+    """
     try:
         bind_to_client(sock, source)
     except OSError as exc:
-        return (exc.strerror or "it is refused").lower()
-    return ""
+        if (lack := shortage(exc.errno)) is not None:
+            sock.close()
+            raise lack from None
+        return exc.errno or errno.EIO, (exc.strerror or "it is refused").lower()
+    return None
 
 
 async def _connect(sock: socket.socket, sockaddr: Any, deadline: float, own: OwnConnections | None) -> int:
@@ -197,8 +219,10 @@ async def _connect_patiently(sock: socket.socket, sockaddr: Any) -> int:
 
 
 def _unless_it_met_itself(sock: socket.socket, sockaddr: Any, status: int) -> int:
-    """`status`, or a refusal where TCP has connected the socket to itself, as it does when a local port without a listener is
-    also the one picked to dial from: nobody is there."""
+    """`status`, or ECONNREFUSED where TCP has connected the socket to itself.
+
+    TCP does that when the destination is a local port without a listener, and the system picks the same port as the source.
+    """
     if status == 0 and isinstance(sockaddr, tuple) and sock.getsockname()[1] == sockaddr[1] and _met_itself(sock):
         return errno.ECONNREFUSED
     return status
@@ -211,13 +235,20 @@ def _met_itself(sock: socket.socket) -> bool:
         return False  # connected and already reset: the reader will see it
 
 
-def summary(targets: Sequence[object], failures: Sequence[Failure]) -> TargetError:
-    """The error for `targets`, none of which answered. A mixture is a time-out before it is a refusal, and a refusal before it is
-    anything else."""
+def summary(targets: Sequence[object], failures: Sequence[Failure]) -> TargetError | OverLimit:
+    """The error for `targets`, none of which answered. What this machine lacks comes before a time-out, a time-out before a
+    refusal, and a refusal before anything else."""
+    for failure in failures:
+        if failure.lack is not None:
+            return failure.lack
     statuses = {failure.status for failure in failures}
     what = f"cannot reach {' or '.join(map(str, targets))} ({'; '.join(map(str, failures))})"
     if errno.ETIMEDOUT in statuses:
         return TargetTimedOut(what, remedy="check that it is up and that no firewall drops its packets")
     if errno.ECONNREFUSED in statuses:
         return TargetRefused(what, remedy="check that the program is running and listens there")
+    if failures and all(failure.local for failure in failures):
+        return TargetUnreachable(
+            what, remedy="give the target an address of its clients' family, or leave out 'source: transparent'"
+        )
     return TargetUnreachable(what, remedy="check the address and the route to it")

@@ -9,6 +9,8 @@ from typing import Final
 
 import trio
 
+from stcp_proxy.net.shortage import shortage
+
 _RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
@@ -33,6 +35,7 @@ class LegStream(trio.abc.HalfCloseableStream):
 
         Raises:
             trio.BrokenResourceError: the connection is broken.
+            OverLimit: this machine lacks memory.
         """
         size = max_bytes or 32768
         if self._has_asked:
@@ -44,7 +47,7 @@ class LegStream(trio.abc.HalfCloseableStream):
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock.fileno())
             except OSError as exc:
-                raise trio.BrokenResourceError(str(exc)) from exc
+                raise _broken(exc) from exc
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         """What is there already, or nothing.
@@ -58,13 +61,14 @@ class LegStream(trio.abc.HalfCloseableStream):
         except BlockingIOError:
             return b""
         except OSError as exc:
-            raise trio.BrokenResourceError(str(exc)) from exc
+            raise _broken(exc) from exc
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. When cancelled, an unknown part of it has gone.
 
         Raises:
             trio.BrokenResourceError: the connection is broken.
+            OverLimit: this machine lacks memory.
         """
         left = data
         while left:
@@ -74,7 +78,7 @@ class LegStream(trio.abc.HalfCloseableStream):
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock.fileno())
             except OSError as exc:
-                raise trio.BrokenResourceError(str(exc)) from exc
+                raise _broken(exc) from exc
         self._has_asked = True
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -106,3 +110,8 @@ class LegStream(trio.abc.HalfCloseableStream):
     def socket(self) -> socket.socket:
         """The socket itself, for the handover."""
         return self._sock
+
+
+def _broken(exc: OSError) -> Exception:
+    """The error for a failed call: of this machine where it lacks memory, else of the connection."""
+    return shortage(exc.errno) or trio.BrokenResourceError(str(exc))

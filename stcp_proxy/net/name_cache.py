@@ -14,19 +14,22 @@ A lookup is a task of its own: who waits for it can be cancelled, and the answer
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
 import trio
 
+from stcp_proxy.errors import OverLimit
 from stcp_proxy.net import dns_client
 from stcp_proxy.net.address import Address, SrvAddress, TcpAddress, UnixAddress
 from stcp_proxy.net.dial import Failure, SocketAddress
 from stcp_proxy.net.dns_client import Answer, Host, NotThere, Service
+from stcp_proxy.net.shortage import lacks_descriptors
 from stcp_proxy.net.zone import numeric_sockaddr
 
 _T = TypeVar("_T")
@@ -163,12 +166,14 @@ class NameCache:
     async def _ask_host(self, host: str) -> Answer[tuple[Host, ...]]:
         if "%" in host:
             return _ask_interface(host)
-        if self.settings.servers:
-            return await dns_client.ask_host(host, self.settings.servers)
-        return await _ask_system(host)
+        with _own_shortage():
+            if self.settings.servers:
+                return await dns_client.ask_host(host, self.settings.servers)
+            return await _ask_system(host)
 
     async def _ask_srv(self, name: str) -> Answer[tuple[Service, ...]]:
-        return await dns_client.ask_srv(name, self.settings.servers)
+        with _own_shortage():
+            return await dns_client.ask_srv(name, self.settings.servers)
 
 
 class _Entry(Generic[_T]):
@@ -235,6 +240,8 @@ class _Entry(Generic[_T]):
         except NotThere as exc:
             self.records = None
             failure = Failure(self._name, 0, f"cannot resolve {self._name}: {exc}")
+        except OverLimit as exc:
+            failure = Failure(self._name, 0, f"cannot resolve {self._name}: {exc.what}", lack=exc)
         except Exception as exc:
             reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc) or type(exc).__name__
             failure = Failure(self._name, 0, f"cannot resolve {self._name}: {reason}")
@@ -263,6 +270,18 @@ class _Entry(Generic[_T]):
         self._answered_at, self._ask_again_at = now, float("-inf")
         self._fresh_until, self._prefetch_at = now + ttl, now + ttl * (1 - _PREFETCH)
         self._usable_until = self._fresh_until + self._settings.stale
+
+
+@contextlib.contextmanager
+def _own_shortage() -> Iterator[None]:
+    """Raise OverLimit in place of any failure that a lack of descriptors may explain: resolvers do not tell it apart."""
+    try:
+        yield
+    except Exception:
+        lack = lacks_descriptors()
+        if lack is not None:
+            raise lack from None
+        raise
 
 
 def _ask_interface(host: str) -> Answer[tuple[Host, ...]]:

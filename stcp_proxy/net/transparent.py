@@ -18,9 +18,6 @@ IPV6_TRANSPARENT: Final = 75
 _IP_BIND_ADDRESS_NO_PORT: Final = 24
 """Leaves the choice of a port to connect(), which needs it free towards one destination alone."""
 
-NOT_THE_PLACES: Final = (errno.EADDRNOTAVAIL, errno.EADDRINUSE)
-"""What connect() says where it finds no port to dial from."""
-
 
 def make_transparent(sock: socket.socket) -> None:
     """Let a socket have addresses that are not this host's.

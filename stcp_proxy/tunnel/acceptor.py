@@ -7,7 +7,6 @@ hundred silent callers cannot block the listener.
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -18,6 +17,7 @@ import trio
 from stcp_proxy.config import Mode, TunnelPlan
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
+from stcp_proxy.net.shortage import EXHAUSTED
 from stcp_proxy.net.socket_options import tune_accepted, tune_listener
 from stcp_proxy.net.unix_socket import change_mode
 from stcp_proxy.session import intercept
@@ -28,7 +28,6 @@ _log = structlog.get_logger("stcp_proxy.tunnel")
 BACKLOG: Final = 4096
 _BATCH: Final = 64
 """Connections accepted from one listener before others get their turn."""
-_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _EXHAUSTED_PAUSE: Final = 0.1
 
 Admit = Callable[[socket.socket, str, trio.Nursery], None]
@@ -119,7 +118,7 @@ class Acceptor:
             except BlockingIOError:
                 break
             except OSError as exc:
-                if exc.errno in _EXHAUSTED:
+                if exc.errno in EXHAUSTED:
                     self._live.ledger.limits["descriptors"] += 1
                     self._log_exhausted(exc)
                     return False

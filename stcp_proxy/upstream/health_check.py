@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from stcp_proxy.config import HealthPlan, Mode, TunnelPlan
-from stcp_proxy.errors import HandshakeClosed, HandshakeTimedOut, StcpError
+from stcp_proxy.errors import HandshakeClosed, HandshakeTimedOut, OverLimit, StcpError
 from stcp_proxy.handshake.authenticate import authenticate
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.dial import Failure, SocketAddress, connect, summary
@@ -26,6 +26,8 @@ from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.upstream.endpoint import Endpoint
 from stcp_proxy.upstream.targets import Targets
 
+_LOCAL_PAUSE: Final = 1.0
+"""Seconds until the next check of an unhealthy endpoint, when this machine lacked descriptors, memory or ports for the last."""
 _JITTER: Final = 0.2
 """Part of an interval that is left to chance, so that many proxies do not probe at once."""
 
@@ -123,6 +125,8 @@ class HealthChecker:
         started = trio.current_time()
         try:
             await self._check(endpoint.address, self._health.timeout)
+        except OverLimit:
+            endpoint.until = trio.current_time() + _LOCAL_PAUSE  # this machine lacks something: the endpoint is not to blame
         except StcpError as exc:
             self._targets.note_failure(endpoint, exc, since=started, probed=True)
         else:

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from stcp_proxy.config import HealthPlan
-from stcp_proxy.errors import PeerRejected, TargetRefused
+from stcp_proxy.errors import OverLimit, PeerRejected, TargetRefused
 from stcp_proxy.net.address import parse_destination
 from stcp_proxy.net.dial import SocketAddress
 from stcp_proxy.upstream.endpoint import Endpoint
@@ -124,6 +124,22 @@ async def test_connections_are_probe_enough(autojump_clock: MockClock) -> None:
             await trio.sleep(1)
     assert far.count(A) == 0
     assert far.count(B) > 5
+
+
+@pytest.mark.parametrize("interval", [None, 5.0])
+async def test_a_machine_without_ports_blames_nobody(autojump_clock: MockClock, interval: float | None) -> None:
+    far = Far()
+
+    async def no_ports(place: SocketAddress, timeout: float) -> None:
+        far.probes.append((trio.current_time(), str(place)))
+        raise OverLimit("no local port is left", remedy="widen the range")
+
+    far.check = no_ports  # type: ignore[method-assign]
+    async with probing(far, A, B, interval=interval) as targets:
+        fails(targets, far, A)
+        await trio.sleep(30)
+        assert [each.failures for each in targets.endpoints] == [1, 0]
+        assert far.count(A) <= 32
 
 
 async def test_without_probes_connections_find_out(autojump_clock: MockClock) -> None:
