@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 PRODUCT := $(VENV)/.product
 EVERYTHING := $(VENV)/.everything
 VM := $(VENV)/.vm
+JAVASCRIPT := $(VENV)/javascript/.installed
 ARGS ?=
 
-.PHONY: help demo test test-sanitized test-image lint format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test test-sanitized test-image lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -21,19 +22,25 @@ demo: $(PRODUCT)  ## the product in a quarter of a minute: both proxies, a serve
 test: $(EVERYTHING)  ## the tests; what this machine lacks is skipped, with the reason
 	$(BIN)/python -m pytest $(ARGS)
 
-# The C of this package. kernel/ has its own style checker.
+# The C of the package; `make lint-kernel` checks the C of the module.
 C_FILES := $(wildcard stcp_proxy/relay/lane/*.[ch] stcp_proxy/lab/*.c)
+PRETTIER = $(VENV)/javascript/node_modules/.bin/prettier --config tools/javascript/prettier.json 'stcp_proxy/admin/assets/*.js'
 
-lint: $(EVERYTHING)  ## ruff, mypy --strict, clang-format
+lint: $(EVERYTHING) $(JAVASCRIPT)  ## ruff, mypy --strict, clang-format, prettier
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+	$(PRETTIER) --check
 
-format: $(EVERYTHING)  ## let ruff and clang-format rewrite the code
+lint-kernel:  ## checkpatch, sparse and gcc W=1 on kernel/ (linux-source-6.1, sparse and a kernel's headers)
+	tests/kernel/lint
+
+format: $(EVERYTHING) $(JAVASCRIPT)  ## let ruff, clang-format and prettier rewrite the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(C_FILES)
+	$(PRETTIER) --write
 
 # What the product has to do with real software, whole and with its figures. `make test` has all of it too, most of it smaller.
 FULL = STCP_FULL_SIZE=1 $(BIN)/python -m pytest -q -s --timeout=1800 $(ARGS)
@@ -106,4 +113,13 @@ $(EVERYTHING): $(PRODUCT)
 $(VM): $(BIN)/python
 	@echo "installing what boots a virtual machine into $(VENV)"
 	@$(BIN)/python -m pip install --disable-pip-version-check virtme-ng==1.42 $(OR_SAY_WHY)
+	@touch $@
+
+# The lock file holds the formatter's version and checksum.
+$(JAVASCRIPT): $(BIN)/python tools/javascript/package.json tools/javascript/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is missing, which installs the formatter of JavaScript: apt-get install npm"; exit 1; }
+	@echo "installing the formatter of JavaScript into $(VENV)"
+	@mkdir -p $(VENV)/javascript
+	@cp tools/javascript/*.json $(VENV)/javascript
+	@cd $(VENV)/javascript && npm ci --no-audit --no-fund >../install.log 2>&1 || { cat ../install.log; exit 1; }
 	@touch $@

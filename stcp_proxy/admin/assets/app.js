@@ -73,7 +73,8 @@ function lose(why) {
     {
       level: "bad",
       what: [`${why}.${then}`],
-      remedy: "see whether the proxy runs (`systemctl status`, its log), and whether a forwarder in between has ended; this page goes on asking",
+      remedy:
+        "see whether the proxy runs (`systemctl status`, its log), and whether a forwarder in between has ended; this page goes on asking",
     },
   ]);
   say($("heartbeat"), "not connected");
@@ -128,7 +129,8 @@ function verdict(level, line, findings) {
 
 /** New children, unless they say the same: what is being read or selected stays. */
 function replace(parent, children) {
-  const same = parent.children.length === children.length && children.every((child, at) => child.isEqualNode(parent.children[at]));
+  const same =
+    parent.children.length === children.length && children.every((child, at) => child.isEqualNode(parent.children[at]));
   if (!same) parent.replaceChildren(...children);
 }
 
@@ -146,7 +148,9 @@ const tunnels = new Table($("tunnels"), [
     wide: true,
     cell: ({ listening, bind, targets }) => [
       ...list(listening.length ? listening : [bind]),
-      ...targets.map((target) => sub(wayTo(target), "→\u00a0", mono(target.address), target.health === "unknown" ? null : ` ${target.health}`)),
+      ...targets.map((target) =>
+        sub(wayTo(target), "→\u00a0", mono(target.address), target.health === "unknown" ? null : ` ${target.health}`),
+      ),
     ],
   },
   { label: "Peers", cell: ({ auth, peers }) => (auth === "psk" ? ["shared secret"] : few(peers)) },
@@ -160,9 +164,21 @@ const tunnels = new Table($("tunnels"), [
       proving ? sub(`${count(proving)} in handshake`) : "",
     ],
   },
-  { label: "So far", number: true, cell: ({ ended, refused }) => [count(total(ended)), total(refused) ? sub(`${count(total(refused))} refused`) : ""] },
-  { label: "To wire", number: true, cell: ({ name: tunnel, bytes_to_wire: all }) => [rate(seriesOf(tunnel).now.up ?? NaN), sub(bytes(all))] },
-  { label: "To plain", number: true, cell: ({ name: tunnel, bytes_to_plain: all }) => [rate(seriesOf(tunnel).now.down ?? NaN), sub(bytes(all))] },
+  {
+    label: "So far",
+    number: true,
+    cell: ({ ended, refused }) => [count(total(ended)), total(refused) ? sub(`${count(total(refused))} refused`) : ""],
+  },
+  {
+    label: "To wire",
+    number: true,
+    cell: ({ name: tunnel, bytes_to_wire: all }) => [rate(seriesOf(tunnel).now.up ?? NaN), sub(bytes(all))],
+  },
+  {
+    label: "To plain",
+    number: true,
+    cell: ({ name: tunnel, bytes_to_plain: all }) => [rate(seriesOf(tunnel).now.down ?? NaN), sub(bytes(all))],
+  },
   { label: "5 minutes", once: (cell) => cell.append(el("div", { class: "spark", "aria-hidden": "true" })) },
 ]);
 const lines = new WeakMap(); // place of a line -> what draws it
@@ -213,7 +229,11 @@ const refusals = new Table($("refusals"), [
   {
     label: "Last",
     heading: true,
-    cell: ({ time, count: times }) => [`${duration(status.time - time)} ago`, sub(clock(time)), times > 1 ? sub(`${count(times)} times`) : ""],
+    cell: ({ time, count: times }) => [
+      `${duration(status.time - time)} ago`,
+      sub(clock(time)),
+      times > 1 ? sub(`${count(times)} times`) : "",
+    ],
   },
   { label: "Tunnel", cell: ({ tunnel }) => [name(tunnel)] },
   { label: "Who", cell: ({ client, peer }) => [peer ? name(peer) : mono(client), peer ? sub(mono(client)) : ""] },
@@ -252,7 +272,9 @@ function drawConnections() {
     $("connections-note"),
     text
       ? `${count(matching.length)} among ${among} contain it${shown.length < matching.length ? `; ${count(shown.length)} are shown` : ""}.`
-      : shown.length < all ? `The ${count(shown.length)} ${$("order").value} of ${count(all)}.` : "",
+      : shown.length < all
+        ? `The ${count(shown.length)} ${$("order").value} of ${count(all)}.`
+        : "",
   );
   say($("connections-empty"), text ? "None contains that." : "None is open.");
   show($("connections-empty"), shown.length === 0);
@@ -260,12 +282,20 @@ function drawConnections() {
 
 const MAY_GO = { yes: "Yes", no: "No", unknown: "Not known" };
 const keys = new Table($("keys"), [
-  { label: "Key of", heading: true, cell: ({ name: owner, own }) => [own ? "this proxy" : name(owner), sub(own ? "its own" : "peer")] },
+  {
+    label: "Key of",
+    heading: true,
+    cell: ({ name: owner, own }) => [own ? "this proxy" : name(owner), sub(own ? "its own" : "peer")],
+  },
   { label: "Public key", wide: true, cell: ({ key }) => [mono(key)] },
   { label: "Tunnels", wide: true, cell: ({ tunnels: names }) => few(names) },
   { label: "Open", number: true, cell: ({ connections: open }) => [count(open)] },
   { label: "So far", number: true, cell: ({ total: all }) => [count(all)] },
-  { label: "Last use", cell: ({ last_use: last }) => (last === null ? ["not since the start"] : [`${duration(status.time - last)} ago`, sub(clock(last))]) },
+  {
+    label: "Last use",
+    cell: ({ last_use: last }) =>
+      last === null ? ["not since the start"] : [`${duration(status.time - last)} ago`, sub(clock(last))],
+  },
   { label: "Can it go?", wide: true, cell: ({ may_go: answer, why }) => [MAY_GO[answer] ?? answer, why ? sub(why) : ""] },
 ]);
 
@@ -288,9 +318,17 @@ function drawProcess() {
           `${count(worker.descriptors)} of ${count(worker.descriptor_limit)} descriptors`,
     ]),
     ["Reloads", `${count(reloads.applied)} applied, ${count(reloads.failed)} refused`],
-    ...(reloads.last ? [["Last reload", `${clock(reloads.last.time)}, ${reloads.last.ok ? "applied" : "not applied"}:\n${reloads.last.what}`]] : []),
+    ...(reloads.last
+      ? [["Last reload", `${clock(reloads.last.time)}, ${reloads.last.ok ? "applied" : "not applied"}:\n${reloads.last.what}`]]
+      : []),
   ];
-  replace($("process"), entries.flatMap(([term, value]) => [el("dt", {}, term), el("dd", {}, ...value.split("\n").map((line) => el("div", {}, name(line))))]));
+  replace(
+    $("process"),
+    entries.flatMap(([term, value]) => [
+      el("dt", {}, term),
+      el("dd", {}, ...value.split("\n").map((line) => el("div", {}, name(line)))),
+    ]),
+  );
 }
 
 // -- what the person does ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ const ORDINARY = new Set(["plain_reset", "shutting_down"]);
  * A sentence with values in it. They stay apart from the words, so that a stranger's text cannot turn the sentence around.
  * @returns {(string | {value: string})[]}
  */
-const words = (texts, ...values) => texts.flatMap((text, at) => (at < values.length ? [text, { value: String(values[at]) }] : [text]));
+const words = (texts, ...values) =>
+  texts.flatMap((text, at) => (at < values.length ? [text, { value: String(values[at]) }] : [text]));
 
 const RANK = { ok: 0, note: 0, warn: 1, bad: 2 };
 const LINES = { ok: "All is well", warn: "It works, with something to look at", bad: "Something does not work" };
@@ -79,7 +80,9 @@ function* tunnel({ name, listening, targets, open, proving, max_connections, max
   const down = targets.filter(({ health }) => health === "down");
   if (down.length > 0) {
     const every = down.length === targets.length;
-    const which = down.map(({ address, why, service }) => `${service ? `${service} at ` : ""}${address}${why ? ` (${why})` : ""}`).join(", ");
+    const which = down
+      .map(({ address, why, service }) => `${service ? `${service} at ` : ""}${address}${why ? ` (${why})` : ""}`)
+      .join(", ");
     yield {
       level: every ? "bad" : "warn",
       what: words`Tunnel ${name}: ${every ? "no target answered when last tried" : `${down.length} of ${targets.length} targets did not answer when last tried`}: ${which}`,
@@ -90,7 +93,8 @@ function* tunnel({ name, listening, targets, open, proving, max_connections, max
     yield {
       level: "bad",
       what: words`Tunnel ${name} is full: ${count(open)} connections are open, and newcomers wait`,
-      remedy: "raise `max_connections` if this load is meant; the connections below, busiest or newest first, show whose they are",
+      remedy:
+        "raise `max_connections` if this load is meant; the connections below, busiest or newest first, show whose they are",
     };
   } else if (open >= NEARLY * max_connections) {
     yield {
