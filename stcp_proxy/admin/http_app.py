@@ -12,10 +12,11 @@ from starlette.routing import Route
 from stcp_proxy.admin import dashboard
 from stcp_proxy.admin.access import TRUSTED
 from stcp_proxy.admin.client import REFUSED
+from stcp_proxy.admin.codec import encode
 from stcp_proxy.admin.metrics import expose
 from stcp_proxy.admin.readiness import words
-from stcp_proxy.admin.report import STATUS, Report
-from stcp_proxy.admin.snapshot import MAX_CONNECTIONS, Wanted
+from stcp_proxy.admin.report import Report, status_of
+from stcp_proxy.admin.snapshot_request import MAX_CONNECTIONS, Wanted
 from stcp_proxy.errors import StcpError
 
 
@@ -50,7 +51,7 @@ def build(desk: Desk) -> Starlette:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        found = (await desk.report(Wanted(count=0))).status
+        found = await desk.report(Wanted(count=0))
         failures = await desk.failures() if found.process.state == "ready" else {}
         why = words(found, failures, in_full=request.scope[TRUSTED])
         if not why:
@@ -62,10 +63,10 @@ def build(desk: Desk) -> Starlette:
             wanted = _wanted(request)
         except _BadQuery as exc:
             return PlainTextResponse(f"{exc}\n", status_code=400)
-        return Response(STATUS.dump_json((await desk.report(wanted)).status), media_type="application/json")
+        return Response(encode(status_of(await desk.report(wanted))), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
-        body, content_type = expose(await desk.report(Wanted(count=0, metrics=True)), request.headers.get("accept", ""))
+        body, content_type = await expose(await desk.report(Wanted(count=0, metrics=True)), request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type})
 
     async def reload(request: Request) -> Response:

@@ -1,10 +1,11 @@
-"""Can this key go? The answer for each key of a ring, from what has been seen of it and of the others.
+"""Whether a key can be removed from the file: the answer for each key, by its use and that of its ring.
 
-A key can go when no open connection has come by it and everybody who could need it has come by another key since.
+A key can be removed when no open connection uses it, and every peer that could need it has used another key since.
 """
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -15,12 +16,19 @@ Answer = tuple[Literal["yes", "no", "unknown"], str]
 
 
 def judge(keys: Sequence[KeyStatus]) -> list[KeyStatus]:
-    """The same keys, each with its answer; what all workers have seen of them is summed up already."""
-    return [replace(key, may_go=answer, why=why) for key in keys for answer, why in [_answer(key, keys)]]
+    """The same keys, each with its answer.
+
+    Args:
+        keys: with the use that all workers have seen.
+    """
+    rings: dict[tuple[bool, str], list[KeyStatus]] = collections.defaultdict(list)
+    for key in keys:
+        rings[key.own, key.name].append(key)
+    return [replace(key, may_go=answer, why=why) for key in keys for answer, why in [_answer(key, rings[key.own, key.name])]]
 
 
-def _answer(key: KeyStatus, keys: Sequence[KeyStatus]) -> Answer:
-    others = [other for other in keys if other is not key and _same_ring(key, other)]
+def _answer(key: KeyStatus, ring: Sequence[KeyStatus]) -> Answer:
+    others = [other for other in ring if other is not key and set(key.tunnels) & set(other.tunnels)]
     if not others:
         return "no", "it is the only one"
     if key.connections:
@@ -35,8 +43,3 @@ def _answer(key: KeyStatus, keys: Sequence[KeyStatus]) -> Answer:
     if unseen:
         return "unknown", f"not seen since the start: {', '.join(unseen)}"
     return "yes", "everybody has come by another key since"
-
-
-def _same_ring(key: KeyStatus, other: KeyStatus) -> bool:
-    """Whether one may take the other's place."""
-    return key.own == other.own and key.name == other.name and bool(set(key.tunnels) & set(other.tunnels))

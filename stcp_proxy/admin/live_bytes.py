@@ -16,7 +16,7 @@ READS: Final = 1000
 """Most connections that one look asks the kernel about."""
 _IN_KERNEL: Final = "kernel"
 
-Counts = Mapping[Link, tuple[int, int]]
+BytesOfConnections = Mapping[Link, tuple[int, int]]
 """For each connection, application bytes so far: (plain to wire, wire to plain)."""
 
 
@@ -32,7 +32,7 @@ class Meter:
         self._seen: dict[Link, tuple[int, int]] = {}
         """Of connections in the kernel, what was seen last; the one read longest ago first."""
 
-    def read(self, links: Iterable[Link]) -> Counts:
+    def read(self, links: Iterable[Link]) -> BytesOfConnections:
         """The counts of `links`, which are all that are open."""
         counts: dict[Link, tuple[int, int]] = {}
         in_kernel = []
@@ -49,7 +49,7 @@ class Meter:
             counts |= self._read_kernel(in_kernel)
         return counts
 
-    def _read_kernel(self, links: list[Link]) -> Counts:
+    def _read_kernel(self, links: list[Link]) -> BytesOfConnections:
         alive = set(links)
         seen = {link: (link.early, 0) for link in links if link not in self._seen}
         seen |= {link: counts for link, counts in self._seen.items() if link in alive}

@@ -15,12 +15,18 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from stcp_proxy.admin.report import Report, Sample
-from stcp_proxy.admin.status_schema import KeyStatus, Status, TunnelStatus
-from stcp_proxy.counters import BOUNDS
+from stcp_proxy.admin.cooperate import Steps
+from stcp_proxy.admin.report import Report, TunnelReport
+from stcp_proxy.admin.status_schema import KeyStatus
+from stcp_proxy.counters import BOUNDS, Durations
+from stcp_proxy.counters import Steps as StepCounts
 
 _BUCKETS: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
 _SHORT_KEY: Final = len("stcp-pub:") + 12
+_CHUNK: Final = 100
+"""Samples that are encoded in one step."""
+_EOF: Final = b"# EOF\n"
+"""The end of an answer in the format of OpenMetrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,35 +87,69 @@ METRICS: Final[dict[str, Definition]] = {
 }
 
 
-def expose(report: Report, accept: str) -> tuple[bytes, str]:
+@dataclass(slots=True)
+class Sample:
+    """One line of a metric, or one histogram.
+
+    Attributes:
+        name: of the metric.
+        labels: values of its labels, in their order.
+        value: the number; of a histogram, the sum of its observations.
+        buckets: of a histogram: observations in each bucket, not cumulative.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    value: float
+    buckets: list[int] | None = None
+
+
+async def expose(report: Report, accept: str) -> tuple[bytes, str]:
     """The metrics as text.
+
+    The work is done in steps: with thousands of peers it takes longer than the connections of this process may wait.
 
     Args:
         report: of all workers.
-        accept: the request's Accept header; Prometheus' own formats are told apart by it.
+        accept: the request's Accept header; it chooses between the formats of Prometheus.
 
     Returns:
         Body and content type.
     """
     try:
         encode, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # a version that is none
+    except (TypeError, ValueError):  # the version in the header is not a number
         encode, content_type = choose_encoder("")
-    return encode(cast("CollectorRegistry", _Families(report))), content_type
+    steps = Steps()
+    text: list[bytes] = []
+    samples: dict[str, list[Sample]] = {name: [] for name in METRICS}
+    for part in _parts(report):
+        for sample in part:
+            samples[sample.name].append(sample)
+        await steps.pause()
+    for name, definition in METRICS.items():
+        found = samples[name]
+        for start in range(0, len(found) or 1, _CHUNK):
+            lines = encode(cast("CollectorRegistry", _OneFamily(_family(name, definition, found[start : start + _CHUNK]))))
+            text.append(_without_comments(lines) if start else lines.removesuffix(_EOF))
+            await steps.pause()
+    if "openmetrics" in content_type:
+        text.append(_EOF)
+    return b"".join(text), content_type
 
 
-class _Families:
-    """The metric families of a report, as an encoder asks a registry for them."""
+class _OneFamily:
+    """A metric family, as an encoder asks a registry for it."""
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
+    def __init__(self, family: Metric) -> None:
+        self._family = family
 
     def collect(self) -> Iterator[Metric]:
-        samples: dict[str, list[Sample]] = {name: [] for name in METRICS}
-        for sample in (*of_status(self._report.status), *self._report.samples):
-            samples[sample.name].append(sample)
-        for name, definition in METRICS.items():
-            yield _family(name, definition, samples[name])
+        yield self._family
+
+
+def _without_comments(lines: bytes) -> bytes:
+    return b"".join(line for line in lines.splitlines(keepends=True) if not line.startswith(b"#"))
 
 
 def _family(name: str, definition: Definition, samples: Iterable[Sample]) -> Metric:
@@ -132,44 +172,76 @@ def _cumulative(buckets: Iterable[int]) -> Iterator[tuple[str, float]]:
         yield bound, total
 
 
-def of_status(status: Status) -> Iterator[Sample]:
-    """The samples that follow from a status."""
-    process = status.process
-    yield Sample(name="stcp_build_info", labels=(process.version, platform.python_version()), value=1)
-    yield Sample(name="stcp_ready", value=process.state == "ready")
-    yield Sample(name="stcp_workers", value=sum(worker.state != "silent" for worker in process.workers))
+def _parts(report: Report) -> Iterator[Iterator[Sample]]:
+    """All samples of a report, in parts that take little time each."""
+    yield _of_process(report)
+    for tunnel in report.tunnels:
+        yield _of_tunnel(tunnel)
+        yield _of_counts(tunnel)
+    for key in report.keys:
+        yield _of_key(key)
+
+
+def _of_process(report: Report) -> Iterator[Sample]:
+    process, reloads = report.process, report.reloads
+    yield Sample("stcp_build_info", (process.version, platform.python_version()), 1)
+    yield Sample("stcp_ready", (), process.state == "ready")
+    yield Sample("stcp_workers", (), sum(worker.state != "silent" for worker in process.workers))
+    yield _histogram("stcp_event_loop_lag_seconds", (), report.loop_delay)
     for worker in process.workers:
         labels = (str(worker.number),)
-        yield Sample(name="process_resident_memory_bytes", labels=labels, value=worker.memory)
-        yield Sample(name="process_open_fds", labels=labels, value=worker.descriptors)
-        yield Sample(name="process_max_fds", labels=labels, value=worker.descriptor_limit)
-    for tunnel in status.tunnels:
-        yield from _of_tunnel(tunnel)
-    for key in status.keys:
-        yield from _of_key(key)
-    reloads = status.reloads
-    yield Sample(name="stcp_reloads_total", labels=("applied",), value=reloads.applied)
-    yield Sample(name="stcp_reloads_total", labels=("failed",), value=reloads.failed)
-    yield Sample(name="stcp_config_last_reload_successful", value=reloads.last is None or reloads.last.ok)
+        yield Sample("process_resident_memory_bytes", labels, worker.memory)
+        yield Sample("process_open_fds", labels, worker.descriptors)
+        yield Sample("process_max_fds", labels, worker.descriptor_limit)
+        if worker.state != "silent":
+            yield Sample("process_cpu_seconds_total", labels, worker.cpu)
+            yield Sample("process_start_time_seconds", labels, worker.started)
+    yield Sample("stcp_reloads_total", ("applied",), reloads.applied)
+    yield Sample("stcp_reloads_total", ("failed",), reloads.failed)
+    yield Sample("stcp_config_last_reload_successful", (), reloads.last is None or reloads.last.ok)
     last = process.started if reloads.last is None else reloads.last.time
-    yield Sample(name="stcp_config_last_reload_timestamp_seconds", value=last)
+    yield Sample("stcp_config_last_reload_timestamp_seconds", (), last)
 
 
-def _of_tunnel(tunnel: TunnelStatus) -> Iterator[Sample]:
-    name = (tunnel.name,)
-    yield Sample(name="stcp_tunnel_listening", labels=(tunnel.name, tunnel.mode), value=bool(tunnel.listening))
-    yield Sample(name="stcp_connections_accepted_total", labels=name, value=tunnel.accepted)
-    yield Sample(name="stcp_connections_opening", labels=name, value=tunnel.open - tunnel.relayed)
-    yield Sample(name="stcp_connections_limit", labels=name, value=tunnel.max_connections)
-    yield Sample(name="stcp_bytes_total", labels=(tunnel.name, "to_wire"), value=tunnel.bytes_to_wire)
-    yield Sample(name="stcp_bytes_total", labels=(tunnel.name, "to_plain"), value=tunnel.bytes_to_plain)
+def _of_tunnel(tunnel: TunnelReport) -> Iterator[Sample]:
+    name, counts = (tunnel.name,), tunnel.counts
+    yield Sample("stcp_tunnel_listening", (tunnel.name, tunnel.mode), bool(tunnel.listening))
+    yield Sample("stcp_connections_accepted_total", name, counts.accepted)
+    yield Sample("stcp_connections_opening", name, tunnel.open - tunnel.relayed)
+    yield Sample("stcp_connections_limit", name, tunnel.max_connections)
+    yield Sample("stcp_bytes_total", (tunnel.name, "to_wire"), counts.bytes_to_wire + tunnel.open_to_wire)
+    yield Sample("stcp_bytes_total", (tunnel.name, "to_plain"), counts.bytes_to_plain + tunnel.open_to_plain)
     for health in ("up", "down", "unknown"):
-        count = sum(target.health == health for target in tunnel.targets)
-        yield Sample(name="stcp_targets", labels=(tunnel.name, health), value=count)
+        yield Sample("stcp_targets", (tunnel.name, health), sum(target.health == health for target in tunnel.targets))
+
+
+def _of_counts(tunnel: TunnelReport) -> Iterator[Sample]:
+    name, counts = tunnel.name, tunnel.counts
+    for (peer, engine), number in tunnel.carried.items():
+        yield Sample("stcp_connections_open", (name, peer, engine), number)
+    for labels, number in counts.ended.items():
+        yield Sample("stcp_connections_closed_total", (name, *labels), number)
+    for refused, number in counts.refused.items():
+        yield Sample("stcp_connections_refused_total", (name, *refused), number)
+    for limit, number in counts.limits.items():
+        yield Sample("stcp_limit_hits_total", (name, limit), number)
+    yield from _of_steps("stcp_handshake", name, counts.handshakes)
+    yield from _of_steps("stcp_dial", name, counts.dials)
+
+
+def _of_steps(what: str, tunnel: str, steps: StepCounts) -> Iterator[Sample]:
+    for result, count in steps.results.items():
+        yield Sample(f"{what}s_total", (tunnel, result), count)
+    if any(steps.durations.buckets):  # thousands of tunnels at rest do not fill the answer with empty histograms
+        yield _histogram(f"{what}_duration_seconds", (tunnel,), steps.durations)
+
+
+def _histogram(name: str, labels: tuple[str, ...], durations: Durations) -> Sample:
+    return Sample(name, labels, durations.seconds, durations.buckets)
 
 
 def _of_key(key: KeyStatus) -> Iterator[Sample]:
     labels = (key.key[:_SHORT_KEY], key.name, "yes" if key.own else "no")
-    yield Sample(name="stcp_key_connections", labels=labels, value=key.connections)
-    yield Sample(name="stcp_key_handshakes_total", labels=labels, value=key.total)
-    yield Sample(name="stcp_key_last_use_timestamp_seconds", labels=labels, value=key.last_use or 0)
+    yield Sample("stcp_key_connections", labels, key.connections)
+    yield Sample("stcp_key_handshakes_total", labels, key.total)
+    yield Sample("stcp_key_last_use_timestamp_seconds", labels, key.last_use or 0)

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 
 from stcp_proxy.admin.interface import Host, Tunnel
-from stcp_proxy.admin.status_schema import Status
+from stcp_proxy.admin.report import Report
 from stcp_proxy.errors import StcpError
 
 HOLDS: Final = 5.0
@@ -56,22 +56,22 @@ class Readiness:
             self._found[name] = (trio.current_time(), failure)
 
 
-def words(status: Status, failures: dict[str, StcpError], *, in_full: bool) -> list[str]:
+def words(report: Report, failures: dict[str, StcpError], *, in_full: bool) -> list[str]:
     """Why a proxy is not ready, a line for each reason; none when it is.
 
     Args:
-        status: of all workers.
+        report: of all workers.
         failures: tunnels whose far target does not answer.
         in_full: whether addresses are the reader's business.
     """
-    return list(_lines(status, failures, in_full))
+    return list(_lines(report, failures, in_full))
 
 
-def _lines(status: Status, failures: dict[str, StcpError], in_full: bool) -> Iterable[str]:
-    if status.process.state != "ready":
-        yield status.process.state
+def _lines(report: Report, failures: dict[str, StcpError], in_full: bool) -> Iterable[str]:
+    if report.process.state != "ready":
+        yield report.process.state
         return
-    for tunnel in status.tunnels:
+    for tunnel in report.tunnels:
         failure = failures.get(tunnel.name)
         if failure is not None:
             yield f"tunnel {tunnel.name}: {failure.label}" + (f": {failure}" if in_full else "")

@@ -32,8 +32,8 @@ from stcp_proxy.admin.loop_delay import Lag
 from stcp_proxy.admin.rate_limit import Pace
 from stcp_proxy.admin.readiness import Readiness
 from stcp_proxy.admin.report import Report
-from stcp_proxy.admin.samples import measure
-from stcp_proxy.admin.snapshot import Wanted, look
+from stcp_proxy.admin.snapshot import snapshot
+from stcp_proxy.admin.snapshot_request import Wanted
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import StcpError
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
@@ -112,9 +112,9 @@ class AdminServer:
         """Answer until cancelled."""
         lag, meter, pace = Lag(), Meter(), Pace()
 
-        def tell(wanted: Wanted) -> Report:
+        async def take(wanted: Wanted) -> Report:
             began = time.perf_counter()
-            report = Report(status=look(host, wanted, meter), samples=measure(host, lag.ask()) if wanted.metrics else [])
+            report = await snapshot(host, wanted, meter, lag.ask() if wanted.metrics else lag.durations)
             pace.charge(time.perf_counter() - began)
             return report
 
@@ -122,9 +122,9 @@ class AdminServer:
             nursery.start_soon(lag.measure)
             if host.worker == 0:
                 colleagues = [worker_reports.Colleague(number, asker) for number, (asker, _) in self._pairs.items()]
-                await self._serve(_Desk(host, tell, colleagues), pace)
+                await self._serve(_Desk(host, take, colleagues), pace)
             else:
-                await worker_reports.answer(self._pairs[host.worker][1], tell)
+                await worker_reports.answer(self._pairs[host.worker][1], take)
 
     async def _serve(self, desk: http_app.Desk, pace: Pace) -> None:
         app = Guard(http_app.build(desk), self._plan, pace)
@@ -244,14 +244,14 @@ class _Impatient:
 class _Desk:
     """Where the pages ask: this process, and through it all workers."""
 
-    def __init__(self, host: Host, tell: worker_reports.Tell, colleagues: list[worker_reports.Colleague]) -> None:
+    def __init__(self, host: Host, take: worker_reports.TakeSnapshot, colleagues: list[worker_reports.Colleague]) -> None:
         self._host = host
-        self._tell = tell
+        self._take = take
         self._colleagues = colleagues
         self._readiness = Readiness(host)
 
     async def report(self, wanted: Wanted) -> Report:
-        return await worker_reports.gather(self._tell, self._colleagues, wanted)
+        return await worker_reports.gather(self._take, self._colleagues, wanted)
 
     async def reload(self, *, check: bool) -> dict[str, Any]:
         return await self._host.reload(check=check)

@@ -1,21 +1,23 @@
-"""One look at a process: live objects to the shape of `/status`."""
+"""The report of this process: live objects to the shape of a report."""
 
 from __future__ import annotations
 
+import collections
 import heapq
 import math
 import os
 import resource
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Literal, cast
 
 import trio
 
 from stcp_proxy import __version__
+from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.interface import Endpoint, Host, Link, Tunnel
-from stcp_proxy.admin.live_bytes import Counts, Meter
+from stcp_proxy.admin.live_bytes import BytesOfConnections, Meter
+from stcp_proxy.admin.report import Report, TunnelReport
+from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, Wanted
 from stcp_proxy.admin.status_schema import (
     Connections,
     ConnectionStatus,
@@ -26,56 +28,37 @@ from stcp_proxy.admin.status_schema import (
     Reload,
     Reloads,
     State,
-    Status,
     Target,
-    TunnelStatus,
     Worker,
 )
 from stcp_proxy.config import KeyAuth
+from stcp_proxy.counters import UNKNOWN, Durations, KeyUse
 from stcp_proxy.keys import PublicKey
 
-Order = Literal["newest", "busiest"]
-MAX_CONNECTIONS: Final = 1000
-"""Most connections that one answer lists."""
-MAX_REFUSALS: Final = 50
 _PAGE: Final = resource.getpagesize()
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What somebody wants to know.
-
-    Attributes:
-        count: at most this many connections are listed.
-        order: which come first.
-        tunnel: of this tunnel alone; empty is all.
-        metrics: whether it is for metrics.
-    """
-
-    count: int = 100
-    order: Order = "newest"
-    tunnel: str = ""
-    metrics: bool = False
-
-
-def look(host: Host, wanted: Wanted, meter: Meter) -> Status:
-    """What a process is doing now.
+async def snapshot(host: Host, wanted: Wanted, meter: Meter, loop_delay: Durations) -> Report:
+    """What a process is doing now. The keys, which may be thousands, are looked at in steps; all else at one moment.
 
     Args:
         host: the process.
-        wanted: what of its connections is to be listed.
+        wanted: which of its connections to list.
         meter: reads their bytes.
+        loop_delay: what was measured of its event loop.
     """
+    keys = await _keys(host)
     now = time.time()
     counts = meter.read(link for tunnel in host.tunnels for link in tunnel.connections)
-    return Status(
+    return Report(
         time=now,
         process=_process(host, now, len(counts)),
         tunnels=[_tunnel(host, tunnel, counts) for tunnel in host.tunnels],
         connections=_connections(host, wanted, counts),
-        keys=list(_keys(host)),
+        keys=keys,
         refusals=_refusals(host),
         reloads=_reloads(host),
+        loop_delay=loop_delay,
     )
 
 
@@ -89,6 +72,8 @@ def _process(host: Host, now: float, count: int) -> Process:
         descriptors=descriptors(),
         descriptor_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         memory=resident(),
+        started=host.started,
+        cpu=time.process_time(),
     )
     engines = [EngineChoice(choice=choice, engine=engine, why=why) for choice, (engine, why) in host.engines.items()]
     return Process(
@@ -114,18 +99,17 @@ def resident() -> int:
         return 0
 
 
-def _tunnel(host: Host, tunnel: Tunnel, counts: Counts) -> TunnelStatus:
-    plan, ledger = tunnel.plan, tunnel.ledger
+def _tunnel(host: Host, tunnel: Tunnel, counts: BytesOfConnections) -> TunnelReport:
+    plan = tunnel.plan
     live = [counts[link] for link in tunnel.connections]
     engine, why = host.engines.get(plan.engine, (tunnel.engine.name, ""))
-    keys = isinstance(plan.auth, KeyAuth)
-    return TunnelStatus(
+    return TunnelReport(
         name=plan.name,
         mode=plan.mode.value,
         bind=str(plan.bind),
         listening=tunnel.addresses,
         targets=_targets(tunnel),
-        auth="keys" if keys else "psk",
+        auth="keys" if isinstance(plan.auth, KeyAuth) else "psk",
         peers=list(plan.auth.peers.values()) if isinstance(plan.auth, KeyAuth) else [],
         engine=engine,
         why_engine=why,
@@ -134,12 +118,17 @@ def _tunnel(host: Host, tunnel: Tunnel, counts: Counts) -> TunnelStatus:
         relayed=sum(link.relay is not None for link in tunnel.connections),
         max_connections=plan.max_connections,
         max_handshakes=plan.max_handshakes,
-        accepted=ledger.accepted,
-        ended=dict(ledger.ended_by()),
-        refused=dict(ledger.refused_by()),
-        bytes_to_wire=ledger.bytes_to_wire + sum(to_wire for to_wire, _ in live),
-        bytes_to_plain=ledger.bytes_to_plain + sum(to_plain for _, to_plain in live),
+        counts=tunnel.ledger,
+        open_to_wire=sum(to_wire for to_wire, _ in live),
+        open_to_plain=sum(to_plain for _, to_plain in live),
+        carried=_carried(tunnel),
     )
+
+
+def _carried(tunnel: Tunnel) -> dict[tuple[str, str], int]:
+    """Open connections by peer and engine. A peer and engine that has had one stays, with 0."""
+    live = collections.Counter((link.peer or UNKNOWN, link.relay.engine) for link in tunnel.connections if link.relay is not None)
+    return dict.fromkeys(((peer, engine) for peer, engine, _ in tunnel.ledger.ended), 0) | live
 
 
 def _targets(tunnel: Tunnel) -> list[Target]:
@@ -163,7 +152,7 @@ def _target(endpoint: Endpoint, now: float) -> Target:
     return Target(address=str(endpoint), health=health, live=endpoint.live)
 
 
-def _connections(host: Host, wanted: Wanted, counts: Counts) -> Connections:
+def _connections(host: Host, wanted: Wanted, counts: BytesOfConnections) -> Connections:
     mine = [
         (tunnel.plan.name, link)
         for tunnel in host.tunnels
@@ -193,34 +182,44 @@ def _connection(host: Host, tunnel: str, link: Link, now: float, counts: tuple[i
     )
 
 
-def _keys(host: Host) -> Iterator[KeyStatus]:
-    """Own keys, then the peers'; each once, with what all its tunnels have seen of it."""
+async def _keys(host: Host) -> list[KeyStatus]:
+    """Own keys, then the peers'; each once, with the use that all tunnels have seen."""
+    steps = Steps()
     found: dict[tuple[bool, bytes], KeyStatus] = {}
     for tunnel in host.tunnels:
-        auth = tunnel.plan.auth
-        if not isinstance(auth, KeyAuth):
-            continue
-        for identity in auth.ring:
-            _entry(found, identity.public, "(own)", own=True).tunnels.append(tunnel.plan.name)
-        for key, name in auth.peers.items():
-            _entry(found, key, name, own=False).tunnels.append(tunnel.plan.name)
-        for link in tunnel.connections:
-            for status in (found.get((True, link.own or b"")), found.get((False, link.key or b""))):
-                if status is not None:
-                    status.connections += 1
-        for (mine, theirs), use in tunnel.ledger.pairs.items():
-            peer = found.get((False, theirs))
-            for status in (found.get((True, mine)), peer):
-                if status is not None:
-                    status.total += use.total
-                    status.last_use = max(status.last_use or 0.0, use.last or 0.0) or None
-                    if peer is not None:
-                        status.uses[peer.name] = max(status.uses.get(peer.name, 0.0), use.last or 0.0)
-        for key, name in auth.peers.items():
-            for identity in auth.ring:
-                for status in (found[True, identity.public.raw], found[False, key.raw]):
-                    status.uses.setdefault(name, 0.0)
-    yield from sorted(found.values(), key=lambda status: not status.own)
+        if isinstance(tunnel.plan.auth, KeyAuth):
+            await _add_keys(found, tunnel, tunnel.plan.auth, steps)
+    return sorted(found.values(), key=lambda status: not status.own)
+
+
+async def _add_keys(found: dict[tuple[bool, bytes], KeyStatus], tunnel: Tunnel, auth: KeyAuth, steps: Steps) -> None:
+    """Add the keys of one tunnel and their use."""
+    own = [_entry(found, identity.public, "(own)", own=True) for identity in auth.ring]
+    for mine in own:
+        mine.tunnels.append(tunnel.plan.name)
+    for key, name in auth.peers.items():
+        peer = _entry(found, key, name, own=False)
+        peer.tunnels.append(tunnel.plan.name)
+        for status in (*own, peer):
+            status.uses.setdefault(name, 0.0)
+        await steps.pause()
+    for link in tunnel.connections:
+        for known in (found.get((True, link.own or b"")), found.get((False, link.key or b""))):
+            if known is not None:
+                known.connections += 1
+    for (mine_raw, theirs), use in list(tunnel.ledger.pairs.items()):
+        _add_use(found.get((True, mine_raw)), found.get((False, theirs)), use)
+        await steps.pause()
+
+
+def _add_use(own: KeyStatus | None, peer: KeyStatus | None, use: KeyUse) -> None:
+    """Add the use of a pair of keys to both, where they are still in the file."""
+    for status in (own, peer):
+        if status is not None:
+            status.total += use.total
+            status.last_use = max(status.last_use or 0.0, use.last or 0.0) or None
+            if peer is not None:
+                status.uses[peer.name] = max(status.uses.get(peer.name, 0.0), use.last or 0.0)
 
 
 def _entry(found: dict[tuple[bool, bytes], KeyStatus], key: PublicKey, name: str, *, own: bool) -> KeyStatus:

@@ -6,10 +6,49 @@ begins with the process and never goes down, so that the difference of two looks
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Any, Final, Literal
+
+from stcp_proxy.counters.merging import (
+    CONCATENATED,
+    FIRST,
+    LATEST,
+    MAX,
+    MAX_EACH,
+    MIN,
+    NESTED,
+    SUM,
+    UNION,
+    Merge,
+    by,
+    of_best,
+)
 
 State = Literal["starting", "ready", "draining"]
+
+_HEALTH_RANK: Final = {"unknown": 0, "down": 1, "up": 2}
+_OF_HEALTHIEST: Final = of_best(lambda target: _HEALTH_RANK[target.health])
+"""A worker that has reached a target knows more of it than one that has not."""
+_OF_LATEST: Final = of_best(lambda refusal: refusal.time)
+_OF_LAST_RELOAD: Final = of_best(lambda reloads: reloads.last.time if reloads.last is not None else 0.0)
+
+
+def _state(parts: Sequence[Any], name: str) -> State:
+    return state_of({getattr(part, name) for part in parts})
+
+
+def state_of(states: set[str]) -> State:
+    """The state of a proxy by those of its workers."""
+    return "draining" if "draining" in states else "ready" if states == {"ready"} else "starting"
+
+
+_STATE: Final = Merge(_state)
+
+
+def _kind(refusal: RefusalStatus) -> Hashable:
+    """What refusals of one kind have in common: the client's host without its port."""
+    return (refusal.tunnel, refusal.client.rpartition(":")[0], refusal.reason, refusal.why)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,15 +63,19 @@ class Worker:
         descriptors: file descriptors in use.
         descriptor_limit: how many it may have.
         memory: resident bytes.
+        started: when the process started.
+        cpu: processor time that it has used.
     """
 
-    number: int
-    pid: int
-    state: Literal["starting", "ready", "draining", "silent"]
-    open: int
-    descriptors: int
-    descriptor_limit: int
-    memory: int
+    number: Annotated[int, FIRST]
+    pid: Annotated[int, FIRST]
+    state: Annotated[Literal["starting", "ready", "draining", "silent"], FIRST]
+    open: Annotated[int, FIRST]
+    descriptors: Annotated[int, FIRST]
+    descriptor_limit: Annotated[int, FIRST]
+    memory: Annotated[int, FIRST]
+    started: Annotated[float, FIRST] = 0.0
+    cpu: Annotated[float, FIRST] = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,9 +88,9 @@ class EngineChoice:
         why: in words.
     """
 
-    choice: str
-    engine: str
-    why: str
+    choice: Annotated[str, FIRST]
+    engine: Annotated[str, FIRST]
+    why: Annotated[str, FIRST]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,12 +106,12 @@ class Process:
         engines: what each configured choice of an engine has come to.
     """
 
-    version: str
-    started: float
-    uptime: float
-    state: State
-    workers: list[Worker]
-    engines: list[EngineChoice]
+    version: Annotated[str, FIRST]
+    started: Annotated[float, MIN]
+    uptime: Annotated[float, MAX]
+    state: Annotated[State, _STATE]
+    workers: Annotated[list[Worker], CONCATENATED]
+    engines: Annotated[list[EngineChoice], by(lambda engine: (engine.choice, engine.engine, engine.why))]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,18 +128,18 @@ class Target:
         retry: seconds until it is tried in its place again, where it is down; None elsewhere.
     """
 
-    address: str
-    health: Literal["unknown", "up", "down"] = "unknown"
-    why: str = ""
-    live: int = 0
-    service: str = ""
-    route: str = ""
-    retry: float | None = None
+    address: Annotated[str, FIRST]
+    health: Annotated[Literal["unknown", "up", "down"], _OF_HEALTHIEST] = "unknown"
+    why: Annotated[str, _OF_HEALTHIEST] = ""
+    live: Annotated[int, SUM] = 0
+    service: Annotated[str, FIRST] = ""
+    route: Annotated[str, FIRST] = ""
+    retry: Annotated[float | None, _OF_HEALTHIEST] = None
 
 
 @dataclass(slots=True, kw_only=True)
-class TunnelStatus:
-    """One tunnel.
+class TunnelState:
+    """One tunnel: its configuration, and its state now.
 
     Attributes:
         name: as configured.
@@ -112,27 +155,36 @@ class TunnelStatus:
         proving: how many of them have not proved themselves.
         relayed: how many of them carry bytes.
         max_connections, max_handshakes: their limits.
+    """
+
+    name: Annotated[str, FIRST]
+    mode: Annotated[Literal["listen", "connect"], FIRST]
+    bind: Annotated[str, FIRST]
+    listening: Annotated[list[str], UNION]
+    targets: Annotated[list[Target], by(lambda target: (target.service, target.route, target.address))]
+    auth: Annotated[Literal["keys", "psk"], FIRST]
+    peers: Annotated[list[str], FIRST]
+    engine: Annotated[str, FIRST]
+    why_engine: Annotated[str, FIRST]
+    open: Annotated[int, SUM]
+    proving: Annotated[int, SUM]
+    relayed: Annotated[int, SUM]
+    max_connections: Annotated[int, SUM]
+    max_handshakes: Annotated[int, SUM]
+
+
+@dataclass(slots=True, kw_only=True)
+class TunnelStatus(TunnelState):
+    """One tunnel, as `/status` has it.
+
+    Attributes:
         accepted: connections so far.
         ended: relayed connections that have ended, by reason.
-        refused: connections that did not come to be relayed, by reason.
-        bytes_to_wire: application bytes sent to the peer so far, those of open connections among them.
+        refused: connections that were not relayed, by reason.
+        bytes_to_wire: application bytes sent to the peer so far, those of open connections included.
         bytes_to_plain: application bytes received from the peer so far, likewise.
     """
 
-    name: str
-    mode: Literal["listen", "connect"]
-    bind: str
-    listening: list[str]
-    targets: list[Target]
-    auth: Literal["keys", "psk"]
-    peers: list[str]
-    engine: str
-    why_engine: str
-    open: int
-    proving: int
-    relayed: int
-    max_connections: int
-    max_handshakes: int
     accepted: int
     ended: dict[str, int]
     refused: dict[str, int]
@@ -157,17 +209,17 @@ class ConnectionStatus:
         bytes_to_wire, bytes_to_plain: so far.
     """
 
-    tunnel: str
-    worker: int
-    channel: str
-    client: str
-    peer: str
-    target: str
-    engine: str
-    why_engine: str
-    age: float
-    bytes_to_wire: int
-    bytes_to_plain: int
+    tunnel: Annotated[str, FIRST]
+    worker: Annotated[int, FIRST]
+    channel: Annotated[str, FIRST]
+    client: Annotated[str, FIRST]
+    peer: Annotated[str, FIRST]
+    target: Annotated[str, FIRST]
+    engine: Annotated[str, FIRST]
+    why_engine: Annotated[str, FIRST]
+    age: Annotated[float, FIRST]
+    bytes_to_wire: Annotated[int, FIRST]
+    bytes_to_plain: Annotated[int, FIRST]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -180,9 +232,9 @@ class Connections:
         shown: the first of them, at most as many as were asked for.
     """
 
-    total: int
-    order: Literal["newest", "busiest"]
-    shown: list[ConnectionStatus]
+    total: Annotated[int, SUM]
+    order: Annotated[Literal["newest", "busiest"], FIRST]
+    shown: Annotated[list[ConnectionStatus], CONCATENATED]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -202,16 +254,16 @@ class KeyStatus:
         why: in words.
     """
 
-    key: str
-    name: str
-    own: bool
-    tunnels: list[str]
-    connections: int
-    total: int
-    last_use: float | None
-    uses: dict[str, float] = field(default_factory=dict)
-    may_go: Literal["yes", "no", "unknown"] = "unknown"
-    why: str = ""
+    key: Annotated[str, FIRST]
+    name: Annotated[str, FIRST]
+    own: Annotated[bool, FIRST]
+    tunnels: Annotated[list[str], UNION]
+    connections: Annotated[int, SUM]
+    total: Annotated[int, SUM]
+    last_use: Annotated[float | None, LATEST]
+    uses: Annotated[dict[str, float], MAX_EACH] = field(default_factory=dict)
+    may_go: Annotated[Literal["yes", "no", "unknown"], FIRST] = "unknown"
+    why: Annotated[str, FIRST] = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -229,14 +281,14 @@ class RefusalStatus:
         count: how many they were.
     """
 
-    time: float
-    tunnel: str
-    client: str
-    peer: str
-    reason: str
-    why: str
-    remedy: str
-    count: int
+    time: Annotated[float, MAX]
+    tunnel: Annotated[str, FIRST]
+    client: Annotated[str, _OF_LATEST]
+    peer: Annotated[str, _OF_LATEST]
+    reason: Annotated[str, FIRST]
+    why: Annotated[str, FIRST]
+    remedy: Annotated[str, FIRST]
+    count: Annotated[int, SUM]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -249,9 +301,9 @@ class Reload:
         what: what has changed, in lines, or why it was not applied.
     """
 
-    time: float
-    ok: bool
-    what: str
+    time: Annotated[float, FIRST]
+    ok: Annotated[bool, FIRST]
+    what: Annotated[str, FIRST]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -264,29 +316,38 @@ class Reloads:
         last: the last one; None is none yet.
     """
 
-    applied: int = 0
-    failed: int = 0
-    last: Reload | None = None
+    applied: Annotated[int, MAX] = 0
+    failed: Annotated[int, MAX] = 0
+    last: Annotated[Reload | None, _OF_LAST_RELOAD] = None
 
 
 @dataclass(slots=True, kw_only=True)
-class Status:
-    """Everything.
+class Overview:
+    """What `/status` and the report of a worker have in common.
 
     Attributes:
-        time: of this look.
+        time: of the snapshot.
         process: the proxy as a whole.
-        tunnels: in the order of the configuration.
         connections: a part of the open ones.
         keys: own ones first.
         refusals: the last ones first, at most 50.
-        reloads: readings of the configuration.
+        reloads: reloads since the start.
     """
 
-    time: float
-    process: Process
+    time: Annotated[float, MAX]
+    process: Annotated[Process, NESTED]
+    connections: Annotated[Connections, NESTED]
+    keys: Annotated[list[KeyStatus], by(lambda key: (key.own, key.key))]
+    refusals: Annotated[list[RefusalStatus], by(_kind)]
+    reloads: Annotated[Reloads, NESTED] = field(default_factory=Reloads)
+
+
+@dataclass(slots=True, kw_only=True)
+class Status(Overview):
+    """`/status`.
+
+    Attributes:
+        tunnels: in the order of the configuration.
+    """
+
     tunnels: list[TunnelStatus]
-    connections: Connections
-    keys: list[KeyStatus]
-    refusals: list[RefusalStatus]
-    reloads: Reloads = field(default_factory=Reloads)

@@ -10,15 +10,15 @@ A worker that does not answer in time is reported as silent. Its answer, should 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 import trio
-from pydantic import TypeAdapter, ValidationError
 
-from stcp_proxy.admin.report import REPORT, Report, merge
-from stcp_proxy.admin.snapshot import Wanted
+from stcp_proxy.admin.codec import decode, encode
+from stcp_proxy.admin.report import Report, merge_reports
+from stcp_proxy.admin.snapshot_request import Wanted
 
 _log = structlog.get_logger("stcp_proxy.admin")
 
@@ -26,9 +26,8 @@ PATIENCE: Final = 2.0
 """Seconds that a worker has for its answer."""
 _LENGTH: Final = 8
 _CHUNK: Final = 65536
-_WANTED: Final = TypeAdapter(Wanted)
 
-Tell = Callable[[Wanted], Report]
+TakeSnapshot = Callable[[Wanted], Awaitable[Report]]
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -68,19 +67,19 @@ class _Reader:
         return taken
 
 
-async def answer(sock: socket.socket, tell: Tell) -> None:
+async def answer(sock: socket.socket, take: TakeSnapshot) -> None:
     """In a worker: answer the first one's questions until it is gone or this is cancelled.
 
     Args:
         sock: the end that answers.
-        tell: takes a look at this process.
+        take: takes a snapshot of this process.
     """
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
     reader = _Reader(stream)
     try:
         while True:
-            wanted = _WANTED.validate_json(await reader.line())
-            body = REPORT.dump_json(tell(wanted))
+            wanted = decode(Wanted, await reader.line())
+            body = encode(await take(wanted))
             await stream.send_all(len(body).to_bytes(_LENGTH, "big") + body)
     except (EOFError, trio.BrokenResourceError):
         return
@@ -112,7 +111,7 @@ class Colleague:
                     return await self._ask(wanted)
                 except (EOFError, trio.BrokenResourceError):
                     return None  # it has ended, and this process will, too
-                except ValidationError as exc:
+                except ValueError as exc:
                     _log.error("a worker's report cannot be read", worker_asked=self.number, why=str(exc))
         return None
 
@@ -120,9 +119,9 @@ class Colleague:
         while self._owed:
             await self._receive()
         with trio.CancelScope(shield=True):  # nothing is under way, so that there is room for a line
-            await self._stream.send_all(_WANTED.dump_json(wanted) + b"\n")
+            await self._stream.send_all(encode(wanted) + b"\n")
         self._owed += 1
-        return REPORT.validate_json(await self._receive())
+        return decode(Report, await self._receive())
 
     async def _receive(self) -> bytes:
         """The next answer; cancelling it loses nothing."""
@@ -134,11 +133,11 @@ class Colleague:
         return body
 
 
-async def gather(own: Tell, colleagues: list[Colleague], wanted: Wanted) -> Report:
+async def gather(own: TakeSnapshot, colleagues: list[Colleague], wanted: Wanted) -> Report:
     """What all workers tell, put together.
 
     Args:
-        own: takes a look at this process.
+        own: takes a snapshot of this process.
         colleagues: the others.
         wanted: what of the connections is to be listed.
     """
@@ -150,5 +149,5 @@ async def gather(own: Tell, colleagues: list[Colleague], wanted: Wanted) -> Repo
     async with trio.open_nursery() as nursery:
         for colleague in colleagues:
             nursery.start_soon(ask, colleague)
-    reports = [own(wanted), *(report for _, report in sorted(answers.items()) if report is not None)]
-    return merge(reports, wanted, silent=[number for number, report in answers.items() if report is None])
+    reports = [await own(wanted), *(report for _, report in sorted(answers.items()) if report is not None)]
+    return merge_reports(reports, wanted, silent=[number for number, report in answers.items() if report is None])

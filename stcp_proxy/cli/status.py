@@ -36,7 +36,7 @@ def status(
     from urllib.parse import urlencode
 
     from stcp_proxy.admin.client import AdminError, ask_well
-    from stcp_proxy.admin.report import STATUS
+    from stcp_proxy.admin.codec import decode
     from stcp_proxy.admin.status_schema import Status
     from stcp_proxy.config.models import parse_duration
 
@@ -53,7 +53,7 @@ def status(
 
     def look() -> Status:
         try:
-            return STATUS.validate_json(ask_well(plan, path))
+            return decode(Status, ask_well(plan, path))
         except ValueError:
             raise AdminError(f"what answers at {plan.address} is no proxy of this version", remedy="check the address") from None
 

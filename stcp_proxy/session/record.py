@@ -58,7 +58,7 @@ class Totals:
     @classmethod
     def of(cls, ledger: Ledger) -> Totals:
         """What a tunnel has done so far."""
-        return cls(ledger.served, ledger.refused.total(), ledger.bytes_to_wire, ledger.bytes_to_plain)
+        return cls(ledger.total_ended, ledger.total_refused, ledger.bytes_to_wire, ledger.bytes_to_plain)
 
     def add(self, other: Totals) -> None:
         """Count `other` in."""
@@ -179,7 +179,7 @@ class Connection:
         """The engine is done with it: count it and say so."""
         ledger = self.ledger
         engine = self.relay.engine if self.relay is not None else ""
-        ledger.ended[self.peer or UNKNOWN, engine, end.reason] += 1
+        ledger.ended[self.peer or UNKNOWN, engine, end.reason.value] += 1
         ledger.bytes_to_wire += end.bytes_to_wire + self.early
         ledger.bytes_to_plain += end.bytes_to_plain
         ours = end.reason is EndReason.INTERNAL_ERROR

@@ -1,0 +1,24 @@
+"""Long work of the admin address in short steps, so that it never holds the event loop that carries the connections."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import trio
+
+STEP: Final = 0.003
+"""Seconds of work after which the loop has its turn."""
+
+
+class Steps:
+    """Gives the event loop a turn whenever a step has lasted long enough."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def pause(self) -> None:
+        """Let the loop run if the step has lasted for `STEP`; to be called between small pieces of work."""
+        if time.perf_counter() - self._began >= STEP:
+            await trio.lowlevel.checkpoint()
+            self._began = time.perf_counter()

@@ -1,0 +1,28 @@
+"""What a reader of the admin address wants to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Order = Literal["newest", "busiest"]
+MAX_CONNECTIONS: Final = 1000
+"""The largest number of connections that one answer lists."""
+MAX_REFUSALS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request for a report.
+
+    Attributes:
+        count: the largest number of connections to list.
+        order: which of them come first.
+        tunnel: list connections of this tunnel alone; empty for all.
+        metrics: whether the report is for metrics: the delay of the event loop is then measured for a while.
+    """
+
+    count: int = 100
+    order: Order = "newest"
+    tunnel: str = ""
+    metrics: bool = False

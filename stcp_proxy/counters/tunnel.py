@@ -1,0 +1,143 @@
+"""The counts of one tunnel since the process began.
+
+A connection costs a few additions, a byte none. All of it happens in Trio's thread.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Final
+
+from stcp_proxy.counters.merging import NESTED, SUM, SUM_EACH
+from stcp_proxy.counters.steps import Dials, Handshakes
+
+UNKNOWN: Final = "(unknown)"
+"""The name of every peer that has not authenticated."""
+_MAX_REFUSALS: Final = 50
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """What is counted. A new count needs a field here, and a line in `admin.metrics` or `admin.status_schema` to be seen.
+
+    Attributes:
+        accepted: connections so far.
+        ended: relayed connections that have ended, by peer, engine and reason.
+        refused: connections that were not relayed, by peer and label.
+        bytes_to_wire, bytes_to_plain: application bytes of the connections that have ended.
+        handshakes, dials: results and durations.
+        limits: how often each limit made new connections wait.
+    """
+
+    accepted: Annotated[int, SUM] = 0
+    ended: Annotated[dict[tuple[str, str, str], int], SUM_EACH] = field(default_factory=collections.Counter)
+    refused: Annotated[dict[tuple[str, str], int], SUM_EACH] = field(default_factory=collections.Counter)
+    bytes_to_wire: Annotated[int, SUM] = 0
+    bytes_to_plain: Annotated[int, SUM] = 0
+    handshakes: Annotated[Handshakes, NESTED] = field(default_factory=Handshakes)
+    dials: Annotated[Dials, NESTED] = field(default_factory=Dials)
+    limits: Annotated[dict[str, int], SUM_EACH] = field(
+        default_factory=lambda: collections.Counter(max_connections=0, max_handshakes=0, descriptors=0)
+    )
+
+    @property
+    def total_ended(self) -> int:
+        """Relayed connections that have ended."""
+        return sum(self.ended.values())
+
+    @property
+    def total_refused(self) -> int:
+        """Connections that were not relayed."""
+        return sum(self.refused.values())
+
+    @property
+    def ended_by_reason(self) -> dict[str, int]:
+        """Relayed connections that have ended, by reason alone."""
+        return _by_last(self.ended)
+
+    @property
+    def refused_by_reason(self) -> dict[str, int]:
+        """Connections that were not relayed, by label alone."""
+        return _by_last(self.refused)
+
+
+def _by_last(counts: dict[tuple[str, str, str], int] | dict[tuple[str, str], int]) -> dict[str, int]:
+    found: collections.Counter[str] = collections.Counter()
+    for labels, count in counts.items():
+        found[labels[-1]] += count
+    return dict(found)
+
+
+@dataclass(slots=True)
+class Refusal:
+    """Connections that were refused for one reason, from one host.
+
+    Attributes:
+        at: time of the last one, seconds since 1970.
+        client: address of the last client.
+        peer: its configured name; empty where it has not authenticated.
+        reason: the label.
+        why: the reason in a sentence.
+        remedy: what to do about it; may be empty.
+        count: the number of connections.
+    """
+
+    at: float
+    client: str
+    peer: str
+    reason: str
+    why: str
+    remedy: str
+    count: int = 1
+
+
+class Refusals:
+    """The last refusals. A repeated refusal is one with a count, so that a scanner does not push out what matters."""
+
+    def __init__(self) -> None:
+        self._kept: collections.OrderedDict[tuple[str, str, str], Refusal] = collections.OrderedDict()
+
+    def add(self, refusal: Refusal) -> None:
+        """Add a refusal; the oldest kind is dropped when there are too many."""
+        kind = (refusal.client.rpartition(":")[0], refusal.reason, refusal.why)
+        before = self._kept.pop(kind, None)
+        if before is not None:
+            refusal.count += before.count
+        self._kept[kind] = refusal
+        if len(self._kept) > _MAX_REFUSALS:
+            self._kept.popitem(last=False)
+
+    def __iter__(self) -> Iterator[Refusal]:
+        """The latest first."""
+        return reversed(self._kept.values())
+
+
+@dataclass(slots=True)
+class KeyUse:
+    """The use of a pair of keys, this side's and a peer's.
+
+    Attributes:
+        last: when the peer last authenticated with them, seconds since 1970; None for never.
+        total: connections so far.
+    """
+
+    last: float | None = None
+    total: int = 0
+
+
+class Ledger(Counts):
+    """Everything that is kept of one tunnel.
+
+    Attributes:
+        refusals: the last ones.
+        pairs: use of keys, by this side's and the peer's public key, 32 bytes each.
+    """
+
+    __slots__ = ("pairs", "refusals")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals: Final = Refusals()
+        self.pairs: Final[dict[tuple[bytes, bytes], KeyUse]] = {}

@@ -1,0 +1,118 @@
+"""The reports of several workers as one, and the status that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+
+from stcp_proxy.admin.report import Report, TunnelReport, merge_reports, status_of
+from stcp_proxy.admin.snapshot_request import Wanted
+from stcp_proxy.admin.status_schema import (
+    Connections,
+    ConnectionStatus,
+    Process,
+    RefusalStatus,
+    Reload,
+    Reloads,
+    State,
+    Target,
+    Worker,
+)
+from stcp_proxy.counters import Counts
+
+Health = Literal["unknown", "up", "down"]
+
+
+def report(number: int, *, state: State = "ready", targets: tuple[Target, ...] = (), limit: int = 10, **fields: int) -> Report:
+    worker = Worker(number=number, pid=number, state=state, open=1, descriptors=2, descriptor_limit=3, memory=4)
+    counts = Counts(**fields, ended={("p", "python", "finished"): number}, refused={("p", "denied"): number})
+    connection = ConnectionStatus(
+        tunnel="db", worker=number, channel="", client="", peer="", target="", engine="", why_engine="", age=float(number),
+        bytes_to_wire=number, bytes_to_plain=0,
+    )  # fmt: skip
+    return Report(
+        time=float(number),
+        process=Process(version="1", started=10.0 - number, uptime=float(number), state=state, workers=[worker], engines=[]),
+        tunnels=[
+            TunnelReport(
+                name="db", mode="listen", bind=":1", listening=[f"a:{number}"], targets=list(targets), auth="keys", peers=[],
+                engine="python", why_engine="", open=1, proving=1, relayed=1, max_connections=limit, max_handshakes=limit,
+                counts=counts, open_to_wire=100, open_to_plain=1, carried={("p", "python"): 1},
+            )
+        ],
+        connections=Connections(total=1, order="newest", shown=[connection]),
+        keys=[],
+        refusals=[],
+    )  # fmt: skip
+
+
+def test_counts_and_limits_are_summed() -> None:
+    merged = merge_reports([report(1, accepted=3, bytes_to_wire=5), report(2, accepted=4, bytes_to_wire=6)], Wanted())
+    (tunnel,) = status_of(merged).tunnels
+    assert (tunnel.accepted, tunnel.ended, tunnel.refused) == (7, {"finished": 3}, {"denied": 3})
+    assert (tunnel.max_connections, tunnel.max_handshakes, tunnel.open, tunnel.proving, tunnel.relayed) == (20, 20, 2, 2, 2)
+    assert (tunnel.bytes_to_wire, tunnel.bytes_to_plain) == (211, 2)
+    assert tunnel.listening == ["a:1", "a:2"]
+    assert merged.tunnels[0].carried == {("p", "python"): 2}
+    assert (merged.time, merged.process.started, merged.process.uptime) == (2.0, 8.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "best"),
+    [
+        ("up", "down", "up"),
+        ("down", "up", "up"),
+        ("unknown", "down", "down"),
+        ("down", "unknown", "down"),
+        ("up", "unknown", "up"),
+    ],
+)
+def test_the_worker_that_knows_most_of_a_target_is_believed(one: Health, two: Health, best: Health) -> None:
+    """A worker that has reached it believes in it; the reason and the retry are those of the same worker."""
+    parts = [
+        report(number, targets=(Target(address="t:1", health=health, why=f"why {health}", retry=1.0 * number, live=number),))
+        for number, health in enumerate((one, two), 1)
+    ]
+    ((target,),) = [tunnel.targets for tunnel in merge_reports(parts, Wanted()).tunnels]
+    assert (target.health, target.why, target.live) == (best, f"why {best}", 3)
+    assert target.retry == (1.0 if one == best else 2.0)
+
+
+@pytest.mark.parametrize(
+    ("states", "silent", "state"),
+    [
+        (("ready", "ready"), [], "ready"),
+        (("ready", "draining"), [], "draining"),
+        (("ready", "starting"), [], "starting"),
+        (("ready", "ready"), [2], "starting"),
+    ],
+)
+def test_the_least_ready_worker_decides_the_state(states: tuple[State, State], silent: list[int], state: State) -> None:
+    merged = merge_reports([report(number, state=each) for number, each in enumerate(states)], Wanted(), silent=silent)
+    assert merged.process.state == state
+    assert [worker.number for worker in merged.process.workers] == [0, 1, *silent]
+
+
+def test_connections_are_sorted_and_cut() -> None:
+    parts = [report(number) for number in (2, 3, 1)]
+    newest = merge_reports(parts, Wanted(2)).connections
+    assert (newest.total, [each.worker for each in newest.shown]) == (3, [1, 2])
+    busiest = merge_reports([report(number) for number in (2, 3, 1)], Wanted(2, "busiest")).connections
+    assert [each.worker for each in busiest.shown] == [3, 2]
+
+
+def test_refusals_of_one_kind_are_one() -> None:
+    refusal = RefusalStatus(time=1.0, tunnel="db", client="a:1", peer="", reason="denied", why="w", remedy="r", count=2)
+    later = replace(refusal, time=3.0, client="a:2", count=5)
+    other = replace(refusal, time=2.0, reason="version")
+    merged = merge_reports([replace(report(1), refusals=[refusal, other]), replace(report(2), refusals=[later])], Wanted())
+    assert merged.refusals == [replace(later, count=7), other]
+
+
+def test_the_last_reload_is_told_and_workers_do_not_add_up() -> None:
+    first = Reloads(applied=1, failed=0, last=Reload(time=1.0, ok=True, what="a"))
+    second = Reloads(applied=1, failed=1, last=Reload(time=2.0, ok=False, what="b"))
+    merged = merge_reports([replace(report(1), reloads=second), replace(report(2), reloads=first)], Wanted())
+    assert merged.reloads == Reloads(applied=1, failed=1, last=Reload(time=2.0, ok=False, what="b"))
