@@ -160,6 +160,10 @@ class Host(Protocol):
         """Its tunnels."""
 
     @property
+    def log_lines_dropped(self) -> int:
+        """Log lines that could not be written without waiting."""
+
+    @property
     def reloads(self) -> Reloads:
         """Readings of the configuration."""
 

@@ -79,6 +79,9 @@ METRICS: Final[dict[str, Definition]] = {
     "stcp_event_loop_lag_seconds": Definition(
         "histogram", "How late the event loop is; measured four times a second while metrics are asked for."
     ),
+    "stcp_log_lines_dropped_total": Definition(
+        "counter", "Log lines dropped because the reader of the log stood still.", ("worker",)
+    ),
     "process_cpu_seconds_total": Definition("counter", "Processor time used.", ("worker",)),
     "process_start_time_seconds": Definition("gauge", "When the process started.", ("worker",)),
     "process_resident_memory_bytes": Definition("gauge", "Resident memory.", ("worker",)),
@@ -194,6 +197,7 @@ def _of_process(report: Report) -> Iterator[Sample]:
         yield Sample("process_open_fds", labels, worker.descriptors)
         yield Sample("process_max_fds", labels, worker.descriptor_limit)
         if worker.state != "silent":
+            yield Sample("stcp_log_lines_dropped_total", labels, worker.log_lines_dropped)
             yield Sample("process_cpu_seconds_total", labels, worker.cpu)
             yield Sample("process_start_time_seconds", labels, worker.started)
     yield Sample("stcp_reloads_total", ("applied",), reloads.applied)

@@ -74,6 +74,7 @@ def _process(host: Host, now: float, count: int) -> Process:
         memory=resident(),
         started=host.started,
         cpu=time.process_time(),
+        log_lines_dropped=host.log_lines_dropped,
     )
     engines = [EngineChoice(choice=choice, engine=engine, why=why) for choice, (engine, why) in host.engines.items()]
     return Process(

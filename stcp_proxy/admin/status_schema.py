@@ -65,6 +65,7 @@ class Worker:
         memory: resident bytes.
         started: when the process started.
         cpu: processor time that it has used.
+        log_lines_dropped: log lines that it could not write without waiting for their reader.
     """
 
     number: Annotated[int, FIRST]
@@ -76,6 +77,7 @@ class Worker:
     memory: Annotated[int, FIRST]
     started: Annotated[float, FIRST] = 0.0
     cpu: Annotated[float, FIRST] = 0.0
+    log_lines_dropped: Annotated[int, FIRST] = 0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,21 +1,20 @@
 """How log lines look: words on a terminal, JSON otherwise, on standard error.
 
-A line that cannot be written (the disk is full, whoever read the log is gone) is lost, and that is all: connections go on.
+A line that cannot be written (the disk is full, the reader is gone or stands still) is dropped, and connections go on; `output`
+has the details.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import sys
-from collections.abc import Iterator
 from typing import Final, TextIO, cast
 
 import structlog
 
 from stcp_proxy.config import LogPlan
 from stcp_proxy.logs import classes
+from stcp_proxy.logs.output import Output
 from stcp_proxy.logs.rate_limit import Repeats, say_kept_back
 from stcp_proxy.logs.rate_limit import processor as limit
 
@@ -24,7 +23,9 @@ REPEATS: Final = Repeats(say_kept_back)
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
+_log = structlog.get_logger("stcp_proxy.log")
 _worker: int | None = None
+_output: Output | None = None
 
 
 def configure(plan: LogPlan, *, worker: int | None = None) -> None:
@@ -34,13 +35,16 @@ def configure(plan: LogPlan, *, worker: int | None = None) -> None:
         plan: what is to be said, and how it looks.
         worker: number of this process among several, to stand in every line.
     """
-    global _worker
+    global _output, _worker
     _worker = worker
+    if _output is not None:
+        _output.close()
+    _output = Output(sys.stderr, _report_dropped)
     structlog.configure(
         processors=_processors(plan),
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         # One write for a line: workers share the file.
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _output)),
         cache_logger_on_first_use=True,
     )
 
@@ -53,7 +57,7 @@ def change(plan: LogPlan) -> None:
 
 
 def _processors(plan: LogPlan) -> list[structlog.typing.Processor]:
-    terminal = _Unfailing(sys.stderr).isatty()
+    terminal = Output(sys.stderr).isatty()
     style = plan.format
     if style is None:
         style = "text" if terminal else "json"
@@ -95,38 +99,18 @@ def is_hidden(level: str) -> bool:
     return isinstance(first, _OnlyFrom) and level in first.hidden
 
 
-class _Unfailing:
-    """A file for log lines that loses them rather than raise: connections do not end because a disk is full, or because whoever
-    read the log is gone. It may be closed, or None where the process began without one.
-    """
+def _report_dropped(lines: int) -> None:
+    _log.warning(
+        "log lines dropped",
+        lines=lines,
+        why="the reader of the log stood still",
+        remedy="look at what reads this log; connections do not wait for it",
+    )
 
-    def __init__(self, file: TextIO | None) -> None:
-        self._file = file
 
-    def isatty(self) -> bool:
-        return self._file is not None and not self._file.closed and self._file.isatty()
-
-    def write(self, text: str) -> None:
-        with self._losing():
-            if self._file is not None:
-                self._file.write(text)
-
-    def flush(self) -> None:
-        with self._losing():
-            if self._file is not None:
-                self._file.flush()
-
-    @contextlib.contextmanager
-    def _losing(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:
-            # For good: what is still buffered would fail again at exit, and spoil its status.
-            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
-                if self._file is not None:
-                    os.dup2(nowhere.fileno(), self._file.fileno())
-        except (OSError, ValueError):
-            pass
+def dropped_lines() -> int:
+    """The number of log lines that could not be written without waiting, since `configure`."""
+    return _output.dropped if _output is not None else 0
 
 
 def _name_worker(worker: int) -> structlog.typing.Processor:

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from stcp_proxy.config import Plan
 from stcp_proxy.counters import Reloads
 from stcp_proxy.errors import ShuttingDown
+from stcp_proxy.logs import log
 from stcp_proxy.process.reload import Reloader
 from stcp_proxy.tunnel.tunnel import Tunnel
 from stcp_proxy.tunnel.tunnels import Tunnels
@@ -61,6 +62,11 @@ class Running:
     def engines(self) -> dict[str, tuple[str, str]]:
         """For each configured choice, the engine's name and why it is that one."""
         return self._tunnels.engines.reasons
+
+    @property
+    def log_lines_dropped(self) -> int:
+        """Log lines that could not be written without waiting."""
+        return log.dropped_lines()
 
     @property
     def reloads(self) -> Reloads:
