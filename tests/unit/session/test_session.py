@@ -32,12 +32,14 @@ from stcp_proxy.net.address import Address, parse_address
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.handshake import Credentials, Responder
 from stcp_proxy.protocol.noise import KeyPair
-from stcp_proxy.protocol.opening import encode_reason
+from stcp_proxy.protocol.opening import Opening, encode_reason
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import HEADER_LEN, FrameType, Suite
 from stcp_proxy.relay.engine import Handover, Relay, RelayEnd
 from stcp_proxy.session.connect import ConnectSession
+from stcp_proxy.session.readiness import reach
 from stcp_proxy.session.record import Connection
+from stcp_proxy.upstream.routes import Way
 from stcp_proxy.upstream.targets import Targets
 
 SERVER, CLIENT = PrivateKey(Secret(bytes([1]) * 32)), PrivateKey(Secret(bytes([2]) * 32))
@@ -141,9 +143,8 @@ class Stage:
 
         self.peer(reject)
 
-    async def run(self, *, patience: float = 10.0) -> StcpError | None:
-        """The session, to its end: what it raised."""
-        plan = TunnelPlan(
+    def plan(self, patience: float) -> TunnelPlan:
+        return TunnelPlan(
             name="tunnel",
             mode=Mode.CONNECT,
             bind=parse_address("127.0.0.1:0", role="bind"),
@@ -153,6 +154,20 @@ class Stage:
             handshake_timeout=patience,
             dial_timeout=patience,
         )
+
+    async def reach(self) -> StcpError | None:
+        """Check the readiness of the tunnel. Returns what the check raised."""
+        plan = self.plan(10.0)
+        with structlog.testing.capture_logs():
+            try:
+                await reach(plan, Way(Trust.of(plan.auth), Targets(plan.to, tunnel=plan.name), Opening()))
+            except StcpError as exc:
+                return exc
+        return None
+
+    async def run(self, *, patience: float = 10.0) -> StcpError | None:
+        """The session, to its end: what it raised."""
+        plan = self.plan(patience)
         record = Connection("tunnel", "client", NoOwner())
         targets = Targets(plan.to, tunnel=plan.name)
         session = ConnectSession(plan, Trust.of(plan.auth), targets, self.engine, self.plain, record)
@@ -199,6 +214,21 @@ async def test_rejected(stage: Stage, code: int, early: bytes) -> None:
         assert isinstance(failure, PeerRejected)
         assert stage.peers[1].dials == 0
         assert end_of(stage.application) == ("reset", b"")
+
+
+@pytest.mark.parametrize("code", [*Code, 99])
+async def test_readiness_asks_the_next_peer_by_the_same_rule(stage: Stage, code: int) -> None:
+    """A tunnel whose connections end at the first peer's REJECT is not ready."""
+    stage.rejecting(code)
+    stage.accepting()
+    failure = await stage.reach()
+    if code in ELSEWHERE:
+        assert failure is None
+        assert stage.peers[1].dials == 1
+    else:
+        assert isinstance(failure, PeerRejected)
+        assert failure.reason == code
+        assert stage.peers[1].dials == 0
 
 
 def close_after_open(sock: socket.socket) -> None:

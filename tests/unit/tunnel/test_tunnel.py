@@ -56,7 +56,8 @@ class FakeListener:
         self.queue: collections.deque[OSError | None] = collections.deque()
         self.calls = 0
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
-        self._others: list[socket.socket] = []
+        self.callers: list[socket.socket] = []
+        """The other ends of the accepted sockets."""
 
     def fileno(self) -> int:
         return self._fd
@@ -86,14 +87,14 @@ class FakeListener:
         self.queue.popleft()
         os.eventfd_read(self._fd)
         ours, theirs = socket.socketpair()
-        self._others.append(theirs)
+        self.callers.append(theirs)
         return ours, ""
 
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        for sock in self._others:
+        for sock in self.callers:
             sock.close()
 
 
@@ -260,6 +261,42 @@ async def test_silent_strangers_give_up_their_places(
         assert rig.times[-1] == 2
         assert len(rig.tunnel.live) == 4
     assert of(logs, LIMIT)[0]["limit"] == "max_handshakes"
+
+
+async def test_an_unauthenticated_caller_with_unread_bytes_keeps_its_place(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
+) -> None:
+    """A busy proxy may not have read them yet: the caller is not silent, and the next one that is loses its place."""
+    async with serving(make_plan(handshakes=2), monkeypatch) as rig:
+        for _ in range(2):
+            rig.listener.add(None)
+            await trio.sleep(0.1)
+        (_, talking), (_, silent) = rig.began
+        rig.listener.callers[0].send(b"the first bytes of message 1")
+        rig.listener.add(None)
+        await trio.sleep(1)
+        assert rig.times == [0, 0.1, 1.1]
+        assert talking in rig.tunnel.live.all
+        assert silent not in rig.tunnel.live.all
+    assert len(of(logs, "connection refused", reason="over_limit")) == 1
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("limit", ["max_connections", "max_handshakes"])
+async def test_a_reload_that_raises_a_limit_admits_who_waits(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any, mode: Mode, limit: str
+) -> None:
+    """At once, although no connection ends and nobody loses a place."""
+    before = dataclasses.replace(make_plan(mode), **{limit: 1})
+    async with serving(before, monkeypatch) as rig:
+        if limit == "max_connections":
+            rig.behave = handed_over  # only unauthenticated callers lose their places
+        rig.listener.add(None, None)
+        await trio.sleep(0.5)
+        assert rig.times == [0]
+        rig.tunnel.replace(dataclasses.replace(before, **{limit: 2}), FakeEngine())
+        await trio.sleep(0.1)
+        assert rig.times == [0, 0.5]
 
 
 async def test_nobody_gives_up_a_place_that_nobody_needs(

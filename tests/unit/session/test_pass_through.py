@@ -1,0 +1,149 @@
+"""Deadlines of a connection that passes unencrypted. Its sockets are real, and the clock jumps."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from stcp_proxy.config import KeyAuth, Mode, TunnelPlan
+from stcp_proxy.counters import Ledger
+from stcp_proxy.keys import PrivateKey
+from stcp_proxy.net.address import TcpAddress
+from stcp_proxy.net.leg_stream import LegStream
+from stcp_proxy.net.own_connections import OwnConnections
+from stcp_proxy.protocol.opening import Endpoint
+from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.relay.engine import EndReason, RelayEnd
+from stcp_proxy.session.pass_through import pass_on
+from stcp_proxy.session.record import Connection
+
+IDLE, HALF_CLOSE = 600.0, 60.0
+PLAN = TunnelPlan(
+    name="outbound",
+    mode=Mode.CONNECT,
+    bind=TcpAddress("127.0.0.1", 0),
+    to=(TcpAddress("127.0.0.1", 1),),
+    auth=KeyAuth(PrivateKey.generate(), {}),
+    suites=(Suite.CLASSIC_KEYS,),
+    idle_timeout=IDLE,
+    half_close_timeout=HALF_CLOSE,
+)
+
+
+@pytest.fixture
+def patient_clock() -> MockClock:
+    """Jumps once every task has waited for 20 ms: bytes on the way through the kernel arrive first."""
+    return MockClock(autojump_threshold=0.02)
+
+
+@dataclass
+class Owner:
+    ledger: Ledger = field(default_factory=Ledger)
+    ends: list[tuple[float, RelayEnd]] = field(default_factory=list)
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    def settle(self, connection: Connection, end: RelayEnd) -> None:
+        self.ends.append((trio.current_time(), end))
+        self.ended.set()
+
+    def forget(self, connection: Connection) -> None: ...
+
+
+@dataclass
+class Rig:
+    """An application and the server that it reaches unencrypted.
+
+    Attributes:
+        application, server: their sockets.
+        owner: hears of the end.
+        start: when the relay began.
+    """
+
+    application: socket.socket
+    server: socket.socket
+    owner: Owner
+    start: float
+
+    async def end(self) -> tuple[float, EndReason]:
+        """Seconds until the relay ended, and why."""
+        with trio.fail_after(100 * IDLE):
+            await self.owner.ended.wait()
+        ((when, end),) = self.owner.ends
+        return when - self.start, end.reason
+
+
+@asynccontextmanager
+async def passing(plan: TunnelPlan) -> AsyncIterator[Rig]:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        application, plain = map(stack.enter_context, socket.socketpair())
+        plain.setblocking(False)
+        owner = Owner()
+        place = Endpoint(ipaddress.IPv4Address("127.0.0.1"), listener.getsockname()[1])
+        record = Connection("outbound", "an application", owner)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pass_on, plan, LegStream(plain), place, OwnConnections(), record)
+            server = stack.enter_context((await trio.to_thread.run_sync(listener.accept))[0])
+            for sock in (application, server):
+                sock.settimeout(10)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            yield Rig(application, server, owner, trio.current_time())
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_silent_connection_ends_at_the_idle_timeout(patient_clock: MockClock) -> None:
+    async with passing(PLAN) as rig:
+        await trio.sleep(IDLE - 1)
+        assert not rig.owner.ends
+        seconds, reason = await rig.end()
+    assert reason is EndReason.IDLE_TIMEOUT
+    assert seconds == pytest.approx(IDLE, abs=2)
+
+
+@pytest.mark.parametrize("speaker", ["application", "server"])
+async def test_bytes_of_either_side_begin_the_idle_timeout_anew(patient_clock: MockClock, speaker: str) -> None:
+    async with passing(PLAN) as rig:
+        sender = rig.application if speaker == "application" else rig.server
+        for _ in range(3):
+            await trio.sleep(0.75 * IDLE)
+            sender.sendall(b"still here")
+        seconds, reason = await rig.end()
+    assert reason is EndReason.IDLE_TIMEOUT
+    assert seconds == pytest.approx(3.25 * IDLE, abs=3)
+
+
+async def test_no_idle_timeout_where_the_file_sets_none(patient_clock: MockClock) -> None:
+    async with passing(replace(PLAN, idle_timeout=None)) as rig:
+        await trio.sleep(50 * IDLE)
+        assert not rig.owner.ends
+
+
+@pytest.mark.parametrize("idle", [IDLE, None])
+@pytest.mark.parametrize("first", ["application", "server"])
+async def test_after_one_end_the_half_close_timeout_counts(patient_clock: MockClock, first: str, idle: float | None) -> None:
+    """Bytes of the other side begin it anew."""
+    async with passing(replace(PLAN, idle_timeout=idle)) as rig:
+        ends, speaks = (rig.application, rig.server) if first == "application" else (rig.server, rig.application)
+        ends.shutdown(socket.SHUT_WR)
+        await trio.sleep(0.75 * HALF_CLOSE)
+        speaks.sendall(b"the rest")
+        seconds, reason = await rig.end()
+    assert reason is EndReason.HALF_CLOSE_TIMEOUT
+    assert seconds == pytest.approx(1.75 * HALF_CLOSE, abs=2)
+
+
+async def test_a_connection_that_ends_in_order_meets_no_deadline(patient_clock: MockClock) -> None:
+    async with passing(PLAN) as rig:
+        for sock in (rig.application, rig.server):
+            sock.shutdown(socket.SHUT_WR)
+        seconds, reason = await rig.end()
+    assert reason is EndReason.FINISHED
+    assert seconds < 1
