@@ -1,7 +1,9 @@
 """The command line: parse, call, print.
 
-One small file for each command, with `register(app)` in it; options that commands share are in ``options``. Whatever a command
-needs beyond typer is imported when it runs, so that `--help` and completion answer at once.
+One small file for each command, with `register(app)` in it; ``commands`` brings them together. Options that commands share are in
+``options``. Import whatever a command needs beyond typer when it runs, so that `--help` and completion answer at once.
+
+A command that serves is read by a child process, and this process serves: see ``start``.
 
 Exit status: 0 done, 1 failed while running, 2 wrong usage or configuration.
 """
@@ -10,63 +12,32 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
-
-import typer
-
-from stcp_proxy import __version__
-from stcp_proxy.cli import (
-    check,
-    completion,
-    connect,
-    demo,
-    doctor,
-    intercept,
-    keygen,
-    lab,
-    life,
-    listen,
-    pubkey,
-    reload,
-    run,
-    status,
-)
-from stcp_proxy.errors import ConfigError, StcpError
+from collections.abc import Callable
 
 FAILED = 1
 WRONG_USAGE = 2
-
-app = typer.Typer(
-    name="stcp-proxy",
-    help="Carries plain TCP through an encrypted, mutually authenticated tunnel. The application changes nothing.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for command in (keygen, pubkey, listen, connect, run, life, reload, status, check, doctor, intercept, demo, lab):
-    command.register(app)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"stcp-proxy {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-) -> None:
-    pass
+_SERVING = ("run", "listen", "connect")
 
 
 def main() -> None:
     """Run the command line of this process; an expected failure is one sentence on stderr, not a traceback."""
-    completion.mend(os.environ)
+    arguments = sys.argv[1:]
+    if arguments[:1] and arguments[0] in _SERVING and "_STCP_PROXY_COMPLETE" not in os.environ:
+        from stcp_proxy.cli import start
+
+        in_a_sentence(lambda: start.serve(arguments))
+    else:
+        from stcp_proxy.cli import commands
+
+        in_a_sentence(commands.call)
+
+
+def in_a_sentence(work: Callable[[], None]) -> None:
+    """Do `work`; print an expected failure of it as one sentence, and end with its exit status."""
+    from stcp_proxy.errors import ConfigError, StcpError
+
     try:
-        app(prog_name="stcp-proxy")
+        work()
     except StcpError as exc:
         print(f"stcp-proxy: {exc}", file=sys.stderr)
         sys.exit(WRONG_USAGE if isinstance(exc, ConfigError) else FAILED)

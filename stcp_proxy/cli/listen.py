@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from stcp_proxy.cli import options
+
+if TYPE_CHECKING:
+    from stcp_proxy.config import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -39,34 +44,36 @@ def listen(
     quiet: options.Quiet = None,
 ) -> None:
     """Beside the server: accept STCP, hand on plain TCP."""
-    from stcp_proxy.cli.serve import serve
+    from stcp_proxy.cli.serve import serve_plan
     from stcp_proxy.config import Mode, plan_from_flags
 
-    plan = plan_from_flags(
-        mode=Mode.LISTEN,
-        bind=bind,
-        to=to or [],
-        balance=balance,
-        services=service or [],
-        proxy_protocol=proxy_protocol,
-        bind_mode=bind_mode,
-        key=key,
-        allow=allow or [],
-        psk=psk,
-        suite=suite or [],
-        engine=engine,
-        max_connections=max_connections,
-        max_handshakes=max_handshakes,
-        handshake_timeout=handshake_timeout,
-        dial_timeout=dial_timeout,
-        idle_timeout=idle_timeout,
-        half_close_timeout=half_close_timeout,
-        drain=drain,
-        workers=workers,
-        admin=admin,
-        admin_token=admin_token,
-        log_level=log_level,
-        log_format=log_format,
-        quiet=quiet or [],
-    )
-    raise typer.Exit(serve(plan))
+    def make() -> Plan:
+        return plan_from_flags(
+            mode=Mode.LISTEN,
+            bind=bind,
+            to=to or [],
+            balance=balance,
+            services=service or [],
+            proxy_protocol=proxy_protocol,
+            bind_mode=bind_mode,
+            key=key,
+            allow=allow or [],
+            psk=psk,
+            suite=suite or [],
+            engine=engine,
+            max_connections=max_connections,
+            max_handshakes=max_handshakes,
+            handshake_timeout=handshake_timeout,
+            dial_timeout=dial_timeout,
+            idle_timeout=idle_timeout,
+            half_close_timeout=half_close_timeout,
+            drain=drain,
+            workers=workers,
+            admin=admin,
+            admin_token=admin_token,
+            log_level=log_level,
+            log_format=log_format,
+            quiet=quiet or [],
+        )
+
+    raise typer.Exit(serve_plan(make))

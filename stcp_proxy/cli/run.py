@@ -31,17 +31,8 @@ def run(
 ) -> None:
     """Run the tunnels of a YAML file, and an application beside them if one is named."""
 
-    def work() -> int:
-        from stcp_proxy.cli.serve import serve
-        from stcp_proxy.config import Plan, load_plan
+    from stcp_proxy.cli.serve import serve_plan
+    from stcp_proxy.config.reader_process import FileReading
 
-        def read() -> Plan:
-            return load_plan(config, admin=admin, admin_token=admin_token)
-
-        return serve(read(), read)
-
-    if application:
-        from stcp_proxy.process.application import run as run_beside
-
-        raise typer.Exit(run_beside(application, work))
-    raise typer.Exit(work())
+    reading = FileReading(str(config), admin, None if admin_token is None else str(admin_token))
+    raise typer.Exit(serve_plan(reading.here, reading, application or ()))

@@ -1,18 +1,66 @@
-"""A plan served, with the admin address beside the tunnels where there is one."""
+"""What the commands that serve hand over: a plan, and what to do with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import BinaryIO
 
 from stcp_proxy.config import Plan
+from stcp_proxy.config.reader_process import HEAD, PLAN, FileReading, send
+
+_server: BinaryIO | None = None
+"""Leads to the process that serves, where that is another than this one."""
 
 
-def serve(plan: Plan, read: Callable[[], Plan] | None = None) -> int:
-    """Serve `plan` until it is stopped.
+def hand_over_to(server: BinaryIO) -> None:
+    """Send what `serve_plan` is given through a pipe, instead of serving in this process."""
+    global _server
+    _server = server
+
+
+def serve_plan(make: Callable[[], Plan], again: FileReading | None = None, application: Sequence[str] = ()) -> int:
+    """Serve a plan until it is stopped, or hand it over to the process that serves.
+
+    Args:
+        make: makes the plan.
+        again: reads the configuration again; None where there is no file.
+        application: what to start beside the proxy, with its arguments.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        StcpError: the plan cannot be made, or the proxy could not start.
+    """
+    if _server is None:
+        return beside(application, lambda: serve(make(), again))
+    head = {"again": None if again is None else asdict(again), "application": list(application)}
+    send(_server, HEAD, json.dumps(head).encode())
+    _server.flush()
+    plan = make()
+    from stcp_proxy.config import plan_bytes
+
+    send(_server, PLAN, plan_bytes.dump(plan))
+    return 0
+
+
+def beside(application: Sequence[str], proxy: Callable[[], int]) -> int:
+    """Run a proxy, and an application beside it where one is named. Returns the exit status."""
+    if not application:
+        return proxy()
+    from stcp_proxy.process.application import run
+
+    return run(application, proxy)
+
+
+def serve(plan: Plan, again: FileReading | None) -> int:
+    """Serve `plan` in this process until it is stopped.
 
     Args:
         plan: what to serve.
-        read: reads the configuration again; None where it cannot be read again.
+        again: reads the configuration again; None where there is no file.
 
     Returns:
         The exit status.
@@ -22,6 +70,7 @@ def serve(plan: Plan, read: Callable[[], Plan] | None = None) -> int:
     """
     from stcp_proxy import process
 
+    read = None if again is None else again.begin
     if plan.admin is None:
         return process.run(plan, read)
     from stcp_proxy.admin.server import AdminServer  # the web server is loaded only by those who want it

@@ -13,11 +13,15 @@ Every mistake that can be found is listed at once, with file, line and key path,
 - ``original``  the same for `to: original` and what it may lead to
 - ``intercept``  the same for interception, without keys
 - ``diff``     what a reload would change: the difference between two plans
-- ``fingerprint``  whether two processes have read the same plan
+- ``reader_process``  reads a file in a process of its own, which sends the plan as ``plan_bytes``
 - ``show``     a plan in words, for `stcp-proxy check`
 """
 
-from stcp_proxy.config.load import load_plan, plan_from_flags
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
 from stcp_proxy.config.plan import (
     AcceptProxy,
     AdminPlan,
@@ -35,9 +39,28 @@ from stcp_proxy.config.plan import (
     ServicePlan,
     TunnelPlan,
 )
-from stcp_proxy.config.show import describe_plan
-from stcp_proxy.config.source import ConfigProblems, Finding
 from stcp_proxy.config.token import Token
+
+if TYPE_CHECKING:
+    from stcp_proxy.config.load import load_plan, plan_from_flags
+    from stcp_proxy.config.show import describe_plan
+    from stcp_proxy.config.source import ConfigProblems, Finding
+
+_READING: Final = {
+    "ConfigProblems": "source",
+    "Finding": "source",
+    "describe_plan": "show",
+    "load_plan": "load",
+    "plan_from_flags": "load",
+}
+"""What reads a configuration, and its module. It is imported at its first use: a process that serves does without."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _READING:
+        raise AttributeError(name)
+    return getattr(importlib.import_module(f"{__name__}.{_READING[name]}"), name)
+
 
 __all__ = [
     "AcceptProxy",

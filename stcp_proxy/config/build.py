@@ -34,7 +34,7 @@ from stcp_proxy.config.source import KeyPath, Source
 from stcp_proxy.errors import KeyFileError
 from stcp_proxy.keys import PUBLIC_PREFIX, PrivateKey, PublicKey, load_private_key, load_psk
 from stcp_proxy.net.address import Address, Destination, UnixAddress, clash, loops
-from stcp_proxy.net.name_cache import DnsSettings
+from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.redact import shown
 

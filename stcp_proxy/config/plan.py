@@ -13,7 +13,7 @@ from typing import Literal
 from stcp_proxy.config.token import Token
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import Address, Destination
-from stcp_proxy.net.name_cache import DnsSettings
+from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.net.original import Interception
 from stcp_proxy.net.pattern import Pattern
 from stcp_proxy.net.proxy_header import Version

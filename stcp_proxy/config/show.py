@@ -8,7 +8,7 @@ from typing import Final
 from stcp_proxy.config.plan import AcceptProxy, AdminPlan, Balance, HandOn, InterceptPlan, KeyAuth, Mode, Plan, TunnelPlan
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.net.address import Destination, UnixAddress
-from stcp_proxy.net.name_cache import DnsSettings
+from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.protocol.wire import Suite
 
 _SUITES: Final = {

@@ -9,6 +9,7 @@
 - ``listen_error``       why an address cannot be listened on, and what to do
 - ``socket_activation``  listening sockets that a service manager opened
 - ``name_cache``         host names and SRV names, looked up once for all connections and kept for a time
+- ``dns_settings``       how names are looked up
 - ``dns_client``         questions to name servers, where the system's resolver cannot ask them
 - ``dial``               a connected socket for one resolved address
 - ``shortage``           descriptors, memory and ports that this machine lacks

@@ -29,6 +29,7 @@ from stcp_proxy.net import dns_client
 from stcp_proxy.net.address import Address, SrvAddress, TcpAddress, UnixAddress
 from stcp_proxy.net.dial import Failure, SocketAddress
 from stcp_proxy.net.dns_client import Answer, Host, NotThere, Service
+from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.net.shortage import lacks_descriptors
 from stcp_proxy.net.zone import numeric_sockaddr
 
@@ -49,21 +50,6 @@ _LEAST_TTL: Final = 1.0
 _LOOKUP_LIMIT: Final = 20.0
 """Seconds after which a lookup counts as failed, although its thread may go on."""
 _MAX_ENTRIES: Final = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class DnsSettings:
-    """How names are looked up.
-
-    Attributes:
-        ttl: seconds an answer is used for, at most; 0 looks up for every connection.
-        stale: seconds after that in which it still stands in for one that a failing resolver does not give.
-        servers: name servers, IP address and port, to ask in place of the system's resolver; empty for the system's.
-    """
-
-    ttl: float = 5.0
-    stale: float = 3600.0
-    servers: tuple[TcpAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from stcp_proxy.config import Plan
+    from stcp_proxy.process.reload import Read
     from stcp_proxy.process.running import Companion
 
 
-def run(plan: Plan, read: Callable[[], Plan] | None = None, *, beside: Companion | None = None) -> int:
+def run(plan: Plan, read: Read | None = None, *, beside: Companion | None = None) -> int:
     """Serve every tunnel of `plan` until SIGTERM or SIGINT.
 
     Args:

@@ -3,7 +3,7 @@
     read the file -> compare with what runs -> prepare (engines, listening sockets) -> commit
 
 Everything that can fail comes before the first thing that serves is touched, so a file with a mistake, a key that cannot be read
-or an address that is taken keep the old state completely. Reading happens in a thread: connections do not wait for a disk.
+or an address that is taken keep the old state completely. A child process reads; connections do not wait for it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from stcp_proxy.tunnel.tunnels import Tunnels
 
 _log = structlog.get_logger("stcp_proxy.reload")
 
-Read = Callable[[], Plan]
-"""Reads the configuration again.
+Read = Callable[[], Callable[[], Plan]]
+"""Starts to read the configuration again, and returns a function that waits for the plan.
 
 Raises:
-    ConfigError: with every mistake that was found.
+    ConfigError: with every mistake that was found; either call may raise it.
 """
 
 RESTART: Final = {"workers": "the number of processes", "admin": "the admin address"}
@@ -134,7 +134,7 @@ class Reloader:
     async def _plan(self) -> tuple[Plan, PlanDiff]:
         if self._read is None:
             raise no_file()
-        plan = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+        plan = await trio.to_thread.run_sync(self._read(), abandon_on_cancel=True)
         return plan, compared(self.now, plan)
 
 

@@ -1,9 +1,9 @@
 """What a parent and its workers say to each other about a reload, and the listening sockets that go with it.
 
 For each worker there is a pair of connected sockets, made before the fork and known to nobody else. A message is one record
-(SOCK_SEQPACKET) of JSON; descriptors travel with it (SCM_RIGHTS). No secret is ever in one.
+(SOCK_SEQPACKET) of JSON; descriptors travel with it (SCM_RIGHTS). No secret is in one: a plan goes through a socket of its own.
 
-    parent   plan      nonce, digest              have you read the same?
+    parent   plan                                 this is the new plan, to be read from the socket
              doors     names, last                these are the new listening sockets
              commit    asked                      make the change
              refused   why, remedy, asked         give it up

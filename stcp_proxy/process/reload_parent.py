@@ -1,12 +1,12 @@
 """A reload with several workers, as their parent leads it: in all of them or in none.
 
-    the parent reads the file   plan: every worker reads it too, and compares fingerprints
+    the parent reads the file   plan: every worker receives it, and compares it with what runs
     the parent binds            doors: every worker takes its new listening sockets and prepares
     all have said yes           commit: every worker makes the change, which cannot fail
 
-One that says no, or nothing in time, ends the round: all give up what they have prepared, and go on as before. Workers read the
-file themselves because secrets are not sent between processes; the fingerprint sees to it that all have read the same. Nothing is
-bound and sent before everybody has answered once: sockets that lie unread before a worker that hangs would keep a port taken.
+A worker that says no, or nothing in time, ends the round: all give up what they have prepared, and go on as before. The parent
+reads, by a child process, and sends the same plan to every worker. Nothing is bound and sent before every worker has answered
+once: listening sockets that lie unread before a worker that hangs would keep a port taken.
 
 All this is in a thread, because the parent's own waits for its children.
 """
@@ -14,7 +14,6 @@ All this is in a thread, because the parent's own waits for its children.
 from __future__ import annotations
 
 import contextlib
-import secrets
 import select
 import socket
 import threading
@@ -24,9 +23,8 @@ from typing import Any, Final
 
 import structlog
 
-from stcp_proxy.config import Plan
+from stcp_proxy.config import Plan, plan_bytes
 from stcp_proxy.config.diff import PlanDiff
-from stcp_proxy.config.fingerprint import fingerprint
 from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.process import reload_messages, sd_notify
@@ -149,10 +147,9 @@ class Leader:
             raise stopping()
         if self._read is None:
             raise no_file()
-        plan = self._read()
+        plan = self._read()()
         diff = compared(self.plan, plan)
-        nonce = secrets.token_bytes(32)
-        self._ask_all("plan", nonce=nonce.hex(), digest=fingerprint(plan, nonce))
+        self._send_plan(plan_bytes.dump(plan))
         handed = inherit(self.plan, plan)
         kept = set(handed.values())
         leaving = {door.port for name, door in self._doors.items() if name not in kept}
@@ -163,6 +160,19 @@ class Leader:
         if self._stopping:
             raise stopping()
         return plan, diff
+
+    def _send_plan(self, plan: bytes) -> None:
+        """Send the plan to every worker, each through a socket that nobody else has, and wait until all have said yes."""
+        self._said.clear()
+        for number in list(self._lines):
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    self._say(number, "plan", sockets=[theirs])
+                ours.settimeout(self._patience)
+                with contextlib.suppress(OSError):  # a worker that does not take it does not say yes either
+                    ours.sendall(plan)
+        self._wait()
 
     def _hand_out(self, opened: dict[str, Door]) -> None:
         self._said.clear()

@@ -9,13 +9,12 @@ from typing import Any, Final
 import structlog
 import trio
 
-from stcp_proxy.config import Plan
+from stcp_proxy.config import Plan, plan_bytes
 from stcp_proxy.config.diff import PlanDiff
-from stcp_proxy.config.fingerprint import fingerprint
 from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.process import reload_messages
-from stcp_proxy.process.reload import Read, Reloader
+from stcp_proxy.process.reload import Read, Reloader, compared
 from stcp_proxy.process.workers import share
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.tunnel.listener_handover import Prepared
@@ -114,11 +113,10 @@ class Follower(Reloader):
                 await self._say("yes")
 
     async def _agree(self, heard: reload_messages.Heard) -> bool:
-        plan, diff = await self._plan()
-        if fingerprint(plan, bytes.fromhex(heard.rest["nonce"])) != heard.rest["digest"]:
-            what = "the file, or a key file that it names, has changed while it was read"
-            raise ConfigError(what, remedy="reload again when it is complete")
-        self._candidate = plan, diff
+        if not heard.whole:
+            raise ConfigError("no descriptor is left to receive the plan", remedy="raise LimitNOFILE, or ulimit -n")
+        plan = plan_bytes.load(await _everything(heard.sockets[0]))
+        self._candidate = plan, compared(self.now, plan)
         return True
 
     async def _prepare(self, heard: reload_messages.Heard) -> bool:
@@ -174,3 +172,9 @@ class Follower(Reloader):
                 await trio.lowlevel.wait_writable(self._line)
             except ConnectionError:
                 return  # the parent has ended, and this process follows
+
+
+async def _everything(sock: socket.socket) -> bytes:
+    """All bytes that come through a socket, which is closed behind them."""
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
+        return b"".join([part async for part in stream])

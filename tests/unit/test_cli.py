@@ -13,6 +13,7 @@ import pytest
 
 import stcp_proxy
 from stcp_proxy import cli, keys, process
+from stcp_proxy.cli import commands
 from stcp_proxy.config import KeyAuth, Mode, Plan
 from stcp_proxy.errors import OverLimit
 from stcp_proxy.protocol.wire import Suite
@@ -35,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     def command(*args: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["stcp-proxy", *map(str, args)])
         with pytest.raises(SystemExit) as caught:
-            cli.main()
+            cli.in_a_sentence(commands.call)
         out, err = capsys.readouterr()
         return Result(caught.value.code or 0, out, err)
 
@@ -206,7 +207,7 @@ def test_version(run: Run) -> None:
 def test_help_loads_nothing_heavy() -> None:
     """What makes `--help` and completion quick: the rest is imported by the command that needs it."""
     heavy = {"trio", "pydantic", "yaml", "cryptography", "structlog", "prometheus_client"}
-    code = "import sys, stcp_proxy.cli; print(*sys.modules)"
+    code = "import sys, stcp_proxy.cli.commands; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert heavy.isdisjoint(loaded)
     assert {name for name in loaded if name.startswith("stcp_proxy.lab.")} <= {"stcp_proxy.lab.mode"}

@@ -12,8 +12,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import pytest
 import typer
 
-from stcp_proxy import cli
-from stcp_proxy.cli import completion
+from stcp_proxy.cli import commands, completion
 from stcp_proxy.config import Balance, EngineChoice, LogClass, LogFormat
 from stcp_proxy.config.models import SuiteName
 from stcp_proxy.logs.log import LEVELS
@@ -94,7 +93,7 @@ def test_the_other_shells_have_a_script(tmp_path: Path) -> None:
 
 
 def parameters() -> Iterator[tuple[str, Any, Any]]:
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(commands.app)
     for name, command in group.commands.items():
         for parameter in command.params:
             yield f"{name} {parameter.name}", command, parameter
@@ -107,7 +106,7 @@ def offered(command: Any, parameter: Any, incomplete: str = "") -> list[str]:
 
 def test_every_parameter_that_takes_a_file_leaves_it_to_the_shell() -> None:
     found = {}
-    for command in cli.app.registered_commands:
+    for command in commands.app.registered_commands:
         assert command.callback is not None
         for name, hint in get_type_hints(command.callback, include_extras=True).items():
             if get_origin(hint) is Annotated and Path in (get_args(hint)[0], *get_args(get_args(hint)[0])):

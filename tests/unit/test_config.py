@@ -30,7 +30,7 @@ from stcp_proxy.config import (
 from stcp_proxy.config.models import parse_duration
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import Address, TcpAddress, UnixAddress, clash, loops, parse_address
-from stcp_proxy.net.name_cache import DnsSettings
+from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stcp_proxy.cli import app
+from stcp_proxy.cli.commands import app
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -16,7 +16,8 @@ from stcp_proxy.net import name_cache
 from stcp_proxy.net.address import Destination, SrvAddress, TcpAddress, UnixAddress
 from stcp_proxy.net.dial import Failure, SocketAddress
 from stcp_proxy.net.dns_client import Answer, NotThere, Service
-from stcp_proxy.net.name_cache import DnsSettings, NameCache, ResolvedAddress, fixed
+from stcp_proxy.net.dns_settings import DnsSettings
+from stcp_proxy.net.name_cache import NameCache, ResolvedAddress, fixed
 from stcp_proxy.upstream.route_names import look_up
 
 DB = TcpAddress("db.test", 7443)

@@ -37,7 +37,7 @@ class Group:
     def __init__(self, patience: float) -> None:
         pairs = [reload_messages.pair() for _ in range(2)]
         self.workers = [worker for _, worker in pairs]
-        self.leader = Leader(OLD, lambda: NEW, [line for line, _ in pairs], {}, patience=patience)
+        self.leader = Leader(OLD, lambda: lambda: NEW, [line for line, _ in pairs], {}, patience=patience)
         self.leader.start()
         self.port = 0
 
@@ -49,7 +49,8 @@ class Group:
         heard = reload_messages.hear(self.workers[number])
         assert heard is not None
         for sock in heard.sockets:
-            self.port = sock.getsockname()[1]
+            if heard.verb == "doors":
+                self.port = sock.getsockname()[1]
             sock.close()
         return heard.verb, heard.rest | {"round": heard.round}
 

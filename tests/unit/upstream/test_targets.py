@@ -31,7 +31,8 @@ from stcp_proxy.errors import (
 from stcp_proxy.net import name_cache
 from stcp_proxy.net.address import Destination, parse_destination
 from stcp_proxy.net.dial import Dialled, Failure, SocketAddress
-from stcp_proxy.net.name_cache import DnsSettings, NameCache
+from stcp_proxy.net.dns_settings import DnsSettings
+from stcp_proxy.net.name_cache import NameCache
 from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.session.record import Connection
 from stcp_proxy.upstream import attempt as turn_module

@@ -1,0 +1,142 @@
+"""Read a configuration file in a short-lived process of its own, and receive the plan from it.
+
+What reads files (pydantic, PyYAML) takes memory for as long as a process lives. A process that serves therefore never imports it:
+a child reads, checks, sends the plan through a pipe, and ends. The pipe is known to these two processes alone, and secrets are in
+no file, argument or environment variable.
+
+A message is one byte for its kind, 8 bytes for its length, and its content:
+
+    H  JSON: what the command line asked for beside a plan; see `stcp_proxy.cli.serve`
+    P  a plan; see ``plan_bytes``
+    E  JSON: what and remedy of a failure
+    S  JSON: an exit status, where there is nothing to serve and everything has been said
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO, Final
+
+from stcp_proxy.config import plan_bytes
+from stcp_proxy.config.plan import Plan
+from stcp_proxy.errors import ConfigError, StcpError
+
+HEAD: Final = b"H"
+PLAN: Final = b"P"
+ERROR: Final = b"E"
+STATUS: Final = b"S"
+_LENGTH: Final = 8
+
+_PROGRAM: Final = """\
+import json, sys
+request = json.loads(sys.stdin.buffer.readline())
+sys.path[:] = request.pop("sys.path")
+from stcp_proxy.config import reader_process
+reader_process.answer(request)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileReading:
+    """Which file to read, and what the command line says in its place.
+
+    Attributes:
+        path: of the file.
+        admin: the admin address instead of the file's.
+        admin_token: the name of a token file instead of the file's.
+    """
+
+    path: str
+    admin: str | None = None
+    admin_token: str | None = None
+
+    def here(self) -> Plan:
+        """Read the file in this process.
+
+        Raises:
+            ConfigError: with every mistake that was found.
+        """
+        from stcp_proxy.config.load import load_plan
+
+        return load_plan(self.path, admin=self.admin, admin_token=self.admin_token)
+
+    def begin(self) -> Callable[[], Plan]:
+        """Start a process that reads the file. Call this in the thread that closes connections.
+
+        While a program is started, descriptors are held by two processes for a moment. The calling thread waits for that moment
+        to pass, so that it cannot close a socket meanwhile which would stay open in the other process.
+
+        Returns:
+            A function that waits for the plan. It raises ConfigError with every mistake that was found.
+        """
+        try:
+            child = subprocess.Popen(  # noqa: S603  (our own interpreter and program)
+                [sys.executable, "-P", "-c", _PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=0,  # a terminal's Ctrl-C is for the proxy
+            )
+        except OSError as exc:
+            raise _unread(f"{sys.executable}: {exc.strerror}") from None
+        request = json.dumps({"sys.path": sys.path, **asdict(self)}).encode() + b"\n"
+
+        def finish() -> Plan:
+            answer, words = child.communicate(request)
+            return _plan_in(answer, words.decode("utf-8", "replace"))
+
+        return finish
+
+
+def answer(request: dict[str, Any]) -> None:
+    """In the child: read the file, and send the plan or the failure to standard output."""
+    try:
+        message = PLAN, plan_bytes.dump(FileReading(**request).here())
+    except StcpError as exc:
+        message = ERROR, json.dumps({"what": exc.what, "remedy": exc.remedy}).encode()
+    send(sys.stdout.buffer, *message)
+    sys.stdout.buffer.flush()
+
+
+def send(file: BinaryIO, kind: bytes, content: bytes) -> None:
+    """Write one message."""
+    file.write(kind + len(content).to_bytes(_LENGTH, "big") + content)
+
+
+def receive(file: BinaryIO) -> tuple[bytes, bytes] | None:
+    """The kind and the content of the next message; None when the other process ended before it was complete."""
+    head = file.read(1 + _LENGTH)
+    if len(head) < 1 + _LENGTH:
+        return None
+    length = int.from_bytes(head[1:], "big")
+    content = file.read(length)
+    return (head[:1], content) if len(content) == length else None
+
+
+def _plan_in(message: bytes, words: str) -> Plan:
+    """The plan of one message.
+
+    Args:
+        message: what the child wrote.
+        words: what it said on standard error.
+
+    Raises:
+        ConfigError: the child found mistakes, or failed.
+    """
+    kind, content = message[:1], message[1 + _LENGTH :]
+    if kind == ERROR:
+        error = json.loads(content)
+        raise ConfigError(error["what"], remedy=error["remedy"])
+    if kind != PLAN or len(content) != int.from_bytes(message[1 : 1 + _LENGTH], "big"):
+        last = words.strip().splitlines()[-1:] or ["it ended without a word"]
+        raise _unread(last[0])
+    return plan_bytes.load(content)
+
+
+def _unread(why: str) -> ConfigError:
+    what = f"the process that reads the configuration failed: {why}"
+    return ConfigError(what, remedy="see that memory and disk have room, or restart the proxy")
