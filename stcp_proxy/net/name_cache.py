@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import structlog
 import trio
@@ -28,7 +29,7 @@ from stcp_proxy.errors import OverLimit
 from stcp_proxy.net import dns_client
 from stcp_proxy.net.address import Address, SrvAddress, TcpAddress, UnixAddress
 from stcp_proxy.net.dial import Failure, SocketAddress
-from stcp_proxy.net.dns_client import Answer, Host, NotThere, Service
+from stcp_proxy.net.dns_client import Answer, Host, NotThere, Publish, Service
 from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.net.shortage import lacks_descriptors
 from stcp_proxy.net.zone import numeric_sockaddr
@@ -140,7 +141,7 @@ class NameCache:
         elif isinstance(address, TcpAddress) and address.host in self._hosts:
             self._hosts[address.host].expire()
 
-    def _entry(self, entries: dict[str, _Entry[_T]], name: str, ask: Callable[[str], Awaitable[Answer[_T]]]) -> _Entry[_T]:
+    def _entry(self, entries: dict[str, _Entry[_T]], name: str, ask: _Ask[_T]) -> _Entry[_T]:
         entry = entries.get(name)
         if entry is None:
             if len(entries) >= _MAX_ENTRIES:  # names that name servers made up; those of the file are asked for again
@@ -149,23 +150,27 @@ class NameCache:
             entry = entries[name] = _Entry(name, ask, self.settings)
         return entry
 
-    async def _ask_host(self, host: str) -> Answer[tuple[Host, ...]]:
+    async def _ask_host(self, host: str, publish: Publish) -> Answer[tuple[Host, ...]]:
         if "%" in host:
             return _ask_interface(host)
         with _own_shortage():
             if self.settings.servers:
-                return await dns_client.ask_host(host, self.settings.servers)
+                return await dns_client.ask_host(host, self.settings.servers, publish)
             return await _ask_system(host)
 
-    async def _ask_srv(self, name: str) -> Answer[tuple[Service, ...]]:
+    async def _ask_srv(self, name: str, _publish: object) -> Answer[tuple[Service, ...]]:
         with _own_shortage():
             return await dns_client.ask_srv(name, self.settings.servers)
+
+
+_Ask: TypeAlias = Callable[[str, Callable[[Answer[_T]], None]], Awaitable[Answer[_T]]]
+"""Looks a name up, and may publish a part of the answer that comes before the rest."""
 
 
 class _Entry(Generic[_T]):
     """One name: its last answer, its last failure, and the lookup under way."""
 
-    def __init__(self, name: str, ask: Callable[[str], Awaitable[Answer[_T]]], settings: DnsSettings) -> None:
+    def __init__(self, name: str, ask: _Ask[_T], settings: DnsSettings) -> None:
         self._name = name
         self._ask = ask
         self._settings = settings
@@ -212,7 +217,7 @@ class _Entry(Generic[_T]):
         return self.records if trio.current_time() < self._usable_until else None
 
     def _start(self) -> None:
-        if self._under_way is None:
+        if self._under_way is None or self._under_way.is_set():
             self._under_way, self._started_at = trio.Event(), trio.current_time()
             trio.lowlevel.spawn_system_task(self._look_up, self._under_way)
 
@@ -222,7 +227,7 @@ class _Entry(Generic[_T]):
         answer: Answer[_T] | None = None
         try:
             with trio.move_on_after(_LOOKUP_LIMIT):
-                answer = await self._ask(self._name)
+                answer = await self._ask(self._name, functools.partial(self._publish, done))
         except NotThere as exc:
             self.records = None
             failure = Failure(self._name, 0, f"cannot resolve {self._name}: {exc}")
@@ -231,14 +236,22 @@ class _Entry(Generic[_T]):
         except Exception as exc:
             reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc) or type(exc).__name__
             failure = Failure(self._name, 0, f"cannot resolve {self._name}: {reason}")
-        finally:
-            self._under_way = None
+        if self._under_way is not done:
+            return  # a part of the answer was published, and a newer lookup has begun since then
+        self._under_way = None
         self._asked_at = now = trio.current_time()
         if answer is None:
             self._note_failure(failure, now)
         else:
             self._note_answer(answer, now)
         done.set()
+
+    def _publish(self, done: trio.Event, answer: Answer[_T]) -> None:
+        """Use a part of the answer while the rest is still to come."""
+        if self._under_way is done:
+            self._asked_at = trio.current_time()
+            self._note_answer(answer, self._asked_at)
+            done.set()
 
     def _note_failure(self, failure: Failure, now: float) -> None:
         self._failure = failure
@@ -252,7 +265,9 @@ class _Entry(Generic[_T]):
         if self._failures:
             _log.info("name lookup works again", name=self._name)
         ttl = min(self._settings.ttl, max(answer.ttl, _LEAST_TTL))
-        self.records, self._failure, self._failures = answer.records, None, 0
+        if self.records != answer.records:  # the same answer stays the same object: nobody has to compare it again
+            self.records = answer.records
+        self._failure, self._failures = None, 0
         self._answered_at, self._ask_again_at = now, float("-inf")
         self._fresh_until, self._prefetch_at = now + ttl, now + ttl * (1 - _PREFETCH)
         self._usable_until = self._fresh_until + self._settings.stale

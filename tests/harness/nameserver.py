@@ -20,6 +20,7 @@ class NameServer:
         table: records as text by name and type, ``{("db.test", "A"): ["127.0.0.1"]}``. What is not in it does not exist.
         ttl: of every answer, in seconds.
         silent: says nothing while it is true.
+        faults: for a type of record, the error in place of an answer, ``{"AAAA": "SERVFAIL"}``; None for no answer at all.
         asked: how often each was asked for.
     """
 
@@ -27,6 +28,7 @@ class NameServer:
         self.table = table
         self.ttl = ttl
         self.silent = False
+        self.faults: dict[str, str | None] = {}
         self.asked: collections.Counter[tuple[str, str]] = collections.Counter()
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._sock.bind(("127.0.0.1", 0))
@@ -56,14 +58,16 @@ class NameServer:
             (question,) = query.question
             name, kind = question.name.to_text(omit_final_dot=True).lower(), dns.rdatatype.to_text(question.rdtype)
             self.asked[name, kind] += 1
-            if not self.silent:
+            if not self.silent and self.faults.get(kind, "") is not None:
                 self._sock.sendto(self._answer(query, name, kind).to_wire(), client)
 
     def _answer(self, query: dns.message.Message, name: str, kind: str) -> dns.message.Message:
         answer = dns.message.make_response(query)
         answer.flags |= dns.flags.RA
         records = self.table.get((name, kind))
-        if records:
+        if fault := self.faults.get(kind):
+            answer.set_rcode(dns.rcode.from_text(fault))
+        elif records:
             answer.answer.append(dns.rrset.from_text_list(query.question[0].name, self.ttl, "IN", kind, records))
         elif not any(known == name for known, _ in self.table):
             answer.set_rcode(dns.rcode.NXDOMAIN)

@@ -118,6 +118,27 @@ def test_a_name_server_that_falls_silent(site: Site) -> None:
     assert ask(proxy) == target.to
 
 
+@pytest.mark.parametrize("fault", ["SERVFAIL", "REFUSED", "NOTIMP", "NXDOMAIN", None])
+def test_a_name_server_that_answers_one_family_badly(site: Site, fault: str | None) -> None:
+    target = site.target()
+    port = target.to.rpartition(":")[2]
+    site.names.table = {("app.test", "A"): ["127.0.0.1"]}
+    site.names.faults = {"AAAA": fault}
+    proxy = site.tunnel(f"app.test:{port}")
+    started = time.monotonic()
+    assert ask(proxy) == target.to
+    assert time.monotonic() - started < 1.5
+    assert site.names.asked.keys() >= {("app.test", "A"), ("app.test", "AAAA")}
+
+
+def test_a_short_name_is_refused_with_the_reason(site: Site) -> None:
+    """The host's search domains are the system resolver's; name servers in the file are asked for the name as it stands."""
+    proxy = site.tunnel("app:5432")
+    assert ask(proxy) == ""
+    line = proxy.refused(tunnel="far", reason="target_unreachable")[0]
+    assert "without search domains: write the full name" in line["why"]
+
+
 def test_all_addresses_of_a_name_in_turn(site: Site) -> None:
     first = site.target("127.0.0.2")
     port = int(first.to.rpartition(":")[2])
