@@ -116,7 +116,7 @@ class _Builder:
         }
         if dns := config.dns:
             servers = None if dns.servers is None else tuple(dns.servers)
-            settings["dns"] = DnsSettings(**given({"ttl": dns.ttl, "stale": dns.stale, "servers": servers}))
+            settings["dns"] = DnsSettings(**given({"ttl": dns.ttl, "stale": dns.stale, "keep": dns.keep, "servers": servers}))
         found = tuple(tunnel for tunnel in tunnels if tunnel is not None)
         return Plan(found, known=frozenset(self._names) | _used(found), **given(settings))
 

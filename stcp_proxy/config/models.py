@@ -182,6 +182,7 @@ class DnsModel(_Model):
 
     ttl: Span | None = None
     stale: Span | None = None
+    keep: Span | None = None
     servers: Annotated[list[Server], BeforeValidator(_some), Field(min_length=1)] | None = None
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
+from typing import Final
 
 import structlog
+import trio
 
 from stcp_proxy.config import TunnelPlan
 from stcp_proxy.net.leg_stream import LegStream
@@ -19,6 +22,9 @@ from stcp_proxy.session.record import Connection
 from stcp_proxy.upstream.routes import InTheClear, Router
 
 _log = structlog.get_logger("stcp_proxy.intercept")
+
+_AT_ONCE: Final = 0.005
+"""Seconds of a search for a route that are not worth counting, and the least that is left to connect in."""
 
 
 def check(plan: TunnelPlan) -> None:
@@ -85,18 +91,27 @@ class InterceptSession:
         Raises:
             StcpError: why it did not come to that; the application got a TCP RST.
         """
+        started = trio.current_time()
         try:
             way = await self._router.find(self._plain)
         except BaseException:
             LegStream(self._plain).reset()
             raise
+        plan = _less_time(self._plan, trio.current_time() - started)
         if isinstance(way, InTheClear):
             self._record.original = str(way.original)
             self._record.in_the_clear = True
             self._gate.proved(self._record)
-            await pass_on(self._plan, LegStream(self._plain), way.original, self._router.own, self._record)
+            await pass_on(plan, LegStream(self._plain), way.original, self._router.own, self._record)
             return
         self._record.original = str(way.opening.original)
         self._record.service = way.opening.service or ""
-        session = ConnectSession(self._plan, way.trust, way.targets, self._engine, self._plain, self._record, way.opening)
+        session = ConnectSession(plan, way.trust, way.targets, self._engine, self._plain, self._record, way.opening)
         await session.run()
+
+
+def _less_time(plan: TunnelPlan, seconds: float) -> TunnelPlan:
+    """The plan for one connection whose route took that long to find: names and connection attempts share `dial_timeout`."""
+    if seconds < _AT_ONCE:
+        return plan
+    return dataclasses.replace(plan, dial_timeout=max(plan.dial_timeout - seconds, _AT_ONCE))

@@ -1,12 +1,11 @@
-"""Which addresses a host name stands for, as far as routes by name need to know.
+"""The addresses that a route's host name stands for.
 
-An application looked a name up some time ago and dials what it found; this side has to recognise the address. So an address
-counts for the name while it is in the latest answer, and for a minute after it was last in one: applications keep what they
-have found, and servers of names give out now these addresses and now those. An address that is not known makes this side look
-again at once, but not more than once a second: a record that has changed is found with the first connection to its new
-address.
+An application looked a name up some time ago and connects to what it found; the proxy has to recognise that address. Name servers
+with large pools give out a few addresses at a time, and applications keep what they have found. So an address counts for the name
+until `dns.keep` has passed since an answer last contained it, also while no answer comes.
 
-While no answer comes the last one holds, for five minutes at most. Then the name stands for nothing.
+An address that is not known makes the proxy look the name up, at most once a second: a record that has changed is found with the
+first connection to its new address. A known address waits for nothing; the name is looked up again behind it now and then.
 """
 
 from __future__ import annotations
@@ -23,22 +22,20 @@ from stcp_proxy.net.address import TcpAddress
 from stcp_proxy.net.dial import Failure
 from stcp_proxy.net.pattern import IPAddress, plain_ip
 
-FRESH: Final = 30.0
-"""Seconds for which an answer is not asked for again, while it knows the address in question."""
-AGAIN: Final = 1.0
-"""The same while it does not."""
-KEPT: Final = 60.0
-"""Seconds for which an address counts after it was last in an answer."""
-LONGEST: Final = 300.0
-"""Seconds for which the latest answer holds while no other comes."""
+REFRESH: Final = 5.0
+"""Seconds after which a name is looked up again behind a connection to a known address."""
+RETRY: Final = 1.0
+"""Seconds between lookups for addresses that are not known."""
 PATIENCE: Final = 5.0
-"""Seconds to wait for an answer."""
+"""Seconds after which a lookup counts as failed."""
+MOST: Final = 4096
+"""Addresses kept for one name; those go first that were answered longest ago."""
 
 LookUp = Callable[[str], Awaitable[Collection[IPAddress] | Failure]]
 
 
 async def look_up(name: str) -> Collection[IPAddress] | Failure:
-    """The addresses behind a name now."""
+    """Look up the addresses of a name, past the cache's own time."""
     address = TcpAddress(name, 1)
     name_cache.current().invalidate(address)  # when to look again is decided here
     found = await name_cache.current().hosts(address, trio.current_time() + PATIENCE)
@@ -47,55 +44,84 @@ async def look_up(name: str) -> Collection[IPAddress] | Failure:
     return [ipaddress.ip_address(option.address.sockaddr[0].partition("%")[0]) for option in found]
 
 
-class Whereabouts:
+class RouteName:
     """The addresses of one name.
 
     Args:
         name: the host name.
         ask: looks it up.
-
-    Attributes:
-        trouble: why the latest look-up had no answer; empty where it had one.
     """
 
     def __init__(self, name: str, ask: LookUp = look_up) -> None:
         self.name: Final = name
-        self.trouble = ""
         self._ask = ask
-        self._latest: frozenset[IPAddress] = frozenset()
+        self._failure = ""
         self._seen: dict[IPAddress, float] = {}
-        self._answered = self._asked = -math.inf
-        self._asking = trio.Lock()
+        """When an answer last contained each address; in that order."""
+        self._asked_at = -math.inf
+        self._under_way: trio.Event | None = None
 
-    async def covers(self, ip: IPAddress) -> bool:
-        """Whether `ip` is an address of the name, which is looked up where that is not known for certain."""
-        ip = plain_ip(ip)
-        if self._is_known(ip) and self._since(self._asked) < FRESH:
+    @property
+    def trouble(self) -> str:
+        """Why there is no answer now; empty where the latest lookup had one."""
+        return self._failure or ("its name servers are silent" if self._under_way is not None else "")
+
+    @property
+    def known(self) -> int:
+        """How many addresses count for the name."""
+        oldest = self._oldest()
+        return sum(at >= oldest for at in self._seen.values())
+
+    def has(self, ip: IPAddress) -> bool:
+        """Whether `ip` is known as an address of the name. Starts a lookup where the name has not been looked up for a time."""
+        known = self._seen.get(plain_ip(ip), -math.inf) >= self._oldest()
+        if trio.current_time() - self._asked_at >= (REFRESH if known else RETRY):
+            self._start()
+        return known
+
+    async def covers(self, ip: IPAddress, patience: float) -> bool:
+        """Whether `ip` is an address of the name.
+
+        Args:
+            ip: the address.
+            patience: seconds that a lookup may take; a known address waits for none. So silent name servers hold up the
+                connections of that time, and no later ones.
+        """
+        if self.has(ip):
             return True
-        if self._since(self._asked) >= AGAIN:
-            await self._refresh()
-        return self._is_known(ip)
+        if self._under_way is not None:
+            with trio.move_on_at(self._asked_at + patience):
+                await self._under_way.wait()
+        return self.has(ip)
 
-    async def _refresh(self) -> None:
-        """Look up; who comes meanwhile waits for the same answer."""
-        before = self._asked
-        async with self._asking:
-            if self._asked > before:
-                return
-            self._asked = trio.current_time()
+    def _start(self) -> None:
+        if self._under_way is None:
+            self._asked_at = trio.current_time()
+            self._under_way = trio.Event()
+            trio.lowlevel.spawn_system_task(self._refresh, self._under_way)
+
+    async def _refresh(self, done: trio.Event) -> None:
+        """Look up, and note the answer. Connections that come meanwhile wait for the same lookup."""
+        try:
             found = await self._ask(self.name)
-            now = trio.current_time()
-            if isinstance(found, Failure):
-                self.trouble = found.words
-                return
-            self.trouble, self._answered = "", now
-            self._latest = frozenset(map(plain_ip, found))
-            self._seen = {ip: at for ip, at in self._seen.items() if now - at < KEPT} | dict.fromkeys(self._latest, now)
+        except Exception as exc:  # a system task may not raise
+            found = Failure(self.name, 0, f"cannot resolve {self.name}: {exc}")
+        if isinstance(found, Failure):
+            self._failure = found.words
+        else:
+            self._failure = ""
+            self._note(found)
+        self._under_way = None
+        done.set()
 
-    def _is_known(self, ip: IPAddress) -> bool:
-        if ip in self._latest and self._since(self._answered) < LONGEST:
-            return True
-        return self._since(self._seen.get(ip, -math.inf)) < KEPT
+    def _note(self, addresses: Collection[IPAddress]) -> None:
+        now, oldest = trio.current_time(), self._oldest()
+        for ip in map(plain_ip, addresses):
+            self._seen.pop(ip, None)
+            self._seen[ip] = now
+        while len(self._seen) > MOST or next(iter(self._seen.values()), math.inf) < oldest:
+            del self._seen[next(iter(self._seen))]
 
-    def _since(self, moment: float) -> float:
-        return trio.current_time() - moment
+    @staticmethod
+    def _oldest() -> float:
+        return trio.current_time() - name_cache.current().settings.keep

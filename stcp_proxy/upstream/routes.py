@@ -18,7 +18,7 @@ from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.original import original_destination
 from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.protocol.opening import Endpoint, Opening
-from stcp_proxy.upstream.route_names import LookUp, Whereabouts, look_up
+from stcp_proxy.upstream.route_names import PATIENCE, LookUp, RouteName, look_up
 from stcp_proxy.upstream.targets import Targets
 
 
@@ -66,7 +66,9 @@ class Router:
         self.own: OwnConnections = OwnConnections(plan.intercept.capture.mark, before.own if before is not None else None)
         self._ways = [(route, self._way(plan, route)) for route in plan.intercept.routes]
         names = {route.match.name for route in plan.intercept.routes if route.match.name is not None}
-        self._hosts = {name: Whereabouts(name, ask) for name in names}
+        known: dict[str, RouteName] = before._hosts if before is not None else {}
+        self._hosts: dict[str, RouteName] = {name: known.get(name) or RouteName(name, ask) for name in names}
+        self._patience = min(PATIENCE, plan.dial_timeout / 2)
         for _, way in self._ways:
             for _, other in before._ways if before is not None else ():
                 if other.targets.to == way.targets.to:
@@ -115,27 +117,46 @@ class Router:
         Raises:
             NoRoute: there is none, and the file does not let it pass.
         """
-        by_name: list[str] = []
+        candidates = self._candidates(original)
+        names = [name for name, _ in candidates if name is not None]
+        for each in names:
+            if self._hosts[each].has(original.ip):  # this starts the lookups, all at once
+                break
+        for name, way in candidates:
+            if name is None or await self._hosts[name].covers(original.ip, self._patience):
+                return dataclasses.replace(way, opening=dataclasses.replace(way.opening, original=original))
+        if self._intercept.pass_unmatched and not names:
+            return InTheClear(original)
+        raise self._no_route(original, [self._hosts[name] for name in names])
+
+    def _candidates(self, original: Endpoint) -> list[tuple[str | None, Way]]:
+        """The routes that may cover a destination, up to the first that certainly does; each by its name, None for a number."""
+        found: list[tuple[str | None, Way]] = []
         for route, way in self._ways:
             match = route.match
-            if match.name is None:
-                covered = match.match(original.ip, original.port)
-            elif covered := match.has_port(original.port):
-                by_name.append(match.name)
-                covered = await self._hosts[match.name].covers(original.ip)
-            if covered:
-                return dataclasses.replace(way, opening=dataclasses.replace(way.opening, original=original))
-        if self._intercept.pass_unmatched and not by_name:
-            return InTheClear(original)
-        raise NoRoute(
-            self._why(original, by_name), remedy=f"add a route for it, or {original} to 'exclude' if it may go unencrypted"
-        )
+            if match.name is not None and match.has_port(original.port):
+                found.append((match.name, way))
+            elif match.match(original.ip, original.port):
+                found.append((None, way))
+                break
+        return found
 
-    def _why(self, original: Endpoint, by_name: list[str]) -> str:
+    def _no_route(self, original: Endpoint, hosts: list[RouteName]) -> NoRoute:
+        """The error for a destination that no route covers.
+
+        Args:
+            original: the destination.
+            hosts: the names of the routes for its port.
+        """
         what = f"no route covers {original}, where the application was going"
-        lost = [f"{name} ({self._hosts[name].trouble})" for name in by_name if self._hosts[name].trouble]
+        remedy = f"add a route for it, or {original} to 'exclude' if it may go unencrypted"
+        lost = [f"{host.name} ({host.trouble})" for host in hosts if host.trouble]
         if lost:
-            return f"{what}: {' and '.join(lost)} may be there, and could not be looked up"
-        if by_name and self._intercept.pass_unmatched:
-            return f"{what}, and port {original.port} is that of a route by name, which is never passed on unencrypted"
-        return what
+            return NoRoute(f"{what}: {' and '.join(lost)} may be there, and could not be looked up", remedy=remedy)
+        if not hosts:
+            return NoRoute(what, remedy=remedy)
+        counts = " and ".join(f"{host.name} ({host.known} addresses known)" for host in hosts)
+        what = f"{what}: port {original.port} has a route by name, and this is no known address of {counts}"
+        if self._intercept.pass_unmatched:
+            what += "; such a port is never passed on unencrypted"
+        return NoRoute(what, remedy=f"if a name has a large pool of addresses, write their network into 'match'; else {remedy}")

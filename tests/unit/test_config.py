@@ -107,14 +107,14 @@ def test_every_setting(load: Callable[[str], Plan]) -> None:
         " idle_timeout: 1h, half_close_timeout: 5m, balance: least-connections,"
         " health: {interval: 5s}"
     )
-    dns = "dns: {ttl: 30s, stale: 0, servers: [127.0.0.1, '[::1]:5353']}\n"
+    dns = "dns: {ttl: 30s, stale: 0, keep: 2h, servers: [127.0.0.1, '[::1]:5353']}\n"
     plan = load(dns + "drain: 0\nlog: {level: debug, format: json}\nengine: python\n" + HEAD + CONNECT % settings + LISTEN % "")
     first, second = plan.tunnels
     assert (plan.drain, plan.log.level, plan.log.format) == (0, "debug", "json")
     assert (first.bind_mode, second.bind_mode) == (0o600, 0o600)
     assert (first.balance, second.balance) == (Balance.LEAST_CONNECTIONS, Balance.FAILOVER)
     assert (first.health, second.health) == (HealthPlan(5.0, 1.5), HealthPlan())
-    assert plan.dns == DnsSettings(30.0, 0.0, (TcpAddress("127.0.0.1", 53), TcpAddress("::1", 5353)))
+    assert plan.dns == DnsSettings(30.0, 0.0, 7200.0, (TcpAddress("127.0.0.1", 53), TcpAddress("::1", 5353)))
     assert "asked of 127.0.0.1:53, [::1]:5353" in describe_plan(plan)
     assert (first.engine, second.engine) == (EngineChoice.KERNEL, EngineChoice.PYTHON)
     assert (first.suites, first.max_connections, first.max_handshakes) == ((Suite.CLASSIC_KEYS,), 5, 3)

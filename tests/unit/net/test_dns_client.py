@@ -16,7 +16,8 @@ from stcp_proxy.net import dns_client, name_cache
 from stcp_proxy.net.address import TcpAddress
 from stcp_proxy.net.dial import Failure
 from stcp_proxy.net.dns_client import GRACE, Answer, Host, NotThere, ask_host
-from stcp_proxy.net.name_cache import DnsSettings, NameCache
+from stcp_proxy.net.dns_settings import DnsSettings
+from stcp_proxy.net.name_cache import NameCache
 
 SERVERS = (TcpAddress("192.0.2.53", 53),)
 NO_ANSWER = NoAnswer(response=dns.message.Message())
