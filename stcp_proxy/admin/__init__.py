@@ -12,7 +12,8 @@ admin address is configured, and nothing here wakes up unless somebody asks.
   the JSON of ``codec``
 - ``readiness``      whether the proxy is ready, end to end where a tunnel wants that
 - ``metrics``        a report as Prometheus reads it; ``loop_delay`` measures the event loop; ``cooperate`` parts long work
-- ``access``         who may ask: token, host, origin; ``rate_limit`` how much of the event loop all requests may take
+- ``access``         who may ask: token, host, origin; ``rate_limit`` how much of the loop all requests may take;
+  ``source_limit`` what one source may
 - ``http_app``       the addresses, as a Starlette application
 - ``dashboard``      the dashboard: its files, as they are in ``assets/``
 - ``server``         serves them on Hypercorn, inside the proxy's own loop

@@ -15,7 +15,7 @@ With a token all that is left to a page is to guess it.
 from __future__ import annotations
 
 import ipaddress
-import urllib.parse
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -25,14 +25,19 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stcp_proxy.admin.rate_limit import Pace
+from stcp_proxy.admin.source_limit import SourceLimit, source_of
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.net.address import TcpAddress, UnixAddress
 
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz"})
+PROBE_PATHS: Final = frozenset({"/healthz", "/readyz"})
+"""What is answered by whatever name it is asked, and in HTTP/1.0 without one: a load balancer asks by any name, and a page that
+asks by DNS rebinding learns a yes or a no. Each source has a rate of its own here, so that a flood of others delays no probe."""
 OPEN_PREFIX: Final = "/assets/"
 """What needs no token: yes-or-no for orchestrators, and the dashboard's fixed files, which hold no data."""
 TRUSTED: Final = "stcp.trusted"
 """In the scope of a request: whether it may know everything."""
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z.-]+))(?::[0-9]{1,5})?")
 _MAX_BODY: Final = 64 * 1024
 _MAX_PIECES: Final = 64
 _BODY_PATIENCE: Final = 5.0
@@ -68,6 +73,7 @@ class Guard:
     def __init__(self, app: ASGIApp, plan: AdminPlan, pace: Pace | None = None) -> None:
         self._app = app
         self._pace = pace or Pace()
+        self._probes = SourceLimit()
         self._token = plan.token
         self._any_name = plan.token is not None or isinstance(plan.address, UnixAddress)  # no browser reaches a unix socket
         self._names = {"localhost"}
@@ -78,13 +84,18 @@ class Guard:
         if scope["type"] != "http":
             return
         await _discard_body(receive)
-        scope[TRUSTED] = self._token is None or self._has_token(Headers(scope=scope).getlist("authorization"))
-        await self._pace.turn(trusted=scope[TRUSTED])
+        headers = Headers(scope=scope)
+        own_name = self._any_name or self._is_own_name(headers.get("host", ""))
+        scope[TRUSTED] = own_name and (self._token is None or self._has_token(headers.getlist("authorization")))
+        if not (_is_probe(scope) and self._probes.allow(source_of(scope.get("client")))):
+            await self._pace.turn(trusted=scope[TRUSTED])
         refusal = self._refusal(scope)
         await (refusal or self._app)(scope, receive, _with_headers(send))
 
     def _refusal(self, scope: Scope) -> PlainTextResponse | None:
         headers = Headers(scope=scope)
+        if _is_probe(scope):
+            return None
         if not self._any_name and not self._is_own_name(headers.get("host", "")):
             return _refuse(421, "this address answers to localhost, 127.0.0.1 and [::1] alone; ask by one of these names")
         if scope["method"] not in _CHANGES_NOTHING and not _is_same_origin(headers):
@@ -131,12 +142,15 @@ def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_PREFIX)
 
 
+def _is_probe(scope: Scope) -> bool:
+    """Whether a request only asks whether the proxy works or is ready."""
+    return scope["path"] in PROBE_PATHS and scope["method"] in _CHANGES_NOTHING
+
+
 def _name_of(host: str) -> str:
-    """The host of a Host header, without its port; empty where it is malformed."""
-    try:
-        return (urllib.parse.urlsplit(f"//{host}").hostname or "").removesuffix(".")
-    except ValueError:
-        return ""
+    """The host of a Host header (RFC 9110, section 7.2), without its port; empty where it is malformed."""
+    found = _HOST.fullmatch(host)
+    return (found["v6"] or found["name"]).lower().removesuffix(".") if found is not None else ""
 
 
 def _is_same_origin(headers: Headers) -> bool:

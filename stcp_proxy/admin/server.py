@@ -10,6 +10,7 @@ Between requests nothing here wakes up: a task waits for the listening socket, a
 
 from __future__ import annotations
 
+import collections
 import socket
 import time
 from types import TracebackType
@@ -34,6 +35,7 @@ from stcp_proxy.admin.readiness import Readiness
 from stcp_proxy.admin.report import Report
 from stcp_proxy.admin.snapshot import snapshot
 from stcp_proxy.admin.snapshot_request import Wanted
+from stcp_proxy.admin.source_limit import SourceLimit, source_of
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import StcpError
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
@@ -85,7 +87,7 @@ class AdminServer:
         self._listeners = open_listeners(plan.address, backlog=_BACKLOG)
         self._places: dict[_Impatient, None] = {}
         """Conversations under way, the oldest first."""
-        self._newcomers = Pace()
+        self._sources = SourceLimit()
 
     def __enter__(self) -> AdminServer:
         return self
@@ -146,25 +148,30 @@ class AdminServer:
     async def _accept(self, listener: socket.socket, connections: trio.Nursery, app: ASGIApp, config: Config) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
-            await self._newcomers.turn(trusted=True)
             try:
-                sock, _ = listener.accept()
+                sock, address = listener.accept()
             except OSError as exc:
                 if exc.errno in EXHAUSTED:
                     await trio.sleep(1.0)
                 continue
             sock.setblocking(False)
             if len(self._places) >= PLACES:
-                oldest = next((each for each in self._places if not each.trusted), next(iter(self._places)))
-                del self._places[oldest]
-                oldest.abort()
+                self._give_up_place()
             try:
-                stream = _Impatient(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+                stream = _Impatient(trio.SocketStream(trio.socket.from_stdlib_socket(sock)), source_of(address))
             except OSError:
                 sock.close()  # gone already
                 continue
             self._places[stream] = None
             connections.start_soon(self._converse, stream, app, config)
+
+    def _give_up_place(self) -> None:
+        """End the oldest connection of the source that has most, those with the token last."""
+        untrusted = [stream for stream in self._places if not stream.trusted] or list(self._places)
+        most, _ = collections.Counter(stream.source for stream in untrusted).most_common(1)[0]
+        oldest = next(stream for stream in untrusted if stream.source == most)
+        del self._places[oldest]
+        oldest.abort()
 
     async def _converse(self, stream: _Impatient, app: ASGIApp, config: Config) -> None:
         """All requests of one connection; nothing that happens here reaches another."""
@@ -179,6 +186,7 @@ class AdminServer:
         server = TCPServer(ASGIWrapper(answer), config, WorkerContext(None), ConnectionState({}), cast("Any", stream))
         with stream.scope:
             try:
+                await self._sources.turn(stream.source)
                 await server.run()
             except Exception as exc:
                 _log.debug("a connection to the admin address failed", why=f"{type(exc).__name__}: {exc}")
@@ -193,9 +201,11 @@ class _Impatient:
 
     Args:
         stream: the connection.
+        source: the name of its source.
     """
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, source: str) -> None:
+        self.source: Final = source
         self._stream = stream
         self.socket: Final = stream.socket
         self.scope: Final = trio.CancelScope()

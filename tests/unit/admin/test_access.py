@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from starlette.responses import PlainTextResponse
+from trio.testing import MockClock
 
-from stcp_proxy.admin.access import Guard
+from stcp_proxy.admin.access import TRUSTED, Guard
 from stcp_proxy.config import AdminPlan, Token
 from stcp_proxy.net.address import Address, TcpAddress, UnixAddress
 
@@ -47,14 +49,63 @@ async def test_a_loopback_address_answers_to_this_machines_names(host: str) -> N
     "host",
     [
         "evil.example", "evil.example:9901", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "0.0.0.0", "",
-        "[::1", "localhost@evil.example:1", "evil.example#localhost", "evil.example/localhost", "2130706433", "0x7f.1",
+        "[::1", "localhost@evil.example:1", "evil.example@localhost", "evil.example:1@localhost:9901",
+        "localhost:1:2", "[::1]x", "evil.example#localhost", "evil.example/localhost", "2130706433", "0x7f.1",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("path", ["/status", "/healthz", "/"])
+@pytest.mark.parametrize("path", ["/status", "/metrics", "/"])
 async def test_a_page_whose_name_was_made_to_mean_this_machine_gets_nothing(host: str, path: str) -> None:
     status, _, body = await ask(path=path, host=host)
     assert status == 421
     assert "told" not in body
+
+
+@pytest.mark.parametrize("host", ["", "evil.example", "10.0.0.1", "proxy.internal:9901"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+async def test_a_probe_is_answered_by_whatever_name_it_asks(host: str, path: str, method: str) -> None:
+    """A load balancer's check, in HTTP/1.0 without a name too."""
+    assert (await ask(path=path, host=host, method=method))[0] == 200
+
+
+@pytest.mark.parametrize(("host", "trusted"), [("localhost", True), ("", False), ("evil.example", False)])
+async def test_a_probe_by_a_foreign_name_is_told_no_addresses(host: str, trusted: bool) -> None:
+    seen: list[bool] = []
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        seen.append(scope[TRUSTED])
+
+    await probe(Guard(app, AdminPlan(LOOPBACK, None)), host=host)
+    assert seen == [trusted]
+
+
+async def test_a_flood_of_one_source_delays_no_probe_of_another(autojump_clock: MockClock) -> None:
+    guard = Guard(PlainTextResponse("told"), AdminPlan(LOOPBACK, Token(TOKEN)))
+
+    async def flood() -> None:
+        while True:
+            await probe(guard, client=("10.0.0.66", 1))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(flood)
+        await trio.sleep(30)
+        began = trio.current_time()
+        for _ in range(10):
+            await probe(guard, client=("10.0.0.1", 1))
+        assert trio.current_time() - began < 0.01
+        nursery.cancel_scope.cancel()
+
+
+async def probe(guard: Guard, *, host: str = "localhost", client: tuple[str, int] = ("127.0.0.1", 1)) -> None:
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def send(_message: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    headers = [(b"host", host.encode())] if host else []
+    await guard({"type": "http", "method": "GET", "path": "/healthz", "headers": headers, "client": client}, receive, send)
 
 
 async def test_the_bound_name_is_an_own_name() -> None:
