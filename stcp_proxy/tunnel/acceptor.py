@@ -136,22 +136,25 @@ class Acceptor:
         """The name of a limit that is reached."""
         if len(self._live.unauthenticated) >= self._plan.max_handshakes:
             return "max_handshakes"
-        return "max_connections" if len(self._live) >= self._plan.max_connections else None
+        if len(self._live) >= self._plan.max_connections:
+            return "max_connections"
+        return "descriptors" if self._live.descriptors.full else None
 
     async def _wait_for_room(self) -> None:
         while (full := self._full_limit()) is not None:
             self._live.ledger.limits[full] += 1
-            _log.warning(
-                "limit reached: new connections wait",
-                tunnel=self._plan.name,
-                limit=full,
-                value=getattr(self._plan, full),
-                remedy=f"raise {full} if this load is meant",
-            )
+            self._log_full(full)
             # The callers of a connect tunnel are this host's own applications, and keep their places.
             seconds = self._live.unauthenticated.make_room() if self._plan.mode is Mode.LISTEN else float("inf")
             with trio.move_on_after(seconds):
                 await self._live.changed.park()
+
+    def _log_full(self, full: str) -> None:
+        if full == "descriptors":
+            value, remedy = self._live.descriptors.places, "raise the limit of open files (LimitNOFILE, ulimit -n)"
+        else:
+            value, remedy = getattr(self._plan, full), f"raise {full} if this load is meant"
+        _log.warning("limit reached: new connections wait", tunnel=self._plan.name, limit=full, value=value, remedy=remedy)
 
     def _log_exhausted(self, exc: OSError) -> None:
         _log.error(

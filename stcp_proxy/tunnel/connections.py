@@ -24,6 +24,7 @@ from stcp_proxy.handshake.trust import Trust, revoked
 from stcp_proxy.relay.engine import RelayEnd
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.session.record import Connection
+from stcp_proxy.tunnel.descriptors import Descriptors
 from stcp_proxy.tunnel.unauthenticated import SILENCE, Unauthenticated
 
 
@@ -61,6 +62,7 @@ class LiveConnections:
         mode: the role of the tunnel; only on a listen tunnel may an unauthenticated connection lose its place.
         trust: the access rule.
         ledger: where the connections are counted.
+        descriptors: the limit that all tunnels share.
 
     Attributes:
         trust: the access rule in force.
@@ -68,8 +70,10 @@ class LiveConnections:
         unauthenticated: connections whose peer has not proved its key.
     """
 
-    def __init__(self, mode: Mode, trust: Trust, ledger: Ledger) -> None:
+    def __init__(self, mode: Mode, trust: Trust, ledger: Ledger, descriptors: Descriptors | None = None) -> None:
         self.mode: Final = mode
+        self.descriptors: Final = Descriptors() if descriptors is None else descriptors
+        self.descriptors.sharers.add(self)
         self.trust = trust
         self.ledger: Final = ledger
         self.changed: Final = trio.lowlevel.ParkingLot()
@@ -105,6 +109,7 @@ class LiveConnections:
         """
         scope = trio.CancelScope()
         self._all.add(connection)
+        self.descriptors.take()
         self._opening[connection] = _Opening(scope, self.trust)
         self.unauthenticated.add(connection, scope, sock)
 
@@ -166,7 +171,10 @@ class LiveConnections:
 
     def forget(self, connection: Connection) -> None:
         """See `Owner.forget`."""
-        self._all.discard(connection)
+        if connection in self._all:
+            self._all.discard(connection)
+            if self.descriptors.give_back():
+                self._token.run_sync_soon(self.descriptors.wake, idempotent=True)
         self.unauthenticated.forget(connection)
         if self.changed:  # an engine that runs in Trio's loop may not wake a task itself
             self._token.run_sync_soon(self.wake, idempotent=True)

@@ -23,6 +23,7 @@ from stcp_proxy.session.listen import ListenSession
 from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.acceptor import Acceptor
 from stcp_proxy.tunnel.connections import LiveConnections, Session
+from stcp_proxy.tunnel.descriptors import Descriptors
 from stcp_proxy.tunnel.upstreams import Upstreams
 from stcp_proxy.upstream.targets import Targets
 
@@ -36,6 +37,7 @@ class Tunnel:
         plan: what the file configures.
         engine: carries its connections.
         ledger: where they are counted, together with those of an earlier tunnel of the same name; a new one by default.
+        descriptors: the limit that it shares with the other tunnels of the process; none by default.
 
     Attributes:
         plan: the plan in force.
@@ -45,12 +47,14 @@ class Tunnel:
         upstreams: what lies behind it.
     """
 
-    def __init__(self, plan: TunnelPlan, engine: Engine, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, plan: TunnelPlan, engine: Engine, ledger: Ledger | None = None, descriptors: Descriptors | None = None
+    ) -> None:
         self.plan = plan
         self.engine = engine
         self.ledger: Final = Ledger() if ledger is None else ledger
         trust = Trust.of(plan.auth)
-        self.live: Final = LiveConnections(plan.mode, trust, self.ledger)
+        self.live: Final = LiveConnections(plan.mode, trust, self.ledger, descriptors)
         self.upstreams = Upstreams(plan, trust)
         self._acceptor: Final = Acceptor(plan, self.live, self._admit)
         self._accepting: trio.CancelScope | None = None

@@ -25,6 +25,7 @@ from stcp_proxy.session.handover import removed
 from stcp_proxy.session.intercept import check
 from stcp_proxy.session.record import Totals
 from stcp_proxy.tunnel.acceptor import BACKLOG
+from stcp_proxy.tunnel.descriptors import EACH, Descriptors
 from stcp_proxy.tunnel.engines import Engines
 from stcp_proxy.tunnel.listener_handover import Listeners, Prepared, inherit
 from stcp_proxy.tunnel.revocation import revoke
@@ -44,6 +45,7 @@ class Tunnels:
         serving: the tunnels of the plan, in its order.
         draining: tunnels that were removed and still have connections.
         engines: the engines that carry connections.
+        descriptors: the limit that all tunnels share.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -51,6 +53,7 @@ class Tunnels:
         self.serving: list[Tunnel] = []
         self.draining: list[Tunnel] = []
         self.engines: Final = Engines()
+        self.descriptors: Final = Descriptors()
         self._ledgers: Final[dict[str, Ledger]] = {}
         self._accepting: trio.Nursery | None = None
         self._connections: trio.Nursery | None = None
@@ -68,7 +71,9 @@ class Tunnels:
         """
         name_cache.configure(self.plan.dns)
         self.engines.want(plan.engine for plan in self.plan.tunnels)
-        self.serving = [Tunnel(plan, self.engines[plan.engine], self._ledger(plan.name)) for plan in self.plan.tunnels]
+        self.serving = [
+            Tunnel(plan, self.engines[plan.engine], self._ledger(plan.name), self.descriptors) for plan in self.plan.tunnels
+        ]
         for number, tunnel in enumerate(self.serving):
             tunnel.open(listeners[number] if listeners is not None else None)
 
@@ -80,8 +85,27 @@ class Tunnels:
             connections: for everything that outlives them.
         """
         self._accepting, self._connections = accepting, connections
+        self.descriptors.measure(self._listening)
+        self._check_descriptors()
         for tunnel in self.serving:
             accepting.start_soon(tunnel.accept, connections)
+
+    @property
+    def _listening(self) -> int:
+        return sum(len(tunnel.listeners) for tunnel in self.all)
+
+    def _check_descriptors(self) -> None:
+        """Warn when descriptors run out before the connections that the file allows."""
+        wanted = sum(tunnel.plan.max_connections for tunnel in self.serving)
+        if wanted > self.descriptors.places:
+            _log.warning(
+                "fewer descriptors than connections: new connections will wait",
+                connections=self.descriptors.places,
+                max_connections=wanted,
+                why=f"each connection needs {EACH} of the open files that this process may have",
+                remedy=f"raise the limit of open files (LimitNOFILE, ulimit -n) to {self.descriptors.needed(wanted)}, "
+                "or lower max_connections",
+            )
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something for as long as the tunnels accept; a stop cancels it."""
@@ -207,6 +231,7 @@ class Tunnels:
                 if tunnel not in self.serving:
                     self.draining.append(tunnel)
                     self._connections.start_soon(self._drain, tunnel, change.plan.drain)
+            self.descriptors.set_listeners(self._listening)
             self._revoke(rules, self._connections)
 
     def _revoke(self, rules: Mapping[Tunnel, Trust], nursery: trio.Nursery) -> None:
@@ -225,7 +250,7 @@ class Tunnels:
         assert self._connections is not None  # noqa: S101
         engine = self.engines[plan.engine]
         if tunnel is None or tunnel.plan.mode is not plan.mode:
-            tunnel = Tunnel(plan, engine, self._ledger(plan.name))
+            tunnel = Tunnel(plan, engine, self._ledger(plan.name), self.descriptors)
         elif tunnel.plan != plan:
             tunnel.replace(plan, engine)
         tunnel.upstreams.forget_key_order()

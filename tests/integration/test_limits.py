@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,29 +72,31 @@ def test_silent_strangers_do_not_shut_the_door(tmp_path: Path) -> None:
 
 
 def test_out_of_descriptors(tmp_path: Path) -> None:
-    """The process pauses, says so once a second, and goes on when there are some again."""
+    """A connection needs two: those that would not get both wait in the backlog, and all are served in the end."""
     require("prlimit")
-    prefix = ("prlimit", "--nofile=40:40")
+    prefix = ("prlimit", "--nofile=64:64")
     with Target() as target, Pair(tmp_path, target.to) as pair:
         arguments = ["connect", "--bind", "127.0.0.1:0", "--to", pair.listen.addresses[0], *pair.keys.connect()]
         with Proxy(arguments, log=tmp_path / "small.log", prefix=prefix) as small:
             small.ready()
+            (told,) = small.log("fewer descriptors than connections: new connections will wait")
+            assert 10 < told["connections"] < 32
             started = time.monotonic()
             clients: list[socket.socket] = []
-            for _ in range(40):
+            for _ in range(60):
                 client = connect(small.address)
                 clients.append(client)
-                with suppress(OSError):
-                    client.sendall(b"word")
-            small.wait_log("cannot accept: new connections wait")
-            quiet(small, 2)
-            assert lines_a_second(small, "cannot accept: new connections wait", started) <= 1
-            assert "ulimit" in small.log("cannot accept: new connections wait")[0]["remedy"]
-            for client in clients:
-                client.close()
-            with connect(small.address) as client:
                 client.sendall(b"word")
+            (line,) = small.wait_log("limit reached: new connections wait", limit="descriptors")
+            assert line["value"] == told["connections"]
+            assert "ulimit" in line["remedy"]
+            quiet(small, 2)
+            assert lines_a_second(small, "limit reached: new connections wait", started) <= 1
+            for client in clients:
                 assert read_exactly(client, 4) == b"word"
+                client.close()
+            assert small.log("connection refused") == []
+            assert small.log("cannot accept: new connections wait") == []
 
 
 @pytest.mark.parametrize("side", ["listen", "connect"])

@@ -1,0 +1,85 @@
+"""The file descriptors of this process, shared by the connections of all its tunnels.
+
+A connection needs two descriptors, one for each leg, and is accepted with one. So the number of connections is limited in advance:
+new ones wait in the kernel's backlog, and none is accepted only to be reset for want of its second descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import weakref
+from typing import Final, Protocol
+
+EACH: Final = 2
+"""Descriptors of one connection."""
+_RESERVE: Final = 64
+"""Descriptors for everything else that comes and goes: the admin address, name lookups, health checks, reloads. Where the limit
+is small, an eighth of it."""
+
+
+class Sharer(Protocol):
+    """A tunnel that waits for a place."""
+
+    def wake(self) -> None:
+        """Look again whether there is a place."""
+
+
+class Descriptors:
+    """A limit for the connections of all tunnels together.
+
+    Attributes:
+        places: the number of connections that may be open at once.
+        used: the number of connections that are open.
+        sharers: the connections of each tunnel; woken when a place comes free.
+    """
+
+    def __init__(self) -> None:
+        self.places: float = float("inf")
+        self.used = 0
+        self.sharers: Final[weakref.WeakSet[Sharer]] = weakref.WeakSet()
+        self._others = 0
+
+    def measure(self, listeners: int) -> None:
+        """Count what the process holds beside its connections; call it once, before the first is accepted.
+
+        Args:
+            listeners: the number of listening sockets.
+        """
+        self._others = len(os.listdir("/proc/self/fd")) - listeners
+        self.set_listeners(listeners)
+
+    def set_listeners(self, listeners: int) -> None:
+        """Set the limit anew for a number of listening sockets."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY:
+            self.places = float("inf")
+            return
+        reserve = min(_RESERVE, soft // 8)
+        self.places = max(1, (soft - self._others - listeners - reserve) // EACH)
+        self.wake()
+
+    @property
+    def full(self) -> bool:
+        """Whether no place is left."""
+        return self.used >= self.places
+
+    def take(self) -> None:
+        """Count a connection that was accepted."""
+        self.used += 1
+
+    def give_back(self) -> bool:
+        """Count a connection that has ended. Returns whether `wake` is due, in Trio's thread: no place was left until now."""
+        was_full = self.full
+        self.used -= 1
+        return was_full
+
+    def wake(self) -> None:
+        """Wake the tunnels that wait for a place."""
+        for sharer in list(self.sharers):
+            sharer.wake()
+
+    def needed(self, connections: int) -> int:
+        """The limit of open files with which so many connections have a place."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return soft if connections <= self.places else soft + EACH * (connections - int(self.places))
