@@ -1,10 +1,12 @@
 """What interception costs: round trips through one pair of proxies, with it and without it, in turns. Needs root, and quiet.
 
-    .venv/bin/python tools/bench_intercept.py [redirect|tproxy] [--rounds N] [--seconds S]
+    .venv/bin/python tools/bench_intercept.py [redirect|tproxy] [--rounds N] [--seconds S] [--guard]
 
 Both ways go through the same two processes: one tunnel of the client's proxy intercepts, the other is dialled. Client and server
 are network namespaces of their own. Printed are the medians of both and the median of the pairs' ratios, for one connection and
 for fifty.
+
+With --guard both ways are intercepted: with the guard in front of the wire, and without its chain.
 """
 
 from __future__ import annotations
@@ -47,12 +49,53 @@ def main() -> None:
     parser.add_argument("how", nargs="?", default="redirect", choices=["redirect", "tproxy"])
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--guard", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Net() as net, Target(listener=net.server.listener("127.0.0.1", PORT)):
         beside = f'  beside: {{mode: connect, bind: "127.0.0.1:{BESIDE}", to: "{net.server.ip4}:{WIRE}", peer: server}}\n'
         with Sidecar(net, Path(folder), options.how, more=beside):
             for count in (1, 50):
-                compare(net, count, options.rounds, options.seconds)
+                if options.guard:
+                    compare_guard(net, count, options.rounds, options.seconds)
+                else:
+                    compare(net, count, options.rounds, options.seconds)
+
+
+def compare_guard(net: Net, count: int, rounds: int, seconds: float) -> None:
+    chain = net.client.run("nft", "list", "chain", "inet", "stcp_proxy", "guard_output").stdout
+
+    def bare() -> None:
+        for verb in ("flush", "delete"):
+            net.client.run("nft", verb, "chain", "inet", "stcp_proxy", "guard_output")
+
+    def guarded() -> None:
+        net.client.run("nft", "-f", "-", stdin=chain)
+
+    bare()
+    sockets = [net.client.connect(net.server.ip4, PORT) for _ in range(count)]
+    for sock in sockets:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    found: dict[str, list[float]] = {"bare": [], "guarded": []}
+    for number in range(rounds + 1):
+        for guard in (False, True) if number % 2 else (True, False):
+            if guard:
+                guarded()
+            rate = round_trips(sockets, seconds)
+            if guard:
+                bare()
+            if number:
+                found["guarded" if guard else "bare"].append(rate)
+    guarded()
+    for sock in sockets:
+        sock.close()
+    report(count, found)
+
+
+def report(count: int, found: dict[str, list[float]]) -> None:
+    (here, before), (there, after) = found.items()
+    ratio = statistics.median(new / old for old, new in zip(before, after, strict=True))
+    medians = ", ".join(f"{name} {statistics.median(rates):.0f}/s" for name, rates in found.items())
+    print(f"{count} connections: {medians}; {there} is {ratio:.3f} of {here}")
 
 
 def compare(net: Net, count: int, rounds: int, seconds: float) -> None:
@@ -69,9 +112,7 @@ def compare(net: Net, count: int, rounds: int, seconds: float) -> None:
     for group in sockets.values():
         for sock in group:
             sock.close()
-    ratio = statistics.median(there / here for there, here in zip(found["intercepted"], found["dialled"], strict=True))
-    medians = ", ".join(f"{name} {statistics.median(rates):.0f}/s" for name, rates in found.items())
-    print(f"{count} connections: {medians}; intercepted is {ratio:.3f} of dialled")
+    report(count, found)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ Nothing here knows where it came from. The defaults of all settings stand here, 
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal
 
 from stcp_proxy.config.token import Token
 from stcp_proxy.keys import PrivateKey, PublicKey
@@ -22,6 +23,9 @@ from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 
 LogFormat = Literal["text", "json"]
+
+_RULES_FORMAT: Final = "2"
+"""Changes with the text that is made of a `CapturePlan`: rules of an earlier release are outdated then."""
 
 
 class Mode(enum.StrEnum):
@@ -220,6 +224,13 @@ class CapturePlan:
     exclude: tuple[Pattern, ...]
     peers: tuple[Pattern, ...]
     forwarded: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits: rules with another digest are not those for this plan."""
+        values = (getattr(self, field.name) for field in fields(self))
+        words = (",".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values)
+        return hashlib.sha256("\n".join((_RULES_FORMAT, *words)).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

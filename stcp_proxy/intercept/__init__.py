@@ -1,8 +1,13 @@
 """The rules of a host that send outbound connections to a tunnel: nftables, and for tproxy policy routing.
 
-- ``rules``    the text of the rules for a tunnel
-- ``users``    whose connections they leave alone
-- ``install``  into the kernel and out again, by `nft` and `ip`
+- ``rules``           the text of the rules for a tunnel
+- ``guard``           of these, the chains that keep a captured connection from leaving in the clear
+- ``nft_text``        how nftables spells them
+- ``users``           as whom the proxy runs, so that the rules leave its connections alone
+- ``install``         into the kernel and out again
+- ``policy_routing``  the routes that tproxy needs
+- ``sockets``         the open connections of this host
+- ``programs``        calls of `nft` and `ip`
 """
 
 from stcp_proxy.intercept.install import apply, installed, remove

@@ -1,93 +1,145 @@
-"""Rules into the kernel and out again.
+"""Install rules in the kernel, and remove them.
 
-The table is replaced in one transaction: there is no moment between the old rules and the new ones. Policy routing, which
-tproxy needs, is put there before it and taken away after it, so that no packet is ever marked for a route that is not there.
-The comment of the table tells which mark that was, so that it can be taken away without the file that the rules were made
-for.
+One transaction replaces the table: there is no moment between the old rules and the new ones. Policy routing, which tproxy needs,
+is added before the table and deleted after it, so that no packet is marked without a route for its mark. The comment of the table
+names the mark: removal needs no configuration file.
+
+Removal must not let an intercepted connection go on in the clear. So the guard stays while a connection may be one: it lets new
+connections leave, and resets those that it does not know.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
+from collections.abc import Iterable
 from typing import Final
 
 from stcp_proxy.errors import ConfigError, RulesRefused
-from stcp_proxy.intercept.rules import MADE_BY, Rules, about, routing
+from stcp_proxy.intercept.guard import labels_of
+from stcp_proxy.intercept.nft_text import FIRST_PACKET
+from stcp_proxy.intercept.policy_routing import add_routing, delete
+from stcp_proxy.intercept.programs import nft
+from stcp_proxy.intercept.rules import HOLD, MADE_BY, Rules, about, routing
+from stcp_proxy.intercept.sockets import TcpSocket, perhaps_intercepted, served, tcp_sockets
 
-_FOLDERS: Final = "/usr/sbin:/sbin:/usr/local/sbin"
-_TIMEOUT: Final = 30.0
 _COMMENT: Final = re.compile(rf'comment "({MADE_BY} [^"]*)"')
 _MARK: Final = re.compile(r", mark ([0-9]+)$")
-_PRIVILEGE: Final = "run it as root or with CAP_NET_ADMIN: in a container, as an init container that has it"
-_FEATURES: Final = {
-    "tproxy": "transparent proxying (nft_tproxy)",
-    "redirect": "redirection (nft_redir)",
-    "fib": "route look-ups in rules (nft_fib_inet)",
-    "reject": "rejection (nft_reject_inet)",
-    "nat": "address translation (nft_chain_nat)",
-    "ct ": "connection tracking (nf_conntrack, nft_ct)",
-    "skuid": "a packet's user (nft_meta)",
-}
-"""What a kernel may lack, by a word in the rule that it refused."""
-_LACKING: Final = ("No such file or directory", "Operation not supported", "Protocol not supported", "not supported")
+_CHAIN: Final = re.compile(r"^\tchain ([a-z_]+) \{$", re.MULTILINE)
+_SPARED: Final = re.compile(r"^\t\tmeta (skuid|mark) (?:\{ ([^}]*) \}|(\S+)) .*goto let_out$", re.MULTILINE)
+_TAKING: Final = ("output", "arriving")
+"""The base chains that intercept."""
+_LEAVING: Final = "leaving"
+"""An empty chain: in the table that removal has left behind."""
 
 
 def apply(rules: Rules) -> str:
-    """Install rules, in place of those that this program has installed under the same name. Twice is as good as once.
+    """Install rules in place of those with the same table name. A second call changes nothing.
 
     Returns:
-        One sentence: what has been done.
+        One sentence: the change.
 
     Raises:
-        RulesRefused: in one sentence why not; nothing has changed.
+        RulesRefused: says why; nothing has changed.
     """
     before = installed(rules.table)
     stale = _mark_of(before)
-    added = [] if rules.divert is None else _add_routing(rules.divert)
+    added = add_routing(rules)
     try:
-        _nft(["-f", "-"], stdin=rules.nft)
+        nft(["-f", "-"], stdin=rules.nft + served_elements(rules.table))
     except BaseException:
-        _delete(added)
+        delete(added)
         raise
     if stale is not None and stale != rules.divert:
-        _delete(routing(stale, "delete"))
+        delete(routing(stale, "delete"))
     after = installed(rules.table)
     replaced = f", in place of {about(before)}" if before and before != after else ""
     return f"installed: table inet {rules.table}, {about(after)}{replaced}"
 
 
 def remove(table: str) -> str:
-    """Take away what `apply` has installed under this name, and nothing else.
+    """Remove what `apply` has installed under this name, and nothing else.
 
     Returns:
-        One sentence: what has been done.
+        One sentence: what was removed, and what stays.
 
     Raises:
-        RulesRefused: in one sentence why not.
+        RulesRefused: says why.
     """
-    before = installed(table)
-    if before is None:
+    if f"{table}{HOLD}" in _tables():
+        remedy = "end that process first: it would install them again"
+        raise RulesRefused(f"'stcp-proxy intercept --watch' holds the rules of table inet {table}", remedy=remedy)
+    listing = _listing(table)
+    if listing is None:
         return f"there is nothing to remove: no table inet {table} is installed"
-    _nft(["delete", "table", "inet", table])
-    mark = _mark_of(before)
+    comment = _comment(table, listing)
+    mark = _mark_of(comment)
+    waiting = _waiting(listing)
+    if waiting:
+        _leave(table, _CHAIN.findall(listing))
+    else:
+        nft(["delete", "table", "inet", table])
     if mark is not None:
-        _delete(routing(mark, "delete"))
-    return f"removed: table inet {table}, {about(before)}"
+        delete(routing(mark, "delete"))
+    return f"removed: table inet {table}, {about(comment)}" + (f"; {waiting}" if waiting else "")
 
 
 def installed(table: str) -> str | None:
-    """The comment of a table that is installed; None where there is none.
+    """The comment of an installed table; None where there is none, or only the guard of a removed one.
 
     Raises:
-        RulesRefused: there is one that this program has not made.
+        RulesRefused: another program made the table.
     """
-    tables = _nft(["list", "tables", "inet"]).split("\n")
-    if f"table inet {table}" not in (line.strip() for line in tables):
+    listing = _listing(table)
+    if listing is None:
         return None
-    found = _COMMENT.search(_nft(["list", "table", "inet", table]))
+    comment = _comment(table, listing)
+    return None if _LEAVING in _CHAIN.findall(listing) else comment
+
+
+def served_elements(table: str) -> str:
+    """Lines for `nft -f` that tell a table which connections this host's servers have accepted."""
+    try:
+        found = served(tcp_sockets())
+    except OSError:
+        return ""
+    return "".join(
+        f"add element inet {table} served{version} {{ {', '.join(elements)} }}\n"
+        for version, elements in (("4", _elements(found, 4)), ("6", _elements(found, 6)))
+        if elements
+    )
+
+
+def check_table(name: str) -> str:
+    """Returns `name` if a table can have it, else raises ConfigError."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,30}", name) or name.endswith(HOLD):
+        what = f"a table's name has letters, digits and '_', at most 31, and does not end in {HOLD}"
+        raise ConfigError(what, remedy="leave out --table for the usual one")
+    return name
+
+
+def _elements(sockets: Iterable[TcpSocket], version: int) -> list[str]:
+    """Each connection once: two sockets in TCP states of closing may have one name."""
+    names = (
+        f"{each.ip} . {each.port} . {each.peer_ip} . {each.peer_port}" for each in sockets if each.peer_ip.version == version
+    )
+    return list(dict.fromkeys(names))
+
+
+# -- what is installed ---------------------------------------------------------------------------------------------------------
+
+
+def _tables() -> set[str]:
+    """Names of all tables of the family inet. The kernel adds a comment to a table that a process owns."""
+    lines = nft(["list", "tables", "inet"]).splitlines()
+    return {words[2] for words in (line.split() for line in lines) if words[:2] == ["table", "inet"]}
+
+
+def _listing(table: str) -> str | None:
+    return nft(["--terse", "list", "table", "inet", table]) if table in _tables() else None
+
+
+def _comment(table: str, listing: str) -> str:
+    found = _COMMENT.search(listing)
     if found is None:
         remedy = "remove it yourself if it is not needed, or choose another name with --table"
         raise RulesRefused(f"there is a table inet {table}, and stcp-proxy has not made it", remedy=remedy)
@@ -99,75 +151,35 @@ def _mark_of(comment: str | None) -> int | None:
     return int(found[1]) if found else None
 
 
-# -- policy routing ------------------------------------------------------------------------------------------------------------
+# -- removal -------------------------------------------------------------------------------------------------------------------
 
 
-def _add_routing(mark: int) -> list[tuple[str, ...]]:
-    """Returns the commands that take away again what was added."""
-    added: list[tuple[str, ...]] = []
-    for command, undo in zip(routing(mark, "add"), routing(mark, "delete"), strict=True):
-        if command[1] == "-6" and not os.path.exists("/proc/net/if_inet6"):
-            continue  # a host without IPv6
-        done = _run(command)
-        if done.returncode == 0:
-            added.append(undo)
-        elif "File exists" not in done.stderr:
-            _delete(added)
-            raise _refused("a route for marked packets", command, done.stderr)
-    return added
-
-
-def _delete(commands: list[tuple[str, ...]]) -> None:
-    """What is not there need not be deleted."""
-    for command in commands:
-        _run(command)
-
-
-# -- programs ------------------------------------------------------------------------------------------------------------------
-
-
-def _nft(arguments: list[str], *, stdin: str = "") -> str:
-    done = _run(("nft", *arguments), stdin=stdin)
-    if done.returncode != 0:
-        raise _refused("the rules", ("nft", *arguments), done.stderr)
-    return done.stdout
-
-
-def _run(command: tuple[str, ...], *, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    program = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:{_FOLDERS}")
-    if program is None:
-        package = {"nft": "nftables", "ip": "iproute2"}[command[0]]
-        raise RulesRefused(f"the program '{command[0]}' is not installed here", remedy=f"install the package {package}")
-    env = {**os.environ, "LC_ALL": "C"}
+def _waiting(listing: str) -> str:
+    """Why the guard has to stay; empty where it need not."""
+    again = "run --remove again when they have ended"
+    if "guard_forward" in _CHAIN.findall(listing) and _LEAVING not in _CHAIN.findall(listing):
+        return f"the guard stays, since connections of other hosts may still be open: {again}"
+    numbers: dict[str, set[int]] = {"skuid": set(), "mark": set()}
+    for key, many, one in _SPARED.findall(listing):
+        numbers[key] |= {int(each, 0) for each in (many or one).split(", ")}
     try:
-        return subprocess.run(  # noqa: S603  (a list, no shell; what varies was checked by the configuration)
-            [program, *command[1:]], input=stdin, capture_output=True, text=True, timeout=_TIMEOUT, env=env, check=False
-        )
-    except subprocess.TimeoutExpired:
-        what = f"'{command[0]}' did not come to an end within {_TIMEOUT:g} s"
-        raise RulesRefused(what, remedy=f"run '{' '.join(command)}' by hand, and see what it waits for") from None
+        count = len(perhaps_intercepted(tcp_sockets(), numbers["skuid"], numbers["mark"]))
     except OSError as exc:
-        raise RulesRefused(f"'{command[0]}' cannot be run: {exc.strerror}", remedy=f"look at {program}") from None
+        return f"the guard stays, since the kernel does not list open connections ({exc.strerror}): {again}"
+    if not count:
+        return ""
+    return f"the guard stays for {count} connection{'s' * (count > 1)} still open, and resets the intercepted ones: {again}"
 
 
-def _refused(what: str, command: tuple[str, ...], stderr: str) -> RulesRefused:
-    """The sentence for what a program had to say."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    if "not permitted" in stderr or "Permission denied" in stderr:
-        return RulesRefused(f"the system refuses {what}: this process may not change the network", remedy=_PRIVILEGE)
-    if any(words in stderr for words in _LACKING):
-        statement = next((line for line in lines[1:] if not set(line) <= set("^~ ")), "")
-        lacking = next((name for word, name in _FEATURES.items() if word in statement), "")
-        what = f"the kernel lacks {lacking or 'what a rule needs'}: it refuses '{statement or ' '.join(command)}'"
-        return RulesRefused(what, remedy="load that module, or use a kernel that has it")
-    what = f"'{' '.join(command)}' failed: {lines[0] if lines else 'without a word'}"
-    return RulesRefused(
-        what, remedy="compare what it was given ('stcp-proxy intercept CONFIG' prints it) with what the system has"
-    )
-
-
-def check_table(name: str) -> str:
-    """Returns `name` if a table can have it, else raises ConfigError."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,30}", name):
-        raise ConfigError("a table's name has letters, digits and '_', at most 31", remedy="leave out --table for the usual one")
-    return name
+def _leave(table: str, chains: list[str]) -> None:
+    """Stop intercepting, and keep the guard for connections that do not begin now."""
+    if _LEAVING in chains:
+        return
+    taking = [name for name in _TAKING if name in chains]
+    lines = [
+        *(f"{verb} chain inet {table} {name}" for name in taking for verb in ("flush", "delete")),
+        f"flush chain inet {table} sign",
+        f"add chain inet {table} {_LEAVING}",
+        f"insert rule inet {table} guard {FIRST_PACKET} ct label set {labels_of(table).let_out} accept",
+    ]
+    nft(["-f", "-"], stdin="\n".join(lines) + "\n")

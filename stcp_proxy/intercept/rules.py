@@ -1,40 +1,44 @@
 """The text of the rules.
 
-redirect: a NAT chain changes the destination of the first packet, and connection tracking that of all others. It stands in
-front of other tables' NAT, so that "original destination" is what the application dialled.
+redirect: a NAT chain changes the destination of a connection's first packet, and connection tracking that of all later ones. The
+chain stands in front of other tables' NAT, so that "original destination" is what the application dialled.
 
-tproxy: no packet is changed. What local programs send has been routed already when rules see it, so a `route` chain marks it
-and it is routed again: by the mark, to loopback, and from there through prerouting, where `tproxy` hands it to the listener.
-Forwarded traffic comes to prerouting by itself. Whether a connection is taken is decided once, at its first packet, and kept
-in its connection mark: the user of a packet is known only while a program holds its socket, and the last packets of the
-proxy's own connections are sent after it has closed them. By user alone these would be caught, and the connections of the
-proxy would never end.
+tproxy: no packet is changed. A packet of a local program is routed before rules see it. So a `route` chain marks it, and the
+kernel routes it again: by the mark, to loopback, and from there through prerouting, where `tproxy` hands it to the listener.
+Forwarded traffic comes to prerouting by itself. The first packet decides whether a connection is taken, and the connection mark
+keeps that.
 
-Only a first packet (SYN alone) is ever taken. So connections that are there when the rules come go on as they are; and the
-answers of this host's own servers are not taken for connections of their own.
+Both decide at the first packet because the user of a packet is known only while a program holds its socket. The kernel sends the
+last packets of a connection after the proxy has closed it. A connection that the rules leave alone gets a label (see `guard`).
 
-What is taken and finds no listener is refused: by the kernel with redirect, where the port is closed, and by a rule with tproxy.
+Only a first packet (SYN alone) is ever taken. A connection that is open when the rules come is not intercepted: the guard resets
+it where its destination is captured.
+
+A taken connection that finds no listener is refused: with redirect by the kernel, since the port is closed, and with tproxy by a
+rule. Link-local IPv6 destinations cannot be taken: their addresses mean something on one interface alone. The guard refuses them.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from stcp_proxy.config.plan import CapturePlan
+from stcp_proxy.intercept.guard import guard, labels_of, sets, spared, wanted
+from stcp_proxy.intercept.nft_text import FIRST_PACKET, base_chain, chain, interfaces
 from stcp_proxy.net.original import Interception
-from stcp_proxy.net.pattern import Pattern
+from stcp_proxy.net.rules_sign import PORT, SIGN, sign_of
 
 TABLE: Final = "stcp_proxy"
 MADE_BY: Final = "stcp-proxy"
-"""With what the comment of a table begins that this program has made."""
-_DIGEST_LEN: Final = 12
+"""The first word of the comment of a table that this program has made."""
+HOLD: Final = "_hold"
+"""What the name of the second guard's table ends in."""
 _BEFORE_NAT: Final = -101
 _MANGLE: Final = -150
 _ROUTING_PRIORITY: Final = 535
-_FIRST_PACKET: Final = "tcp flags & (fin | syn | rst | ack) == syn"
+_LINK_LOCAL: Final = "ip6 daddr fe80::/10 return"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,45 +48,54 @@ class Rules:
     Attributes:
         table: name of the table.
         nft: for `nft -f`: replaces the table in one transaction.
-        comment: of the table: what the rules do, and by a digest what the file asked for. Who is left alone is not in the file,
-            and not in the digest.
+        hold: for `nft -f`: the second guard, without the line that opens its table.
+        comment: of the table: what the rules do, and by a digest what the file asked for. Users are not in the file, and not in
+            the digest.
         divert: the mark of packets that policy routing sends to loopback; None where none is needed.
+        ip4, ip6: the families that policy routing is for.
     """
 
     table: str
     nft: str
+    hold: str
     comment: str
     divert: int | None
+    ip4: bool
+    ip6: bool
 
     def __str__(self) -> str:
-        """The file to print: what the shell has to do stands in it as comments."""
+        """The file to print: the shell's part stands in it as comments."""
         if self.divert is None:
             return self.nft
-        commands = "".join(f"#   {' '.join(command)}\n" for command in routing(self.divert, "add"))
-        return f"# Policy routing, which is not nftables' business:\n{commands}\n{self.nft}"
+        commands = "".join(f"#   {' '.join(command)}\n" for command in routing(self.divert, "add", self.ip4, self.ip6))
+        return f"# Policy routing, which nftables cannot do:\n{commands}\n{self.nft}"
 
 
-def rules_for(capture: CapturePlan, users: Sequence[int], *, table: str = TABLE) -> Rules:
+def rules_for(capture: CapturePlan, users: Sequence[int], *, table: str = TABLE, cgroup: str | None = None) -> Rules:
     """The rules for a tunnel.
 
     Args:
-        capture: what is to be sent to it.
-        users: ids of the users as whom the proxy may run; what they send is left alone. Without any, its mark has to do.
+        capture: what the file captures.
+        users: ids of the users as whom the proxy may run; the rules leave them alone. Without any, the proxy's mark has to do.
         table: name of the table.
+        cgroup: path of the proxy's control group below the root of cgroup v2: a user is left alone there and nowhere else.
     """
     divert = None if capture.how is Interception.REDIRECT else (capture.mark or 0) + 1
-    comment = f"{MADE_BY} {capture.how} to port {capture.port}, rules {_digest(capture, divert)}"
+    comment = f"{MADE_BY} {capture.how} to port {capture.port}, rules {capture.digest}"
     if divert is not None:
         comment += f", mark {divert}"
-    lines = [
-        f"table inet {table}",
-        f"delete table inet {table}",
-        f"table inet {table} {{",
-        f'\tcomment "{comment}"',
-        *_chains(capture, users, divert),
-        "}",
-    ]
-    return Rules(table, "\n".join(lines) + "\n", comment, divert)
+    labels = labels_of(table)
+    alone = list(spared(capture, _own(capture, users, cgroup), labels))
+    takes = _redirect(capture, labels.let_out) if divert is None else _tproxy(capture, labels.let_out, divert)
+    local = [f'oif "lo" ip daddr 127.0.0.0/8 tcp dport {PORT} jump sign']
+    body = [*sets(), *alone, *takes, *guard(capture, labels, divert=divert, local=local), *_signs(capture.digest)]
+    hold = [*sets(), *alone, *guard(capture, labels, divert=divert, later=1)]
+    nft = [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{", f'\tcomment "{comment}"', *body, "}"]
+    return Rules(table, _text(nft), _text([*hold, "}"]), comment, divert, capture.ip4, capture.ip6)
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "\n".join(lines) + "\n"
 
 
 def about(comment: str | None) -> str:
@@ -90,24 +103,18 @@ def about(comment: str | None) -> str:
     return (comment or "").removeprefix(f"{MADE_BY} ")
 
 
-def _chains(capture: CapturePlan, users: Sequence[int], divert: int | None) -> Iterator[str]:
-    return _redirect(capture, users) if divert is None else _tproxy(capture, users, divert)
-
-
-def _digest(capture: CapturePlan, divert: int | None) -> str:
-    return hashlib.sha256("\n".join(_chains(capture, [], divert)).encode()).hexdigest()[:_DIGEST_LEN]
-
-
-def routing(mark: int, verb: str) -> list[tuple[str, ...]]:
-    """Commands that make what carries `mark` go to loopback, for both families.
+def routing(mark: int, verb: str, ip4: bool = True, ip6: bool = True) -> list[tuple[str, ...]]:
+    """Commands that send packets with `mark` to loopback.
 
     Args:
         mark: of the packets, and number of the routing table.
         verb: add or delete.
+        ip4, ip6: for which families.
     """
     return [
         command
-        for family in ("-4", "-6")
+        for family, meant in (("-4", ip4), ("-6", ip6))
+        if meant
         for command in (
             ("ip", family, "route", verb, "local", "default", "dev", "lo", "table", str(mark)),
             ("ip", family, "rule", verb, "priority", str(_ROUTING_PRIORITY), "fwmark", hex(mark), "lookup", str(mark)),
@@ -118,83 +125,52 @@ def routing(mark: int, verb: str) -> list[tuple[str, ...]]:
 # -- the two ways ------------------------------------------------------------------------------------------------------------
 
 
-def _redirect(capture: CapturePlan, users: Sequence[int]) -> Iterator[str]:
-    judge = ["jump spared", *_wanted(capture, "goto taken")]
+def _redirect(capture: CapturePlan, let_out: int) -> Iterator[str]:
+    judge = ["jump spared", *wanted(capture, "goto taken"), *_not_wanted(capture, let_out)]
     output = ["meta l4proto != tcp accept", 'oif "lo" accept', *judge]
-    yield from _base("output", f"type nat hook output priority {_BEFORE_NAT}", output)
+    yield from base_chain("output", f"type nat hook output priority {_BEFORE_NAT}", output)
     if capture.forwarded:
-        forwarded = [
-            f"iifname != {_names(capture.forwarded)} accept",
-            "meta l4proto != tcp accept",
-            "fib daddr type local accept",
-        ]
-        yield from _base("forwarded", f"type nat hook prerouting priority {_BEFORE_NAT}", [*forwarded, *judge])
-    yield from _chain("spared", _spared(capture, users, "accept"))
-    yield from _chain("taken", [f"{_FIRST_PACKET} redirect to :{capture.port}"])
+        lines = [*_only_forwarded(capture), *judge]
+        yield from base_chain("arriving", f"type nat hook prerouting priority {_BEFORE_NAT}", lines)
+    yield from chain("taken", [_LINK_LOCAL, f"{FIRST_PACKET} redirect to :{capture.port}"])
 
 
-def _tproxy(capture: CapturePlan, users: Sequence[int], divert: int) -> Iterator[str]:
+def _tproxy(capture: CapturePlan, let_out: int, divert: int) -> Iterator[str]:
     known = f"ct direction original ct mark {divert:#x}"
-    output = ["meta l4proto != tcp accept", 'oif "lo" accept', f"ct state new {_FIRST_PACKET} jump judge"]
-    yield from _base("output", f"type route hook output priority {_MANGLE}", [*output, f"{known} meta mark set {divert:#x}"])
+    output = ["meta l4proto != tcp accept", 'oif "lo" accept', "ct state new jump judge", f"{known} meta mark set {divert:#x}"]
+    yield from base_chain("output", f"type route hook output priority {_MANGLE}", output)
     arriving = ["meta l4proto != tcp accept", f'iif "lo" meta mark {divert:#x} goto taken']
     if capture.forwarded:
-        arriving += [f"iifname != {_names(capture.forwarded)} accept", "fib daddr type local accept"]
-        arriving += [f"ct state new {_FIRST_PACKET} jump judge", f"{known} goto taken"]
-    yield from _base("arriving", f"type filter hook prerouting priority {_MANGLE}", arriving)
-    yield from _chain("judge", [*_spared(capture, users, "return"), *_wanted(capture, f"ct mark set {divert:#x}")])
+        arriving += [*_only_forwarded(capture), "ct state new jump judge", f"{known} goto taken"]
+    yield from base_chain("arriving", f"type filter hook prerouting priority {_MANGLE}", arriving)
+    yield from chain("judge", ["jump spared", *wanted(capture, "goto chosen"), *_not_wanted(capture, let_out)])
+    yield from chain("chosen", [_LINK_LOCAL, f"{FIRST_PACKET} ct mark set {divert:#x}"])
     taken = [f"meta mark set {divert:#x}"]
     if capture.ip4:
         taken.append(f"meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:{capture.port} accept")
     if capture.ip6:
         taken.append(f"meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:{capture.port} accept")
-    yield from _chain("taken", [*taken, "meta l4proto tcp reject with tcp reset"])
+    yield from chain("taken", [*taken, "meta l4proto tcp reject with tcp reset"])
 
 
-def _spared(capture: CapturePlan, users: Sequence[int], verdict: str) -> Iterator[str]:
-    """What is never taken: the proxy itself, its peers, and what the file excludes."""
-    if users:
-        yield f"meta skuid {{ {', '.join(map(str, sorted(set(users))))} }} {verdict}"
-    if capture.mark is not None:
-        yield f"meta mark {capture.mark:#x} {verdict}"
-    for pattern in dict.fromkeys((*capture.peers, *capture.exclude)):
-        yield f"{_match(pattern)} {verdict}".lstrip()
+def _only_forwarded(capture: CapturePlan) -> list[str]:
+    """Leave the chain unless the packet comes from an interface of `forwarded` and goes through this host."""
+    return [f"iifname != {interfaces(capture.forwarded)} accept", "meta l4proto != tcp accept", "fib daddr type local accept"]
 
 
-def _wanted(capture: CapturePlan, verdict: str) -> list[str]:
-    """What is taken."""
-    return [verdict] if capture.only is None else [f"{_match(pattern)} {verdict}".lstrip() for pattern in capture.only]
+def _not_wanted(capture: CapturePlan, let_out: int) -> list[str]:
+    """Label a connection that the file does not capture: later another table may change its destination to one that is."""
+    return [] if capture.only is None else [f"ct label set {let_out}"]
 
 
-# -- words -------------------------------------------------------------------------------------------------------------------
+def _own(capture: CapturePlan, users: Sequence[int], cgroup: str | None) -> list[str]:
+    """Matches for the proxy's own packets."""
+    place = "" if cgroup is None else f' socket cgroupv2 level {cgroup.count("/") + 1} "{cgroup}"'
+    found = [f"meta skuid {{ {', '.join(map(str, sorted(set(users))))} }}{place}"] if users else []
+    return found if capture.mark is None else [*found, f"meta mark {capture.mark:#x}"]
 
 
-def _match(pattern: Pattern) -> str:
-    """A pattern as nftables writes it; empty for everything."""
-    parts = []
-    if pattern.network is not None:
-        family = "ip" if pattern.network.version == 4 else "ip6"
-        if pattern.network.prefixlen == 0:
-            parts.append(f"meta nfproto ipv{pattern.network.version}")
-        else:
-            whole = pattern.network.prefixlen == pattern.network.max_prefixlen
-            parts.append(f"{family} daddr {pattern.network.network_address if whole else pattern.network}")
-    if (pattern.first, pattern.last) != (Pattern().first, Pattern().last):
-        ports = str(pattern.first) if pattern.first == pattern.last else f"{pattern.first}-{pattern.last}"
-        parts.append(f"tcp dport {ports}")
-    return " ".join(parts)
-
-
-def _names(interfaces: Sequence[str]) -> str:
-    return "{ " + ", ".join(f'"{name}"' for name in interfaces) + " }"
-
-
-def _base(name: str, hook: str, lines: Sequence[str]) -> Iterator[str]:
-    yield from _chain(name, [f"{hook}; policy accept;", *lines])
-
-
-def _chain(name: str, lines: Sequence[str] | Iterator[str]) -> Iterator[str]:
-    yield ""
-    yield f"\tchain {name} {{"
-    yield from (f"\t\t{line}" for line in lines)
-    yield "\t}"
+def _signs(digest: str) -> Iterator[str]:
+    """By these the proxy, which may not look at rules, finds out whether they are there (see `stcp_proxy.net.rules_sign`)."""
+    answers = [f"ip daddr {address} reject with icmp type host-prohibited" for address in (SIGN, sign_of(digest))]
+    yield from chain("sign", answers)

@@ -16,6 +16,7 @@
 - ``transparent``        connections from a client's own address
 - ``own_connections``    connections that this process makes, which no rule may intercept
 - ``original``           the destination of an intercepted connection
+- ``rules_sign``         which rules of interception are installed, asked without privilege
 - ``proxy_header``       the PROXY protocol's header, both versions, written and read
 - ``leg_stream``         a Trio stream over a socket that is going to be handed over
 - ``socket_options``     the socket options of both legs

@@ -19,7 +19,7 @@ from typing import Final
 
 from stcp_proxy.errors import ClientGone, ConfigError, NotIntercepted
 from stcp_proxy.net import transparent
-from stcp_proxy.net.pattern import IPAddress
+from stcp_proxy.net.special_addresses import is_own_address
 from stcp_proxy.protocol.opening import Endpoint
 
 _SO_ORIGINAL_DST: Final = 80
@@ -55,7 +55,7 @@ def original_destination(sock: socket.socket, how: Interception) -> Endpoint:
             what = "no rule redirected this connection: somebody dialled the tunnel itself"
             raise NotIntercepted(what, remedy=_APPLY) from None
         raise ClientGone("the application was gone before its connection was looked at") from None
-    if found == mine and (how is Interception.REDIRECT or _is_local(mine.ip)):
+    if found == mine and (how is Interception.REDIRECT or is_own_address(mine.ip)):
         what = f"this connection was dialled to the tunnel itself ({mine}): to hand it on would be a loop"
         raise NotIntercepted(what, remedy=_APPLY)
     return found
@@ -89,14 +89,3 @@ def _endpoint(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint
     host, port = sockaddr[0].partition("%")[0], sockaddr[1]
     scope = f"%{sockaddr[3]}" if len(sockaddr) == 4 and sockaddr[3] else ""  # a link-local address means nothing without it
     return Endpoint(ipaddress.ip_address(host + scope), port)
-
-
-def _is_local(ip: IPAddress) -> bool:
-    """Whether `ip` is an address of this host: only such a one can be bound."""
-    family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(ip), 0))
-    except OSError:
-        return False
-    return True

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stcp_proxy.config.plan import CapturePlan
 from stcp_proxy.errors import ConfigError, RulesRefused
-from stcp_proxy.intercept import install
+from stcp_proxy.intercept import install, programs
 from stcp_proxy.intercept.rules import rules_for
 from stcp_proxy.intercept.users import exempt_users
 from stcp_proxy.net.original import Interception
@@ -41,11 +41,11 @@ def test_the_proxy_its_peers_and_what_is_excluded_come_before_what_is_taken() ->
     text = lines(rules_for(plan, [1337, 5]).nft)
     spared = text[text.index("chain spared {") + 1 :]
     assert spared[:5] == [
-        "meta skuid { 5, 1337 } accept",
-        "ip daddr 10.0.0.9 tcp dport 7443 accept",
-        "tcp dport 53 accept",
-        "ip6 daddr fd00::/8 accept",
-        "meta nfproto ipv4 tcp dport 22 accept",
+        "meta skuid { 5, 1337 } goto let_out",
+        "ip daddr 10.0.0.9 tcp dport 7443 goto let_out",
+        "tcp dport 53 goto let_out",
+        "ip6 daddr fd00::/8 goto let_out",
+        "meta nfproto ipv4 tcp dport 22 goto let_out",
     ]
     output = text[text.index("chain output {") :]
     assert output.index("jump spared") < output.index("goto taken")
@@ -81,9 +81,10 @@ def test_every_rule_has_a_verdict_and_every_brace_its_other(texts: list[str]) ->
     patterns = tuple(map(parse_pattern, texts))
     for plan in (REDIRECT, TPROXY):
         full = dataclasses.replace(plan, exclude=patterns, only=patterns, forwarded=("br0",), every_interface=True)
-        text = rules_for(full, [1]).nft
-        assert text.count("{") == text.count("}")
-        assert "None" not in text
+        rules = rules_for(full, [1])
+        for text in (rules.nft, "table inet held {\n" + rules.hold):
+            assert text.count("{") == text.count("}")
+            assert "None" not in text
 
 
 def test_root_must_say_who_runs_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +111,7 @@ def test_root_must_say_who_runs_the_proxy(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_what_nft_says_becomes_a_sentence(monkeypatch: pytest.MonkeyPatch, stderr: str, says: str) -> None:
-    monkeypatch.setattr(install, "_run", lambda command, stdin="": subprocess.CompletedProcess(command, 1, "", stderr))
+    monkeypatch.setattr(programs, "run", lambda command, stdin="": subprocess.CompletedProcess(command, 1, "", stderr))
     with pytest.raises(RulesRefused, match=says):
         install.apply(rules_for(REDIRECT, [1]))
 
