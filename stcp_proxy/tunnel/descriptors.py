@@ -1,6 +1,6 @@
 """The file descriptors of this process, shared by the connections of all its tunnels.
 
-A connection needs two descriptors, one for each leg, and is accepted with one. So the number of connections is limited in advance:
+A connection needs two descriptors, one for each leg, and is accepted with one. So the number of connections is limited:
 new ones wait in the kernel's backlog, and none is accepted only to be reset for want of its second descriptor.
 """
 
