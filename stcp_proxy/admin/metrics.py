@@ -58,6 +58,9 @@ METRICS: Final[dict[str, Definition]] = {
     "stcp_connections_refused_total": Definition(
         "counter", "Connections that did not come to be relayed, by the reason.", ("tunnel", "peer", "reason")
     ),
+    "stcp_health_checks_total": Definition(
+        "counter", "Connections of health checks: closed before their first byte, or after the handshake.", ("tunnel", "reason")
+    ),
     "stcp_connections_limit": Definition("gauge", "The tunnel's max_connections.", ("tunnel",)),
     "stcp_bytes_total": Definition(
         "counter", "Application bytes carried, those of open connections among them.", ("tunnel", "direction")
@@ -227,6 +230,8 @@ def _of_counts(tunnel: TunnelReport) -> Iterator[Sample]:
         yield Sample("stcp_connections_closed_total", (name, *labels), number)
     for refused, number in counts.refused.items():
         yield Sample("stcp_connections_refused_total", (name, *refused), number)
+    for reason, number in counts.checks.items():
+        yield Sample("stcp_health_checks_total", (name, reason), number)
     for limit, number in counts.limits.items():
         yield Sample("stcp_limit_hits_total", (name, limit), number)
     yield from _of_steps("stcp_handshake", name, counts.handshakes)

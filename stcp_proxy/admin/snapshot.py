@@ -244,6 +244,7 @@ def _refusals(host: Host) -> list[RefusalStatus]:
             reason=refusal.reason,
             why=refusal.why,
             remedy=refusal.remedy,
+            key=refusal.key,
             count=refusal.count,
         )
         for tunnel in host.tunnels

@@ -48,7 +48,7 @@ _STATE: Final = Merge(_state)
 
 def _kind(refusal: RefusalStatus) -> Hashable:
     """What refusals of one kind have in common: the client's host without its port."""
-    return (refusal.tunnel, refusal.client.rpartition(":")[0], refusal.reason, refusal.why)
+    return (refusal.tunnel, refusal.client.rpartition(":")[0], refusal.reason, refusal.why, refusal.key)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -280,6 +280,7 @@ class RefusalStatus:
         reason: the label that logs and metrics have.
         why: in a sentence.
         remedy: what to do about it; may be empty.
+        key: the public key that the peer has proved and no rule allows; empty otherwise.
         count: how many they were.
     """
 
@@ -290,6 +291,7 @@ class RefusalStatus:
     reason: Annotated[str, FIRST]
     why: Annotated[str, FIRST]
     remedy: Annotated[str, FIRST]
+    key: Annotated[str, FIRST] = ""
     count: Annotated[int, SUM]
 
 

@@ -126,6 +126,8 @@ class View:
         table = _table("LAST", ">TIMES", "TUNNEL", "CLIENT", "WHY, AND WHAT TO DO")
         for each in self.status.refusals[:_REFUSALS]:
             words = Text(printable(each.why))
+            if each.key:
+                words.append(f"\n{each.key}")
             if each.remedy:
                 words.append(f"\n{printable(each.remedy)}", style=_QUIET)
             _row(table, f"{span(max(0, self.status.time - each.time))} ago", str(each.count), each.tunnel, each.client, words)

@@ -30,7 +30,6 @@ from stcp_proxy.config.plan import (
     HandOn,
     HealthPlan,
     KeyAuth,
-    LogClass,
     LogFormat,
     LogPlan,
     Mode,
@@ -40,6 +39,7 @@ from stcp_proxy.config.plan import (
     TunnelPlan,
 )
 from stcp_proxy.config.token import Token
+from stcp_proxy.errors import LogClass
 
 if TYPE_CHECKING:
     from stcp_proxy.config.load import load_plan, plan_from_flags

@@ -22,7 +22,6 @@ from stcp_proxy.config.plan import (
     HealthPlan,
     InterceptPlan,
     KeyAuth,
-    LogClass,
     LogPlan,
     Mode,
     Plan,
@@ -31,7 +30,7 @@ from stcp_proxy.config.plan import (
     TunnelPlan,
 )
 from stcp_proxy.config.source import KeyPath, Source
-from stcp_proxy.errors import KeyFileError
+from stcp_proxy.errors import KeyFileError, LogClass
 from stcp_proxy.keys import PUBLIC_PREFIX, PrivateKey, PublicKey, load_private_key, load_psk
 from stcp_proxy.net.address import Address, Destination, UnixAddress, clash, loops
 from stcp_proxy.net.dns_settings import DnsSettings

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Final, Literal
 
 from stcp_proxy.config.token import Token
+from stcp_proxy.errors import LogClass
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import Address, Destination
 from stcp_proxy.net.dns_settings import DnsSettings
@@ -41,17 +42,6 @@ class EngineChoice(enum.StrEnum):
     AUTO = "auto"
     KERNEL = "kernel"
     PYTHON = "python"
-
-
-class LogClass(enum.StrEnum):
-    """Log lines that may be silenced together."""
-
-    CONNECTIONS = "connections"
-    """A connection's line at its ordinary end."""
-    HANDSHAKE_ERRORS = "handshake-errors"
-    """Who did not prove itself, or to whom this side could not: strangers, wrong keys, other versions, silence."""
-    CONNECTION_ERRORS = "connection-errors"
-    """What else keeps a connection from coming to be, or ends it before its time: targets, peers, the network."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from stcp_proxy.counters.steps import Dials, Handshakes
 UNKNOWN: Final = "(unknown)"
 """The name of every peer that has not authenticated."""
 _MAX_REFUSALS: Final = 50
+_MAX_KEYS: Final = 10
+"""Unknown keys from one host that are listed each by itself."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class Counts:
         accepted: connections so far.
         ended: relayed connections that have ended, by peer, engine and reason.
         refused: connections that were not relayed, by peer and label.
+        checks: connections of health checks, by label; they are not among the refused.
         bytes_to_wire, bytes_to_plain: application bytes of the connections that have ended.
         handshakes, dials: results and durations.
         limits: how often each limit made new connections wait.
@@ -34,6 +37,7 @@ class Counts:
     accepted: Annotated[int, SUM] = 0
     ended: Annotated[dict[tuple[str, str, str], int], SUM_EACH] = field(default_factory=collections.Counter)
     refused: Annotated[dict[tuple[str, str], int], SUM_EACH] = field(default_factory=collections.Counter)
+    checks: Annotated[dict[str, int], SUM_EACH] = field(default_factory=dict)
     bytes_to_wire: Annotated[int, SUM] = 0
     bytes_to_plain: Annotated[int, SUM] = 0
     handshakes: Annotated[Handshakes, NESTED] = field(default_factory=Handshakes)
@@ -81,6 +85,7 @@ class Refusal:
         reason: the label.
         why: the reason in a sentence.
         remedy: what to do about it; may be empty.
+        key: the public key that the peer has proved and no rule allows; empty otherwise.
         count: the number of connections.
     """
 
@@ -90,22 +95,31 @@ class Refusal:
     reason: str
     why: str
     remedy: str
+    key: str = ""
     count: int = 1
 
 
 class Refusals:
-    """The last refusals. A repeated refusal is one with a count, so that a scanner does not push out what matters."""
+    """The last refusals.
+
+    A repeated refusal is one with a count, and one host can fill few places with new keys. So a scanner does not push out what
+    matters.
+    """
 
     def __init__(self) -> None:
-        self._kept: collections.OrderedDict[tuple[str, str, str], Refusal] = collections.OrderedDict()
+        self._kept: collections.OrderedDict[tuple[str, str, str, str], Refusal] = collections.OrderedDict()
 
     def add(self, refusal: Refusal) -> None:
         """Add a refusal; the oldest kind is dropped when there are too many."""
-        kind = (refusal.client.rpartition(":")[0], refusal.reason, refusal.why)
+        host = refusal.client.rpartition(":")[0]
+        kind = (host, refusal.reason, refusal.why, refusal.key)
         before = self._kept.pop(kind, None)
         if before is not None:
             refusal.count += before.count
         self._kept[kind] = refusal
+        keys = [each for each in self._kept if each[0] == host and each[3]] if refusal.key else []
+        if len(keys) > _MAX_KEYS:
+            del self._kept[keys[0]]
         if len(self._kept) > _MAX_REFUSALS:
             self._kept.popitem(last=False)
 

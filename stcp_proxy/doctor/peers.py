@@ -7,7 +7,7 @@ dialled. Whatever else goes wrong on the way is a finding like any other.
 
 from __future__ import annotations
 
-import dataclasses
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -16,17 +16,18 @@ import trio
 
 from stcp_proxy.config import KeyAuth, Mode, Plan, PskAuth, TunnelPlan
 from stcp_proxy.doctor.finding import Finding, Level
-from stcp_proxy.errors import HandshakeClosed, PeerRejected, StcpError, describe
+from stcp_proxy.errors import PeerRejected, StcpError, describe
 from stcp_proxy.handshake.authenticate import authenticate
-from stcp_proxy.handshake.key_order import Pair
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.address import Destination
 from stcp_proxy.net.dial import Failure, SocketAddress, connect
-from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.name_cache import NameCache
 from stcp_proxy.net.own_connections import OwnConnections
+from stcp_proxy.net.proxy_header import Version
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.session import readiness
+from stcp_proxy.upstream.attempt import REPAIR_NAME
+from stcp_proxy.upstream.health_check import greet
 
 _PATIENCE: Final = 5.0
 """Seconds for a name, for a connection, and for a handshake; less where the tunnel's own deadline is shorter."""
@@ -46,12 +47,14 @@ class _Question:
         auth: who is to be there.
         target: where.
         service: what it is asked for.
+        header: the version of the PROXY header that it expects; None for none.
     """
 
     tunnel: TunnelPlan
     auth: KeyAuth | PskAuth
     target: Destination
     service: str | None
+    header: Version | None
 
 
 async def look(plan: Plan) -> list[Finding]:
@@ -73,15 +76,15 @@ async def look(plan: Plan) -> list[Finding]:
 def _questions(tunnel: TunnelPlan) -> Iterator[_Question]:
     """Each target once, whichever routes or services lead to it."""
     if tunnel.intercept is None:
-        asked = [(tunnel.auth, target, tunnel.service) for target in tunnel.to]
-        asked += [(tunnel.auth, target, None) for offer in tunnel.services.values() for target in offer.to]
+        asked = [_Question(tunnel, tunnel.auth, target, tunnel.service, tunnel.hand_on.proxy_protocol) for target in tunnel.to]
+        for offer in tunnel.services.values():
+            asked += [_Question(tunnel, tunnel.auth, target, None, offer.hand_on.proxy_protocol) for target in offer.to]
     else:
-        asked = [(route.auth, target, route.service) for route in tunnel.intercept.routes for target in route.to]
-    known: list[tuple[KeyAuth | PskAuth, Destination, str | None]] = []
-    for each in asked:
-        if each not in known:
-            known.append(each)
-            yield _Question(tunnel, *each)
+        routes = tunnel.intercept.routes
+        asked = [_Question(tunnel, route.auth, target, route.service, None) for route in routes for target in route.to]
+    for index, each in enumerate(asked):
+        if each not in asked[:index]:
+            yield each
 
 
 async def _target(names: NameCache, question: _Question) -> list[Finding]:
@@ -90,8 +93,7 @@ async def _target(names: NameCache, question: _Question) -> list[Finding]:
     patience = min(_PATIENCE, tunnel.dial_timeout)
     options = await names.options(question.target, trio.current_time() + patience)
     if isinstance(options, Failure):
-        remedy = "correct the name in 'to', or mend name resolution (getent hosts NAME)"
-        return [Finding(Level.FAIL, subject + service, options.words, remedy)]
+        return [Finding(Level.FAIL, subject + service, options.words, REPAIR_NAME)]
     several = len(options) > 1 or str(options[0].address) != str(question.target)
     return [
         await _place(question, f"{subject} ({option.address}){service}" if several else subject + service, option.address)
@@ -123,45 +125,34 @@ class _NotThere(Exception):
     """No connection could be made."""
 
 
-async def _by_each_key(question: _Question, place: SocketAddress) -> str:
-    """Ask with each pair of keys, as a session does, each on a connection of its own. Returns words for what was found."""
+async def _by_each_key(question: _Question, address: SocketAddress) -> str:
+    """Ask as a session does, with each pair of keys on a connection of its own. Returns words for what was found."""
     tunnel = question.tunnel
     if tunnel.mode is Mode.LISTEN:
-        (await _dial(tunnel, place)).close()
+        await greet(await _dial(tunnel, address), question.header)
         return "answers"
     trust = Trust.of(question.auth)
-    *others, last = pairs = trust.choice.order(str(place), trio.current_time())
-    for pair in others:
-        try:
-            return await _ask(question, trust, pair, place, first=pair is pairs[0])
-        except HandshakeClosed:
-            continue
-    return await _ask(question, trust, last, place, first=last is pairs[0])
-
-
-async def _dial(tunnel: TunnelPlan, place: SocketAddress) -> LegStream:
-    mark = None if tunnel.intercept is None else tunnel.intercept.capture.mark
-    own = None if mark is None else OwnConnections(mark)
+    first = trust.choice.order(str(address), trio.current_time())[0]
+    stream, channel, pair = await authenticate(
+        lambda: _dial(tunnel, address), tunnel, trust, address=str(address), timeout=min(_PATIENCE, tunnel.handshake_timeout)
+    )
     try:
-        made = await connect(place, trio.current_time() + min(_PATIENCE, tunnel.dial_timeout), own=own)
-    except PermissionError:
-        made = await connect(place, trio.current_time() + min(_PATIENCE, tunnel.dial_timeout))
-    if isinstance(made, Failure):
-        raise _NotThere(made.words)
-    return LegStream(made)
-
-
-async def _ask(question: _Question, trust: Trust, pair: Pair, place: SocketAddress, *, first: bool) -> str:
-    """Come as far as an application's connection does."""
-    tunnel = question.tunnel
-    hasty = dataclasses.replace(tunnel, handshake_timeout=min(_PATIENCE, tunnel.handshake_timeout))
-    stream = await _dial(tunnel, place)
-    try:
-        channel = await authenticate(stream, hasty, trust, pair)
         with trio.move_on_after(_ANSWER):
             await readiness.ask(stream, channel, Opening(service=question.service))
-            ring = "" if first else ", though not by the first key of the file"
+            ring = "" if pair == first else ", though not by the first key of the file"
             return f"{trust.name(channel.established.peer)} accepts{ring}; its target answers"
         raise StcpError(f"the key is accepted, and then the peer said nothing for {_ANSWER:g} s", remedy=_IN_ITS_LOG)
     finally:
         stream.close()
+
+
+async def _dial(tunnel: TunnelPlan, address: SocketAddress) -> socket.socket:
+    mark = None if tunnel.intercept is None else tunnel.intercept.capture.mark
+    own = None if mark is None else OwnConnections(mark)
+    try:
+        made = await connect(address, trio.current_time() + min(_PATIENCE, tunnel.dial_timeout), own=own)
+    except PermissionError:
+        made = await connect(address, trio.current_time() + min(_PATIENCE, tunnel.dial_timeout))
+    if isinstance(made, Failure):
+        raise _NotThere(made.words)
+    return made

@@ -1,34 +1,93 @@
-"""The connecting side's handshake, for whoever needs one: a connection, or a probe."""
+"""The connecting side's handshake, key by key: for sessions, readiness checks, health checks and the doctor."""
 
 from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import trio
 
 from stcp_proxy.config import TunnelPlan
-from stcp_proxy.errors import HandshakeTimedOut
+from stcp_proxy.errors import HandshakeClosed, HandshakeTimedOut
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.key_order import Pair
 from stcp_proxy.handshake.trust import Trust
+from stcp_proxy.net.leg_stream import LegStream
+from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.handshake import Credentials, Initiator
 
 
-async def authenticate(stream: trio.abc.Stream, plan: TunnelPlan, trust: Trust, pair: Pair) -> exchange.Channel:
-    """Complete a handshake with the peer at the other end.
+class Authenticated(NamedTuple):
+    """A wire leg whose peer has authenticated.
+
+    Attributes:
+        stream: the wire leg; owned by whoever receives it.
+        channel: its keys and counters.
+        pair: the pair of keys that the peer accepted.
+    """
+
+    stream: LegStream
+    channel: exchange.Channel
+    pair: Pair
+
+
+def _nothing() -> None:
+    """No log line for the next key."""
+
+
+async def authenticate(
+    connect: Callable[[], Awaitable[socket.socket]],
+    plan: TunnelPlan,
+    trust: Trust,
+    *,
+    address: str,
+    timeout: float | None = None,
+    step: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    on_next_key: Callable[[], None] = _nothing,
+) -> Authenticated:
+    """Complete a handshake with the peer at one address: with each pair of keys in turn, as long as the peer closes.
 
     Args:
-        stream: the wire leg.
+        connect: connects to the address; called once for each pair of keys.
         plan: suite and deadline.
         trust: the access rule.
-        pair: which of its keys.
+        address: text of the address, under which the pair that worked is remembered.
+        timeout: seconds for each handshake. [default: the plan's handshake_timeout]
+        step: counts and times each handshake.
+        on_next_key: called before each pair of keys but the first.
 
     Raises:
-        HandshakeError: it did not come to that. Close the stream.
+        HandshakeError: no pair of keys led to a handshake; every socket is closed.
+        StcpError: `connect` failed.
     """
+    pairs = trust.choice.order(address, trio.current_time())
+    while True:
+        pair = pairs.pop(0)
+        stream = LegStream(await connect())
+        try:
+            tune_leg(stream.socket)
+            with step():
+                channel = await _handshake(stream, plan, trust, pair, plan.handshake_timeout if timeout is None else timeout)
+            trust.choice.worked(address, pair, trio.current_time())
+            return Authenticated(stream, channel, pair)
+        except HandshakeClosed:
+            stream.close()
+            if not pairs:
+                raise
+        except BaseException:
+            stream.close()
+            raise
+        on_next_key()
+
+
+async def _handshake(stream: LegStream, plan: TunnelPlan, trust: Trust, pair: Pair, timeout: float) -> exchange.Channel:
     credentials = trust.credentials if pair.own is None else Credentials(pair.own)
     initiator = Initiator(plan.suites[0], credentials, remote_static=pair.peer)
-    with trio.move_on_after(plan.handshake_timeout):
+    with trio.move_on_after(timeout):
         return await exchange.initiate(stream, initiator)
     raise HandshakeTimedOut(
-        f"the peer did not answer the handshake within {plan.handshake_timeout:g} s",
+        f"the peer did not answer the handshake within {timeout:g} s",
         remedy="check that `stcp-proxy listen` of the same version runs at that address",
     )

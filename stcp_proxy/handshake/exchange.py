@@ -17,7 +17,18 @@ from typing import Final
 
 import trio
 
-from stcp_proxy.errors import FrameNotAuthentic, HandshakeClosed, PeerLeft, PeerRejected, Truncated
+from stcp_proxy.errors import (
+    ConnectCheck,
+    FirstFrameError,
+    FirstFrameNotAuthentic,
+    FrameError,
+    FrameNotAuthentic,
+    HandshakeClosed,
+    PeerLeft,
+    PeerRejected,
+    StcpError,
+    Truncated,
+)
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.handshake import Established, Initiator, Responder
 from stcp_proxy.protocol.lifecycle import Phase, follow
@@ -94,39 +105,40 @@ class Channel:
 
 
 async def respond(stream: trio.abc.Stream, responder: Responder) -> tuple[Channel, Established]:
-    """The responder's half of the handshake. The peer has proved nothing yet: message 1 may be a replay."""
-    closed = HandshakeClosed("the peer closed the connection during the handshake", remedy="look in its log for the reason")
-    while (answer := responder.receive(await _more(stream, closed))) is None:
-        pass
+    """The responder's half of the handshake. The peer has not authenticated yet: message 1 may be a replay.
+
+    Raises:
+        ConnectCheck: the connection ended before its first byte.
+        HandshakeError: the handshake failed.
+    """
+    closed = HandshakeClosed("the peer closed the connection during the handshake")
+    data = await _more(stream, ConnectCheck("the connection was closed before its first byte"))
+    while (answer := responder.receive(data)) is None:
+        data = await _more(stream, closed)
     await _send(stream, answer.reply, closed)
     return Channel(answer.established), answer.established
 
 
 async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening:
-    """The initiator's first frame. When this returns, the peer has proved itself.
+    """The initiator's first frame. When this returns, the peer has authenticated.
 
     Raises:
-        FrameError: not authentic, not OPEN, or malformed.
+        FirstFrameError: not authentic, not OPEN, or malformed.
         PeerLeft: the wire leg ended before it.
         HandshakeClosed: the wire leg ended inside of it.
     """
     try:
         kind, plaintext = await channel.read_frame(stream)
+        follow(Phase.EXPECT_OPEN, kind)
+        return Opening.decode(plaintext)
     except Truncated:
         if channel.rest:
-            raise HandshakeClosed(
-                "the peer closed the connection in the middle of its first frame", remedy="look in its log for the reason"
-            ) from None
-        raise PeerLeft(
-            "the peer closed the connection before its first frame",
-            remedy="nothing: it was a probe, or made ahead and not needed",
-        ) from None
+            raise HandshakeClosed("the peer closed the connection in the middle of its first frame") from None
+        raise PeerLeft("the peer closed the connection before its first frame") from None
     except FrameNotAuthentic:
-        raise FrameNotAuthentic(
-            "the first frame did not authenticate", remedy="somebody may have replayed a handshake; the target was not dialled"
-        ) from None
-    follow(Phase.EXPECT_OPEN, kind)
-    return Opening.decode(plaintext)
+        raise FirstFrameNotAuthentic("the first frame did not authenticate") from None
+    except FrameError as exc:
+        raise FirstFrameError(exc.what, remedy=exc.remedy) from None
 
 
 async def initiate(stream: trio.abc.Stream, initiator: Initiator) -> Channel:
@@ -182,7 +194,7 @@ async def read_answer(stream: trio.abc.ReceiveStream, channel: Channel) -> None:
     parse_attributes(plaintext)
 
 
-async def _more(stream: trio.abc.ReceiveStream, ended: HandshakeClosed | Truncated) -> bytes:
+async def _more(stream: trio.abc.ReceiveStream, ended: StcpError) -> bytes:
     try:
         data = bytes(await stream.receive_some(_READ))
     except trio.BrokenResourceError:
@@ -192,7 +204,7 @@ async def _more(stream: trio.abc.ReceiveStream, ended: HandshakeClosed | Truncat
     return data
 
 
-async def _send(stream: trio.abc.SendStream, data: bytes, broken: HandshakeClosed | Truncated) -> None:
+async def _send(stream: trio.abc.SendStream, data: bytes, broken: StcpError) -> None:
     try:
         await stream.send_all(data)
     except trio.BrokenResourceError:

@@ -73,7 +73,7 @@ def _processors(plan: LogPlan) -> list[structlog.typing.Processor]:
         _OnlyFrom(plan.level),
         *([] if _worker is None else [_name_worker(_worker)]),
         structlog.processors.add_log_level,
-        *([classes.processor(plan.quiet)] if plan.quiet else []),
+        classes.processor(plan.quiet),
         limit(REPEATS),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         *([structlog.processors.format_exc_info] if style == "json" else []),

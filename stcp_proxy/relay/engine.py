@@ -14,14 +14,15 @@ Laws (PROTOCOL.md section 3), for every engine:
 
 from __future__ import annotations
 
-import enum
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from stcp_proxy.errors import Code
+from stcp_proxy.errors import Code, EndReason
 from stcp_proxy.protocol.secret import Secret
+
+__all__ = ["DirectionKey", "EndReason", "Engine", "Handover", "Relay", "RelayEnd", "RelayLimits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +73,6 @@ class Handover:
     receive: DirectionKey
     wire_bytes: bytes = b""
     limits: RelayLimits = RelayLimits()
-
-
-class EndReason(enum.StrEnum):
-    """Why a relayed connection ended: the label in logs and metrics."""
-
-    FINISHED = "finished"
-    """Both directions ended with FIN."""
-    PLAIN_RESET = "plain_reset"
-    """The application on this side reset its connection, or is gone."""
-    PEER_RESET = "peer_reset"
-    """RESET came from the peer; code and text are its own."""
-    TRUNCATED = "truncated"
-    """The wire leg ended or broke without FIN."""
-    BAD_FRAME = "bad_frame"
-    """Malformed, out of place, or not authentic."""
-    IDLE_TIMEOUT = "idle_timeout"
-    HALF_CLOSE_TIMEOUT = "half_close_timeout"
-    ABORTED = "aborted"
-    """This side's own decision, by `Relay.abort`."""
-    INTERNAL_ERROR = "internal_error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -16,23 +17,15 @@ import trio
 from stcp_proxy.config import AcceptProxy, TunnelPlan
 from stcp_proxy.errors import (
     ClientGone,
-    HandshakeClosed,
-    HandshakeError,
     HandshakeTimedOut,
-    PeerRejected,
-    PeerUnreachable,
-    StcpError,
+    NoAnswer,
     TargetError,
-    TargetTimedOut,
-    Truncated,
 )
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.authenticate import authenticate
-from stcp_proxy.handshake.key_order import Pair
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.leg_stream import LegStream
-from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.engine import Engine
@@ -40,7 +33,7 @@ from stcp_proxy.session.client_address import endpoint_of, plain_endpoint
 from stcp_proxy.session.handover import hand_over
 from stcp_proxy.session.proxy_header import read_announcement
 from stcp_proxy.session.record import Connection
-from stcp_proxy.upstream.attempt import TRY_NEXT, Attempt
+from stcp_proxy.upstream.attempt import Attempt, peer_unreachable
 from stcp_proxy.upstream.targets import Targets
 
 _log = structlog.get_logger("stcp_proxy.session")
@@ -77,7 +70,8 @@ class ConnectSession:
         self._record = record
         self._early = b""
         self._opening = dataclasses.replace(opening or Opening(service=plan.service), client=endpoint_of(plain))
-        self._may_retry = True
+        self._heard = False
+        """Whether this peer may have passed on what the application has said."""
 
     async def run(self) -> None:
         """Bring the connection to its handover, trying one address of the peer after the other.
@@ -103,47 +97,31 @@ class ConnectSession:
 
     async def _try_each(self) -> None:
         with Attempt(self._targets, self._plan.dial_timeout) as attempt:
-            while True:
-                dialled = await self._dial(attempt)
-                try:
-                    await self._carry(dialled, attempt)
-                except StcpError as exc:
-                    attempt.failed(exc)
-                    if not (attempt.more and self._may_try_next(exc)):
-                        raise
-                else:
-                    self._record.endpoint = attempt.reached()
-                    return
+            await attempt.until_served(
+                lambda: self._dial(attempt.dial), lambda dialled: self._carry(dialled, attempt), heard=lambda: self._heard
+            )
+            self._record.endpoint = attempt.reached()
 
-    def _may_try_next(self, exc: StcpError) -> bool:
-        """Whether another peer may be asked. Never when this one may have passed on what the application said."""
-        if isinstance(exc, PeerRejected):
-            return exc.reason in TRY_NEXT
-        return self._may_retry and isinstance(exc, PeerUnreachable | HandshakeError | Truncated)
-
-    async def _dial(self, attempt: Attempt, *, again: bool = False) -> Dialled:
+    async def _dial(self, dial: Callable[[], Awaitable[Dialled]]) -> Dialled:
         try:
             with self._record.ledger.dials.step():
-                dialled = await (attempt.again() if again else attempt.dial())
+                return await dial()
         except TargetError as exc:
+            raise peer_unreachable(exc) from None
+        finally:
             self._start_over()
-            raise PeerUnreachable(
-                f"the peer cannot be reached: {exc.what}",
-                remedy="check that `stcp-proxy listen` runs there and no firewall is between",
-            ) from None
-        self._start_over()
-        return dialled
 
     def _start_over(self) -> None:
+        """Forget the peer that was tried before: it does not belong to this connection's log line."""
         record = self._record
-        record.channel = record.peer = record.target = ""  # whoever was tried before is not in this connection's log line
+        record.channel = record.peer = record.target = ""
         record.key = None
-        self._may_retry = True
+        self._heard = False
 
     async def _carry(self, dialled: Dialled, attempt: Attempt) -> None:
         """Everything from the connected wire leg to the handover."""
         plan, record = self._plan, self._record
-        stream, channel = await self._prove(dialled, attempt)
+        stream, channel = await self._authenticate(dialled, attempt)
         try:
             await self._ask(stream, channel)
             hand_over(plan, self._engine, channel, plain=self._plain.socket, wire=stream.socket, record=record)
@@ -151,51 +129,45 @@ class ConnectSession:
             stream.close()
             raise
 
-    async def _prove(self, dialled: Dialled, attempt: Attempt) -> tuple[LegStream, exchange.Channel]:
-        """The handshake, with the next pair of keys on a new connection where the peer closes at one."""
-        choice, record = self._trust.choice, self._record
-        pairs = choice.order(dialled.name, trio.current_time())
-        while True:
-            pair = pairs.pop(0)
-            stream = LegStream(dialled.sock)
-            try:
-                tune_leg(dialled.sock)
-                record.target = dialled.name
-                with record.ledger.handshakes.step():
-                    channel = await self._handshake(stream, pair)
-                choice.worked(dialled.name, pair, trio.current_time())
-                return stream, channel
-            except HandshakeClosed:
-                stream.close()
-                if not pairs:
-                    raise
-            except BaseException:
-                stream.close()
-                raise
-            _log.warning("trying the next key", tunnel=self._plan.name, target=dialled.name, why="the peer does not answer it")
-            dialled = await self._dial(attempt, again=True)
+    async def _authenticate(self, dialled: Dialled, attempt: Attempt) -> tuple[LegStream, exchange.Channel]:
+        """The handshake, with the next pair of keys on a new connection where the peer closes."""
+        record, sockets = self._record, [dialled.sock]
 
-    async def _handshake(self, stream: LegStream, pair: Pair) -> exchange.Channel:
-        channel = await authenticate(stream, self._plan, self._trust, pair)
+        async def connect() -> socket.socket:
+            sock = sockets.pop() if sockets else (await self._dial(attempt.again)).sock
+            record.target = dialled.name
+            return sock
+
+        stream, channel, _ = await authenticate(
+            connect,
+            self._plan,
+            self._trust,
+            address=dialled.name,
+            step=record.ledger.handshakes.step,
+            on_next_key=lambda: self._say_next_key(dialled.name),
+        )
         established = channel.established
-        self._record.channel = established.channel_id
-        self._record.proved(self._trust.name(established.peer), established.peer, established.own)
-        return channel
+        record.channel = established.channel_id
+        record.proved(self._trust.name(established.peer), established.peer, established.own)
+        return stream, channel
+
+    def _say_next_key(self, target: str) -> None:
+        _log.warning("trying the next key", tunnel=self._plan.name, target=target, why="the peer does not answer it")
 
     async def _ask(self, stream: LegStream, channel: exchange.Channel) -> None:
-        """OPEN, and the peer's answer: one scope for both, because a scope costs as much as a frame."""
-        self._may_retry = False
+        """Send OPEN and wait for the peer's answer. One cancel scope serves both: it costs as much as a frame."""
+        self._heard = True
         opened = False
         patience = self._plan.dial_timeout + self._plan.handshake_timeout
         with trio.move_on_after(self._plan.handshake_timeout) as scope:
             self._record.early = await exchange.open_channel(stream, channel, self._opening, self._first_bytes)
-            self._may_retry, opened = self._record.early == 0, True
+            self._heard, opened = self._record.early > 0, True
             scope.deadline = trio.current_time() + patience
             await exchange.read_answer(stream, channel)
             return
         if not opened:
             raise HandshakeTimedOut("the peer stopped reading during the opening")
-        raise TargetTimedOut(f"the peer did not answer OPEN within {patience:g} s", remedy="look in its log for its target")
+        raise NoAnswer(f"the peer did not answer OPEN within {patience:g} s")
 
     def _first_bytes(self) -> bytes:
         """What the application has sent already; kept, because another peer may have to be asked."""

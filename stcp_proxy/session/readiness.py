@@ -7,19 +7,20 @@ Nothing is sent to a target, and every connection is ended in order.
 
 from __future__ import annotations
 
+import socket
+
 import trio
 
 from stcp_proxy.config import Mode, TunnelPlan
-from stcp_proxy.errors import Code, HandshakeClosed, PeerRejected, PeerUnreachable, StcpError, TargetError, TargetTimedOut
+from stcp_proxy.errors import Code, StcpError, TargetError, TargetTimedOut
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.authenticate import authenticate
-from stcp_proxy.handshake.key_order import Pair
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.leg_stream import LegStream
-from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.opening import Opening, encode_reason
 from stcp_proxy.protocol.wire import FrameType
-from stcp_proxy.upstream.attempt import TRY_NEXT, Attempt
+from stcp_proxy.upstream.attempt import Attempt, peer_unreachable
+from stcp_proxy.upstream.health_check import greet
 from stcp_proxy.upstream.routes import Way
 
 PATIENCE = 5.0
@@ -31,58 +32,66 @@ _FAREWELL = 1.0
 async def reach(plan: TunnelPlan, way: Way) -> None:
     """Return when the far target has answered.
 
+    A connection of an application that speaks first goes to the next peer only where nobody can have heard it. So does this
+    check: it never says more than such an application would find.
+
     Args:
         plan: the tunnel.
-        way: where it dials, whom it expects there and what it asks for.
+        way: the targets, the keys expected there, and what OPEN asks for.
 
     Raises:
-        StcpError: why it did not.
+        StcpError: the failure that an application would meet.
     """
     if not way.targets.to:
         return
     with trio.move_on_after(PATIENCE):
         with Attempt(way.targets, min(plan.dial_timeout, PATIENCE)) as attempt:
-            while True:
-                try:
-                    dialled = await attempt.dial()
-                except TargetError as exc:
-                    if plan.mode is Mode.CONNECT:
-                        raise PeerUnreachable(f"the peer cannot be reached: {exc.what}", remedy=exc.remedy) from None
-                    raise
-                if plan.mode is Mode.LISTEN:
-                    dialled.sock.close()
-                    return
-                try:
-                    await _ask_by_each_key(plan, way, dialled, attempt)
-                except StcpError as exc:
-                    attempt.failed(exc)
-                    if not attempt.more or (isinstance(exc, PeerRejected) and exc.reason not in TRY_NEXT):
-                        raise
-                else:
-                    return
-    raise TargetTimedOut(f"no answer within {PATIENCE:g} s", remedy="look in the far proxy's log for its target")
+            if plan.mode is Mode.LISTEN:
+                await greet((await attempt.dial()).sock, plan.hand_on.proxy_protocol)
+            else:
+                await _Question(plan, way, attempt).ask()
+        return
+    raise TargetTimedOut(f"no answer within {PATIENCE:g} s", remedy="find the state of the target in the far proxy's log")
 
 
-async def _ask_by_each_key(plan: TunnelPlan, way: Way, dialled: Dialled, attempt: Attempt) -> None:
-    """Ask with each pair of keys, in the order of a session; one that is denied is followed by the next."""
-    *others, last = way.trust.choice.order(dialled.name, trio.current_time())
-    for pair in others:
+class _Question:
+    """The question of a connect tunnel to its peers, one after the other.
+
+    Args:
+        plan: the tunnel.
+        way: see `reach`.
+        attempt: the way through the endpoints.
+    """
+
+    def __init__(self, plan: TunnelPlan, way: Way, attempt: Attempt) -> None:
+        self._plan = plan
+        self._way = way
+        self._attempt = attempt
+        self._opened = False
+
+    async def ask(self) -> None:
+        """Return when a peer has answered ACCEPT."""
+        await self._attempt.until_served(self._dial, self._ask, heard=lambda: self._opened)
+
+    async def _dial(self) -> Dialled:
+        self._opened = False
         try:
-            await _authenticate_and_ask(plan, way, dialled, pair)
-        except HandshakeClosed:
-            dialled = await attempt.again()
-        else:
-            return
-    await _authenticate_and_ask(plan, way, dialled, last)
+            return await self._attempt.dial()
+        except TargetError as exc:
+            raise peer_unreachable(exc) from None
 
+    async def _ask(self, dialled: Dialled) -> None:
+        sockets = [dialled.sock]
 
-async def _authenticate_and_ask(plan: TunnelPlan, way: Way, dialled: Dialled, pair: Pair) -> None:
-    stream = LegStream(dialled.sock)
-    try:
-        tune_leg(dialled.sock)
-        await ask(stream, await authenticate(stream, plan, way.trust, pair), way.opening)
-    finally:
-        stream.close()
+        async def connect() -> socket.socket:
+            return sockets.pop() if sockets else (await self._attempt.again()).sock
+
+        stream, channel, _ = await authenticate(connect, self._plan, self._way.trust, address=dialled.name)
+        try:
+            self._opened = True
+            await ask(stream, channel, self._way.opening)
+        finally:
+            stream.close()
 
 
 async def ask(stream: LegStream, channel: exchange.Channel, opening: Opening) -> None:

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
 from stcp_proxy.counters import UNKNOWN, KeyUse, Ledger, Refusal
-from stcp_proxy.errors import Cause, ClientGone, PeerLeft, ShuttingDown, StcpError, Truncated, UnknownPeer, describe, remedy_for
+from stcp_proxy.errors import Judgement, StcpError, UnknownPeer, describe, remedy_for
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.logs import log
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
 from stcp_proxy.upstream.endpoint import Endpoint
 
 _log = structlog.get_logger("stcp_proxy.connection")
-
-_ORDINARY = {
-    EndReason.FINISHED,
-    EndReason.PLAIN_RESET,
-    EndReason.PEER_RESET,
-    EndReason.IDLE_TIMEOUT,
-    EndReason.HALF_CLOSE_TIMEOUT,
-    EndReason.ABORTED,
-}
-"""Ends that are the applications' own business, or what was configured."""
-
-_REMEDIES: Final = {
-    EndReason.PLAIN_RESET: "look at the application on this side if it should not have",
-    EndReason.TRUNCATED: Truncated.usual_remedy,
-    EndReason.BAD_FRAME: "look for what changes bytes between the two sides: bad hardware, or somebody; versions that differ",
-    EndReason.IDLE_TIMEOUT: "raise idle_timeout, or let the application send something now and then",
-    EndReason.HALF_CLOSE_TIMEOUT: "raise half_close_timeout if an answer may take longer",
-    EndReason.ABORTED: "connect again",
-    EndReason.INTERNAL_ERROR: "tell the authors",
-}
-"""What helps, for every end that somebody may not have wanted; the peer's RESET has its own by its code."""
 
 
 @dataclass(slots=True)
@@ -66,10 +45,6 @@ class Totals:
         self.refused += other.refused
         self.bytes_to_wire += other.bytes_to_wire
         self.bytes_to_plain += other.bytes_to_plain
-
-
-_NOBODYS_TROUBLE: Final = (ClientGone, PeerLeft, ShuttingDown)
-"""Failures that nobody would do something about."""
 
 
 class Owner(Protocol):
@@ -176,70 +151,57 @@ class Connection:
         self._owner.settle(self, end)
 
     def ended(self, end: RelayEnd) -> None:
-        """The engine is done with it: count it and say so."""
-        ledger = self.ledger
-        engine = self.relay.engine if self.relay is not None else ""
+        """Count and log the end of a relayed connection."""
+        ledger, relay = self.ledger, self.relay
+        engine = relay.engine if relay is not None else ""
+        to_wire = end.bytes_to_wire + self.early
         ledger.ended[self.peer or UNKNOWN, engine, end.reason.value] += 1
-        ledger.bytes_to_wire += end.bytes_to_wire + self.early
+        ledger.bytes_to_wire += to_wire
         ledger.bytes_to_plain += end.bytes_to_plain
-        ours = end.reason is EndReason.INTERNAL_ERROR
-        level = "info" if end.reason in _ORDINARY else "error" if ours else "warning"
-        extra: dict[str, object] = {}
-        if end.code is not None:
-            extra["why"] = describe(end.code, end.text)
-        elif end.text:
-            extra["why"] = end.text
-        remedy = (
-            remedy_for(end.code) if end.code is not None and end.reason is EndReason.PEER_RESET else _REMEDIES.get(end.reason)
-        )
-        if remedy:
-            extra["remedy"] = remedy
-        relay = self.relay
-        if relay is not None and relay.why_engine:
-            extra["why_engine"] = relay.why_engine
+        by_peer = end.code is not None and end.reason is EndReason.PEER_RESET
         self._say(
-            level,
+            end.reason.judgement,
             "connection closed",
+            why=end.text if end.code is None else describe(end.code, end.text),
+            remedy=remedy_for(end.code) if by_peer and end.code is not None else end.reason.remedy,
             reason=end.reason.value,
-            bytes_to_wire=end.bytes_to_wire + self.early,
+            bytes_to_wire=to_wire,
             bytes_to_plain=end.bytes_to_plain,
-            engine=relay.engine if relay is not None else "",
-            **extra,
+            engine=engine,
+            **({"why_engine": relay.why_engine} if relay is not None and relay.why_engine else {}),
         )
 
     def failed(self, exc: BaseException) -> None:
-        """It did not come to be relayed."""
-        self._count(exc)
-        extra: dict[str, object] = {}
-        if isinstance(exc, StcpError):
-            extra = {"reason": exc.label, "cause": exc.cause.value, "why": exc.what}
-            if exc.remedy:
-                extra["remedy"] = exc.remedy
-            if isinstance(exc, UnknownPeer):
-                extra["key"] = str(PublicKey(exc.peer))
-            level = "info" if isinstance(exc, _NOBODYS_TROUBLE) else "error" if exc.cause is Cause.OURS else "warning"
-            self._say(level, "connection refused", **extra)
+        """Count and log a connection that was not relayed."""
+        if not isinstance(exc, StcpError):
+            why, reason = f"{type(exc).__name__}: {exc}", EndReason.INTERNAL_ERROR
+            self._count(reason.judgement, Refusal(time.time(), self.client, self.peer, reason.value, type(exc).__name__, ""))
+            self._say(reason.judgement, "connection refused", why=why, remedy=reason.remedy, reason=reason.value, exc_info=exc)
+            return
+        judgement, remedy = exc.judgement, exc.remedy or ""
+        key = str(PublicKey(exc.peer)) if isinstance(exc, UnknownPeer) else ""
+        self._count(judgement, Refusal(time.time(), self.client, self.peer, exc.label, exc.what, remedy, key=key))
+        event = "health check received" if judgement.is_check else "connection refused"
+        named = {"key": key} if key else {}
+        self._say(judgement, event, why=exc.what, remedy=remedy, **named, reason=exc.label, cause=exc.cause.value)
+
+    def _count(self, judgement: Judgement, refusal: Refusal) -> None:
+        if judgement.is_check:
+            self.ledger.checks[refusal.reason] = self.ledger.checks.get(refusal.reason, 0) + 1
         else:
-            why, remedy = f"{type(exc).__name__}: {exc}", _REMEDIES[EndReason.INTERNAL_ERROR]
-            self._say("error", "connection refused", reason="internal_error", why=why, remedy=remedy, exc_info=exc)
+            self.ledger.refused[self.peer or UNKNOWN, refusal.reason] += 1
+        if not judgement.is_noise:
+            self.ledger.refusals.add(refusal)
 
-    def _count(self, exc: BaseException) -> None:
-        label, why, remedy = "internal_error", type(exc).__name__, ""
-        if isinstance(exc, StcpError):
-            label, why, remedy = exc.label, exc.what, exc.remedy or ""
-        self.ledger.refused[self.peer or UNKNOWN, label] += 1
-        if not isinstance(exc, _NOBODYS_TROUBLE):
-            self.ledger.refusals.add(Refusal(time.time(), self.client, self.peer, label, why, remedy))
-
-    def _say(self, level: str, event: str, **fields: object) -> None:
+    def _say(self, judgement: Judgement, event: str, *, why: str, remedy: str, **fields: object) -> None:
+        """Write the one log line of the connection, and let it go."""
+        level = judgement.severity.value
         if not log.is_hidden(level):
-            known: dict[str, object] = {"tunnel": self.tunnel, "client": self.client}
-            for name in ("origin", "channel", "peer", "service", "original", "target"):
-                value = getattr(self, name)
-                if value:
-                    known[name] = value
+            first = {"tunnel": self.tunnel, "peer": self.peer, "why": why, "remedy": remedy}
+            known = {name: getattr(self, name) for name in ("origin", "channel", "service", "original", "target")}
+            said = {name: value for name, value in (first | {"client": self.client} | known).items() if value}
             seconds = round(time.monotonic() - self.started, 3)
-            getattr(_log, level)(event, **known, **fields, seconds=seconds)
+            getattr(_log, level)(event, **said, **fields, seconds=seconds, log_class=judgement.log_class)
         if self.endpoint is not None:
             self.endpoint.live -= 1
             self.endpoint = None

@@ -53,6 +53,11 @@ class Offers:
         """Those of its services by name; the tunnel's own are whoever's who made it."""
         return {name: offer.targets for name, offer in self._services.items()}
 
+    @property
+    def of_services(self) -> list[tuple[Targets, HandOn]]:
+        """The targets of each service, and how connections are handed on to them."""
+        return [(offer.targets, offer.hand_on) for offer in self._services.values()]
+
     def adopt(self, other: Offers) -> None:
         """Take over what `other`, whom this one replaces, knows of the addresses of services that both have."""
         for name, offer in self._services.items():

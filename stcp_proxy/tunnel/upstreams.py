@@ -63,9 +63,9 @@ class Upstreams:
 
     async def check_health(self) -> None:
         """Run the health checks of all targets until cancelled."""
-        check = check_for(self.plan, self.trust)
         async with trio.open_nursery() as nursery:
-            for targets in (self.targets, *self.offers.targets.values()):
+            for targets, hand_on in ((self.targets, self.plan.hand_on), *self.offers.of_services):
+                check = check_for(self.plan, self.trust, hand_on.proxy_protocol)
                 nursery.start_soon(HealthChecker(targets, check, self.plan.health).run)
 
     async def reach(self) -> None:

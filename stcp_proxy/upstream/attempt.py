@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import collections
 import socket
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 import structlog
 import trio
 
 from stcp_proxy.config import Balance
-from stcp_proxy.errors import ClientGone, Code, HandshakeError, OverLimit, PeerRejected, StcpError
+from stcp_proxy.errors import PeerUnreachable, StcpError, TargetError, TargetUnreachable
 from stcp_proxy.net import name_cache
 from stcp_proxy.net.address import Destination
 from stcp_proxy.net.dial import Dialled, Failure, connect, summary
@@ -34,15 +35,10 @@ from stcp_proxy.upstream.endpoint import Endpoint
 from stcp_proxy.upstream.targets import Targets
 
 _log = structlog.get_logger("stcp_proxy.targets")
+T = TypeVar("T")
 
-TRY_NEXT: Final = {
-    Code.TARGET_REFUSED,
-    Code.TARGET_TIMED_OUT,
-    Code.TARGET_UNREACHABLE,
-    Code.OVER_LIMIT,
-    Code.SHUTTING_DOWN,
-}
-"""REJECT codes after which another peer may well say yes."""
+REPAIR_NAME: Final = "correct the name, or repair name resolution ('getent hosts NAME' shows what it says)"
+"""The remedy for a name that cannot be resolved."""
 
 
 class Attempt:
@@ -59,6 +55,8 @@ class Attempt:
         """Names to be asked for again when nothing else is left, and whether that has been done."""
         self._seen: set[Endpoint] = set()
         self._failures: list[Failure] = []
+        self._unresolved = 0
+        """The number of failures that are those of a name."""
         self._last: StcpError | None = None
         self._failed: tuple[str, StcpError] | None = None
         """Who failed last and why, while it has not been said."""
@@ -100,9 +98,16 @@ class Attempt:
             if made.local:
                 self._let_go()
             else:
-                self._fail(summary([endpoint], [made]), probed=True)
+                self._fail(summary([endpoint], [made]))
             self._last = None
-        raise self._last or summary(self._targets.to, self._failures)
+        raise self._last or self._nobody_left()
+
+    def _nobody_left(self) -> StcpError:
+        """The failure of a connection that has tried every endpoint."""
+        error = summary(self._targets.to, self._failures)
+        if self._failures and self._unresolved == len(self._failures) and isinstance(error, TargetError):
+            return TargetUnreachable(error.what, remedy=REPAIR_NAME)
+        return error
 
     def _say_next(self, endpoint: Endpoint) -> None:
         if self._failed is not None:
@@ -115,6 +120,7 @@ class Attempt:
                 why=why.what,
                 remedy=why.remedy,
                 next=str(endpoint),
+                log_class=why.judgement.log_class,
             )
 
     async def again(self) -> Dialled:
@@ -141,6 +147,31 @@ class Attempt:
             self._sockname = made.getsockname()
         return made
 
+    async def until_served(
+        self, dial: Callable[[], Awaitable[Dialled]], use: Callable[[Dialled], Awaitable[T]], *, heard: Callable[[], bool]
+    ) -> T:
+        """Go from peer to peer until one serves the connection.
+
+        Args:
+            dial: connects to the next endpoint, by `dial` of this object.
+            use: does the rest at the peer; its failure decides whether the next peer may be asked.
+            heard: tells whether a byte of the application may have reached a target through this peer.
+
+        Returns:
+            The result of `use`.
+
+        Raises:
+            StcpError: the failure of `dial`, or of the last peer that was asked.
+        """
+        while True:
+            dialled = await dial()
+            try:
+                return await use(dialled)
+            except StcpError as exc:
+                self.failed(exc)
+                if not (self.more and exc.judgement.may_ask_next_peer(heard=heard())):
+                    raise
+
     def reached(self) -> Endpoint:
         """Note that the connection came through to the endpoint that `dial` gave last.
 
@@ -155,19 +186,13 @@ class Attempt:
     def failed(self, why: StcpError) -> None:
         """The connection did not come through to the endpoint that was tried last."""
         self._last = why
-        self._fail(why, probed=isinstance(why, HandshakeError))
+        self._fail(why)
 
-    def _fail(self, why: StcpError, *, probed: bool) -> None:
-        """Note it.
-
-        Args:
-            why: the attempt failed.
-            probed: whether a probe, which comes as far as the handshake, can tell when it is over.
-        """
+    def _fail(self, why: StcpError) -> None:
         assert self._current is not None  # noqa: S101
         endpoint, self._failed = self._current, (str(self._current), why)
-        if _is_its_own(why):
-            self._targets.note_failure(endpoint, why, since=self._since, probed=probed)
+        if why.judgement.blames_endpoint:
+            self._targets.note_failure(endpoint, why, since=self._since)
             for address in self._targets.names_of(endpoint):
                 name_cache.current().invalidate(address)
                 self._doubtful.setdefault(address, False)
@@ -220,6 +245,7 @@ class Attempt:
                 self._seen.update([each.endpoint for each in found])
             elif insist:
                 self._failures.append(found)
+                self._unresolved += 1
             else:
                 self._doubtful.setdefault(address, False)
         now = trio.current_time()
@@ -245,8 +271,11 @@ class Attempt:
         return max(0.0, self._left) / (1 + waiting)
 
 
-def _is_its_own(why: StcpError) -> bool:
-    """Whether a failure is the endpoint's: not the application's, not a limit of this process, no refusal that others share."""
-    if isinstance(why, PeerRejected):
-        return why.reason in TRY_NEXT
-    return not isinstance(why, ClientGone | OverLimit)
+def peer_unreachable(why: TargetError) -> PeerUnreachable:
+    """The failure of a connect tunnel whose peer cannot be dialled.
+
+    Args:
+        why: the failure of the dial.
+    """
+    remedy = why.remedy if isinstance(why, TargetUnreachable) else None  # a name or a route: the peer's program is not to blame
+    return PeerUnreachable(f"the peer cannot be reached: {why.what}", remedy=remedy)

@@ -18,11 +18,12 @@ from typing import Final
 import trio
 
 from stcp_proxy.config import HealthPlan, Mode, TunnelPlan
-from stcp_proxy.errors import HandshakeClosed, HandshakeTimedOut, OverLimit, StcpError
+from stcp_proxy.errors import StcpError
 from stcp_proxy.handshake.authenticate import authenticate
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.dial import Failure, SocketAddress, connect, summary
 from stcp_proxy.net.leg_stream import LegStream
+from stcp_proxy.net.proxy_header import ProxyHeader, Version, encode_header
 from stcp_proxy.upstream.endpoint import Endpoint
 from stcp_proxy.upstream.targets import Targets
 
@@ -35,36 +36,50 @@ Check = Callable[[SocketAddress, float], Awaitable[None]]
 """Whether there is an answer at a place within so many seconds; raises StcpError where there is none."""
 
 
-def check_for(plan: TunnelPlan, trust: Trust) -> Check:
-    """How the targets of a tunnel are probed."""
+def check_for(plan: TunnelPlan, trust: Trust, header: Version | None = None) -> Check:
+    """The health check for targets of a tunnel: a handshake with a peer, a connection to a target.
 
-    async def reach(place: SocketAddress, timeout: float) -> None:
-        (await _connected(place, timeout)).close()
+    Args:
+        plan: the tunnel.
+        trust: its access rule.
+        header: the version of the PROXY header that the targets expect; None for none.
+    """
 
-    async def handshake(place: SocketAddress, timeout: float) -> None:
-        pairs = trust.choice.order(str(place), trio.current_time())
-        for last, pair in enumerate(pairs, 1 - len(pairs)):
-            with await _connected(place, timeout) as sock, trio.move_on_after(timeout) as scope:
-                try:
-                    await authenticate(LegStream(sock), plan, trust, pair)
-                    trust.choice.worked(str(place), pair, trio.current_time())
-                    return
-                except HandshakeClosed:
-                    if last == 0:
-                        raise
-            if scope.cancelled_caught:
-                raise HandshakeTimedOut(
-                    f"the peer did not answer the handshake of a probe within {timeout:g} s",
-                    remedy="check that `stcp-proxy listen` of the same version runs at that address",
-                )
+    async def target(address: SocketAddress, timeout: float) -> None:
+        await greet(await _connected(address, timeout), header)
 
-    return handshake if plan.mode is Mode.CONNECT else reach
+    async def peer(address: SocketAddress, timeout: float) -> None:
+        made = await authenticate(
+            lambda: _connected(address, timeout), plan, trust, address=str(address), timeout=min(timeout, plan.handshake_timeout)
+        )
+        made.stream.close()
+
+    return peer if plan.mode is Mode.CONNECT else target
 
 
-async def _connected(place: SocketAddress, timeout: float) -> socket.socket:
-    sock = await connect(place, trio.current_time() + timeout)
+async def greet(sock: socket.socket, header: Version | None) -> None:
+    """Send a PROXY header without a client, as the format has it for health checks, and close.
+
+    A target that expects a header would log an error for a connection that ends without one.
+
+    Args:
+        sock: connected to a target; owned by this function.
+        header: the version of the header; None for none.
+    """
+    stream = LegStream(sock)
+    try:
+        if header is not None:
+            await stream.send_all(encode_header(ProxyHeader(), header))
+    except trio.BrokenResourceError:
+        return  # it has accepted the connection, and that was the question
+    finally:
+        stream.close()
+
+
+async def _connected(address: SocketAddress, timeout: float) -> socket.socket:
+    sock = await connect(address, trio.current_time() + timeout)
     if isinstance(sock, Failure):
-        raise summary([place], [sock])
+        raise summary([address], [sock])
     return sock
 
 
@@ -125,10 +140,11 @@ class HealthChecker:
         started = trio.current_time()
         try:
             await self._check(endpoint.address, self._health.timeout)
-        except OverLimit:
-            endpoint.until = trio.current_time() + _LOCAL_PAUSE  # this machine lacks something: the endpoint is not to blame
         except StcpError as exc:
-            self._targets.note_failure(endpoint, exc, since=started, probed=True)
+            if exc.judgement.blames_endpoint:
+                self._targets.note_failure(endpoint, exc, since=started)
+            else:
+                endpoint.until = trio.current_time() + _LOCAL_PAUSE
         else:
             if not endpoint.failures or endpoint.probed:
                 self._targets.note_reached(endpoint)

@@ -132,17 +132,16 @@ class Targets:
         endpoint.live += 1
         endpoint.turn = next(self._turns)
 
-    def note_failure(self, endpoint: Endpoint, why: StcpError, *, since: float, probed: bool) -> None:
-        """An attempt that began at `since` failed for a reason that is the endpoint's own.
+    def note_failure(self, endpoint: Endpoint, why: StcpError, *, since: float) -> None:
+        """Note the failure of an attempt for a reason that blames the endpoint.
 
         Args:
-            endpoint: where.
-            why: it failed.
-            since: on Trio's clock.
-            probed: whether a probe can tell when it is over.
+            endpoint: the endpoint of the attempt.
+            why: the failure.
+            since: when the attempt began, on Trio's clock.
         """
         told = self.is_choice or self.is_watched
-        probed = probed and self.has_probes and told
+        probed = why.judgement.seen_by_health_check and self.has_probes and told
         first = endpoint.fail(why, now=trio.current_time(), since=since, probed=probed)
         if first and told:
             _log.warning(

@@ -237,12 +237,12 @@ const refusals = new Table($("refusals"), [
   },
   { label: "Tunnel", cell: ({ tunnel }) => [name(tunnel)] },
   { label: "Who", cell: ({ client, peer }) => [peer ? name(peer) : mono(client), peer ? sub(mono(client)) : ""] },
-  { label: "Why", wide: true, cell: ({ why, reason }) => [name(why), sub(reason)] },
+  { label: "Why", wide: true, cell: ({ why, key, reason }) => [name(why), key ? sub(mono(key)) : "", sub(reason)] },
   { label: "What to do", wide: true, cell: ({ remedy }) => (remedy ? [el("span", {}, ...prose(remedy))] : ["–"]) },
 ]);
 
 function drawRefusals() {
-  refusals.show(status.refusals, ({ tunnel, client, reason, why }) => [tunnel, client, reason, why].join("\n"));
+  refusals.show(status.refusals, ({ tunnel, client, reason, why, key }) => [tunnel, client, reason, why, key].join("\n"));
   show($("refusals-empty"), status.refusals.length === 0);
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from stcp_proxy.config import LogClass, LogPlan
-from stcp_proxy.logs import classes, log, rate_limit
+from stcp_proxy.logs import log, rate_limit
 from stcp_proxy.logs.rate_limit import AT_ONCE, Repeats
 
 
@@ -147,36 +148,13 @@ def test_through_the_real_chain(capsys: pytest.CaptureFixture[str], monkeypatch:
 # -- classes ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("event", "found"),
-    [
-        ({"event": "connection closed", "level": "info", "reason": "finished"}, LogClass.CONNECTIONS),
-        ({"event": "connection closed", "level": "info", "reason": "peer_reset"}, LogClass.CONNECTIONS),
-        ({"event": "connection closed", "level": "warning", "reason": "truncated"}, LogClass.CONNECTION_ERRORS),
-        ({"event": "connection closed", "level": "error", "reason": "internal_error"}, None),
-        ({"event": "connection refused", "level": "warning", "reason": "not_stcp"}, LogClass.HANDSHAKE_ERRORS),
-        ({"event": "connection refused", "level": "warning", "reason": "unknown_peer"}, LogClass.HANDSHAKE_ERRORS),
-        ({"event": "connection refused", "level": "warning", "reason": "bad_tag"}, LogClass.HANDSHAKE_ERRORS),
-        ({"event": "connection refused", "level": "warning", "reason": "bad_tag", "peer": "db"}, LogClass.CONNECTION_ERRORS),
-        ({"event": "connection refused", "level": "warning", "reason": "target_refused"}, LogClass.CONNECTION_ERRORS),
-        ({"event": "connection refused", "level": "info", "reason": "plain_reset"}, LogClass.CONNECTION_ERRORS),
-        ({"event": "connection refused", "level": "error", "reason": "internal_error"}, None),
-        ({"event": "trying the next address", "level": "warning", "reason": "peer_unreachable"}, LogClass.CONNECTION_ERRORS),
-        ({"event": "trying the next address", "level": "warning", "reason": "version"}, LogClass.HANDSHAKE_ERRORS),
-        ({"event": "limit reached: new connections wait", "level": "warning"}, None),
-        ({"event": "ready", "level": "info"}, None),
-    ],
-)
-def test_class(event: dict[str, Any], found: LogClass | None) -> None:
-    assert classes.class_of(event) is found
-
-
 def test_a_quiet_class_is_silent_and_the_others_are_not(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure(LogPlan(format="json", quiet=frozenset({LogClass.HANDSHAKE_ERRORS})))
     try:
-        structlog.get_logger().warning("connection refused", tunnel="quiet", reason="version")
-        structlog.get_logger().warning("connection refused", tunnel="quiet", reason="target_refused")
+        for log_class in (*LogClass, None):
+            structlog.get_logger().warning("connection refused", reason=str(log_class), log_class=log_class)
     finally:
         structlog.reset_defaults()
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "target_refused" in line
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["reason"] for line in lines] == ["connections", "connection-errors", "None"]
+    assert all("log_class" not in line for line in lines)

@@ -20,10 +20,10 @@ from stcp_proxy.errors import (
     FrameError,
     HandshakeClosed,
     HandshakeTimedOut,
+    NoAnswer,
     PeerRejected,
     PeerUnreachable,
     StcpError,
-    TargetTimedOut,
     Truncated,
 )
 from stcp_proxy.handshake.trust import Trust
@@ -275,7 +275,7 @@ async def test_no_answer_to_open(stage: Stage) -> None:
 
     stage.peer(silent)
     stage.accepting()
-    assert isinstance(await stage.run(patience=0.3), TargetTimedOut)
+    assert isinstance(await stage.run(patience=0.3), NoAnswer)
     assert stage.peers[1].dials == 0
 
 
@@ -339,3 +339,31 @@ async def test_end_of_the_application_is_handed_on(stage: Stage) -> None:
     assert await stage.run() is None
     (handover,) = stage.engine.handovers
     assert handover.send.counter == 2
+
+
+def answer_with_fin(sock: socket.socket) -> None:
+    wire = Wire(sock)
+    wire.receive()
+    wire.send(FrameType.FIN)
+    end_of(sock)
+
+
+@pytest.mark.parametrize("behave", [answer_with_fin, close_after_open, reset_after_open, cut_the_answer])
+async def test_readiness_finds_what_an_application_finds(stage: Stage, behave: Callable[[socket.socket], None]) -> None:
+    """The first peer authenticates and then spoils OPEN: whoever speaks first is reset, although a second peer would accept."""
+    stage.peer(behave)
+    stage.accepting()
+    found = await stage.reach()
+    dials = [peer.dials for peer in stage.peers]
+    stage.application.sendall(EARLY)
+    failure = await stage.run()
+    assert (type(found), type(failure)) in {(FrameError, FrameError), (Truncated, Truncated)}
+    assert dials == [1, 0]
+    assert end_of(stage.application) == ("reset", b"")
+
+
+async def test_readiness_goes_on_from_a_peer_that_is_no_peer(stage: Stage) -> None:
+    stage.to.append(parse_address(f"127.0.0.1:{free_port()}", role="to"))
+    stage.peer(lambda sock: sock.close())
+    stage.accepting()
+    assert await stage.reach() is None

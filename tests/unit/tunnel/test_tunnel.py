@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from stcp_proxy.config import KeyAuth, Mode, PskAuth, TunnelPlan
 from stcp_proxy.config.plan import CapturePlan, InterceptPlan, RoutePlan
-from stcp_proxy.errors import Code, TargetRefused
+from stcp_proxy.errors import Code, LogClass, TargetRefused
 from stcp_proxy.keys import PrivateKey, PublicKey, generate_psk
 from stcp_proxy.net.address import TcpAddress
 from stcp_proxy.net.original import Interception
@@ -404,7 +404,8 @@ async def test_end_of_a_relay_is_one_line(autojump_clock: MockClock, monkeypatch
     line.pop("seconds")
     assert line == {
         "event": "connection closed",
-        "remedy": "connect again once it runs",
+        "remedy": "connect again when the peer runs",
+        "log_class": LogClass.CONNECTIONS,
         "log_level": "info",
         "tunnel": "tunnel",
         "client": "unix",

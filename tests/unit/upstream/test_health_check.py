@@ -53,7 +53,7 @@ def fails(targets: Targets, far: Far, name: str) -> Endpoint:
     """A connection has found that it is down."""
     far.down.add(name)
     (endpoint,) = (each for each in targets.endpoints if str(each) == name)
-    targets.note_failure(endpoint, TargetRefused("refused", remedy="start it"), since=trio.current_time(), probed=True)
+    targets.note_failure(endpoint, TargetRefused("refused", remedy="start it"), since=trio.current_time())
     return endpoint
 
 
@@ -93,7 +93,7 @@ async def test_what_only_a_connection_can_tell_is_left_to_one(autojump_clock: Mo
     far = Far()
     async with probing(far, A, B) as targets:
         (endpoint, _) = targets.endpoints
-        targets.note_failure(endpoint, PeerRejected(3, ""), since=trio.current_time(), probed=False)
+        targets.note_failure(endpoint, PeerRejected(3, ""), since=trio.current_time())
         assert endpoint.is_aside(trio.current_time())
         await trio.sleep(1)
         assert not endpoint.is_aside(trio.current_time())

@@ -165,7 +165,7 @@ async def test_all_set_aside_are_tried_the_longest_ago_first(autojump_clock: Moc
     for name in (B, C, A):
         network.down = {A, B, C} - {name}
         (endpoint,) = (each for each in known.endpoints if str(each) == name)
-        known.note_failure(endpoint, TargetRefused("refused"), since=trio.current_time(), probed=True)
+        known.note_failure(endpoint, TargetRefused("refused"), since=trio.current_time())
         await trio.sleep(0.01)
     network.down = {A, B, C}
     network.take()

@@ -1,0 +1,106 @@
+"""Failures of a peer that has not authenticated, and connections that end before it could."""
+
+from __future__ import annotations
+
+from stcp_proxy.errors.base import Cause, StcpError
+from stcp_proxy.errors.codes import Code
+from stcp_proxy.errors.judgement import CONNECT_CHECK, HANDSHAKE_CHECK, UNAUTHENTICATED
+
+
+class HandshakeError(StcpError):
+    """The other side of the wire leg did not complete a handshake that this side may accept."""
+
+    cause = Cause.PEER
+    code = Code.PROTOCOL_ERROR
+    label = "handshake"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "find the reason in the peer's log; both sides need the same version"
+
+
+class NotStcp(HandshakeError):
+    """The first bytes belong to another protocol."""
+
+    label = "not_stcp"
+    judgement = UNAUTHENTICATED
+
+
+class VersionRefused(HandshakeError):
+    """STCP, but a version this side does not speak."""
+
+    label = "version"
+    judgement = UNAUTHENTICATED
+
+
+class SuiteRefused(HandshakeError):
+    """A suite that this side's configuration does not allow."""
+
+    code = Code.DENIED
+    label = "suite"
+    judgement = UNAUTHENTICATED
+
+
+class MalformedHandshake(HandshakeError):
+    """A length or a key that the format does not allow."""
+
+    label = "malformed"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "run the same version on both sides; if they do, another program is connected to this port"
+
+
+class HandshakeNotAuthentic(HandshakeError):
+    """A handshake message failed its tag: wrong key, wrong secret, or bytes changed on the way."""
+
+    code = Code.DENIED
+    label = "not_authentic"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "compare the keys: each side names the other's public key, or both hold the same shared secret"
+
+
+class UnknownPeer(HandshakeError):
+    """The peer proved a key that no access rule names.
+
+    Args:
+        peer: its public key, 32 bytes: public, so the operator's log may show it.
+    """
+
+    code = Code.DENIED
+    label = "unknown_peer"
+    judgement = UNAUTHENTICATED
+
+    def __init__(self, peer: bytes) -> None:
+        super().__init__("the peer's key is not allowed here", remedy="if it should be, add the key shown here to 'allow'")
+        self.peer = peer
+
+
+class HandshakeTimedOut(HandshakeError):
+    """The deadline passed before the peer had authenticated."""
+
+    label = "handshake_timeout"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "look for a firewall or a busy machine between the two; if the other end is a stranger, do nothing"
+
+
+class HandshakeClosed(HandshakeError):
+    """The peer closed the wire leg during the handshake."""
+
+    label = "handshake_closed"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "find the reason in the peer's log; if the other end is a stranger, do nothing"
+
+
+class PeerLeft(HandshakeClosed):
+    """The peer completed the handshake and closed before its first frame: a health check, or a connection made ahead."""
+
+    label = "peer_left"
+    judgement = HANDSHAKE_CHECK
+    usual_remedy = "do nothing: it was a health check, or a connection made ahead and not needed"
+
+
+class ConnectCheck(StcpError):
+    """A connection ended before its first byte: a load balancer's health check, or a port scan."""
+
+    cause = Cause.CLIENT
+    code = Code.PROTOCOL_ERROR
+    label = "tcp_check"
+    judgement = CONNECT_CHECK
+    usual_remedy = "do nothing: it was a health check or a port scan"
