@@ -12,6 +12,7 @@ from typing import Annotated, Final
 
 from stcp_proxy.counters.merging import NESTED, SUM, SUM_EACH
 from stcp_proxy.counters.steps import Dials, Handshakes
+from stcp_proxy.errors import ConnectCheck, PeerLeft
 
 UNKNOWN: Final = "(unknown)"
 """The name of every peer that has not authenticated."""
@@ -37,7 +38,9 @@ class Counts:
     accepted: Annotated[int, SUM] = 0
     ended: Annotated[dict[tuple[str, str, str], int], SUM_EACH] = field(default_factory=collections.Counter)
     refused: Annotated[dict[tuple[str, str], int], SUM_EACH] = field(default_factory=collections.Counter)
-    checks: Annotated[dict[str, int], SUM_EACH] = field(default_factory=dict)
+    checks: Annotated[dict[str, int], SUM_EACH] = field(
+        default_factory=lambda: collections.Counter({ConnectCheck.label: 0, PeerLeft.label: 0})
+    )
     bytes_to_wire: Annotated[int, SUM] = 0
     bytes_to_plain: Annotated[int, SUM] = 0
     handshakes: Annotated[Handshakes, NESTED] = field(default_factory=Handshakes)

@@ -36,7 +36,7 @@ class Site:
         self.target = Target()
         self.keys = Keys(folder, psk=psk)
         arguments = ["listen", "--bind", "127.0.0.1:0", "--to", self.target.to, *self.keys.listen()]
-        self.proxy = Proxy([*arguments, "--handshake-timeout", str(DEADLINE)], log=folder / "listen.log")
+        self.proxy = Proxy([*arguments, "--handshake-timeout", str(DEADLINE), "--log-level", "debug"], log=folder / "listen.log")
         self.proxy.ready()
         self.witness = Peer(connect(self.proxy.address), self.keys)
         self.witness.open()
@@ -154,7 +154,9 @@ STRANGERS = {
 @pytest.mark.parametrize("ending", ["waits", "half-closes", "resets"])
 def test_stranger(site: Site, name: str, ending: str) -> None:
     stranger = STRANGERS[name]
-    before = times(site.proxy.log("connection refused"))
+    is_check = name == "silence" and ending != "waits"
+    event = "health check received" if is_check else "connection refused"
+    before = times(site.proxy.log(event))
     sock = connect(site.proxy.address)
     with suppress(OSError):  # refused before all was said
         sock.sendall(stranger.says(site.keys))
@@ -165,9 +167,10 @@ def test_stranger(site: Site, name: str, ending: str) -> None:
     else:
         with sock:
             assert answer(sock) == b""
-    line = site.proxy.refused(before + 1)[-1]
+    line = site.proxy.wait_log(event, count=before + 1)[-1]
     assert "peer" not in line
     assert "channel" not in line
+    assert not is_check or (line["reason"], line["level"]) == ("tcp_check", "debug")
     if ending == "waits":
         reason = stranger.reason if isinstance(stranger.reason, str) else stranger.reason[site.keys.psk]
         assert line["reason"] == reason
@@ -195,7 +198,7 @@ def test_the_refused_key_is_in_the_log(site: Site) -> None:
         assert answer(sock) == b""
     line = site.proxy.refused(before + 1)[-1]
     assert line["key"] == str(site.keys.stranger.public)
-    assert "access rule" in line["remedy"]
+    assert "'allow'" in line["remedy"]
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 5, 6, 7, 8, 40, 41, 1000])
