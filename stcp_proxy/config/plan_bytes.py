@@ -63,6 +63,8 @@ class _Writer(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Secret | Token):
             return type(value), (value.reveal(),)
+        if isinstance(value, enum.Enum):  # some releases of Python look a member up by getattr, which the reader refuses
+            return type(value), (value.value,)
         if isinstance(value, MappingProxyType):
             return _read_only, (dict(value),)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):

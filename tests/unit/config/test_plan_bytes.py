@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stcp_proxy import keys
-from stcp_proxy.config import AdminPlan, KeyAuth, Plan, PskAuth, Token, load_plan, plan_bytes
+from stcp_proxy.config import AdminPlan, KeyAuth, Mode, Plan, PskAuth, Token, load_plan, plan_bytes
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import TcpAddress
 from stcp_proxy.protocol.secret import Secret
@@ -39,6 +39,12 @@ def test_a_plan_arrives_as_it_was(plan: Plan) -> None:
     assert arrived.admin.token == plan.admin.token  # type: ignore[union-attr]
     with pytest.raises(TypeError):  # what was read-only stays so
         arrived.tunnels[0].auth.peers["x"] = "y"  # type: ignore[index,union-attr]
+
+
+def test_members_of_an_enumeration_are_written_by_value(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11.2 would write them as a call of getattr."""
+    monkeypatch.setattr(Mode, "__reduce_ex__", lambda self, protocol: (getattr, (type(self), self.name)))
+    assert plan_bytes.load(plan_bytes.dump(plan)).tunnels == plan.tunnels
 
 
 def test_one_key_of_many_tunnels_stays_one_object(plan: Plan) -> None:
