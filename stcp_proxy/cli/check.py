@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 def check(config: ConfigFile) -> None:
     """Check a YAML file and the keys it names, and print what would run and which engine this machine has."""
     from stcp_proxy.config import describe_plan, load_plan
-    from stcp_proxy.relay.choice import describe_kernel
+    from stcp_proxy.relay.engine_choice import describe_kernel
 
     print(describe_plan(load_plan(config)))
     print(describe_kernel())

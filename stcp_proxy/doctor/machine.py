@@ -10,8 +10,8 @@ from typing import Final
 
 from stcp_proxy.config import EngineChoice, Plan
 from stcp_proxy.doctor.finding import Finding, Level
+from stcp_proxy.relay.fast_path import compiled
 from stcp_proxy.relay.kernel import KernelUnavailable, probe
-from stcp_proxy.relay.native import compiled
 
 BUILT: Final = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 """No machine that runs this program has an earlier date."""

@@ -1,13 +1,14 @@
-"""After the handshake: one engine interface and its engines.
+"""Relay of connections after the handshake: one engine interface and its engines.
 
-- ``engine``     the interface, the handover, and the laws that every engine keeps
-- ``pump``       the user-space engine: one thread, one epoll set, shared buffers
-- ``inloop``     the pump driven by Trio's own thread
-- ``duplex``     one connection inside it: both directions, from handover to close
-- ``native``     its short way for what is common, in C (``lane/``), where that was built
-- ``deadlines``  its timers
-- ``kernel``     the kernel engine: stcp.ko carries the connection, and what it cannot take falls back to the pump
-- ``kernel_abi`` the module's interface in numbers
-- ``standstill`` why a leg takes no bytes, and who is to end it
-- ``choice``     which engine a tunnel gets
+- ``engine``         the interface, the handover, and the invariants that every engine keeps
+- ``pump``           the user-space engine: one thread, one epoll set, shared buffers
+- ``trio_loop``      run the pump in Trio's own thread
+- ``duplex``         one connection inside the pump: both directions, from handover to close
+- ``states``         the states of such a connection, as a table
+- ``fast_path``      load the part of the pump in C (``lane/``), which handles DATA frames without the interpreter
+- ``deadlines``      timers
+- ``zero_window``    tell a reader that pauses from a lost path, with TCP_INFO
+- ``kernel``         the kernel engine: stcp.ko relays the connection; the pump takes what the module refuses
+- ``kernel_abi``     the module's interface in numbers
+- ``engine_choice``  choose the engine of a tunnel
 """

@@ -32,7 +32,8 @@ from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.lifecycle import Phase, follow
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason, Handover, RelayEnd
-from stcp_proxy.relay.standstill import LegWatch, Look
+from stcp_proxy.relay.states import NEXT, RELAYING, Event, State
+from stcp_proxy.relay.zero_window import LegWatch, Look
 
 if TYPE_CHECKING:
     from stcp_proxy.relay.pump import PumpEngine
@@ -59,7 +60,6 @@ class Duplex:
 
     __slots__ = (
         "_active",
-        "_broken",
         "_end",
         "_engine",
         "_limits",
@@ -73,9 +73,10 @@ class Duplex:
         "_received",
         "_sealer",
         "_sent",
-        "_up_ended",
+        "_state",
         "_watched",
         "_watches",
+        "_why_broken",
         "_wire",
         "_wire_ready",
         "_wire_to_end",
@@ -96,11 +97,12 @@ class Duplex:
         self._limits = handover.limits
         self._on_end: Callable[[RelayEnd], None] | None = on_end
         self._end: RelayEnd | None = None
-        """Set once the connection is lost: from then on only the wire leg lives, to carry RESET out."""
+        """How the connection ended; set when it enters RESETTING or CLOSED."""
+        self._state = State.OPEN
         self._phase = Phase.STREAM
-        self._up_ended = False
-        self._broken = ""
-        """Why the wire leg takes no more bytes, while what it still holds is being read."""
+        """Which frames may come from the wire leg."""
+        self._why_broken = ""
+        """Why a write to the wire leg failed; set in WIRE_BROKEN."""
         self._plain_ready = self._wire_ready = True
         self._plain_to_end = self._wire_to_end = False
         self._queued = False
@@ -144,19 +146,20 @@ class Duplex:
         if mask & _OUT and self.plain_left is not None:
             self._flush_plain()
         if mask == _JUST_BYTES:
-            if self.wire_left is None and not self._up_ended and self._end is None:
+            if self.wire_left is None and self._state is State.OPEN:
                 self._up()
             else:
                 self._plain_ready = True
-        elif mask & _READABLE and self._end is None:
+        elif mask & _READABLE and self._state in RELAYING:
             if mask & _TO_THE_END:
                 self._plain_to_end = True
                 # An error waits behind unread bytes; where nothing reads them, it has to be asked for.
-                if mask & _ERROR and (self._up_ended or self.wire_left is not None) and _error(self._plain):
+                unread = self.wire_left is not None or self._state is not State.OPEN
+                if mask & _ERROR and unread and _error(self._plain):
                     self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
                     return
             self._plain_ready = True
-            if self.wire_left is None and not self._up_ended:
+            if self.wire_left is None and self._state is State.OPEN:
                 self._up()
 
     def on_wire(self, mask: int) -> None:
@@ -164,13 +167,13 @@ class Duplex:
         self._active = self._engine.now
         if mask & _OUT and self.wire_left is not None:
             self._flush_wire()
-        if mask == _JUST_BYTES and self.plain_left is None and self._end is None:
+        if mask == _JUST_BYTES and self.plain_left is None and self._state in RELAYING:
             self._down()
-        elif mask & _READABLE and self._on_end is not None:
+        elif mask & _READABLE and self._state is not State.CLOSED:
             if mask & _TO_THE_END:
                 self._wire_to_end = True
             self._wire_ready = True
-            if self._end is not None:
+            if self._state is State.RESETTING:
                 self._drain_wire()
             elif self.plain_left is None:
                 self._down()
@@ -179,17 +182,17 @@ class Duplex:
         """Go on where a full buffer or a full turn had stopped this connection."""
         self._queued = False
         self._active = self._engine.now
-        if self._plain_ready and self.wire_left is None and not self._up_ended and self._end is None:
+        if self._plain_ready and self.wire_left is None and self._state is State.OPEN:
             self._up()
-        if self._end is not None:
-            if self._wire_ready and self._on_end is not None:
+        if self._state is State.RESETTING:
+            if self._wire_ready:
                 self._drain_wire()
-        elif self._wire_ready and self.plain_left is None:
+        elif self._wire_ready and self.plain_left is None and self._state in RELAYING:
             self._down()
 
     def on_deadline(self) -> None:
         """The deadline set last has passed."""
-        if self._end is not None:
+        if self._state is State.RESETTING:
             if self.wire_left is not None:
                 self._kill(self._wire)
             self._close()
@@ -212,10 +215,10 @@ class Duplex:
     def on_stall_check(self) -> None:
         """Something was sent, or came up short, a while ago: see what became of it; `standstill` says why."""
         self._watched = False
-        if self._end is not None or self._on_end is None:
+        if self._state not in RELAYING:
             return
         plain, wire = self._watches = self._watches or (LegWatch(self._plain), LegWatch(self._wire))
-        looks = (plain.look(), Look.AT_REST if self._broken else wire.look())
+        looks = (plain.look(), Look.AT_REST if self._state is State.WIRE_BROKEN else wire.look())
         if looks[0] is Look.DEAD:
             self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
         elif looks[1] is Look.DEAD:
@@ -294,7 +297,7 @@ class Duplex:
     def _end_up(self) -> None:
         """The application has ended its direction."""
         self._plain_ready = False
-        self._up_ended = True
+        self._follow(Event.PLAIN_EOF)
         try:
             self._send_frame(FrameType.FIN, b"")
         except StcpError as exc:
@@ -310,7 +313,7 @@ class Duplex:
 
     def _flush_wire(self) -> None:
         left = self.wire_left
-        if left is None or self._broken:
+        if left is None:
             return
         try:
             done = self._wire.send(left)
@@ -323,20 +326,21 @@ class Duplex:
             self.wire_left = left[done:]
             return
         self.wire_left = None
-        if self._end is not None:
+        if self._state is State.RESETTING:
             self._shut_wire()
-        elif self._up_ended:
+        elif self._state is State.UP_ENDED:
             self._finish_if_done()
         elif self._plain_ready:
             self._up()
 
     def _wire_broke(self, exc: OSError) -> None:
         """The wire leg takes no more. What it has received may still be a RESET that says why: read to its end first."""
-        if self._end is not None:
+        if self._state not in RELAYING:
             self._close()
             return
-        self._broken = _words(exc)
-        self.wire_left = b""  # left for ever: nothing more is read from the plain leg
+        self._follow(Event.WIRE_BROKE)
+        self._why_broken = _words(exc)
+        self.wire_left = None
         self._wire_ready = self._wire_to_end = True
         self._queue()
 
@@ -384,14 +388,14 @@ class Duplex:
 
     def _down_failed(self, exc: OSError) -> None:
         """The wire leg gives no more, and says why."""
-        self._lose(EndReason.TRUNCATED, text=self._broken or _words(exc))
+        self._lose(EndReason.TRUNCATED, text=self._why_broken or _words(exc))
 
     def _end_of_wire(self) -> None:
         """The wire leg has no more bytes: truncation, unless FIN has come and our direction can still be sent."""
         if self._phase is not Phase.ENDED or self.partial:
-            self._lose(EndReason.TRUNCATED, text=self._broken or "the peer closed the wire leg without FIN or inside a frame")
-        elif self._broken or _error(self._wire):
-            self._lose(EndReason.TRUNCATED, text=self._broken or "the wire leg broke before this side's FIN")
+            self._lose(EndReason.TRUNCATED, text=self._why_broken or "the peer closed the wire leg without FIN or inside a frame")
+        elif self._why_broken or _error(self._wire):
+            self._lose(EndReason.TRUNCATED, text=self._why_broken or "the wire leg broke before this side's FIN")
         else:
             self._wire_ready = False
 
@@ -431,7 +435,7 @@ class Duplex:
         self.partial = bytes(data[at:]) if at < size else b""
         if filled:
             self._deliver(out[:filled])
-        if self._on_end is None or self._end is not None:
+        if self._state not in RELAYING:
             return
         if failure is not None:
             self._lose(EndReason.BAD_FRAME, text=str(failure))
@@ -477,7 +481,7 @@ class Duplex:
         self.plain_left = None
         if self._phase is Phase.ENDED:
             self._end_down()
-        if self._on_end is not None and self._end is None and self._wire_ready:
+        if self._state in RELAYING and self._wire_ready:
             self._down()
 
     def _end_down(self) -> None:
@@ -488,18 +492,21 @@ class Duplex:
 
     # -- ends --------------------------------------------------------------------------------------------------------------
 
+    def _follow(self, event: Event) -> None:
+        self._state = NEXT[self._state, event]
+
     @property
     def _half_closed(self) -> bool:
-        return self._up_ended or self._phase is Phase.ENDED
+        return self._state is State.UP_ENDED or self._phase is Phase.ENDED
 
     def _half_close(self) -> None:
         if not self._finish_if_done():
             self._watch()
 
     def _finish_if_done(self) -> bool:
-        if self._end is not None or self._on_end is None:
+        if self._state not in RELAYING:
             return True
-        if self._up_ended and self.wire_left is None and self._phase is Phase.ENDED and self.plain_left is None:
+        if self._state is State.UP_ENDED and self.wire_left is None and self._phase is Phase.ENDED and self.plain_left is None:
             self._end = self._summary(EndReason.FINISHED, None, "")
             self._close()
             return True
@@ -507,11 +514,12 @@ class Duplex:
 
     def _reset(self, reason: EndReason, code: Code, text: str) -> None:
         """End the connection from this side: RESET to the peer, a TCP RST to the application."""
-        if self._end is not None or self._on_end is None:
+        if self._state not in RELAYING:
             return
-        if self._broken:
+        if self._state is State.WIRE_BROKEN:
             self._lose(reason, code, text)
             return
+        self._follow(Event.RESET)
         self._end = self._summary(reason, code, text)
         self._kill(self._plain)
         self.plain_left = None
@@ -527,7 +535,7 @@ class Duplex:
 
     def _lose(self, reason: EndReason, code: int | None = None, text: str = "") -> None:
         """End the connection where the wire leg has nothing more to carry: a TCP RST to both legs."""
-        if self._on_end is None:
+        if self._state is State.CLOSED:
             return
         if self._end is None:
             self._end = self._summary(reason, code, text)
@@ -572,6 +580,7 @@ class Duplex:
         on_end, end = self._on_end, self._end
         if on_end is None or end is None:
             return
+        self._follow(Event.CLOSE)
         self._on_end = None
         self._engine.deadlines.discard(self)
         self._engine.stalls.discard(self)

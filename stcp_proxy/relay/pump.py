@@ -26,7 +26,7 @@ from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.deadlines import Deadlines
 from stcp_proxy.relay.duplex import INTEREST, Duplex
 from stcp_proxy.relay.engine import Handover, RelayEnd
-from stcp_proxy.relay.native import GUEST, SEEN, Lane, make_lane
+from stcp_proxy.relay.fast_path import GUEST, SEEN, Lane, make_lane
 
 CHUNK: Final = 16 * MAX_PLAINTEXT
 """Bytes of one read of a plain leg: sixteen full frames. Four cost a sixth more processor time in bulk; small connections beside

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import structlog
 
 from stcp_proxy.config import EngineChoice
-from stcp_proxy.relay import inloop
-from stcp_proxy.relay.choice import choose
+from stcp_proxy.relay import trio_loop
 from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.engine_choice import choose
 from stcp_proxy.relay.pump import PumpEngine
 
 _log = structlog.get_logger("stcp_proxy.supervisor")
@@ -54,6 +54,6 @@ class Engines:
 
 def _start(engine: Engine) -> None:
     if isinstance(engine, PumpEngine):
-        inloop.start(engine)
+        trio_loop.start(engine)
     else:
         engine.start()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stcp_proxy.relay.engine import Engine
-from stcp_proxy.relay.native import compiled
+from stcp_proxy.relay.fast_path import compiled
 
 from .harness import PATIENCE, MakePair, MakeRig, Pair, Rig, make_pair, make_rig
 

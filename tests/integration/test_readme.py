@@ -203,7 +203,8 @@ def test_install(tmp_path: Path) -> None:
         command = [scripts / "pip", "install", *options, "."]
         run = subprocess.run(command, cwd=source, capture_output=True, text=True, env=environment)
         assert run.returncode == 0, run.stdout + run.stderr
-        finding = [scripts / "python", "-c", "from stcp_proxy.relay.choice import describe_kernel; print(describe_kernel())"]
+        program = "from stcp_proxy.relay.engine_choice import describe_kernel; print(describe_kernel())"
+        finding = [scripts / "python", "-c", program]
         found = subprocess.run(finding, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment)
         assert said in found.stdout
     version = subprocess.run([scripts / "stcp-proxy", "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ from harness.proxies import COMMAND, Keys
 from harness.sockets import Target, connect, end_of, free_port, read_all, read_exactly
 from harness.traffic import busy
 
-from stcp_proxy.relay.choice import describe_kernel
+from stcp_proxy.relay.engine_choice import describe_kernel
 
 Config = dict[str, Any]
 

@@ -9,7 +9,7 @@ import pytest
 
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.protocol.secret import Secret
-from stcp_proxy.relay import choice, kernel
+from stcp_proxy.relay import engine_choice, kernel
 from stcp_proxy.relay.engine import DirectionKey, Handover, RelayEnd, RelayLimits
 from stcp_proxy.relay.kernel import KernelEngine, KernelUnavailable
 
@@ -33,30 +33,30 @@ def present() -> None:
     ],
 )
 def test_choice(monkeypatch: pytest.MonkeyPatch, configured: str, probe: object, name: str, why: str) -> None:
-    monkeypatch.setattr(choice, "probe", probe)
-    monkeypatch.setattr(choice, "compiled", lambda: True)
-    engine, reason = choice.choose(configured)
+    monkeypatch.setattr(engine_choice, "probe", probe)
+    monkeypatch.setattr(engine_choice, "compiled", lambda: True)
+    engine, reason = engine_choice.choose(configured)
     assert (engine.name, reason) == (name, why)
-    monkeypatch.setattr(choice, "compiled", lambda: False)
-    engine, reason = choice.choose(configured)
+    monkeypatch.setattr(engine_choice, "compiled", lambda: False)
+    engine, reason = engine_choice.choose(configured)
     assert (engine.name, reason) == (name, f"{why}; not compiled" if name == "python" else why)
 
 
 def test_a_required_module_that_is_not_there_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "probe", absent)
+    monkeypatch.setattr(engine_choice, "probe", absent)
     with pytest.raises(ConfigError, match=r"not loaded; modprobe stcp, build it as docs/KERNEL.md says"):
-        choice.choose("kernel")
+        engine_choice.choose("kernel")
 
 
 def test_check_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "probe", absent)
-    monkeypatch.setattr(choice, "compiled", lambda: True)
+    monkeypatch.setattr(engine_choice, "probe", absent)
+    monkeypatch.setattr(engine_choice, "compiled", lambda: True)
     said = "kernel engine: not available, the module stcp is not loaded; engine auto is python"
-    assert choice.describe_kernel() == f"{said}, compiled"
-    monkeypatch.setattr(choice, "compiled", lambda: False)
-    assert choice.describe_kernel().startswith(f"{said}, not compiled and therefore slower: install gcc")
-    monkeypatch.setattr(choice, "probe", present)
-    assert "engine auto is kernel" in choice.describe_kernel()
+    assert engine_choice.describe_kernel() == f"{said}, compiled"
+    monkeypatch.setattr(engine_choice, "compiled", lambda: False)
+    assert engine_choice.describe_kernel().startswith(f"{said}, not compiled and therefore slower: install gcc")
+    monkeypatch.setattr(engine_choice, "probe", present)
+    assert "engine auto is kernel" in engine_choice.describe_kernel()
 
 
 class Ends:

@@ -20,15 +20,16 @@ from stcp_proxy.protocol.frames import CipherDirection, Opener, Scratch, Sealer
 from stcp_proxy.protocol.lifecycle import Phase
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import MAX_FRAME, MAX_PLAINTEXT, REKEY_INTERVAL, FrameType
-from stcp_proxy.relay import native
-from stcp_proxy.relay.choice import choose
+from stcp_proxy.relay import fast_path
 from stcp_proxy.relay.duplex import Duplex
 from stcp_proxy.relay.engine import DirectionKey, EndReason, Handover, RelayEnd
+from stcp_proxy.relay.engine_choice import choose
 from stcp_proxy.relay.pump import PumpEngine
+from stcp_proxy.relay.states import State
 
 TO_WIRE, FROM_WIRE = Secret(bytes(range(32))), Secret(bytes(range(1, 33)))
 needs_lane = pytest.mark.skipif(
-    not native.compiled(), reason="the short way in C was not built: gcc or Python's headers are missing"
+    not fast_path.compiled(), reason="the short way in C was not built: gcc or Python's headers are missing"
 )
 
 
@@ -102,8 +103,8 @@ def test_the_numbers_of_the_wire_are_the_same_in_c() -> None:
     module = sys.modules["stcp_proxy.relay._lane"]
     for name in ("HEADER_LEN", "TAG_LEN", "NONCE_LEN", "MAX_FRAME", "MAX_LENGTH", "MAX_PLAINTEXT"):
         assert getattr(module, name) == getattr(wire, name), name
-    assert (module.GUEST, module.SEEN) == (native.GUEST, native.SEEN)
-    assert int(FrameType.DATA) == 0, "lane/steps.c writes DATA as a zero"
+    assert (module.GUEST, module.SEEN) == (fast_path.GUEST, fast_path.SEEN)
+    assert int(FrameType.DATA) == 0, "lane/transfer.c writes DATA as a zero"
 
 
 class NoSlots:
@@ -114,7 +115,7 @@ class NoSlots:
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"duplex": NoSlots}, "_up_ended"),
+        ({"duplex": NoSlots}, "_state"),
         ({"direction": NoSlots}, "_n"),
         ({"source": bytearray(MAX_FRAME - 1)}, "too small"),
         ({"result": bytearray(MAX_FRAME)}, "too small"),
@@ -131,6 +132,7 @@ def test_what_it_is_not_made_for_is_refused(changed: dict[str, Any], why: str) -
         "duplex": Duplex,
         "direction": CipherDirection,
         "stream": Phase.STREAM,
+        "states": State,
         "source": scratch.source,
         "result": scratch.result,
     }
@@ -158,12 +160,14 @@ def test_the_environment_says_whether_it_is_used(
     monkeypatch: pytest.MonkeyPatch, environment: str, built: bool, expected: bool | type[Exception]
 ) -> None:
     monkeypatch.setenv("STCP_COMPILED", environment)
-    monkeypatch.setitem(sys.modules, "stcp_proxy.relay._lane", native if built else None)  # any module, or one that is not there
+    monkeypatch.setitem(
+        sys.modules, "stcp_proxy.relay._lane", fast_path if built else None
+    )  # any module, or one that is not there
     if isinstance(expected, bool):
-        assert native.compiled() is expected
-        assert not native.is_missing()
+        assert fast_path.compiled() is expected
+        assert not fast_path.is_missing()
         return
-    assert not native.compiled()
+    assert not fast_path.compiled()
     with pytest.raises(ConfigError, match="STCP_COMPILED is 1, and the byte path was not compiled; install gcc"):
         choose("python")
     with pytest.raises(expected):

@@ -13,12 +13,12 @@
  *   a frame lies (Span). No key is ever seen here.
  * - Everything but the wait runs under the interpreter lock.
  *
- * lane.c     the type Lane, and the module
- * run.c      waiting, and serving what that tells
- * later.c    small sends of one batch go out together
- * steps.c    one buffer from one leg to the other
- * slots.c    the state of Python objects
- * span.c     a buffer that can be pointed elsewhere
+ * lane.c        the type Lane, and the module
+ * event_loop.c  wait for events and serve them
+ * batch.c       send the small writes of one batch of events together
+ * transfer.c    move one buffer from one leg to the other
+ * attributes.c  read and write attributes of Python objects, call their methods
+ * span.c        a buffer object whose start and size can be changed
  */
 #include "lane.h"
 
@@ -141,7 +141,7 @@ static PyObject *lane_forget(PyObject *self, PyObject *argument)
 static int lane_init(PyObject *self, PyObject *args, PyObject *kwargs)
 {
 	Lane *lane = (Lane *)self;
-	PyObject *engine, *duplex, *direction, *stream, *source, *result;
+	PyObject *engine, *duplex, *direction, *stream, *states, *source, *result;
 	int epoll, guest;
 
 	if (kwargs && PyDict_GET_SIZE(kwargs)) {
@@ -152,8 +152,8 @@ static int lane_init(PyObject *self, PyObject *args, PyObject *kwargs)
 		PyErr_SetString(PyExc_TypeError, "a Lane is made once");
 		return -1;
 	}
-	if (!PyArg_ParseTuple(args, "OiiO!O!OOO", &engine, &epoll, &guest, &PyType_Type, &duplex, &PyType_Type, &direction, &stream,
-			      &source, &result))
+	if (!PyArg_ParseTuple(args, "OiiO!O!OOOO", &engine, &epoll, &guest, &PyType_Type, &duplex, &PyType_Type, &direction, &stream,
+			      &states, &source, &result))
 		return -1;
 	if (!lay_out(&lane->at, (PyTypeObject *)duplex, (PyTypeObject *)direction))
 		return -1;
@@ -174,6 +174,11 @@ static int lane_init(PyObject *self, PyObject *args, PyObject *kwargs)
 	lane->guest = guest;
 	lane->duplex_type = (PyTypeObject *)Py_NewRef(duplex);
 	lane->stream = Py_NewRef(stream);
+	lane->open = PyObject_GetAttrString(states, "OPEN");
+	lane->resetting = PyObject_GetAttrString(states, "RESETTING");
+	lane->closed = PyObject_GetAttrString(states, "CLOSED");
+	if (!lane->open || !lane->resetting || !lane->closed)
+		return -1;
 	lane->engine = Py_NewRef(engine);
 	return 0;
 }
@@ -185,6 +190,9 @@ static int lane_traverse(PyObject *self, visitproc visit, void *arg)
 	Py_VISIT(lane->engine);
 	Py_VISIT(lane->duplex_type);
 	Py_VISIT(lane->stream);
+	Py_VISIT(lane->open);
+	Py_VISIT(lane->resetting);
+	Py_VISIT(lane->closed);
 	for (int i = 0; i < lane->room; i++) {
 		Py_VISIT(lane->legs[i].duplex);
 		Py_VISIT(lane->legs[i].handler);
@@ -213,6 +221,9 @@ static void lane_dealloc(PyObject *self)
 	PyMem_Free(lane->legs);
 	Py_CLEAR(lane->duplex_type);
 	Py_CLEAR(lane->stream);
+	Py_CLEAR(lane->open);
+	Py_CLEAR(lane->resetting);
+	Py_CLEAR(lane->closed);
 	Py_CLEAR(lane->now);
 	Py_CLEAR(lane->nonce);
 	Py_CLEAR(lane->header);
@@ -237,7 +248,7 @@ static PyMemberDef lane_members[] = {
 	{ NULL, 0, 0, 0, NULL },
 };
 
-PyDoc_STRVAR(lane_doc, "Lane(engine, epoll, guest, duplex_type, direction_type, stream, source, result)\n--\n\n"
+PyDoc_STRVAR(lane_doc, "Lane(engine, epoll, guest, duplex_type, direction_type, stream, states, source, result)\n--\n\n"
 		       "Waits for an engine's epoll set and carries the common case; relay/lane/ tells what that is.");
 
 static PyTypeObject LaneType = {

@@ -34,7 +34,7 @@ typedef struct {
 
 /* Where Duplex and CipherDirection keep what is needed here. */
 struct layout {
-	Py_ssize_t up_ended, end, phase, plain_ready, wire_ready, plain_to_end, wire_to_end, sent, received, active;
+	Py_ssize_t state, phase, plain_ready, wire_ready, plain_to_end, wire_to_end, sent, received, active;
 	Py_ssize_t partial, plain_left, wire_left, sealer, opener;
 	Py_ssize_t n, check_at, aead;
 };
@@ -46,7 +46,7 @@ struct leg {
 	bool wire;
 };
 
-/* later.c */
+/* batch.c */
 enum {
 	FEW = 8,      /* sends that leave together; with more, what follows them in the batch waits for too long */
 	SMALL = 1024, /* bytes; larger ones are sent at once */
@@ -65,7 +65,8 @@ typedef struct {
 	int epoll, guest;
 	PyObject *engine;
 	PyTypeObject *duplex_type;
-	PyObject *stream; /* Phase.STREAM */
+	PyObject *stream;                    /* Phase.STREAM */
+	PyObject *open, *resetting, *closed; /* members of State */
 	struct layout at;
 	Py_buffer source, result;
 	Span *nonce, *header, *input, *output;
@@ -84,7 +85,7 @@ typedef struct {
 extern PyTypeObject SpanType;
 Span *span_new(uint8_t *at, Py_ssize_t size);
 
-/* slots.c: the attributes of Python objects, and their methods. Where these say false, there is an exception. */
+/* attributes.c: the attributes of Python objects, and their methods. Where these say false, there is an exception. */
 extern PyObject *s_now, *s_queue, *s_encrypt_into, *s_decrypt_into, *s_up_read, *s_down_failed, *s_end_of_wire, *s_open_frames;
 extern PyObject *s_plain_failed, *s_wire_broke, *s_sent_short, *s_delivered_short, *s_fail;
 bool make_names(void);
@@ -101,19 +102,20 @@ static inline PyObject *get(PyObject *object, Py_ssize_t offset)
 	return *(PyObject **)((char *)object + offset); /* borrowed */
 }
 
-/* later.c: small sends of one batch go out together */
+/* batch.c: small sends of one batch go out together */
 bool keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size);
 bool has_kept(const Lane *lane, const PyObject *duplex);
 bool send_kept(Lane *lane);
 
-/* steps.c: one buffer from one leg to the other */
+/* transfer.c: one buffer from one leg to the other */
+bool relaying(const Lane *lane, PyObject *duplex);
 bool alive(const Lane *lane, PyObject *duplex, int fd);
 ssize_t transmit(int fd, const uint8_t *from, size_t size);
 bool account(Lane *lane, PyObject *duplex, bool wire, const uint8_t *from, size_t size, ssize_t done, int error);
 bool up(Lane *lane, PyObject *duplex, int plain, int wire);
 bool down(Lane *lane, PyObject *duplex, int wire, int plain);
 
-/* run.c: waiting, and serving what that tells. Returns GUEST and SEEN together, or -1 with an exception. */
+/* event_loop.c: waiting, and serving what that tells. Returns GUEST and SEEN together, or -1 with an exception. */
 enum { GUEST = 1, SEEN = 2 };
 int run(Lane *lane, double wait, bool once);
 bool tell(Lane *lane, PyObject *duplex);

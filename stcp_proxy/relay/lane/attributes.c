@@ -110,8 +110,7 @@ bool lay_out(struct layout *at, PyTypeObject *duplex, PyTypeObject *direction)
 		PyTypeObject *type;
 		const char *name;
 	} slots[] = {
-		{ &at->up_ended, duplex, "_up_ended" },
-		{ &at->end, duplex, "_end" },
+		{ &at->state, duplex, "_state" },
 		{ &at->phase, duplex, "_phase" },
 		{ &at->plain_ready, duplex, "_plain_ready" },
 		{ &at->wire_ready, duplex, "_wire_ready" },

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.fast_path import compiled, is_missing
 from stcp_proxy.relay.kernel import KernelEngine, KernelUnavailable, probe
-from stcp_proxy.relay.native import compiled, is_missing
 from stcp_proxy.relay.pump import PumpEngine
 
 _BUILD = "install gcc and Python's headers, then stcp-proxy again"

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, cast
 
 from stcp_proxy.protocol.frames import CipherDirection, Scratch
 from stcp_proxy.protocol.lifecycle import Phase
+from stcp_proxy.relay.states import State
 
 GUEST: Final = 1
 """In what `Lane.run` returns: the guest descriptor is ready."""
@@ -83,7 +84,7 @@ def make_lane(engine: Driven, epoll: int, duplex: type, *, wanted: bool | None =
     if module is None:
         return None
     source, result = engine.scratch.source, engine.scratch.result
-    return cast(Lane, module.Lane(engine, epoll, -1, duplex, CipherDirection, Phase.STREAM, source, result))
+    return cast(Lane, module.Lane(engine, epoll, -1, duplex, CipherDirection, Phase.STREAM, State, source, result))
 
 
 def compiled() -> bool:

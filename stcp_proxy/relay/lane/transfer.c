@@ -59,10 +59,18 @@ static bool numbers(Lane *lane, PyObject *direction, size_t frames, uint64_t *n)
 	return !PyErr_Occurred() && *n < check_at && frames <= check_at - *n;
 }
 
+/* Whether bytes from the wire leg go to the plain leg: RELAYING in states.py. */
+bool relaying(const Lane *lane, PyObject *duplex)
+{
+	PyObject *state = get(duplex, lane->at.state);
+
+	return state != lane->resetting && state != lane->closed;
+}
+
 /* Whether a connection still has this leg, and has not been lost: Python has run. */
 bool alive(const Lane *lane, PyObject *duplex, int fd)
 {
-	return fd >= 0 && fd < lane->room && lane->legs[fd].duplex == duplex && get(duplex, lane->at.end) == Py_None;
+	return fd >= 0 && fd < lane->room && lane->legs[fd].duplex == duplex && relaying(lane, duplex);
 }
 
 /* See to what became of a send, of frames to the wire leg or of plaintext to the plain leg. False with an exception.

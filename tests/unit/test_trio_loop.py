@@ -16,7 +16,7 @@ import trio
 import trio.lowlevel
 
 from stcp_proxy.protocol.secret import Secret
-from stcp_proxy.relay import inloop
+from stcp_proxy.relay import trio_loop
 from stcp_proxy.relay.engine import DirectionKey, EndReason, Handover, RelayEnd, RelayLimits
 from stcp_proxy.relay.pump import PumpEngine
 
@@ -62,7 +62,7 @@ class Looped:
 
 async def looped(body: Callable[[PumpEngine], Any]) -> None:
     engine = PumpEngine()
-    inloop.start(engine)
+    trio_loop.start(engine)
     try:
         await body(engine)
     finally:
@@ -192,7 +192,7 @@ def test_without_a_clear_descriptor_it_takes_a_thread() -> None:
         stranger = select.epoll()
         engine = PumpEngine()
         try:
-            inloop.start(engine)
+            trio_loop.start(engine)
             pair = Looped(engine)
             with trio.fail_after(5):
                 await pair.echo(b"all the same")
@@ -235,7 +235,7 @@ def test_without_proc_it_takes_a_thread(monkeypatch: pytest.MonkeyPatch) -> None
     async def main() -> None:
         with monkeypatch.context() as patch:
             patch.setattr(os, "listdir", listdir)
-            inloop.start(engine)
+            trio_loop.start(engine)
 
     trio.run(main)
     assert engine.has_thread

@@ -16,13 +16,13 @@ static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mas
 
 	if (has_kept(lane, duplex) && !send_kept(lane)) /* it may end with that */
 		return false;
-	if (!(mask & ~(uint32_t)JUST_BYTES) && get(duplex, at->end) == Py_None && get(duplex, at->plain_left) == Py_None &&
+	if (!(mask & ~(uint32_t)JUST_BYTES) && relaying(lane, duplex) && get(duplex, at->plain_left) == Py_None &&
 	    get(duplex, at->wire_left) == Py_None) {
 		if (!put(duplex, at->active, Py_NewRef(lane->now)))
 			return false;
 		if (mask == EPOLLOUT)
 			return true; /* each leg's first event, unless it has bytes already: nothing waits to be sent */
-		if (!leg->wire && get(duplex, at->up_ended) == Py_False)
+		if (!leg->wire && get(duplex, at->state) == lane->open)
 			return up(lane, duplex, fd, leg->other);
 		if (leg->wire && get(duplex, at->phase) == lane->stream)
 			return down(lane, duplex, fd, leg->other);
