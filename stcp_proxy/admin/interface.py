@@ -160,6 +160,10 @@ class Host(Protocol):
         """Its tunnels."""
 
     @property
+    def rules(self) -> str:
+        """Which rules of interception the host has: a value of `Installed`; empty where no tunnel intercepts."""
+
+    @property
     def log_lines_dropped(self) -> int:
         """Log lines that could not be written without waiting."""
 

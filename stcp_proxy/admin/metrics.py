@@ -48,6 +48,11 @@ METRICS: Final[dict[str, Definition]] = {
     "stcp_build_info": Definition("gauge", "Always 1; the labels say what runs.", ("version", "python")),
     "stcp_ready": Definition("gauge", "1 when every worker serves, 0 while it starts or drains."),
     "stcp_workers": Definition("gauge", "Processes that share the load and answer."),
+    "stcp_interception_rules_current": Definition(
+        "gauge",
+        "1 when the rules of interception are those of the file, 0 when they are missing or outdated.",
+        ("tunnel",),
+    ),
     "stcp_tunnel_listening": Definition("gauge", "1 when the tunnel accepts connections.", ("tunnel", "mode")),
     "stcp_connections_accepted_total": Definition("counter", "Connections accepted.", ("tunnel",)),
     "stcp_connections_opening": Definition("gauge", "Connections accepted and not yet relayed or refused.", ("tunnel",)),
@@ -212,6 +217,8 @@ def _of_process(report: Report) -> Iterator[Sample]:
 
 def _of_tunnel(tunnel: TunnelReport) -> Iterator[Sample]:
     name, counts = (tunnel.name,), tunnel.counts
+    if tunnel.rules in ("current", "outdated", "missing"):
+        yield Sample("stcp_interception_rules_current", (tunnel.name,), tunnel.rules == "current")
     yield Sample("stcp_tunnel_listening", (tunnel.name, tunnel.mode), bool(tunnel.listening))
     yield Sample("stcp_connections_accepted_total", name, counts.accepted)
     yield Sample("stcp_connections_opening", name, tunnel.open - tunnel.relayed)

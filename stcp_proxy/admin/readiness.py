@@ -1,7 +1,8 @@
 """Whether a proxy is ready, and why not.
 
-It is when every tunnel listens. A tunnel with `ready: target` is also asked for its far target, end to end; what came of that
-holds for some seconds, and only one such question is under way for a tunnel, so that nobody who asks can load a target.
+It is when every tunnel listens, and the rules of interception are those of the file. A tunnel with `ready: target` is also asked
+for its far target, end to end. The answer holds for some seconds, and one such question at a time is under way for a tunnel:
+nobody who asks can load a target.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def _lines(report: Report, failures: dict[str, StcpError], in_full: bool) -> Ite
         yield report.process.state
         return
     for tunnel in report.tunnels:
+        if tunnel.rules in ("missing", "outdated"):
+            yield f"tunnel {tunnel.name}: the rules of interception are {tunnel.rules}: run 'stcp-proxy intercept --apply'"
         failure = failures.get(tunnel.name)
         if failure is not None:
             yield f"tunnel {tunnel.name}: {failure.label}" + (f": {failure}" if in_full else "")

@@ -26,6 +26,7 @@ from stcp_proxy.counters.merging import (
 )
 
 State = Literal["starting", "ready", "draining"]
+Rules = Literal["", "current", "outdated", "missing", "unknown"]
 
 _HEALTH_RANK: Final = {"unknown": 0, "down": 1, "up": 2}
 _OF_HEALTHIEST: Final = of_best(lambda target: _HEALTH_RANK[target.health])
@@ -157,6 +158,7 @@ class TunnelState:
         proving: how many of them have not proved themselves.
         relayed: how many of them carry bytes.
         max_connections, max_handshakes: their limits.
+        rules: which rules of interception the host has, compared with the file's; empty where the tunnel does not intercept.
     """
 
     name: Annotated[str, FIRST]
@@ -173,6 +175,7 @@ class TunnelState:
     relayed: Annotated[int, SUM]
     max_connections: Annotated[int, SUM]
     max_handshakes: Annotated[int, SUM]
+    rules: Annotated[Rules, FIRST] = ""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -73,6 +73,10 @@ class View:
         reloads = self.status.reloads
         if reloads.last is not None and not reloads.last.ok:
             text.append(f"\nthe last reload was refused: {printable(reloads.last.what)}", style=_BAD)
+        for tunnel in self.status.tunnels:
+            if tunnel.rules in ("missing", "outdated"):
+                words = f"the rules of interception are {tunnel.rules}: run 'stcp-proxy intercept CONFIG --apply' as root"
+                text.append(f"\ntunnel {printable(tunnel.name)}: {words}", style=_BAD)
         return text
 
     def _tunnels(self) -> Table:

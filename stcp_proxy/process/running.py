@@ -9,10 +9,12 @@ import time
 from typing import Any, Final, Protocol
 
 from stcp_proxy.config import Plan
+from stcp_proxy.config.diff import apply
 from stcp_proxy.counters import Reloads
 from stcp_proxy.errors import ShuttingDown
 from stcp_proxy.logs import log
 from stcp_proxy.process.reload import Reloader
+from stcp_proxy.process.rules_check import RulesCheck, ask, captured, warning
 from stcp_proxy.tunnel.tunnel import Tunnel
 from stcp_proxy.tunnel.tunnels import Tunnels
 
@@ -37,6 +39,7 @@ class Running:
     Attributes:
         state: how far it is.
         started: seconds since 1970.
+        rules_check: knows which rules of interception the host has.
     """
 
     def __init__(self, tunnels: Tunnels, reloader: Reloader, *, worker: int = 0, workers: int = 1) -> None:
@@ -46,6 +49,7 @@ class Running:
         self.workers: Final = workers
         self._tunnels = tunnels
         self._reloader = reloader
+        self.rules_check: Final = RulesCheck(lambda: tunnels.plan, loud=worker == 0)
 
     @property
     def plan(self) -> Plan:
@@ -62,6 +66,11 @@ class Running:
     def engines(self) -> dict[str, tuple[str, str]]:
         """For each configured choice, the engine's name and why it is that one."""
         return self._tunnels.engines.reasons
+
+    @property
+    def rules(self) -> str:
+        """Which rules of interception the host has; empty without interception, and before the first look."""
+        return self.rules_check.found or ""
 
     @property
     def log_lines_dropped(self) -> int:
@@ -88,7 +97,10 @@ class Running:
         if self.state is not State.READY:
             raise ShuttingDown(f"this proxy is {self.state}", remedy="ask again when it is ready")
         diff = await (self._reloader.compare() if check else self._reloader.ask())
-        return diff.as_json() | {"lines": diff.lines()}
+        capture = captured(apply(diff, self.plan))
+        rules = [] if capture is None else warning(await ask(capture))
+        await self.rules_check.look()
+        return diff.as_json() | {"lines": [*diff.lines(), *rules]}
 
     def quit(self) -> None:
         """Stop in order, all workers, as SIGTERM does: the signal goes where an operator would send it."""

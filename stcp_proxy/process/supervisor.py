@@ -126,6 +126,7 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
             async with trio.open_nursery() as accepting:
                 tunnels.start(accepting, connections)
                 accepting.start_soon(reloader.serve)
+                accepting.start_soon(running.rules_check.serve)
                 _settle_memory()
                 running.state = State.READY
                 _log.info("ready", tunnels=len(tunnels.serving))

@@ -77,7 +77,11 @@ def test_one_service_of_a_host_may_change_its_network_and_it_has_no_key() -> Non
     assert {name: one.get("cap_add") for name, one in services.items()} == {"stcp": None, "rules": ["NET_ADMIN"], "app": None}
     assert all(one["cap_drop"] == ["ALL"] for one in services.values())
     assert services["rules"]["volumes"] == ["./stcp.yaml:/etc/stcp/config.yaml:ro"]
-    assert services["app"]["depends_on"] == {"rules": {"condition": "service_completed_successfully"}}
+    assert services["rules"]["depends_on"] == {"stcp": {"condition": "service_started"}}
+    assert services["app"]["depends_on"] == {
+        "rules": {"condition": "service_completed_successfully"},
+        "stcp": {"condition": "service_healthy"},
+    }
     assert "restart" not in services["app"]
     assert_rules_for(services["rules"]["command"], 65532)
     assert services["app"]["user"] != "65532:65532"

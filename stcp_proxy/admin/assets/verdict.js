@@ -73,9 +73,16 @@ function* process({ process: { state, workers }, reloads, connections }) {
   }
 }
 
-function* tunnel({ name, listening, targets, open, proving, max_connections, max_handshakes }, serves) {
+function* tunnel({ name, listening, targets, open, proving, max_connections, max_handshakes, rules }, serves) {
   if (serves && listening.length === 0) {
     yield { level: "bad", what: words`Tunnel ${name} does not listen`, remedy: "its log says why" };
+  }
+  if (rules === "missing" || rules === "outdated") {
+    yield {
+      level: "bad",
+      what: words`Tunnel ${name}: the rules of interception are ${rules === "missing" ? "missing" : "not those of the file"}; connections leave unencrypted`,
+      remedy: "run `stcp-proxy intercept CONFIG --apply` as root on that host",
+    };
   }
   const down = targets.filter(({ health }) => health === "down");
   if (down.length > 0) {
