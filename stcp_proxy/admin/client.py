@@ -29,6 +29,10 @@ class NobodyThere(AdminError):
     """Nothing answers at the admin address."""
 
 
+class NoAnswer(NobodyThere):
+    """Something listens at the admin address, and does not answer in time."""
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
@@ -62,7 +66,7 @@ def ask(plan: AdminPlan, path: str, *, method: str = "GET", timeout: float = _TI
         answer = connection.getresponse()
         body = answer.read(MAX_ANSWER + 1)
     except TimeoutError:
-        raise NobodyThere(
+        raise NoAnswer(
             f"nothing answers at {plan.address} within {timeout:g} s", remedy="check that this is the proxy's admin address"
         ) from None
     except OSError as exc:

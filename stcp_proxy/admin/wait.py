@@ -1,4 +1,4 @@
-"""Wait for a proxy to be ready, from outside it."""
+"""Wait for a proxy to be ready, or to have ended, from outside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import http.client
 import time
 from typing import Final
 
-from stcp_proxy.admin.client import AdminError, NobodyThere, ask
+from stcp_proxy.admin.client import AdminError, NoAnswer, NobodyThere, ask, ask_json
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.redact import printable
 
@@ -43,5 +43,43 @@ def wait_until_ready(plan: AdminPlan, timeout: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
             raise AdminError(f"not ready within {timeout:g} s: {why}" if timeout else why, remedy=remedy)
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, _LONGEST)
+
+
+def started(plan: AdminPlan) -> float:
+    """When the proxy at an admin address started: what tells it from its successor there.
+
+    Raises:
+        AdminError: nothing answers there, or what answers is no proxy.
+    """
+    return float(ask_json(plan, "/status?connections=0")["process"]["started"])
+
+
+def wait_until_ended(plan: AdminPlan, since: float, timeout: float) -> None:
+    """Return when the proxy that started at `since` no longer answers at an admin address.
+
+    Args:
+        plan: where it is.
+        since: when it started.
+        timeout: seconds.
+
+    Raises:
+        AdminError: it has not ended in time.
+    """
+    deadline = time.monotonic() + timeout
+    pause = _FIRST
+    while True:
+        try:
+            if started(plan) != since:
+                return
+        except NoAnswer:
+            pass  # it is there, and busy
+        except NobodyThere:
+            return
+        left = deadline - time.monotonic()
+        if left <= 0:
+            remedy = "give a longer --timeout, or set a shorter 'drain'"
+            raise AdminError(f"the proxy at {plan.address} has not ended within {timeout:g} s", remedy=remedy)
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, _LONGEST)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stcp_proxy.cli.options import ConfigFile
+from stcp_proxy.cli.arguments import ConfigFile
 
 
 def register(app: typer.Typer) -> None:

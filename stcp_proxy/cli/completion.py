@@ -19,7 +19,7 @@ def files(incomplete: str) -> list[str]:
 
 
 def words(*values: str) -> Completion:
-    """For a parameter that takes one of these."""
+    """For a parameter that takes one of these; without any, nothing is offered."""
 
     def complete(incomplete: str) -> list[str]:
         return [value for value in values if value.startswith(incomplete)]

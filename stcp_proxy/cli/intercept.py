@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stcp_proxy.cli.options import ConfigFile
+from stcp_proxy.cli.arguments import ConfigFile
 
 
 def register(app: typer.Typer) -> None:

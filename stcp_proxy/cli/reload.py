@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stcp_proxy.cli import where
+from stcp_proxy.cli import running_proxy
 
 
 def register(app: typer.Typer) -> None:
@@ -15,9 +15,9 @@ def register(app: typer.Typer) -> None:
 
 
 def reload(
-    config: where.Config = None,
-    admin: where.Admin = None,
-    admin_token: where.AdminToken = None,
+    config: running_proxy.Config = None,
+    admin: running_proxy.Admin = None,
+    admin_token: running_proxy.AdminToken = None,
     check: Annotated[bool, typer.Option("--check", help="Only show what would change.")] = False,
 ) -> None:
     """Let a running proxy read its file again, whole or not at all, and print what has changed.
@@ -30,7 +30,7 @@ def reload(
     from stcp_proxy.admin.client import REFUSED, AdminError, ask
     from stcp_proxy.redact import printable
 
-    there = where.admin_of(config, admin, admin_token)
+    there = running_proxy.admin_of(config, admin, admin_token)
     status, body = ask(there, f"/reload?check={int(check)}", method="POST", timeout=60.0)
     words = body.decode("utf-8", "replace").strip()
     if status == REFUSED:

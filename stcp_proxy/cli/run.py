@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stcp_proxy.cli import options
+from stcp_proxy.cli import arguments
 
 Application = Annotated[
     list[str] | None,
@@ -24,10 +24,10 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    config: options.ConfigFile,
+    config: arguments.ConfigFile,
     application: Application = None,
-    admin: options.Admin = None,
-    admin_token: options.AdminToken = None,
+    admin: arguments.Admin = None,
+    admin_token: arguments.AdminToken = None,
 ) -> None:
     """Run the tunnels of a YAML file, and an application beside them if one is named."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stcp_proxy.cli import where
+from stcp_proxy.cli import running_proxy
 
 _NARROW = 160
 """Columns of a table that goes into a file or a pipe."""
@@ -19,9 +19,9 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    config: where.Config = None,
-    admin: where.Admin = None,
-    admin_token: where.AdminToken = None,
+    config: running_proxy.Config = None,
+    admin: running_proxy.Admin = None,
+    admin_token: running_proxy.AdminToken = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it, with rates, the busiest first.")] = False,
     interval: Annotated[str, typer.Option(metavar="TIME", help="Between two looks of --watch.")] = "2s",
     connections: Annotated[int, typer.Option(metavar="N", help="Connections that are listed.", min=0, max=1000)] = 10,
@@ -38,9 +38,9 @@ def status(
     from stcp_proxy.admin.client import AdminError, ask_well
     from stcp_proxy.admin.codec import decode
     from stcp_proxy.admin.status_schema import Status
-    from stcp_proxy.config.models import parse_duration
+    from stcp_proxy.config.duration import parse_duration
 
-    plan = where.admin_of(config, admin, admin_token)
+    plan = running_proxy.admin_of(config, admin, admin_token)
     order = "busiest" if watch else "newest"
     path = "/status?" + urlencode({"connections": connections, "order": order, "tunnel": tunnel})
     if as_json and not watch:

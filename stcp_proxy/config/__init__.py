@@ -3,18 +3,23 @@
 Both ways go through the same pydantic models, which refuse what they do not know, and then through the same checks of sense.
 Every mistake that can be found is listed at once, with file, line and key path, and nothing starts before there is none.
 
-- ``plan``     the result: frozen dataclasses, and every default
-- ``source``   YAML text to plain data that knows its lines; flags to the same data; findings
-- ``models``   the shape: keys, types and ranges
-- ``admin``    where a running proxy can be looked into, and its ``token``
-- ``load``     the two ways in: a file, or flags
-- ``build``    the sense: models to a plan, key files read, contradictions found
-- ``inbound``  the same for what a listen tunnel offers, and for who its clients are said to be
-- ``original``  the same for `to: original` and what it may lead to
-- ``intercept``  the same for interception, without keys
-- ``diff``     what a reload would change: the difference between two plans
+- ``plan``            the result: frozen dataclasses, and every default
+- ``models``          every setting: key, type, range, default, text, option; ``setting`` tells what a field says about itself
+- ``tunnel_models``   the settings of a tunnel, its services and routes
+- ``value_types``     the types of values; ``duration`` and ``token`` two of them
+- ``source``          plain data, where each part stands, and the mistakes in it
+- ``yaml_file``       a YAML file as plain data; ``load`` makes a plan of it
+- ``flags``           the options of `listen` and `connect`, and the plan of what they say
+- ``model_errors``    data to models, each mistake in words of ours
+- ``plan_builder``    models to a plan: key files read, contradictions found
+- ``hand_on``         the same for how a listen tunnel hands connections on, and what a connect tunnel asks for
+- ``original``        the same for `to: original` and what it may lead to
+- ``intercept``       the same for interception, without keys
+- ``admin_address``   the admin address, and how to find it in a file that has mistakes elsewhere
+- ``diff``            what a reload would change: the difference between two plans
 - ``reader_process``  reads a file in a process of its own, which sends the plan as ``plan_bytes``
-- ``show``     a plan in words, for `stcp-proxy check`
+- ``plan_text``       a plan in words, for `stcp-proxy check`
+- ``reference``       docs/SETTINGS.md and the JSON schema, made of the models
 """
 
 from __future__ import annotations
@@ -42,16 +47,17 @@ from stcp_proxy.config.token import Token
 from stcp_proxy.errors import LogClass
 
 if TYPE_CHECKING:
-    from stcp_proxy.config.load import load_plan, plan_from_flags
-    from stcp_proxy.config.show import describe_plan
+    from stcp_proxy.config.flags import plan_from_flags
+    from stcp_proxy.config.load import load_plan
+    from stcp_proxy.config.plan_text import describe_plan
     from stcp_proxy.config.source import ConfigProblems, Finding
 
 _READING: Final = {
     "ConfigProblems": "source",
     "Finding": "source",
-    "describe_plan": "show",
+    "describe_plan": "plan_text",
     "load_plan": "load",
-    "plan_from_flags": "load",
+    "plan_from_flags": "flags",
 }
 """What reads a configuration, and its module. It is imported at its first use: a process that serves does without."""
 

@@ -6,9 +6,12 @@ import ipaddress
 from pathlib import Path
 from typing import Final
 
-from stcp_proxy.config.models import ConfigModel, RouteModel, TunnelModel, validate
+from stcp_proxy.config.model_errors import validate
+from stcp_proxy.config.models import ConfigModel
 from stcp_proxy.config.plan import CapturePlan
-from stcp_proxy.config.source import KeyPath, Source, file_source
+from stcp_proxy.config.source import KeyPath, Source
+from stcp_proxy.config.tunnel_models import RouteModel, TunnelModel
+from stcp_proxy.config.yaml_file import file_source
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import Destination, TcpAddress
 from stcp_proxy.net.original import Interception
@@ -16,7 +19,8 @@ from stcp_proxy.net.pattern import Pattern
 
 DEFAULT_MARK: Final = 0x5350
 """Of a proxy with tproxy, where nothing else is said. The next number marks what the rules send to it."""
-_BELONGING: Final = ("routes", "unmatched", "capture", "exclude", "forwarded", "mark")
+BELONGING: Final = ("routes", "unmatched", "capture", "exclude", "forwarded", "mark")
+"""Settings that mean something with `intercept` alone."""
 _FAMILIES: Final = {
     "": (True, True),
     "localhost": (True, True),
@@ -58,7 +62,7 @@ def check_single(source: Source, config: ConfigModel) -> None:
 def check_belonging(source: Source, path: KeyPath, tunnel: TunnelModel) -> bool:
     """Note what makes no sense with or without `intercept`. Returns whether the tunnel intercepts."""
     if tunnel.intercept is None:
-        for name in _BELONGING:
+        for name in BELONGING:
             if getattr(tunnel, name) is not None:
                 source.report((*path, name), f"'{name}' belongs to 'intercept'", "add 'intercept: redirect', or remove it")
         return False

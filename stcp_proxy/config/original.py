@@ -5,8 +5,9 @@ Without a list of what may be dialled a peer could reach whatever this host can,
 
 from __future__ import annotations
 
-from stcp_proxy.config.models import ORIGINAL, HandOnModel, TunnelModel
 from stcp_proxy.config.source import KeyPath, Source
+from stcp_proxy.config.tunnel_models import HandOnModel, TunnelModel
+from stcp_proxy.config.value_types import ORIGINAL
 from stcp_proxy.net.pattern import Pattern
 
 

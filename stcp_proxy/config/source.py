@@ -1,10 +1,6 @@
-"""Where a configuration comes from, and how a mistake in it is located.
+"""Plain data of a configuration, where each part of it stands, and the mistakes found in it.
 
-A `Source` is plain data plus the way to say where each part of it stands: file, line and key path, or the flag.
-
-The YAML here is smaller than the standard's, on purpose. Only null, true/false and decimal numbers are anything but text:
-`22:30`, `on` and `2026-01-01` stay what was written. Keys are always text, a key written twice is an error, tags are refused,
-and aliases count at their full expansion, so that a small file cannot unfold into a large one.
+A `Source` locates a mistake by file, line and key path, or by the flag.
 """
 
 from __future__ import annotations
@@ -13,15 +9,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-import yaml
+from typing import Any
 
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.redact import shown, without_keys
-
-MAX_FILE: Final = 256 * 1024
-MAX_NODES: Final = 100_000
+from stcp_proxy.redact import shown
 
 KeyPath = tuple[str | int, ...]
 
@@ -65,6 +56,8 @@ class Source:
         data: mappings with text keys, lists, and scalars.
         base: relative paths are relative to this.
         where: the text of a place, by key path.
+        key: how a setting is called there, by its key: in quotes, or as a flag.
+        from_flags: whether the data are a command line's, which has no names for peers but its own.
         findings: mistakes so far.
     """
 
@@ -72,11 +65,25 @@ class Source:
     data: Any
     base: Path
     where: Callable[[KeyPath], str]
+    key: Callable[[str], str] = repr
+    from_flags: bool = False
     findings: list[Finding] = field(default_factory=list)
 
     def report(self, path: KeyPath, what: str, remedy: str | None = None) -> None:
         """Note a mistake at `path`."""
         self.findings.append(Finding(self.where(self._trim(path)), what, remedy))
+
+    def value_at(self, path: KeyPath) -> Any:
+        """The value at `path`; None where there is none."""
+        value = self.data
+        for step in self._trim(path):
+            if isinstance(value, dict):
+                value = value.get(step)
+            elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+                value = value[step]
+            else:
+                return None
+        return value
 
     def blame(self, path: KeyPath, error: ConfigError) -> None:
         """Note a mistake that something else found in the value at `path`."""
@@ -97,184 +104,6 @@ class Source:
                 return path[:depth]
             value = value.get(step) if isinstance(value, dict) else value[step] if isinstance(step, int) else None
         return path
-
-
-# -- flags -----------------------------------------------------------------------------------------------------------------
-
-_FLAG_NAMES: Final = {"identity": "key", "log.level": "log-level", "log.format": "log-format", "log.quiet": "quiet"}
-
-
-def flag_source(data: dict[str, Any]) -> Source:
-    """Data made from flags: a mistake is located by the flag's name."""
-    return Source("the flags", data, Path(), _flag_of)
-
-
-def _flag_of(path: KeyPath) -> str:
-    """The flag for tunnels.NAME.option or a top-level key; a peer's key came with --allow or --peer."""
-    if path[:1] == ("peers",):
-        return "--allow"
-    steps = [step for step in (path[2:] if path[:1] == ("tunnels",) else path) if isinstance(step, str)]
-    dotted = ".".join(steps)
-    return "--" + _FLAG_NAMES.get(dotted, dotted).replace("_", "-") if dotted else ""
-
-
-# -- YAML ------------------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """A composer of YAML nodes that resolves little."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
-
-
-_NULL, _BOOL, _INT, _FLOAT, _STR = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str"))
-_Loader.add_implicit_resolver(_NULL, re.compile(r"(~|null|)$"), ["~", "n", ""])
-_Loader.add_implicit_resolver(_BOOL, re.compile(r"(true|false)$"), ["t", "f"])
-_Loader.add_implicit_resolver(_INT, re.compile(r"[-+]?[0-9]{1,18}$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(_FLOAT, re.compile(r"[-+]?[0-9]+\.[0-9]+([eE][-+]?[0-9]+)?$"), list("-+0123456789"))
-
-_SCALARS: Final[dict[str, Callable[[str], Any]]] = {
-    _NULL: lambda _: None,
-    _BOOL: lambda text: text == "true",
-    _INT: int,
-    _FLOAT: float,
-    _STR: str,
-}
-_BARE_ADDRESS: Final = re.compile(r"[\s\[{,](\[[0-9a-fA-F:.%]*:[0-9a-fA-F:.%]*\])?:\d")
-
-
-def file_source(path: str | Path) -> Source:
-    """The content of a YAML file.
-
-    Raises:
-        ConfigError: it cannot be read, or is not YAML of the kind above.
-    """
-    path = Path(path)
-    text = _read(path)
-    tree = _Tree(path)
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-        if root is None:
-            raise ConfigError(f"{path} is empty", remedy="describe at least one tunnel under 'tunnels:'")
-        data = tree.build(root, ())
-    except yaml.YAMLError as exc:
-        raise _syntax(path, text, exc) from None
-    except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply", remedy="describe tunnels in plain mappings") from None
-    source = Source(str(path), data, path.parent, tree.where, tree.findings)
-    if not isinstance(data, dict):
-        source.report((), "the file is not a mapping", "start it with 'tunnels:'")
-        source.raise_findings()
-    return source
-
-
-def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist", remedy="name the configuration file") from None
-    except (OSError, ValueError) as exc:
-        raise ConfigError(
-            f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}", remedy="name a file that this user may read"
-        ) from None
-    if len(content) > MAX_FILE:
-        raise ConfigError(f"{path} is larger than {MAX_FILE // 1024} KiB", remedy="name a configuration file")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        line = content.count(b"\n", 0, exc.start) + 1
-        raise ConfigError(f"{path}:{line}: this is not UTF-8 text", remedy="save the file as UTF-8") from None
-
-
-def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
-    """The sentence for what is not YAML, with the two usual reasons named."""
-    mark = getattr(exc, "problem_mark", None)
-    if mark is None:
-        position = getattr(exc, "position", None)
-        line = text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
-        return ConfigError(f"{path}:{line}: this is not YAML: a character that text may not hold", remedy="remove it")
-    written = text.splitlines()[mark.line : mark.line + 1]
-    remedy = "check the indentation and the quotes"
-    if written and "\t" in written[0]:
-        remedy = "indent with spaces, not tabs"
-    elif written and _BARE_ADDRESS.search(written[0]):
-        remedy = "put an address that starts with a bracket or a colon in quotes"
-    return ConfigError(
-        f"{path}:{mark.line + 1}: this is not YAML: {without_keys(str(getattr(exc, 'problem', exc)))}", remedy=remedy
-    )
-
-
-class _Tree:
-    """YAML nodes to plain data, remembering the line of every key path."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.findings: list[Finding] = []
-        self._lines: dict[KeyPath, int] = {}
-        self._nodes = 0
-        self._open: set[int] = set()
-
-    def where(self, path: KeyPath) -> str:
-        """`file:line: key.path`; a part that is not there is looked for where it should be."""
-        known = path
-        while known and known not in self._lines:
-            known = known[:-1]
-        place = f"{self.path}:{self._lines.get(known, 1)}"
-        return f"{place}: {dotted(path)}" if path else place
-
-    def build(self, node: yaml.Node, path: KeyPath) -> Any:
-        """The data of a node that stands at `path`."""
-        self._lines.setdefault(path, node.start_mark.line + 1)
-        self._nodes += 1
-        if self._nodes > MAX_NODES or id(node) in self._open:
-            raise ConfigError(f"{self.where(path)}: the file unfolds without end", remedy="write it without aliases")
-        self._open.add(id(node))
-        try:
-            if isinstance(node, yaml.MappingNode):
-                return self._mapping(node, path)
-            if isinstance(node, yaml.SequenceNode):
-                return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
-            return self._scalar(node, path)
-        finally:
-            self._open.discard(id(node))
-
-    def _scalar(self, node: yaml.Node, path: KeyPath) -> Any:
-        make = _SCALARS.get(node.tag)
-        if make is None:
-            self.findings.append(Finding(self.where(path), "YAML tags are not used here", "write the value alone"))
-            return None
-        try:
-            return make(node.value)
-        except ValueError:
-            self.findings.append(Finding(self.where(path), "this value is not what its tag says", "write the value alone"))
-            return None
-
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        """A mapping; what `<<` merges in comes last and never replaces."""
-        found: dict[str, Any] = {}
-        merged: list[yaml.Node] = []
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                remedy = 'quote it if it starts with "[" or "{"'
-                self.findings.append(Finding(f"{self.path}:{line}", "a key must be one word", remedy))
-            elif key.value == "<<" and key.style is None:
-                merged.extend(value.value if isinstance(value, yaml.SequenceNode) else [value])
-            elif key.value in found:
-                first = self._lines[(*path, key.value)]
-                where = f"{self.path}:{line}: {dotted((*path, key.value))}"
-                self.findings.append(Finding(where, f"this key is already set in line {first}", "remove one of them"))
-            else:
-                self._lines.setdefault((*path, key.value), line)
-                found[key.value] = self.build(value, (*path, key.value))
-        for part in merged:
-            if not isinstance(part, yaml.MappingNode):
-                self.findings.append(Finding(self.where(path), "'<<' merges something that is not a mapping", "remove it"))
-                continue
-            for name, value in self.build(part, path).items():
-                found.setdefault(name, value)
-        return found
 
 
 def dotted(path: KeyPath) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from stcp_proxy import keys
 from stcp_proxy.config import AdminPlan, Mode, Plan, Token, describe_plan, load_plan, plan_from_flags
-from stcp_proxy.config.admin import admin_of_file, admin_of_flags
+from stcp_proxy.config.admin_address import admin_of_file, admin_of_flags
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import TcpAddress, UnixAddress
 from stcp_proxy.protocol.secret import Secret

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Final
 
-from stcp_proxy.config.plan import AcceptProxy, AdminPlan, Balance, HandOn, InterceptPlan, KeyAuth, Mode, Plan, TunnelPlan
+from stcp_proxy.config.diff import words
+from stcp_proxy.config.plan import (
+    AcceptProxy,
+    AdminPlan,
+    Balance,
+    HandOn,
+    HealthPlan,
+    InterceptPlan,
+    KeyAuth,
+    Mode,
+    Plan,
+    TunnelPlan,
+)
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.net.address import Destination, UnixAddress
 from stcp_proxy.net.dns_settings import DnsSettings
@@ -32,6 +45,7 @@ def describe_plan(plan: Plan) -> str:
         _dns(plan.dns),
         log,
         _admin(plan.admin),
+        *(row.strip() for row in _others(plan, _WHOLE_BY_HAND)),
     ]
     return "\n\n".join([*blocks, "\n".join(whole)])
 
@@ -44,7 +58,8 @@ def _admin(admin: AdminPlan | None) -> str:
 
 def _dns(dns: DnsSettings) -> str:
     servers = f", asked of {', '.join(map(str, dns.servers))}" if dns.servers else ""
-    return f"dns: answers used for {_time(dns.ttl)}, and {_time(dns.stale)} longer while the resolver is down{servers}"
+    used = f"answers used for {_time(dns.ttl)}, and {_time(dns.stale)} longer while the resolver is down"
+    return f"dns: {used}; routes by name cover an address for {_time(dns.keep)}{servers}"
 
 
 def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
@@ -57,8 +72,8 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
         yield from _intercept(tunnel.intercept)
     if len(tunnel.to) > 1 or tunnel.balance is not Balance.FAILOVER:
         yield from _rows("balance", [str(tunnel.balance)])
-    if tunnel.health.interval is not None:
-        yield from _rows("health", [f"a probe every {_time(tunnel.health.interval)}, {_time(tunnel.health.timeout)} to answer"])
+    if tunnel.intercept is None:
+        yield from _rows("health", [_health(tunnel.health)])
     yield from _hand_on(tunnel.hand_on)
     yield from _rows("allowed here", _names(tunnel, tunnel.allow))
     for name, service in tunnel.services.items():
@@ -83,6 +98,7 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
         yield from _rows("ready", ["while its far target answers"])
     yield from _rows("limits", [f"{tunnel.max_connections} connections, {tunnel.max_handshakes} handshakes under way"])
     yield from _rows("deadlines", [_deadlines(tunnel)])
+    yield from _others(tunnel, _TUNNEL_BY_HAND)
 
 
 def _targets(to: tuple[Destination, ...], hand_on: HandOn) -> list[str]:
@@ -123,9 +139,50 @@ def _intercept(intercept: InterceptPlan) -> Iterator[str]:
     yield from _rows("intercepts", [f"by {capture.how}: {', '.join(taken)}"])
     yield from _rows("but not", [str(pattern) for pattern in (*capture.peers, *capture.exclude)])
     yield from _rows("forwarded", [f"from {name}" for name in capture.forwarded])
+    yield from _rows("mark", [] if capture.mark is None else [str(capture.mark)])
     yield from _rows("routes", list(map(str, intercept.routes)))
     rest = "PASSED ON UNENCRYPTED" if intercept.pass_unmatched else "refused"
     yield from _rows("what else", [rest])
+
+
+_TUNNEL_BY_HAND: Final = {
+    "name",
+    "mode",
+    "bind",
+    "to",
+    "auth",
+    "suites",
+    "engine",
+    "max_connections",
+    "max_handshakes",
+    "handshake_timeout",
+    "dial_timeout",
+    "idle_timeout",
+    "half_close_timeout",
+    "bind_mode",
+    "balance",
+    "allow",
+    "hand_on",
+    "services",
+    "service",
+    "accept_proxy",
+    "intercept",
+    "health",
+    "ready_by_target",
+}
+_WHOLE_BY_HAND: Final = {"tunnels", "drain", "drain_outbound", "revoke_grace", "workers", "log", "admin", "dns", "known"}
+"""Fields of a plan that have words of their own above; any other is shown by its name."""
+
+
+def _others(plan: TunnelPlan | Plan, by_hand: set[str]) -> Iterator[str]:
+    for field in dataclasses.fields(plan):
+        if field.name not in by_hand:
+            yield from _rows(field.name, [words(getattr(plan, field.name))])
+
+
+def _health(health: HealthPlan) -> str:
+    every = "of targets that failed" if health.interval is None else f"every {_time(health.interval)}"
+    return f"a check {every}, {_time(health.timeout)} to answer"
 
 
 def _rows(label: str, values: list[str]) -> Iterator[str]:

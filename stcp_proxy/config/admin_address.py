@@ -7,10 +7,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from stcp_proxy.config.models import AdminModel, ConfigModel, validate
+from stcp_proxy.config.model_errors import validate
+from stcp_proxy.config.models import AdminModel, ConfigModel
 from stcp_proxy.config.plan import AdminPlan
-from stcp_proxy.config.source import Source, file_source, flag_source
+from stcp_proxy.config.source import Source
 from stcp_proxy.config.token import Token, load_token
+from stcp_proxy.config.yaml_file import file_source
 from stcp_proxy.errors import ConfigError, KeyFileError
 from stcp_proxy.net.address import Address, UnixAddress, clash, parse_address
 
@@ -82,7 +84,7 @@ def admin_of_flags(address: str, token_file: str | Path | None = None) -> AdminP
     Raises:
         ConfigError: the address or the token is malformed.
     """
-    source = flag_source({})
+    source = Source("the flags", {}, Path(), lambda path: "--" + str(path[-1]).replace("_", "-"))
     token = _token(source, None if token_file is None else str(token_file))
     source.raise_findings()
     return AdminPlan(parse_address(address, role="to"), token)

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stcp_proxy.config import source as source_module
-from stcp_proxy.config.source import KeyPath, dotted, file_source
+from stcp_proxy.config import yaml_file
+from stcp_proxy.config.source import KeyPath, dotted
+from stcp_proxy.config.yaml_file import file_source
 from stcp_proxy.errors import ConfigError
 
 
-def read(tmp_path: Path, text: str | bytes) -> source_module.Source:
+def read(tmp_path: Path, text: str | bytes) -> yaml_file.Source:
     path = tmp_path / "c.yaml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return file_source(path)
@@ -107,7 +108,7 @@ def test_a_key_in_a_key_path_is_not_shown() -> None:
         ("a: &a [*a]\n", "unfolds without end"),
         ("a: &a\n  b: *a\n", "unfolds without end"),
         ("a: " + "[" * 5000, "nested too deeply"),
-        ("a: 1\n" + "#" * source_module.MAX_FILE, "larger than 256 KiB"),
+        ("a: 1\n" + "#" * yaml_file.MAX_FILE, "larger than 256 KiB"),
     ],
 )
 def test_refused(tmp_path: Path, text: str | bytes, says: str) -> None:

@@ -12,9 +12,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import pytest
 import typer
 
-from stcp_proxy.cli import commands, completion
+from stcp_proxy.cli import commands, completion, tunnel_commands
 from stcp_proxy.config import Balance, EngineChoice, LogClass, LogFormat
-from stcp_proxy.config.models import SuiteName
+from stcp_proxy.config.tunnel_models import SuiteName
 from stcp_proxy.logs.log import LEVELS
 
 _TYPED = """
@@ -94,7 +94,8 @@ def test_the_other_shells_have_a_script(tmp_path: Path) -> None:
 
 def parameters() -> Iterator[tuple[str, Any, Any]]:
     group: Any = typer.main.get_command(commands.app)
-    for name, command in group.commands.items():
+    for name in group.commands:
+        command = group.resolve_command(None, [name])[1]
         for parameter in command.params:
             yield f"{name} {parameter.name}", command, parameter
 
@@ -104,13 +105,18 @@ def offered(command: Any, parameter: Any, incomplete: str = "") -> list[str]:
     return [item.value for item in parameter.shell_complete(context, incomplete)]
 
 
+def callbacks() -> Iterator[tuple[str, Any]]:
+    for command in commands.app.registered_commands:
+        name = str(command.name)
+        yield name, tunnel_commands.callback(name) if name in tunnel_commands.TEXTS else command.callback
+
+
 def test_every_parameter_that_takes_a_file_leaves_it_to_the_shell() -> None:
     found = {}
-    for command in commands.app.registered_commands:
-        assert command.callback is not None
-        for name, hint in get_type_hints(command.callback, include_extras=True).items():
+    for command, callback in callbacks():
+        for name, hint in get_type_hints(callback, include_extras=True).items():
             if get_origin(hint) is Annotated and Path in (get_args(hint)[0], *get_args(get_args(hint)[0])):
-                found[f"{command.name} {name}"] = get_args(hint)[1].autocompletion
+                found[f"{command} {name}"] = get_args(hint)[1].autocompletion
     assert {"run config", "listen key", "status admin_token", "bench report"} <= found.keys()
     assert [name for name, complete in found.items() if complete is not completion.files] == []
     assert completion.files("ho") == []

@@ -39,7 +39,7 @@ def admin_of(config: Path | None, admin: str | None, admin_token: Path | None) -
     Raises:
         ConfigError: none is, or more than one, or it cannot be read.
     """
-    from stcp_proxy.config.admin import admin_of_file, admin_of_flags
+    from stcp_proxy.config.admin_address import admin_of_file, admin_of_flags
 
     if admin is not None:
         if config is not None:

@@ -5,20 +5,23 @@ A mistake is noted and the rest goes on, so that one run lists them all; a value
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from stcp_proxy.config.admin import admin_plan
-from stcp_proxy.config.inbound import Inbound, allow_entries, check_target, target_lists
+from stcp_proxy.config.admin_address import admin_plan
+from stcp_proxy.config.hand_on import Inbound, allow_entries, check_target, target_lists
 from stcp_proxy.config.intercept import capture_plan, check_belonging, check_single, route_targets
-from stcp_proxy.config.models import ConfigModel, LogModel, RouteModel, TunnelModel, validate
+from stcp_proxy.config.model_errors import validate
+from stcp_proxy.config.models import ConfigModel
 from stcp_proxy.config.plan import (
     Balance,
     EngineChoice,
+    HandOn,
     HealthPlan,
     InterceptPlan,
     KeyAuth,
@@ -29,11 +32,14 @@ from stcp_proxy.config.plan import (
     RoutePlan,
     TunnelPlan,
 )
+from stcp_proxy.config.setting import Model
 from stcp_proxy.config.source import KeyPath, Source
+from stcp_proxy.config.tunnel_models import RouteModel, TunnelModel
 from stcp_proxy.errors import KeyFileError, LogClass
 from stcp_proxy.keys import PUBLIC_PREFIX, PrivateKey, PublicKey, load_private_key, load_psk
 from stcp_proxy.net.address import Address, Destination, UnixAddress, clash, loops
 from stcp_proxy.net.dns_settings import DnsSettings
+from stcp_proxy.net.unix_socket import UNIX_MODE
 from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.redact import shown
 
@@ -45,14 +51,6 @@ _SUITES: Final = {
     ("hybrid", PskAuth): Suite.HYBRID_PSK,
     ("classic", PskAuth): Suite.CLASSIC_PSK,
 }
-_SETTINGS: Final = (
-    "max_connections",
-    "max_handshakes",
-    "handshake_timeout",
-    "dial_timeout",
-    "idle_timeout",
-    "half_close_timeout",
-)
 _SHORT_KEY: Final = len(PUBLIC_PREFIX) + 12
 
 
@@ -67,16 +65,11 @@ def build(source: Source) -> Plan:
     return plan
 
 
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what was not given."""
-    return {name: value for name, value in options.items() if value is not None and value != []}
-
-
-def _log(model: LogModel | None) -> LogPlan:
-    if model is None:
-        return LogPlan()
-    quiet = frozenset(map(LogClass, model.quiet or ()))
-    return LogPlan(**given({"level": model.level, "format": model.format}), quiet=quiet)
+def _as_they_are(model: Model, plan: type) -> dict[str, Any]:
+    """The settings of a model that a plan has under the same name and with the same meaning: a new one needs no line here."""
+    names = {field.name for field in dataclasses.fields(plan)} & type(model).model_fields.keys()
+    values = {name: getattr(model, name) for name in names}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _used(tunnels: Sequence[TunnelPlan]) -> frozenset[PublicKey]:
@@ -105,19 +98,15 @@ class _Builder:
         tunnels = [self._tunnel(name, tunnel) for name, tunnel in config.tunnels.items()]
         self._check_binds()
         check_single(self.source, config)
-        settings: dict[str, Any] = {
-            "drain": config.drain,
-            "drain_outbound": config.drain_outbound,
-            "revoke_grace": config.revoke_grace,
-            "workers": config.workers,
-            "log": _log(self.config.log),
+        found = tuple(tunnel for tunnel in tunnels if tunnel is not None)
+        made = {
+            "tunnels": found,
+            "known": frozenset(self._names) | _used(found),
+            "log": LogPlan(**_as_they_are(config.log, LogPlan) | {"quiet": frozenset(map(LogClass, config.log.quiet))}),
+            "dns": DnsSettings(**_as_they_are(config.dns, DnsSettings)),
             "admin": admin_plan(self.source, config),
         }
-        if dns := config.dns:
-            servers = None if dns.servers is None else tuple(dns.servers)
-            settings["dns"] = DnsSettings(**given({"ttl": dns.ttl, "stale": dns.stale, "keep": dns.keep, "servers": servers}))
-        found = tuple(tunnel for tunnel in tunnels if tunnel is not None)
-        return Plan(found, known=frozenset(self._names) | _used(found), **given(settings))
+        return Plan(**_as_they_are(config, Plan) | made)
 
     def _tunnel(self, name: str, tunnel: TunnelModel) -> TunnelPlan | None:
         path: KeyPath = ("tunnels", name)
@@ -126,36 +115,34 @@ class _Builder:
         auth = self._auth(path, tunnel) if tunnel.intercept is None else _whole_auth(intercept)
         if auth is None:
             return None
-        return TunnelPlan(
-            name=name,
-            mode=Mode(tunnel.mode),
-            bind=tunnel.bind,
-            to=tuple(tunnel.targets) if intercept is None else _all_targets(intercept),
-            auth=auth,
-            suites=self._suites(path, tunnel, auth),
-            engine=EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
-            **given({setting: getattr(tunnel, setting) for setting in _SETTINGS}),
-            **self._bind_mode(path, tunnel),
-            **self._balance(path, tunnel),
-            intercept=intercept,
-            ready_by_target=(tunnel.ready or self.config.ready) == "target",
-            **Inbound(self.source, path, tunnel, auth, self._keys).settings(),
-        )
+        made = {
+            "name": name,
+            "mode": Mode(tunnel.mode),
+            "to": tuple(tunnel.targets) if intercept is None else _all_targets(intercept),
+            "auth": auth,
+            "suites": self._suites(path, tunnel, auth),
+            "engine": EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
+            "bind_mode": self._bind_mode(path, tunnel),
+            "balance": Balance(tunnel.balance or Balance.FAILOVER),
+            "health": self._health(path, tunnel),
+            "intercept": intercept,
+            "ready_by_target": (tunnel.ready or self.config.ready) == "target",
+        }
+        handed: dict[str, Any] = {"allow": None, "hand_on": HandOn(), "services": {}, "service": None, "accept_proxy": None}
+        handed |= Inbound(self.source, path, tunnel, auth, self._keys).settings()
+        return TunnelPlan(**_as_they_are(tunnel, TunnelPlan) | made | handed)
 
-    def _balance(self, path: KeyPath, tunnel: TunnelModel) -> dict[str, Any]:
-        found: dict[str, Any] = {} if tunnel.balance is None else {"balance": Balance(tunnel.balance)}
-        if tunnel.health is not None:
-            if tunnel.intercept is not None:
-                self.source.report((*path, "health"), "the routes of an intercepting tunnel are not probed", "remove it")
-            found["health"] = HealthPlan(**given(tunnel.health.model_dump()))
-        return found
+    def _health(self, path: KeyPath, tunnel: TunnelModel) -> HealthPlan:
+        if tunnel.intercept is not None and "health" in tunnel.model_fields_set:
+            self.source.report((*path, "health"), "the routes of an intercepting tunnel have no health checks", "remove it")
+        return HealthPlan(**_as_they_are(tunnel.health, HealthPlan))
 
-    def _bind_mode(self, path: KeyPath, tunnel: TunnelModel) -> dict[str, Any]:
+    def _bind_mode(self, path: KeyPath, tunnel: TunnelModel) -> int:
         if tunnel.bind_mode is None:
-            return {}
+            return UNIX_MODE
         if not isinstance(tunnel.bind, UnixAddress):
-            self.source.report((*path, "bind_mode"), f"{tunnel.bind} is no unix socket, and has no mode", "remove it")
-        return {"bind_mode": int(tunnel.bind_mode, 8)}
+            self.source.report((*path, "bind_mode"), f"{tunnel.bind} is no unix socket, and has no file mode", "remove it")
+        return int(tunnel.bind_mode, 8)
 
     def _intercept(self, path: KeyPath, tunnel: TunnelModel) -> InterceptPlan | None:
         """The routes of a tunnel that intercepts; None for any other, and after a mistake."""
@@ -191,7 +178,8 @@ class _Builder:
             return self._psk_auth(path, tunnel, rule)
         if tunnel.psk is not None:
             remedy = "keep one: keys say who is who, a shared secret does not"
-            self.source.report((*path, "psk"), f"'{rule}' and 'psk' exclude each other", remedy)
+            what = f"{self.source.key(rule)} and {self.source.key('psk')} exclude each other"
+            self.source.report((*path, "psk"), what, remedy)
             return None
         return self._key_auth(path, tunnel, rule)
 
@@ -200,13 +188,15 @@ class _Builder:
         where: KeyPath = ("psk",) if tunnel.psk is None else (*path, "psk")
         file = self.config.psk if tunnel.psk is None else tunnel.psk
         if tunnel.identity is not None and tunnel.psk is not None:
-            remedy = f"remove it, or use '{rule}' instead of 'psk'"
-            self.source.report((*path, "identity"), "a tunnel with 'psk' has no key of its own", remedy)
+            key = self.source.key
+            remedy = f"remove it, or use {key(rule)} instead of {key('psk')}"
+            self.source.report((*path, "identity"), f"a tunnel with {key('psk')} has no key of its own", remedy)
             return None
         if file is None or tunnel.identity is not None:
             whom = "anybody could connect" if rule == "allow" else "anybody could answer"
-            remedy = f"set '{rule}' to the public key of the other side"
-            self.source.report((*path, rule), f"neither '{rule}' nor 'psk' is given, so {whom}", remedy)
+            key = self.source.key
+            remedy = f"set {key(rule)} to the public key of the other side"
+            self.source.report((*path, rule), f"neither {key(rule)} nor {key('psk')} is given, so {whom}", remedy)
             return None
         secret = self._load(load_psk, file, where)
         return None if secret is None else PskAuth(secret)
@@ -253,7 +243,10 @@ class _Builder:
         if keys is None:
             close = difflib.get_close_matches(entry, self.config.peers, n=1)
             remedy = f"did you mean '{close[0]}'?" if close else "add it there, or write the public key itself (stcp-pub:…)"
-            self.source.report(path, f"{shown(entry)} is not in 'peers'", remedy)
+            what = f"{shown(entry)} is not in 'peers'"
+            if self.source.from_flags:
+                what, remedy = f"{shown(entry)} is no public key", "give what 'stcp-proxy pubkey FILE' prints on the other side"
+            self.source.report(path, what, remedy)
         return keys or []
 
     def _suites(self, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth) -> tuple[Suite, ...]:

@@ -353,7 +353,7 @@ def flags(tmp_path: Path, **settings: Any) -> Plan:
 
 def test_services_from_flags(tmp_path: Path) -> None:
     services = ["redis=127.0.0.1:6379", "web=10.0.0.1:80", "web=10.0.0.2:80"]
-    plan = flags(tmp_path, mode=Mode.LISTEN, to=[], allow=[str(APP)], services=services, proxy_protocol="v2")
+    plan = flags(tmp_path, mode=Mode.LISTEN, to=[], allow=[str(APP)], service=services, proxy_protocol="v2")
     (tunnel,) = plan.tunnels
     assert [str(target) for target in tunnel.services["web"].to] == ["10.0.0.1:80", "10.0.0.2:80"]
     assert tunnel.services["redis"].hand_on == HandOn("v2")
@@ -366,7 +366,7 @@ def test_services_from_flags(tmp_path: Path) -> None:
 )
 def test_mistakes_in_flags(tmp_path: Path, services: list[str], says: str) -> None:
     with pytest.raises(Exception, match=re.escape(says)):
-        flags(tmp_path, mode=Mode.LISTEN, to=[], allow=[str(APP)], services=services)
+        flags(tmp_path, mode=Mode.LISTEN, to=[], allow=[str(APP)], service=services)
 
 
 def test_a_plan_in_words(load: Load) -> None:

@@ -10,10 +10,12 @@ import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from stcp_proxy.config.models import HandOnModel, TunnelModel
+from stcp_proxy.config.intercept import BELONGING
 from stcp_proxy.config.original import allowed_targets, check_peer_is_named
 from stcp_proxy.config.plan import AcceptProxy, Balance, HandOn, KeyAuth, PskAuth, ServicePlan
+from stcp_proxy.config.setting import setting_of
 from stcp_proxy.config.source import KeyPath, Source
+from stcp_proxy.config.tunnel_models import HandOnModel, TunnelModel
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.net.address import Destination, UnixAddress
 from stcp_proxy.net.pattern import Pattern
@@ -21,11 +23,8 @@ from stcp_proxy.net.pattern import Pattern
 Entry = str | PublicKey
 _Find = Callable[[KeyPath, Entry], Sequence[PublicKey]]
 
-_ONLY: Final = {
-    "listen": ("services", "proxy_protocol", "source", "allow_clients", "allow_targets"),
-    "connect": ("service", "accept_proxy_protocol"),
-}
-"""Settings that one kind of tunnel has."""
+_TOLD_ELSEWHERE: Final = {"allow", "peer", "intercept", *BELONGING}
+"""Settings of one kind of tunnel whose mistakes are told in words of their own."""
 
 
 def allow_entries(path: KeyPath, tunnel: TunnelModel) -> list[tuple[KeyPath, Entry]]:
@@ -75,12 +74,11 @@ class Inbound:
     def settings(self) -> dict[str, Any]:
         """The values for `TunnelPlan`."""
         tunnel, path = self._tunnel, self._path
-        for mode, names in _ONLY.items():
-            for name in names:
-                if mode != tunnel.mode and getattr(tunnel, name) is not None:
-                    self._source.report(
-                        (*path, name), f"a {tunnel.mode} tunnel has no '{name}'", f"it belongs to the {mode} side"
-                    )
+        for name in tunnel.model_fields_set - _TOLD_ELSEWHERE:
+            mode = setting_of(TunnelModel.model_fields[name]).mode
+            if mode not in (None, tunnel.mode):
+                what = f"a {tunnel.mode} tunnel has no '{name}'"
+                self._source.report((*path, name), what, f"it belongs to the {mode} side")
         if tunnel.mode == "connect":
             check_peer_is_named(self._source, path, tunnel)
             return {"service": tunnel.service, "accept_proxy": self._accept_proxy()}

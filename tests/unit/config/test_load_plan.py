@@ -27,14 +27,14 @@ from stcp_proxy.config import (
     load_plan,
     plan_from_flags,
 )
-from stcp_proxy.config.models import parse_duration
+from stcp_proxy.config.duration import parse_duration
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import Address, TcpAddress, UnixAddress, clash, loops, parse_address
 from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 OURS = keys.PrivateKey(Secret(bytes(range(1, 33))))
 DB = keys.PrivateKey(Secret(bytes(range(2, 34)))).public
@@ -215,7 +215,7 @@ def problems(load: Callable[[str], Plan], text: str) -> list[str]:
         (HEAD + LISTEN % ", interrupt: never", "4: tunnels.in.interrupt: there is no such key"),
         ("log: {levle: info}\n" + HEAD + LISTEN % "", "1: log.levle: there is no such key; did you mean 'level'?"),
         ("identity: host.key\n", "1: tunnels: 'tunnels' is missing"),
-        ("tunnels:\n", "1: tunnels: a mapping belongs here"),
+        ("tunnels:\n", "1: tunnels: 'tunnels' is missing"),
         ("tunnels: {}\n", "1: tunnels: this is empty"),
         ("tunnels: {a: 5}\n", "1: tunnels.a: a mapping belongs here"),
         ("tunnels:\n  'a b': {mode: connect, bind: :1, to: :2, peer: x}\n", "2: tunnels.'a b': 'a b' is not a name"),
@@ -403,16 +403,16 @@ def test_flags_of_a_shared_secret(folder: Path) -> None:
         ({"bind": "x"}, "--bind: 'x' has no port"),
         ({"to": ["a:1", "b"]}, "--to: 'b' has no port"),
         ({"to": []}, "--to: 'to' is missing"),
-        ({"allow": []}, "--allow: neither 'allow' nor 'psk' is given"),
+        ({"allow": []}, "--allow: neither --allow nor --psk is given"),
         ({"key": None}, "--key: a private key of this side's own is needed"),
         ({"key": "no.key"}, "--key: the key file no.key does not exist"),
-        ({"psk": "shared.psk"}, "--psk: 'allow' and 'psk' exclude each other"),
-        ({"psk": "shared.psk", "allow": []}, "--key: a tunnel with 'psk' has no key of its own"),
+        ({"psk": "shared.psk"}, "--psk: --allow and --psk exclude each other"),
+        ({"psk": "shared.psk", "allow": []}, "--key: a tunnel with --psk has no key of its own"),
         ({"allow": [SECRET]}, "--allow: a secret stands where a public key belongs"),
         ({"allow": [f"app={SECRET}"]}, "--allow: a secret stands where a public key belongs"),
         ({"allow": [f"a={DB}", f"a={APP}"]}, "--allow: the same name is given to two keys"),
         ({"allow": [f"a={DB}", f"b={DB}"]}, "--allow: 'a' has the same key"),
-        ({"allow": ["app-host"]}, "--allow: 'app-host' is not in 'peers'"),
+        ({"allow": ["app-host"]}, "--allow: 'app-host' is no public key; give what 'stcp-proxy pubkey FILE' prints"),
         ({"engine": "turbo"}, "--engine: 'auto', 'kernel' or 'python' belongs here"),
         ({"log_level": "loud"}, "--log-level: 'debug', "),
         ({"log_format": "xml"}, "--log-format: 'text' or 'json' belongs here"),

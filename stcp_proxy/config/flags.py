@@ -1,0 +1,180 @@
+"""The options of `stcp-proxy listen` and `connect`, one for each field that has a flag; and the plan of what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from stcp_proxy.config.models import ConfigModel, LogModel
+from stcp_proxy.config.plan import Mode, Plan
+from stcp_proxy.config.plan_builder import build
+from stcp_proxy.config.setting import Flag, Setting, bounds, choices, default_text, settings
+from stcp_proxy.config.source import KeyPath, Source
+from stcp_proxy.config.tunnel_models import TunnelModel
+from stcp_proxy.errors import ConfigError
+from stcp_proxy.redact import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a command.
+
+    Attributes:
+        name: without its dashes.
+        path: where its value stands in the data that a file would have.
+        value: how help names the value.
+        text: what it does.
+        default: what holds without it, in words; None where help need not say.
+        panel: the heading of the help under which it stands.
+        choices: the values that there are; empty where there are others.
+        is_file: whether the value names a file.
+        is_number: whether the value is a whole number.
+        repeated: whether it may be given more than once.
+        required: whether it has to be given.
+    """
+
+    name: str
+    path: KeyPath
+    value: str
+    text: str
+    default: str | None
+    panel: str | None
+    choices: tuple[str, ...]
+    is_file: bool
+    is_number: bool
+    repeated: bool
+    required: bool
+
+    @property
+    def parameter(self) -> str:
+        """The name of a function's parameter for it."""
+        return self.name.replace("-", "_")
+
+
+def options(mode: Mode) -> list[Option]:
+    """The options of the command for a kind of tunnel, in the order of the models' fields."""
+    found = list(_of_model(TunnelModel, ("tunnels", mode.value), mode))
+    found += _of_model(ConfigModel, (), mode)
+    found += _of_model(LogModel, ("log",), mode)
+    return sorted(found, key=lambda option: (option.panel is not None, not option.required))
+
+
+def _of_model(model: Any, path: KeyPath, mode: Mode) -> Iterator[Option]:
+    for key, field, setting in settings(model):
+        if setting.flag is not None and setting.mode in (None, mode.value):
+            yield _option((*path, key), field, setting, setting.flag, mode)
+
+
+def _option(path: KeyPath, field: FieldInfo, setting: Setting, flag: Flag, mode: Mode) -> Option:
+    name = flag.name or str(path[-1])
+    values = () if flag.value else tuple(choices(field.annotation))
+    return Option(
+        name=name.replace("_", "-"),
+        path=path,
+        value=flag.value or "|".join(values),
+        text=flag.text or setting.text,
+        default=None if mode.value in flag.required else _default(field),
+        panel=flag.panel,
+        choices=values,
+        is_file=flag.value == "FILE",
+        is_number=bounds(field) is not None,
+        repeated=mode.value in flag.repeated,
+        required=mode.value in flag.required,
+    )
+
+
+_OF_A_FILE = "the file's "
+
+
+def _default(field: FieldInfo) -> str | None:
+    """The default of a field where there is no file: `the file's 'suite', else hybrid` is hybrid."""
+    text = default_text(field)
+    if text is None or not text.startswith(_OF_A_FILE):
+        return None if text is None else text.partition(";")[0]
+    return text.partition(", else ")[2] or None
+
+
+def plan_from_flags(*, mode: Mode, **given: object) -> Plan:
+    """The plan of one tunnel, named after its mode. What is None or empty has the default that it has in a file.
+
+    Args:
+        mode: which command it was.
+        given: values by the names of `Option.parameter`.
+
+    Raises:
+        ConfigError: with every mistake that was found, by flag.
+    """
+    known = {option.parameter: option for option in options(mode)}
+    data: dict[str, Any] = {"tunnels": {mode.value: {"mode": mode.value}}}
+    for name, value in given.items():
+        if value is not None and value != []:
+            _put(data, known[name].path, _plain(known[name], value))
+    tunnel = data["tunnels"][mode.value]
+    if "allow" in tunnel:
+        data["peers"], tunnel["allow"] = _named_keys(tunnel["allow"])
+    if "services" in tunnel:
+        tunnel["services"] = _named_targets(tunnel["services"])
+    return build(_source(data, mode))
+
+
+def _put(data: dict[str, Any], path: KeyPath, value: object) -> None:
+    for step in path[:-1]:
+        data = data.setdefault(str(step), {})
+    data[str(path[-1])] = value
+
+
+def _plain(option: Option, value: object) -> object:
+    """A value as a file has it."""
+    if isinstance(value, list | tuple):
+        return [_plain(option, each) for each in value]
+    if isinstance(value, Path):
+        return str(value)
+    return int(value) if option.is_number and isinstance(value, str) and value.isdecimal() else value
+
+
+def _source(data: Mapping[str, Any], mode: Mode) -> Source:
+    """Data made from flags: a mistake is located by the flag's name."""
+    names = {option.path: f"--{option.name}" for option in options(mode)}
+
+    def where(path: KeyPath) -> str:
+        if path[:1] == ("peers",):
+            return "--allow"
+        whole = path if path[:1] == ("tunnels",) else ("tunnels", mode.value, *path)
+        known = (place[:end] for place in (path, whole) for end in range(len(place), 0, -1))
+        return next((names[place] for place in known if place in names), "")
+
+    def key(name: str) -> str:
+        return names.get(("tunnels", mode.value, name)) or names.get((name,)) or repr(name)
+
+    return Source("the flags", data, Path(), where, key, from_flags=True)
+
+
+def _named_keys(allow: list[str]) -> tuple[dict[str, str], list[str]]:
+    """`--allow` values as the `peers` and `allow` of a file."""
+    peers: dict[str, str] = {}
+    allowed = []
+    for text in allow:
+        name, equals, key = text.partition("=")
+        if equals and not name.lower().startswith("stcp-") and key.lower().startswith("stcp-"):
+            if name in peers:
+                raise ConfigError("--allow: the same name is given to two keys", remedy="give each key a name of its own")
+            peers[name] = key
+            allowed.append(name)
+        else:
+            allowed.append(text)
+    return peers, allowed
+
+
+def _named_targets(services: list[str]) -> dict[str, list[str]]:
+    """`--service` values as the `services` of a file."""
+    found: dict[str, list[str]] = {}
+    for text in services:
+        name, equals, address = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--service: {shown(text)} has no target", remedy="write NAME=ADDRESS")
+        found.setdefault(name, []).append(address)
+    return found

@@ -1,0 +1,307 @@
+"""Every setting of a tunnel, of its services and of its routes; ``models`` tells how to read this."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from stcp_proxy.config.plan import HealthPlan, TunnelPlan
+from stcp_proxy.config.setting import Flag, Model, Setting, default_of
+from stcp_proxy.config.value_types import (
+    ORIGINAL,
+    Bind,
+    Deadline,
+    File,
+    Identity,
+    Interface,
+    Limit,
+    Name,
+    Peer,
+    Rule,
+    Rules,
+    Several,
+    Short,
+    TargetOrOriginal,
+    To,
+    problem,
+    target_alone,
+    yes_or_rule,
+)
+from stcp_proxy.net.address import Destination
+
+KEYS: Final = "Keys"
+LIMITS: Final = "Limits and deadlines"
+_BOTH: Final = ("listen", "connect")
+
+Engine = Literal["auto", "kernel", "python"]
+SuiteName = Literal["hybrid", "classic"]
+BalanceName = Literal["failover", "round-robin", "least-connections"]
+Ready = Literal["listening", "target"]
+Suites = Annotated[list[SuiteName], Several(), Field(min_length=1)]
+
+
+def _one_peer(value: Any) -> Any:
+    if isinstance(value, list):
+        remedy = "name one; for several hosts with the same key, list their addresses under 'to'"
+        raise problem("a connect tunnel has one peer", remedy)
+    return value
+
+
+OnePeer = Annotated[Peer, Short(_one_peer, {"type": "string"})]
+
+
+class HealthModel(Model):
+    """`health:` of a tunnel"""
+
+    interval: Annotated[
+        Deadline | None,
+        Setting("Time between two health checks of a target that answers.", default="only targets that failed are checked"),
+    ] = None
+    timeout: Annotated[Deadline, Setting("Time for the connection, and again for the handshake.")] = default_of(
+        HealthPlan, "timeout"
+    )
+
+
+class HandOnModel(Model):
+    """How a listen tunnel, or one of its services, hands connections on."""
+
+    to: Annotated[
+        list[TargetOrOriginal] | None,
+        Several(),
+        Setting(
+            "Targets: addresses, names, unix:/path or srv:_service._tcp.domain. In a listen tunnel, 'original' dials the address"
+            " that the client was going to, and services may take the place of targets.",
+            flag=Flag(
+                "ADDR",
+                text="Connect to this target: host:port, unix:/path or srv:_service._tcp.domain.",
+                repeated=_BOTH,
+                required=("connect",),
+            ),
+        ),
+    ] = Field(None, min_length=1)
+    balance: Annotated[
+        BalanceName | None,
+        Setting("The order in which targets are tried.", default="failover; for a service, its tunnel's", flag=Flag()),
+    ] = None
+    allow: Annotated[
+        list[Peer] | None,
+        Several(),
+        Setting(
+            "Peers that may connect: names from peers, or public keys. A service without it takes its tunnel's.",
+            default="nobody; required with keys",
+            mode="listen",
+            flag=Flag("[NAME=]PUBKEY", panel=KEYS, text="A public key that may connect.", repeated=("listen",)),
+        ),
+    ] = Field(None, min_length=1)
+    proxy_protocol: Annotated[
+        Literal["v1", "v2", "none"] | None,
+        Setting(
+            "Send the target a PROXY protocol header with the client's address.",
+            default="none; for a service, its tunnel's",
+            mode="listen",
+            flag=Flag(),
+        ),
+    ] = None
+    source: Annotated[
+        Literal["own", "transparent"] | None,
+        Setting(
+            "The address that targets are dialled from: the proxy's own or the client's, which needs CAP_NET_ADMIN and routes.",
+            default="own; for a service, its tunnel's",
+            mode="listen",
+        ),
+    ] = None
+    allow_clients: Annotated[
+        Rules | None,
+        Setting(
+            "Client addresses that a peer may name, as networks.",
+            default="every address that is safe to believe",
+            mode="listen",
+        ),
+    ] = None
+    allow_targets: Annotated[
+        Rules | None,
+        Setting(
+            "Original destinations that may be dialled, as networks with ports. Required with 'to: original'.",
+            default="none",
+            mode="listen",
+        ),
+    ] = None
+
+    @property
+    def targets(self) -> list[Destination]:
+        """The addresses in `to`."""
+        return [target for target in self.to or [] if not isinstance(target, str)]
+
+    @property
+    def dials_original(self) -> bool:
+        """Whether `to` has `original`."""
+        return ORIGINAL in (self.to or [])
+
+
+class ServiceModel(HandOnModel):
+    """One entry of `services:`"""
+
+    to: Annotated[
+        list[TargetOrOriginal],
+        Several(),
+        Field(min_length=1),
+        Setting("Targets of this service, as in a tunnel. A service may be written as its targets alone."),
+    ]
+
+
+class AcceptProxyModel(Model):
+    """`accept_proxy_protocol:`"""
+
+    senders: Annotated[
+        Rules | None,
+        Setting("Addresses that may send a header.", default="every address, where the tunnel listens on loopback alone"),
+    ] = Field(None, alias="from")
+
+
+class RouteModel(Model):
+    """One entry of `routes:`"""
+
+    match: Annotated[Rule, Setting("Original destinations of this route: a network or name, with a port or a range of ports.")]
+    to: Annotated[
+        list[To] | None, Several(), Setting("Addresses of the peer, in order of preference.", default="the tunnel's")
+    ] = Field(None, min_length=1)
+    peer: Annotated[OnePeer | None, Setting("The peer.", default="the tunnel's")] = None
+    service: Annotated[Name | None, Setting("The service to ask the peer for.", default="the tunnel's")] = None
+
+
+class TunnelModel(HandOnModel):
+    """One entry of `tunnels:`"""
+
+    mode: Annotated[
+        Literal["listen", "connect"], Setting("connect beside the client: plain TCP in, STCP out. listen beside the server.")
+    ]
+    bind: Annotated[
+        Bind,
+        Setting(
+            "Accept connections here: host:port, [v6]:port, :port for every interface, or unix:/path.",
+            flag=Flag("ADDR", text="Accept connections here: host:port, [v6]:port, :port or unix:/path.", required=_BOTH),
+        ),
+    ]
+    bind_mode: Annotated[
+        Literal["0600", "0660", "0666"] | None,
+        Setting("File mode of a unix socket in bind, in quotes.", default="0600", flag=Flag(text="File mode of a unix socket.")),
+    ] = None
+    peer: Annotated[
+        OnePeer | None,
+        Setting(
+            "The peer: a name from peers, or a public key.",
+            default="none; required with keys",
+            mode="connect",
+            flag=Flag("PUBKEY", panel=KEYS, text="The peer's public key."),
+        ),
+    ] = None
+    services: Annotated[
+        dict[Name, Annotated[ServiceModel, Short(target_alone, {"type": ["string", "array"]})]] | None,
+        Setting(
+            "Named targets behind this tunnel's port.",
+            default="none",
+            mode="listen",
+            flag=Flag(
+                "NAME=ADDR",
+                name="service",
+                text="Connect to this target for peers that ask for this service.",
+                repeated=("listen",),
+            ),
+        ),
+    ] = Field(None, min_length=1)
+    service: Annotated[
+        Name | None,
+        Setting("The peer's service to ask for.", default="the peer's 'to'", mode="connect", flag=Flag("NAME")),
+    ] = None
+    accept_proxy_protocol: Annotated[
+        AcceptProxyModel | None,
+        Short(yes_or_rule, {"type": "boolean"}),
+        Setting("Require a PROXY protocol header from every client: true, or who may send one.", default="false", mode="connect"),
+    ] = None
+    identity: Annotated[
+        Identity | None,
+        Setting(
+            "The tunnel's own private key files.",
+            default="the file's 'identity'",
+            flag=Flag("FILE", name="key", panel=KEYS, text="The private key of this side."),
+        ),
+    ] = None
+    psk: Annotated[
+        File | None,
+        Setting(
+            "A file with a shared secret instead of keys, the same on both sides.",
+            default="the file's 'psk'",
+            flag=Flag("FILE", panel=KEYS, text="A file with a shared secret instead of keys, the same on both sides."),
+        ),
+    ] = None
+    suite: Annotated[
+        Suites | None,
+        Setting(
+            "Key exchange: the one that a connect tunnel sends, all that a listen tunnel accepts.",
+            default="the file's 'suite', else hybrid",
+            flag=Flag(panel=KEYS, text="The key exchange: X25519 with ML-KEM-768, or X25519 alone.", repeated=("listen",)),
+        ),
+    ] = None
+    engine: Annotated[
+        Engine | None,
+        Setting("What relays bytes: the kernel module, or this process.", default="the file's 'engine', else auto", flag=Flag()),
+    ] = None
+    max_connections: Annotated[Limit, Setting("Open connections, handshakes included.", flag=Flag("N", panel=LIMITS))] = (
+        default_of(TunnelPlan, "max_connections")
+    )
+    max_handshakes: Annotated[Limit, Setting("Handshakes under way.", flag=Flag("N", panel=LIMITS))] = default_of(
+        TunnelPlan, "max_handshakes"
+    )
+    handshake_timeout: Annotated[
+        Deadline, Setting("Time for the handshake, from accepting or dialling.", flag=Flag("TIME", panel=LIMITS))
+    ] = default_of(TunnelPlan, "handshake_timeout")
+    dial_timeout: Annotated[
+        Deadline, Setting("Time to reach a target, looking up its name included.", flag=Flag("TIME", panel=LIMITS))
+    ] = default_of(TunnelPlan, "dial_timeout")
+    idle_timeout: Annotated[
+        Deadline | None,
+        Setting("End a connection after this long without a byte.", default="never", flag=Flag("TIME", panel=LIMITS)),
+    ] = default_of(TunnelPlan, "idle_timeout")
+    half_close_timeout: Annotated[
+        Deadline,
+        Setting("The same for a connection whose one direction has ended.", flag=Flag("TIME", panel=LIMITS)),
+    ] = default_of(TunnelPlan, "half_close_timeout")
+    intercept: Annotated[
+        Literal["redirect", "tproxy"] | None,
+        Setting(
+            "Take connections that the host's rules redirect; docs/INTERCEPTION.md tells how.", default="none", mode="connect"
+        ),
+    ] = None
+    routes: Annotated[
+        list[RouteModel] | None,
+        Setting("Where intercepted connections go; the first route that matches decides.", default="none", mode="connect"),
+    ] = Field(None, min_length=1)
+    unmatched: Annotated[
+        Literal["refuse", "pass-in-the-clear"] | None,
+        Setting("What becomes of an intercepted connection without a route.", default="refuse", mode="connect"),
+    ] = None
+    capture: Annotated[
+        Literal["everything", "routes"] | None,
+        Setting("What the rules redirect: every destination, or those of the routes.", default="everything", mode="connect"),
+    ] = None
+    exclude: Annotated[Rules | None, Setting("Destinations that the rules leave alone.", default="none", mode="connect")] = None
+    forwarded: Annotated[
+        list[Interface] | None,
+        Several(),
+        Setting("Interfaces whose forwarded traffic the rules redirect too.", default="none", mode="connect"),
+    ] = Field(None, min_length=1)
+    mark: Annotated[
+        Limit | None,
+        Setting("SO_MARK of the proxy's own sockets.", default="21328 with tproxy, else none", mode="connect"),
+    ] = None
+    health: Annotated[HealthModel, Setting("Health checks of the targets.", default="only targets that failed are checked")] = (
+        Field(default_factory=HealthModel)
+    )
+    ready: Annotated[
+        Ready | None,
+        Setting(
+            "When /readyz counts this tunnel as ready: once it listens, or while its far target answers.",
+            default="the file's 'ready', else listening",
+        ),
+    ] = None

@@ -1,0 +1,183 @@
+"""The types of settings' values: how each is written, what is wrong with one that does not fit, and its JSON schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError, core_schema
+
+from stcp_proxy.config.duration import MAX_SECONDS, PATTERN, parse_duration
+from stcp_proxy.errors import ConfigError
+from stcp_proxy.keys import PublicKey, check_file_name
+from stcp_proxy.net.address import Address, Destination, TcpAddress, parse_address, parse_destination, parse_server
+from stcp_proxy.net.pattern import Pattern, parse_pattern
+from stcp_proxy.protocol.handshake import MAX_RING
+from stcp_proxy.redact import shown
+
+_T = TypeVar("_T")
+_Json = dict[str, Any]
+
+ORIGINAL: Final = "original"
+"""In `to` of a listen tunnel: the address that the client dialled before it was intercepted."""
+MAX_NAME: Final = 63
+_NAME: Final = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}"
+_INTERFACE: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,13}[A-Za-z0-9*_-]?"
+
+
+# -- from one value ----------------------------------------------------------------------------------------------------------
+
+
+def problem(what: str, remedy: str | None) -> PydanticCustomError:
+    """What a validator raises: a finding in our own words."""
+    return PydanticCustomError("stcp", "{what}", {"what": what, "remedy": remedy})
+
+
+def _checked(parse: Callable[[Any], _T], *, text_only: bool = True) -> PlainValidator:
+    """A validator made of a parser that raises ConfigError."""
+
+    def validate(value: object) -> _T:
+        if text_only and not isinstance(value, str):
+            raise problem("text belongs here", "put it in quotes")
+        try:
+            return parse(value)
+        except ConfigError as exc:
+            raise problem(exc.what, exc.remedy) from None
+
+    return PlainValidator(validate)
+
+
+def _text(pattern: str | None = None) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string"} | ({"pattern": f"^{pattern}$"} if pattern else {}))
+
+
+def _deadline(value: object) -> float:
+    seconds = parse_duration(value)
+    if seconds == 0:
+        raise ConfigError("this time must be more than zero", remedy="leave it out for the default")
+    return seconds
+
+
+def _bind(text: str) -> Address:
+    return parse_address(text, role="bind")
+
+
+def _target(text: str) -> Destination | Literal["original"]:
+    return ORIGINAL if text == ORIGINAL else parse_destination(text)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(_NAME, text):
+        raise ConfigError(f"{shown(text)} is not a name", remedy="use letters, digits, '.', '_' and '-', at most 63")
+    return text
+
+
+def _file(text: str) -> str:
+    check_file_name(text)
+    if not text or "\0" in text:
+        raise ConfigError("the name of a file belongs here", remedy="make one with 'stcp-proxy keygen --out FILE'")
+    return text
+
+
+def _peer(text: str) -> str | PublicKey:
+    """A name from `peers`, or a key itself."""
+    if text.lower().startswith("stcp-"):
+        return PublicKey.parse(text)
+    if not re.fullmatch(_NAME, text):
+        raise ConfigError(
+            "this is neither a name nor a public key", remedy="write a name from 'peers', or 'stcp-pub:' and the key"
+        )
+    return text
+
+
+def _interface(text: str) -> str:
+    if not re.fullmatch(_INTERFACE, text):
+        remedy = "write its name as 'ip link' shows it, or the beginning of several names and a star, veth*"
+        raise ConfigError(f"{shown(text)} is not the name of an interface", remedy=remedy)
+    return text
+
+
+_DURATION_SCHEMA: Final = WithJsonSchema(
+    {"anyOf": [{"type": "number", "minimum": 0, "maximum": MAX_SECONDS}, {"type": "string", "pattern": f"^{PATTERN}$"}]}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """On a type: what a value of it is called on a page."""
+
+    words: str
+
+
+TIME: Final = Kind("time")
+
+
+Name = Annotated[str, _checked(_name), _text(_NAME), Kind("name")]
+File = Annotated[str, _checked(_file), _text(), Kind("file name")]
+Bind = Annotated[Address, _checked(_bind), _text(), Kind("address")]
+To = Annotated[Destination, _checked(parse_destination), _text(), Kind("address")]
+TargetOrOriginal = Annotated[Destination | Literal["original"], _checked(_target), _text(), Kind("address or `original`")]
+Server = Annotated[TcpAddress, _checked(parse_server), _text(), Kind("IP address")]
+Rule = Annotated[Pattern, _checked(parse_pattern), _text(), Kind("addresses and ports")]
+Key = Annotated[PublicKey, _checked(PublicKey.parse), _text("stcp-pub:[A-Za-z0-9+/]{43}="), Kind("public key")]
+Peer = Annotated[str | PublicKey, _checked(_peer), _text(), Kind("name or public key")]
+Interface = Annotated[str, _checked(_interface), _text(_INTERFACE), Kind("interface")]
+Span = Annotated[float, _checked(parse_duration, text_only=False), _DURATION_SCHEMA, TIME]
+Deadline = Annotated[float, _checked(_deadline, text_only=False), _DURATION_SCHEMA, TIME]
+Limit = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+# -- from one value or several -------------------------------------------------------------------------------------------------
+
+
+class Several:
+    """On a list: one value stands for a list of one."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(_some, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> _Json:
+        found = handler(schema)
+        array = next(part for part in found.get("anyOf", [found]) if "items" in part)
+        return {"anyOf": [array["items"], array]}
+
+
+class Short:
+    """On a model: another value stands for the model.
+
+    Args:
+        expand: makes the model's data of the other value, and leaves the model's data as they are.
+        schema: the JSON schema of the other value.
+    """
+
+    def __init__(self, expand: Callable[[object], object], schema: _Json) -> None:
+        self._expand = expand
+        self._schema = schema
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(self._expand, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> _Json:
+        return {"anyOf": [self._schema, handler(schema)]}
+
+
+def _some(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+def target_alone(value: object) -> object:
+    """A service that is written as its target alone."""
+    return {"to": value} if isinstance(value, str | list) else value
+
+
+def yes_or_rule(value: object) -> object:
+    """`true` is a rule with nothing in it, `false` is none."""
+    return {} if value is True else None if value is False else value
+
+
+Rules = Annotated[list[Rule], Several(), Field(min_length=1)]
+Identity = Annotated[list[File], Several(), Field(min_length=1, max_length=MAX_RING)]
+Keys = Annotated[list[Key], Several(), Field(min_length=1, max_length=MAX_RING)]
