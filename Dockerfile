@@ -46,7 +46,8 @@ ENV PATH="${PATH}:/opt/stcp/bin"
 USER 65532:65532
 # Asks the proxy at the file's 'admin' address.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["stcp-proxy", "wait", "/etc/stcp/config.yaml", "--timeout", "2s"]
-ENTRYPOINT ["stcp-proxy"]
+# Signals wait until the program has handlers: the kernel discards a SIGTERM for a PID 1 that has none yet.
+ENTRYPOINT ["env", "--block-signal=HUP,INT,QUIT,TERM,USR1,USR2", "stcp-proxy"]
 CMD ["run", "/etc/stcp/config.yaml"]
 
 # An init container's, which needs NET_ADMIN and no key. A base without apt has to bring nft and ip itself.

@@ -28,6 +28,9 @@ def main() -> None:
         in_a_sentence(lambda: start.serve(arguments))
     else:
         from stcp_proxy.cli import commands
+        from stcp_proxy.process import signals
+
+        signals.unblock()  # the image's entry point blocks them for a process that serves
 
         in_a_sentence(commands.call)
 

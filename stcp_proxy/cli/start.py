@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from stcp_proxy.errors import StcpError
+from stcp_proxy.process import signals
 
 if TYPE_CHECKING:
     from stcp_proxy.config.reader_process import FileReading
@@ -30,17 +30,15 @@ def serve(arguments: Sequence[str]) -> NoReturn:
     Raises:
         StcpError: the proxy could not start.
     """
+    signals.begin()
     reader, writer = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
         os.close(reader)
         _read(writer)
     os.close(writer)
-    try:
-        with open(reader, "rb") as orders:
-            sys.exit(_serve(orders, child, alone="--" not in arguments and not {"-h", "--help"} & {*arguments}))
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    with open(reader, "rb") as orders:
+        sys.exit(_serve(orders, child, alone="--" not in arguments and not {"-h", "--help"} & {*arguments}))
 
 
 # -- the child -----------------------------------------------------------------------------------------------------------------
@@ -48,7 +46,7 @@ def serve(arguments: Sequence[str]) -> NoReturn:
 
 def _read(writer: int) -> NoReturn:
     """Do what the command line says, and write to the pipe what is to be served, or else the exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the other process says what a Ctrl-C has ended
+    signals.restore()
     status = 1
     try:
         from stcp_proxy.cli import commands, in_a_sentence

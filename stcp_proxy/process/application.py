@@ -28,6 +28,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from stcp_proxy.process import signals
 from stcp_proxy.redact import shown
 
 GRACE: Final = 30
@@ -63,7 +64,8 @@ def run(command: Sequence[str], proxy: Callable[[], int]) -> int:
         The application's exit status, 128+n when signal n ended it; 127 when it was not found, 126 when it cannot be executed;
         1 when the proxy died; the proxy's own when it did not start; 128+n when signal n came before the application was started.
     """
-    before: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED))
+    before = signals.original_mask()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
     reader, writer = os.pipe()
     fcntl.fcntl(reader, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(reader, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)  # SIGIO when the proxy has something to say
@@ -97,6 +99,7 @@ def _settle_in(parent: int, mask: set[int], writer: int) -> None:
     sd_notify.speak_to(tell)
     running.stop_through(parent)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    signals.resume()
 
 
 def _prctl(option: int, value: int) -> None:

@@ -6,12 +6,12 @@ tells what is left "shutting down", and only then closes the engines.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import resource
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -22,7 +22,7 @@ from stcp_proxy.config import Mode, Plan
 from stcp_proxy.handshake.exchange import LINGER
 from stcp_proxy.logs import log, rate_limit
 from stcp_proxy.net import socket_activation
-from stcp_proxy.process import sd_notify, workers
+from stcp_proxy.process import sd_notify, signals, workers
 from stcp_proxy.process.reload import Read, Reloader
 from stcp_proxy.process.reload_worker import Follower
 from stcp_proxy.process.running import Companion, Running, State
@@ -33,7 +33,6 @@ from stcp_proxy.tunnel.tunnels import Tunnels
 
 _log = structlog.get_logger("stcp_proxy.supervisor")
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _COLLECT_AFTER: Final = 20_000
 """Objects, net, between two collections: some two hundred connections' worth."""
 _GRACE: Final = LINGER + 1.0
@@ -41,11 +40,12 @@ _GRACE: Final = LINGER + 1.0
 
 
 def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -> int:
-    """Serve `plan` until SIGTERM or SIGINT; see `stcp_proxy.tunnel.run`.
+    """Serve `plan` until SIGTERM or SIGINT; see `stcp_proxy.process.run`.
 
     Raises:
         StcpError: it could not start.
     """
+    signals.hold()
     log.configure(plan.log)
     sd_notify.attach()
     given = socket_activation.assign(socket_activation.take(), [(tunnel.name, tunnel.bind) for tunnel in plan.tunnels])
@@ -59,10 +59,7 @@ def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -
             return trio.run(partial(share, beside=beside, follow=follow))
 
         return workers.run(plan, work, read=read, given=given, forked=None if beside is None else beside.forked)
-    status = trio.run(partial(serve, plan, read, given, beside=beside))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # all is done: a late signal must not spoil the status
-    return status
+    return trio.run(partial(serve, plan, read, given, beside=beside))
 
 
 async def serve(
@@ -120,8 +117,7 @@ async def _accompany(beside: Companion, running: Running) -> None:
 async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
     """Serve until a signal says stop. Returns how many connections were cut off."""
     terminal = Terminal()
-    with trio.open_signal_receiver(*_SIGNALS) as received:
-        signals = aiter(received)
+    with _signal_receiver() as received:
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 tunnels.start(accepting, connections)
@@ -131,10 +127,10 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
                 running.state = State.READY
                 _log.info("ready", tunnels=len(tunnels.serving))
                 sd_notify.ready(tunnels.status)
-                while (number := await anext(signals)) == signal.SIGHUP and not terminal.gone:
+                while (number := await anext(received)) == signals.RELOAD and not terminal.gone:
                     accepting.start_soon(reloader.hear)
                 running.state = State.DRAINING
-                await _drain(tunnels, signals, signal.Signals(number).name)
+                await _drain(tunnels, received, signals.name(number))
                 accepting.cancel_scope.cancel()
             tunnels.stop_listening()
             cut_off = tunnels.unfinished
@@ -146,7 +142,33 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
     return cut_off
 
 
-async def _drain(tunnels: Tunnels, signals: AsyncIterator[int], name: str) -> None:
+@contextlib.contextmanager
+def _signal_receiver() -> Iterator[AsyncIterator[int]]:
+    """Receive stops and reloads. A signal that comes after the end must not spoil the exit status: it is held back again."""
+    with trio.open_signal_receiver(*signals.HANDLED) as received:
+        signals.release()
+        try:
+            yield _Meaningful(received)
+        finally:
+            signals.hold()
+
+
+class _Meaningful:
+    """Stops and reloads among the signals that arrive; other signals are logged and ignored."""
+
+    def __init__(self, received: AsyncIterator[int]) -> None:
+        self._received = received
+
+    def __aiter__(self) -> _Meaningful:
+        return self
+
+    async def __anext__(self) -> int:
+        while (number := await anext(self._received)) in signals.WITHOUT_MEANING:
+            _log.info("signal ignored", signal=signals.name(number), remedy="send SIGHUP to reload, SIGTERM to stop")
+        return number
+
+
+async def _drain(tunnels: Tunnels, received: AsyncIterator[int], name: str) -> None:
     """Take nothing new and let connections finish, until the deadline or a second signal."""
     plan = tunnels.plan
     keep = plan.drain_outbound == "keep"
@@ -159,7 +181,7 @@ async def _drain(tunnels: Tunnels, signals: AsyncIterator[int], name: str) -> No
     sd_notify.stopping(f"{tunnels.open_connections} connections may finish", seconds=plan.drain + 2 * _GRACE)
 
     async def second_signal(scope: trio.CancelScope) -> None:
-        while await anext(signals) == signal.SIGHUP:
+        while await anext(received) == signals.RELOAD:
             _log.warning("the file is not read again: this proxy is stopping")
         _log.info("a second signal: stopping at once")
         scope.cancel()

@@ -24,7 +24,7 @@ from stcp_proxy.config import Plan, TunnelPlan
 from stcp_proxy.logs import log
 from stcp_proxy.net.listen import close_listeners
 from stcp_proxy.net.unix_socket import forget_file
-from stcp_proxy.process import reload_messages, sd_notify
+from stcp_proxy.process import reload_messages, sd_notify, signals
 from stcp_proxy.process.reload import Read
 from stcp_proxy.process.reload_parent import Leader, status
 from stcp_proxy.process.terminal import Terminal
@@ -34,7 +34,6 @@ from stcp_proxy.session.record import Totals
 _log = structlog.get_logger("stcp_proxy.workers")
 
 _PR_SET_PDEATHSIG: Final = 1
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -204,8 +203,12 @@ def _supervise(children: dict[int, int], leader: Leader) -> tuple[int, Totals]:
         else:
             leader.reload()
 
-    before = {number: signal.signal(number, hand_on) for number in _SIGNALS}
-    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
+    def ignore(number: int, _frame: object) -> None:
+        _log.info("signal ignored", signal=signals.name(number), remedy="send SIGHUP to reload, SIGTERM to stop")
+
+    handlers = dict.fromkeys(signals.WITHOUT_MEANING, ignore) | dict.fromkeys(signals.STOP, hand_on) | {signals.RELOAD: reload}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    signals.release()
     status, totals = 0, Totals()
     try:
         while children:
@@ -225,6 +228,7 @@ def _supervise(children: dict[int, int], leader: Leader) -> tuple[int, Totals]:
                 _log.error("a worker died: stopping the others", pid=pid, status=ended, remedy=remedy)
                 hand_on(signal.SIGTERM, None)
     finally:
+        signals.hold()
         for number, handler in before.items():
             signal.signal(number, handler)
     return status, totals
