@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
@@ -105,6 +105,10 @@ class Tunnel(Protocol):
         """Where it listens; empty when it does not."""
 
     @property
+    def lost(self) -> list[str]:
+        """The addresses of unix sockets whose file was removed or replaced: nobody can connect to them."""
+
+    @property
     def behind(self) -> Sequence[tuple[str, str, Targets]]:
         """Where its connections go, with the service or the route that leads there; both are empty for its own `to`."""
 
@@ -177,6 +181,9 @@ class Host(Protocol):
         Raises:
             StcpError: it is refused, and why; nothing has changed.
         """
+
+    def after_reload(self, call: Callable[[], None]) -> None:
+        """Have `call` called after each reload, in Trio's thread."""
 
     def quit(self) -> None:
         """Stop all workers in order, as SIGTERM does."""

@@ -1,8 +1,8 @@
 """Whether a proxy is ready, and why not.
 
-It is when every tunnel listens, and the rules of interception are those of the file. A tunnel with `ready: target` is also asked
-for its far target, end to end. The answer holds for some seconds, and one such question at a time is under way for a tunnel:
-nobody who asks can load a target.
+It is when every tunnel listens, no socket file is lost, and the rules of interception are those of the file. A tunnel with
+`ready: target` is also asked for its far target, end to end. The answer holds for some seconds, and one such question at a time
+is under way for a tunnel: nobody who asks can load a target.
 """
 
 from __future__ import annotations
@@ -75,6 +75,9 @@ def _lines(report: Report, failures: dict[str, StcpError], in_full: bool) -> Ite
     for tunnel in report.tunnels:
         if tunnel.rules in ("missing", "outdated"):
             yield f"tunnel {tunnel.name}: the rules of interception are {tunnel.rules}: run 'stcp-proxy intercept --apply'"
+        if tunnel.lost:
+            where = f" ({', '.join(tunnel.lost)})" if in_full else ""
+            yield f"tunnel {tunnel.name}: socket_lost: its socket file{where} was removed or replaced; reload to bind it anew"
         failure = failures.get(tunnel.name)
         if failure is not None:
             yield f"tunnel {tunnel.name}: {failure.label}" + (f": {failure}" if in_full else "")

@@ -11,8 +11,10 @@ Between requests nothing here wakes up: a task waits for the listening socket, a
 from __future__ import annotations
 
 import collections
+import functools
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, cast
 
@@ -37,10 +39,10 @@ from stcp_proxy.admin.snapshot import snapshot
 from stcp_proxy.admin.snapshot_request import Wanted
 from stcp_proxy.admin.source_limit import SourceLimit, source_of
 from stcp_proxy.config import AdminPlan
-from stcp_proxy.errors import StcpError
+from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
 from stcp_proxy.net.shortage import EXHAUSTED
-from stcp_proxy.net.unix_socket import forget_file
+from stcp_proxy.net.unix_socket import forget_file, in_place
 
 _log = structlog.get_logger("stcp_proxy.admin")
 
@@ -88,6 +90,7 @@ class AdminServer:
         self._places: dict[_Impatient, None] = {}
         """Conversations under way, the oldest first."""
         self._sources = SourceLimit()
+        self._accepting: dict[socket.socket, trio.CancelScope] = {}
 
     def __enter__(self) -> AdminServer:
         return self
@@ -128,14 +131,39 @@ class AdminServer:
             else:
                 await worker_reports.answer(self._pairs[host.worker][1], take)
 
-    async def _serve(self, desk: http_app.Desk, pace: Pace) -> None:
+    async def _serve(self, desk: _Desk, pace: Pace) -> None:
         app = Guard(http_app.build(desk), self._plan, pace)
         config = _config()
         _log.info("admin address", addresses=listening_on(self._listeners), token=self._plan.token is not None)
         async with trio.open_nursery() as connections, trio.open_nursery() as nursery:
             nursery.start_soon(self._clear_at_end)
+
+            async def accept(listener: socket.socket) -> None:
+                with trio.CancelScope() as self._accepting[listener]:
+                    await self._accept(listener, connections, app, config)
+
             for listener in self._listeners:
-                nursery.start_soon(self._accept, listener, connections, app, config)
+                nursery.start_soon(accept, listener)
+            desk.after_reload(functools.partial(self._bind_lost, lambda listener: nursery.start_soon(accept, listener)))
+
+    def _bind_lost(self, accept: Callable[[socket.socket], None]) -> None:
+        """Bind the address anew where its socket file was removed or replaced."""
+        lost = [listener for listener in self._listeners if not in_place(listener)]
+        if not lost:
+            return
+        try:
+            found = open_listeners(self._plan.address, backlog=_BACKLOG)
+        except ConfigError as exc:
+            _log.error("admin address lost: its socket file was removed or replaced", why=exc.what, remedy=exc.remedy)
+            return
+        for listener in lost:
+            self._listeners.remove(listener)
+            self._accepting.pop(listener).cancel()
+            close_listeners([listener])
+        self._listeners += found
+        for listener in found:
+            accept(listener)
+        _log.info("admin address", addresses=listening_on(found), token=self._plan.token is not None)
 
     async def _clear_at_end(self) -> None:
         """Let no client's slowness hold up the end."""
@@ -265,6 +293,10 @@ class _Desk:
 
     async def reload(self, *, check: bool) -> dict[str, Any]:
         return await self._host.reload(check=check)
+
+    def after_reload(self, call: Callable[[], None]) -> None:
+        """See `Host.after_reload`."""
+        self._host.after_reload(call)
 
     async def failures(self) -> dict[str, StcpError]:
         return await self._readiness.failures()

@@ -102,14 +102,15 @@ def resident() -> int:
 
 
 def _tunnel(host: Host, tunnel: Tunnel, counts: BytesOfConnections) -> TunnelReport:
-    plan = tunnel.plan
+    plan, lost = tunnel.plan, tunnel.lost
     live = [counts[link] for link in tunnel.connections]
     engine, why = host.engines.get(plan.engine, (tunnel.engine.name, ""))
     return TunnelReport(
         name=plan.name,
         mode=plan.mode.value,
         bind=str(plan.bind),
-        listening=tunnel.addresses,
+        listening=[address for address in tunnel.addresses if address not in lost],
+        lost=lost,
         targets=_targets(tunnel),
         auth="keys" if isinstance(plan.auth, KeyAuth) else "psk",
         peers=list(plan.auth.peers.values()) if isinstance(plan.auth, KeyAuth) else [],

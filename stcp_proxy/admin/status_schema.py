@@ -149,6 +149,7 @@ class TunnelState:
         mode: ``listen`` or ``connect``.
         bind: as configured.
         listening: the addresses on which it accepts, with the real port; empty when it has stopped.
+        lost: unix sockets whose file was removed or replaced, so that nobody can connect; a reload binds them anew.
         targets: where it dials: what `to` says and then its services', or its routes'.
         auth: ``keys`` or ``psk``.
         peers: names of those that it talks to; empty with a shared secret.
@@ -165,6 +166,7 @@ class TunnelState:
     mode: Annotated[Literal["listen", "connect"], FIRST]
     bind: Annotated[str, FIRST]
     listening: Annotated[list[str], UNION]
+    lost: Annotated[list[str], UNION] = field(default_factory=list)
     targets: Annotated[list[Target], by(lambda target: (target.service, target.route, target.address))]
     auth: Annotated[Literal["keys", "psk"], FIRST]
     peers: Annotated[list[str], FIRST]

@@ -90,7 +90,7 @@ class View:
                 table,
                 Text(tunnel.name, style="bold"),
                 tunnel.mode,
-                "\n".join(tunnel.listening) if tunnel.listening else Text("nothing", style=_BAD),
+                _listening(tunnel),
                 _targets(tunnel),
                 ", ".join(tunnel.peers) or "(shared secret)",
                 tunnel.engine,
@@ -203,3 +203,9 @@ def watch(console: Console, look: Callable[[], Status], seconds: float) -> None:
                 live.update(View(now, before if fresh else None), refresh=True)
                 before = now
             time.sleep(seconds)
+
+
+def _listening(tunnel: TunnelStatus) -> Text:
+    """The addresses on which a tunnel accepts, and those whose socket file is lost."""
+    lost = [Text(f"{address}: socket file lost", style=_BAD) for address in tunnel.lost]
+    return Text("\n").join([*map(Text, tunnel.listening), *lost]) or Text("nothing", style=_BAD)

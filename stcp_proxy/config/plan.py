@@ -264,6 +264,7 @@ class TunnelPlan:
         accept_proxy: whether a connect tunnel expects PROXY headers, and from whom.
         ready_by_target: whether it counts as ready only while its far target answers.
         bind_mode: mode of the file where `bind` is a unix socket: who may write to it may connect.
+        freebind: whether `bind` may be an address that no interface has yet.
         balance: the order in which the targets of `to` are tried.
         intercept: routes of a tunnel that takes what rules send it; None for any other.
         health: how they are probed.
@@ -283,6 +284,7 @@ class TunnelPlan:
     idle_timeout: float | None = None
     half_close_timeout: float = 900.0
     bind_mode: int = UNIX_MODE
+    freebind: bool = False
     balance: Balance = Balance.FAILOVER
     allow: frozenset[PublicKey] | None = None
     hand_on: HandOn = HandOn()

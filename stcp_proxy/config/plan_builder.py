@@ -123,6 +123,7 @@ class _Builder:
             "suites": self._suites(path, tunnel, auth),
             "engine": EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
             "bind_mode": self._bind_mode(path, tunnel),
+            "freebind": self._freebind(path, tunnel),
             "balance": Balance(tunnel.balance or Balance.FAILOVER),
             "health": self._health(path, tunnel),
             "intercept": intercept,
@@ -136,6 +137,11 @@ class _Builder:
         if tunnel.intercept is not None and "health" in tunnel.model_fields_set:
             self.source.report((*path, "health"), "the routes of an intercepting tunnel have no health checks", "remove it")
         return HealthPlan(**_as_they_are(tunnel.health, HealthPlan))
+
+    def _freebind(self, path: KeyPath, tunnel: TunnelModel) -> bool:
+        if tunnel.freebind and isinstance(tunnel.bind, UnixAddress):
+            self.source.report((*path, "freebind"), f"{tunnel.bind} is a unix socket, and waits for no interface", "remove it")
+        return tunnel.freebind
 
     def _bind_mode(self, path: KeyPath, tunnel: TunnelModel) -> int:
         if tunnel.bind_mode is None:

@@ -130,7 +130,9 @@ def _senders(rule: AcceptProxy) -> str:
 
 
 def _bind(tunnel: TunnelPlan) -> str:
-    return f"{tunnel.bind}, mode {tunnel.bind_mode:04o}" if isinstance(tunnel.bind, UnixAddress) else str(tunnel.bind)
+    if isinstance(tunnel.bind, UnixAddress):
+        return f"{tunnel.bind}, mode {tunnel.bind_mode:04o}"
+    return f"{tunnel.bind}, although no interface may have it yet" if tunnel.freebind else str(tunnel.bind)
 
 
 def _intercept(intercept: InterceptPlan) -> Iterator[str]:
@@ -160,6 +162,7 @@ _TUNNEL_BY_HAND: Final = {
     "idle_timeout",
     "half_close_timeout",
     "bind_mode",
+    "freebind",
     "balance",
     "allow",
     "hand_on",

@@ -187,6 +187,7 @@ class TunnelModel(HandOnModel):
         Literal["0600", "0660", "0666"] | None,
         Setting("File mode of a unix socket in bind, in quotes.", default="0600", flag=Flag(text="File mode of a unix socket.")),
     ] = None
+    freebind: Annotated[bool, Setting("Bind an address that no interface has yet.")] = False
     peer: Annotated[
         OnePeer | None,
         Setting(

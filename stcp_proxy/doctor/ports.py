@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from typing import Final
 
@@ -28,21 +29,37 @@ def look(plan: Plan) -> list[Finding]:
     if plan.admin is None:
         return [_tunnel(tunnel, None) for tunnel in plan.tunnels]
     runs, admin = _admin(plan.admin)
-    return [*(_tunnel(tunnel, runs) for tunnel in plan.tunnels), admin]
+    lost = _lost(plan.admin) if runs else set()
+    return [*(_tunnel(tunnel, runs, lost=tunnel.name in lost) for tunnel in plan.tunnels), admin]
 
 
-def _tunnel(tunnel: TunnelPlan, runs: bool | None) -> Finding:
+def _lost(plan: AdminPlan) -> set[str]:
+    """The tunnels of the running proxy whose socket file was removed or replaced, as its `/readyz` says."""
+    from stcp_proxy.admin.client import AdminError, ask
+
+    try:
+        _, body = ask(plan, "/readyz", timeout=_PATIENCE)
+    except AdminError:
+        return set()
+    return set(re.findall(r"^not ready: tunnel (.+?): socket_lost", body.decode(errors="replace"), re.MULTILINE))
+
+
+def _tunnel(tunnel: TunnelPlan, runs: bool | None, *, lost: bool = False) -> Finding:
     """What is at the address of a tunnel.
 
     Args:
         tunnel: the tunnel.
         runs: whether this proxy runs already; None where that is not known.
+        lost: whether it says that its socket file is lost.
     """
     subject = f"{tunnel.name}: bind {tunnel.bind}"
     try:
         status = _try(tunnel.bind)
     except ConfigError as exc:
         return Finding(Level.FAIL, subject, exc.what, exc.remedy or "correct it")
+    if lost:
+        what = "the proxy runs, and nobody can connect: its socket file was removed or replaced"
+        return Finding(Level.FAIL, subject, what, "reload the proxy: it binds the path anew")
     if status != errno.EADDRINUSE:
         return _free(subject, tunnel.bind, status, "free")
     if runs:
@@ -67,7 +84,10 @@ def _admin(plan: AdminPlan) -> tuple[bool, Finding]:
             return False, Finding(Level.FAIL, subject, wrong.what, wrong.remedy or "correct it")
         if bindable == errno.EADDRINUSE:
             return False, Finding(Level.FAIL, subject, exc.what, "look for what has the address ('ss -ltnp' as root shows it)")
-        return False, _free(subject, plan.address, bindable, "free: this proxy does not run now")
+        free = "free: this proxy does not run now"
+        if isinstance(plan.address, UnixAddress):
+            free += ", or its socket file was removed (a reload binds it anew)"
+        return False, _free(subject, plan.address, bindable, free)
     except AdminError as exc:
         return False, Finding(Level.FAIL, subject, exc.what, exc.remedy or "choose another address")
     if (status, body) != (200, b"ok\n"):

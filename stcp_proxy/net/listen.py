@@ -21,10 +21,17 @@ from stcp_proxy.net.zone import numeric_sockaddr
 _PORT_ATTEMPTS: Final = 20
 _EVERY: Final = ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))  # noqa: S104
 _LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+_FREEBIND: Final[dict[int, tuple[int, int]]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, 15),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 78),
+}
+"""IP_FREEBIND and IPV6_FREEBIND, which the socket module does not name."""
 _NO_FAMILY: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 
-def open_listeners(address: Address, *, backlog: int, shared: bool = False, mode: int = UNIX_MODE) -> list[socket.socket]:
+def open_listeners(
+    address: Address, *, backlog: int, shared: bool = False, mode: int = UNIX_MODE, freebind: bool = False
+) -> list[socket.socket]:
     """Bound, listening, non-blocking sockets for an address; a name is resolved here, so call it before the event loop matters.
 
     Args:
@@ -32,6 +39,7 @@ def open_listeners(address: Address, *, backlog: int, shared: bool = False, mode
         backlog: connections that may wait to be accepted.
         shared: let other sockets of this user listen on the same port (SO_REUSEPORT); no meaning for a unix socket.
         mode: of a unix socket's file; no meaning for TCP.
+        freebind: bind an address that no interface has yet (IP_FREEBIND); no meaning for a unix socket.
 
     Raises:
         ConfigError: it cannot be listened on; none of its sockets is left open.
@@ -43,7 +51,7 @@ def open_listeners(address: Address, *, backlog: int, shared: bool = False, mode
             raise explain(address, exc) from None
     for attempt in range(_PORT_ATTEMPTS):
         try:
-            return _listen_tcp(address, backlog, shared)
+            return _listen_tcp(address, backlog, shared, freebind)
         except OSError as exc:
             # The port that the system picked for the first socket may be taken for the second: pick another.
             if address.port or exc.errno != errno.EADDRINUSE or attempt == _PORT_ATTEMPTS - 1:
@@ -52,7 +60,13 @@ def open_listeners(address: Address, *, backlog: int, shared: bool = False, mode
 
 
 def open_in_place_of(
-    leaving: Iterable[socket.socket], address: Address, *, backlog: int, shared: bool = False, mode: int = UNIX_MODE
+    leaving: Iterable[socket.socket],
+    address: Address,
+    *,
+    backlog: int,
+    shared: bool = False,
+    mode: int = UNIX_MODE,
+    freebind: bool = False,
 ) -> list[socket.socket]:
     """`open_listeners`, while sockets that are about to be closed may stand in the way.
 
@@ -60,13 +74,13 @@ def open_in_place_of(
 
     Args:
         leaving: listening sockets of this process that will be closed if this succeeds.
-        address, backlog, shared, mode: as in `open_listeners`.
+        address, backlog, shared, mode, freebind: as in `open_listeners`.
 
     Raises:
         ConfigError: as in `open_listeners`.
     """
     try:
-        return open_listeners(address, backlog=backlog, shared=shared, mode=mode)
+        return open_listeners(address, backlog=backlog, shared=shared, mode=mode, freebind=freebind)
     except ConfigError:
         way = [] if isinstance(address, UnixAddress) else [sock for sock in leaving if _on_port(sock, address.port)]
         if not way:
@@ -75,7 +89,7 @@ def open_in_place_of(
     for sock in way:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        return open_listeners(address, backlog=backlog, shared=True)
+        return open_listeners(address, backlog=backlog, shared=True, freebind=freebind)
     except BaseException:
         for sock, value in zip(way, before, strict=True):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, value)
@@ -95,13 +109,13 @@ def close_listeners(listeners: Iterable[socket.socket]) -> None:
 # -- TCP -------------------------------------------------------------------------------------------------------------------
 
 
-def _listen_tcp(address: TcpAddress, backlog: int, shared: bool) -> list[socket.socket]:
+def _listen_tcp(address: TcpAddress, backlog: int, shared: bool, freebind: bool) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     port = address.port
     try:
         for family, sockaddr in sockaddrs(address):
             try:
-                sock = _listen_one(family, (sockaddr[0], port, *sockaddr[2:]), backlog, shared)
+                sock = _listen_one(family, (sockaddr[0], port, *sockaddr[2:]), backlog, shared, freebind)
             except OSError as exc:
                 if address.host in ("", "localhost") and family == socket.AF_INET6 and exc.errno in _NO_FAMILY:
                     continue  # a host without IPv6: every interface is every IPv4 interface
@@ -140,7 +154,7 @@ def sockaddrs(address: TcpAddress) -> list[tuple[int, tuple[Any, ...]]]:
     return list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
 
 
-def _listen_one(family: int, sockaddr: tuple[Any, ...], backlog: int, shared: bool) -> socket.socket:
+def _listen_one(family: int, sockaddr: tuple[Any, ...], backlog: int, shared: bool, freebind: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -148,6 +162,9 @@ def _listen_one(family: int, sockaddr: tuple[Any, ...], backlog: int, shared: bo
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if freebind:
+            level, option = _FREEBIND[family]
+            sock.setsockopt(level, option, 1)
         sock.bind(sockaddr)
         sock.listen(backlog)
     except BaseException:

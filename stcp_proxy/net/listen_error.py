@@ -32,8 +32,8 @@ def explain(address: Address, exc: OSError) -> ConfigError:
     elif exc.errno == errno.EADDRINUSE:
         what, remedy = _explain_in_use(address)
     elif exc.errno == errno.EADDRNOTAVAIL:
-        what = f"cannot listen on {address}: no interface of this machine has this address"
-        remedy = "bind an address that 'ip address' shows, or :port for all"
+        what = f"cannot listen on {address}: no interface of this machine has this address, or not yet"
+        remedy = "bind an address that 'ip address' shows, or :port for all; 'freebind: true' binds one that comes later"
     elif exc.errno in (errno.EACCES, errno.EPERM):
         what = f"cannot listen on {address}: user {os.geteuid()} may not bind a privileged port"
         remedy = "bind a port from 1024 up, or grant CAP_NET_BIND_SERVICE"

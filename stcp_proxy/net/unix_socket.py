@@ -24,8 +24,10 @@ from stcp_proxy.errors import ConfigError
 UNIX_MODE: Final = 0o600
 """Mode of a socket's file. Whoever may write to the file may connect: only the user who made it."""
 
-_inodes: weakref.WeakKeyDictionary[socket.socket, tuple[int, int]] = weakref.WeakKeyDictionary()
-"""Device and inode of each file as it was made here: no other file is ours to unlink."""
+_files: weakref.WeakKeyDictionary[socket.socket, tuple[int, int]] = weakref.WeakKeyDictionary()
+"""Device and inode of the file of each socket. While the socket is open the kernel gives that inode to no other file."""
+_ours: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+"""The sockets whose file was made here and is unlinked here: no other file is."""
 
 
 def listen_unix(path: str, backlog: int, mode: int = UNIX_MODE) -> socket.socket:
@@ -46,7 +48,8 @@ def listen_unix(path: str, backlog: int, mode: int = UNIX_MODE) -> socket.socket
         os.fchmod(sock.fileno(), mode)
         sock.bind(path)
         made = os.lstat(path)
-        _inodes[sock] = (made.st_dev, made.st_ino)
+        _files[sock] = (made.st_dev, made.st_ino)
+        _ours.add(sock)
         if stat.S_IMODE(made.st_mode) != mode:
             _set_mode(path, made, mode)  # bind() removes the bits of the umask
         sock.listen(backlog)
@@ -58,22 +61,46 @@ def listen_unix(path: str, backlog: int, mode: int = UNIX_MODE) -> socket.socket
 
 def close_unix(sock: socket.socket) -> None:
     """Remove the socket's file, if it is still the one made here, and close the socket."""
-    inode = _inodes.pop(sock, None)
-    if inode is not None:
+    inode = _files.pop(sock, None)
+    if inode is not None and sock in _ours:
         _unlink(sock.getsockname(), inode)
+    _ours.discard(sock)
     sock.close()
+
+
+def remember_file(sock: socket.socket) -> None:
+    """Note which file a socket has that another process made, for `in_place`."""
+    if sock.family == socket.AF_UNIX and sock not in _files:
+        with contextlib.suppress(OSError, ValueError):
+            found = os.lstat(sock.getsockname())
+            _files[sock] = (found.st_dev, found.st_ino)
+
+
+def in_place(sock: socket.socket) -> bool:
+    """Whether the path of a listening socket still leads to it: not where its file was removed or replaced.
+
+    A TCP socket needs no file. Neither does a unix socket whose file nobody has noted.
+    """
+    inode = _files.get(sock)
+    if inode is None:
+        return True
+    try:
+        found = os.lstat(sock.getsockname())
+    except OSError as exc:
+        return exc.errno not in (errno.ENOENT, errno.ENOTDIR)
+    return (found.st_dev, found.st_ino) == inode
 
 
 def forget_file(listeners: Iterable[socket.socket]) -> None:
     """Leave the files of these sockets to another process: closing the sockets here does not remove them."""
     for sock in listeners:
-        _inodes.pop(sock, None)
+        _ours.discard(sock)
 
 
 def change_mode(listeners: Iterable[socket.socket], mode: int) -> None:
     """Change the mode of the files of those unix sockets that were made here and are still in place."""
     for sock in listeners:
-        inode = _inodes.get(sock)
+        inode = _files.get(sock) if sock in _ours else None
         if inode is not None:
             path = sock.getsockname()
             with contextlib.suppress(OSError):

@@ -46,10 +46,12 @@ class Reloader:
 
     Attributes:
         count: how often.
+        after: called after each reload, in Trio's thread.
     """
 
     def __init__(self, tunnels: Tunnels, read: Read | None) -> None:
         self.count: Final = Reloads()
+        self.after: Final[list[Callable[[], None]]] = []
         self._tunnels = tunnels
         self._read = read
         self._one_at_a_time = trio.Lock()
@@ -87,6 +89,16 @@ class Reloader:
         self._waiting = True
         with contextlib.suppress(StcpError, OSError):  # it is in the log
             await self.reload()
+
+    def done(self, what: str) -> None:
+        """Count a reload that was made, and tell who waits for it.
+
+        Args:
+            what: the change, in lines for a person.
+        """
+        self.count.add(ok=True, what=what)
+        for call in self.after:
+            call()
 
     async def serve(self) -> None:
         """What has to be done so that others can be asked or answered; a process that is alone has nothing to do."""
@@ -127,7 +139,7 @@ class Reloader:
                 sd_notify.ready(self._tunnels.status)
             await self._tunnels.commit(change)
             log.change(plan.log)
-            self.count.add(ok=True, what="\n".join(diff.lines()))
+            self.done("\n".join(diff.lines()))
             _log.info("reloaded", **summary(diff))
             return diff
 

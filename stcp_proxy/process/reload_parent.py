@@ -150,7 +150,7 @@ class Leader:
         plan = self._read()()
         diff = compared(self.plan, plan)
         self._send_plan(plan_bytes.dump(plan))
-        handed = inherit(self.plan, plan)
+        handed = inherit(self.plan, plan, without={name for name, door in self._doors.items() if door.lost})
         kept = set(handed.values())
         leaving = {door.port for name, door in self._doors.items() if name not in kept}
         for tunnel in plan.tunnels:
@@ -189,7 +189,7 @@ class Leader:
 
     def _commit(self, plan: Plan, opened: dict[str, Door], asked: list[int]) -> None:
         """Nothing here fails: a worker that does not answer finds the order when it goes on."""
-        handed = inherit(self.plan, plan)
+        handed = {name: giver for name, giver in inherit(self.plan, plan).items() if name not in opened}
         doors = {name: self._doors[giver] for name, giver in handed.items()} | opened
         for name, door in self._doors.items():
             if name not in handed.values():

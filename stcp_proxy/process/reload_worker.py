@@ -138,7 +138,7 @@ class Follower(Reloader):
         await self._tunnels.commit(change)
         self._whole = plan
         log.change(plan.log)
-        self.count.add(ok=True, what="\n".join(diff.lines()))
+        self.done("\n".join(diff.lines()))
         self._tell_asker(heard, diff)
         await self._say("yes")
 

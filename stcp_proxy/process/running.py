@@ -6,6 +6,7 @@ import enum
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from stcp_proxy.config import Plan
@@ -101,6 +102,10 @@ class Running:
         rules = [] if capture is None else warning(await ask(capture))
         await self.rules_check.look()
         return diff.as_json() | {"lines": [*diff.lines(), *rules]}
+
+    def after_reload(self, call: Callable[[], None]) -> None:
+        """Have `call` called after each reload, in Trio's thread."""
+        self._reloader.after.append(call)
 
     def quit(self) -> None:
         """Stop in order, all workers, as SIGTERM does: the signal goes where an operator would send it."""

@@ -12,7 +12,7 @@ from stcp_proxy.config import TunnelPlan
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import UnixAddress
 from stcp_proxy.net.listen import close_listeners, open_listeners
-from stcp_proxy.net.unix_socket import change_mode
+from stcp_proxy.net.unix_socket import change_mode, in_place, remember_file
 from stcp_proxy.tunnel.acceptor import BACKLOG
 
 
@@ -32,6 +32,8 @@ class Door:
     def shared(cls, sockets: list[socket.socket], workers: int) -> Self:
         """Sockets that are there already, for all workers."""
         unix = sockets[0].family == socket.AF_UNIX
+        for sock in sockets:
+            remember_file(sock)
         return cls([sockets] * workers, None if unix else sockets[0].getsockname()[1])
 
     @classmethod
@@ -51,7 +53,7 @@ class Door:
         # Bound alone first: SO_REUSEPORT would let a second proxy in beside a running one without a word.
         port = tunnel.bind.port
         try:
-            alone = open_listeners(tunnel.bind, backlog=1)
+            alone = open_listeners(tunnel.bind, backlog=1, freebind=tunnel.freebind)
             port = alone[0].getsockname()[1]
             close_listeners(alone)
         except ConfigError:
@@ -61,7 +63,7 @@ class Door:
         sets: list[list[socket.socket]] = []
         try:
             for _ in range(workers):
-                sets.append(open_listeners(address, backlog=BACKLOG, shared=True))
+                sets.append(open_listeners(address, backlog=BACKLOG, shared=True, freebind=tunnel.freebind))
         except BaseException:
             cls(sets, port).close()
             raise
@@ -73,6 +75,11 @@ class Door:
         """
         if self.port is not None:
             self.close()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the file of its unix socket was removed or replaced."""
+        return self.port is None and not all(map(in_place, self.sets[0]))
 
     def change_mode(self, mode: int) -> None:
         """Another mode for the file of a unix socket."""

@@ -19,7 +19,7 @@ from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
 from stcp_proxy.net.shortage import EXHAUSTED
 from stcp_proxy.net.socket_options import tune_accepted, tune_listener
-from stcp_proxy.net.unix_socket import change_mode
+from stcp_proxy.net.unix_socket import change_mode, in_place, remember_file
 from stcp_proxy.session import intercept
 from stcp_proxy.tunnel.connections import LiveConnections
 
@@ -62,11 +62,12 @@ class Acceptor:
             StcpError: it cannot listen.
         """
         if listeners is None:
-            listeners = open_listeners(self._plan.bind, backlog=BACKLOG, mode=self._plan.bind_mode)
+            listeners = open_listeners(self._plan.bind, backlog=BACKLOG, mode=self._plan.bind_mode, freebind=self._plan.freebind)
         self.listeners = listeners
         intercept.fit(self._plan, listeners)
         for listener in listeners:
             tune_listener(listener)
+            remember_file(listener)
 
     def close(self) -> None:
         """Stop listening."""
@@ -88,6 +89,11 @@ class Acceptor:
     def addresses(self) -> list[str]:
         """The addresses of the listening sockets."""
         return listening_on(self.listeners)
+
+    @property
+    def lost(self) -> list[str]:
+        """The addresses of unix sockets whose file was removed or replaced: nobody can connect to them."""
+        return listening_on(listener for listener in self.listeners if not in_place(listener))
 
     async def run(self, connections: trio.Nursery) -> None:
         """Accept until cancelled; each connection becomes a task of `connections`."""

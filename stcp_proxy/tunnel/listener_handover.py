@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from stcp_proxy.config import Plan, TunnelPlan
@@ -35,12 +35,17 @@ class Prepared:
         self.opened.clear()
 
 
-def inherit(old: Plan, new: Plan) -> dict[str, str]:
+def inherit(old: Plan, new: Plan, *, without: Collection[str] = ()) -> dict[str, str]:
     """For each tunnel of `new` that finds its listening sockets open, name the tunnel of `old` that has them.
 
     A tunnel keeps its own sockets where its address stays; otherwise it takes those of a tunnel that gives up the address.
+
+    Args:
+        old: the plan in force.
+        new: the plan to come.
+        without: tunnels of `old` whose sockets nobody can connect to any more.
     """
-    before = {tunnel.name: tunnel for tunnel in old.tunnels}
+    before = {tunnel.name: tunnel for tunnel in old.tunnels if tunnel.name not in without}
     inherited = {tunnel.name: tunnel.name for tunnel in new.tunnels if _same_listeners(before.get(tunnel.name), tunnel)}
     free = {name: tunnel for name, tunnel in before.items() if name not in inherited}
     for tunnel in new.tunnels:

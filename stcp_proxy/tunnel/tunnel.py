@@ -125,6 +125,11 @@ class Tunnel:
         """The addresses at which it listens; empty when it does not."""
         return self._acceptor.addresses
 
+    @property
+    def lost(self) -> list[str]:
+        """The addresses of unix sockets whose file was removed or replaced."""
+        return self._acceptor.lost
+
     # -- the plan ----------------------------------------------------------------------------------------------------------
 
     def replace(self, plan: TunnelPlan, engine: Engine) -> None:

@@ -187,12 +187,15 @@ class Tunnels:
 
         Args:
             plan: the new plan.
-            given: listening sockets for tunnels that inherit none; owned by the result.
+            given: listening sockets for tunnels that inherit none, or whose socket file is lost; owned by the result.
 
         Raises:
             StcpError: an engine is missing, or an address cannot be bound; nothing is left of the attempt.
         """
-        change = Prepared(plan, dict(given or {}), inherit(self.plan, plan))
+        lost = {tunnel.plan.name for tunnel in self.serving if tunnel.lost} if given is None else set()
+        change = Prepared(plan, dict(given or {}), inherit(self.plan, plan, without=lost))
+        for name in change.opened:  # the leader has bound it anew
+            change.inherited.pop(name, None)
         try:
             self.engines.want(tunnel.engine for tunnel in plan.tunnels)
             for tunnel in plan.tunnels:
@@ -208,7 +211,7 @@ class Tunnels:
         """Listen for a new tunnel; in a thread, because a name may have to be looked up."""
         kept = set(inherited.values())
         leaving = [sock for tunnel in self.serving if tunnel.plan.name not in kept for sock in tunnel.listeners]
-        return open_in_place_of(leaving, plan.bind, backlog=BACKLOG, mode=plan.bind_mode)
+        return open_in_place_of(leaving, plan.bind, backlog=BACKLOG, mode=plan.bind_mode, freebind=plan.freebind)
 
     async def commit(self, change: Prepared) -> None:
         """Make a prepared change. It cannot fail and is not cancelled half-way."""

@@ -123,6 +123,18 @@ def test_address_of_another_machine(host: str, says: str) -> None:
         open_listeners(TcpAddress(host, 7443), backlog=5)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
+def test_an_address_that_comes_later(host: str) -> None:
+    """A virtual address, or one that is tentative still."""
+    if ":" in host and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with pytest.raises(ConfigError, match="or not yet"):
+        open_listeners(TcpAddress(host, 0), backlog=5)
+    listeners = open_listeners(TcpAddress(host, 0), backlog=5, freebind=True)
+    assert listeners[0].getsockname()[0] == host
+    close_listeners(listeners)
+
+
 def test_privileged_port(monkeypatch: pytest.MonkeyPatch) -> None:
     def bind(self: socket.socket, address: object) -> None:
         raise PermissionError(13, "Permission denied")

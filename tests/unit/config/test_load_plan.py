@@ -191,6 +191,12 @@ def test_mode_of_a_unix_socket(load: Callable[[str], Plan], folder: Path) -> Non
     assert "127.0.0.1:5432 is no unix socket" in problems(load, HEAD + CONNECT % ', bind_mode: "0660"')[0]
 
 
+def test_an_address_that_comes_later(load: Callable[[str], Plan]) -> None:
+    assert [load(HEAD + CONNECT % more).tunnels[0].freebind for more in ("", ", freebind: true")] == [False, True]
+    line = "  out: {mode: connect, bind: unix:/tmp/door, to: db1:7443, peer: db-host, freebind: true}\n"
+    assert "is a unix socket, and waits for no interface" in problems(load, HEAD + line)[0]
+
+
 # -- bad files -------------------------------------------------------------------------------------------------------------
 
 
