@@ -47,6 +47,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("connect", "mode", "listen"),
         ("listen", "bind", "127.0.0.1:99"),
         ("unix", "bind_mode", '"0660"'),
+        ("listen", "freebind", "true"),
         ("listen", "to", "127.0.0.1:99"),
         ("listen", "balance", "round-robin"),
         ("listen", "allow", "two"),
