@@ -1,0 +1,184 @@
+"""Files that hold a secret: written for the owner alone, and read only when nobody else can read or replace them.
+
+Invariants:
+- A file is judged by its open descriptor: its name may point elsewhere a moment later.
+- An existing file is never overwritten.
+- No message shows the content of a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+from typing import Final
+
+from stcp_proxy import acl
+from stcp_proxy.errors import KeyFileError
+from stcp_proxy.keys.text import PRIVATE_PREFIX, PSK_PREFIX
+
+_MAX_FILE: Final = 4096
+_SECRET_MODE: Final = 0o600
+
+
+def check_file_name(path: str | Path) -> None:
+    """Refuse a file name that contains a key. Call this before the name appears in a message.
+
+    Raises:
+        KeyFileError: the name contains text that looks like a secret.
+    """
+    lowered = str(path).lower()
+    if PRIVATE_PREFIX in lowered or PSK_PREFIX in lowered:
+        raise KeyFileError(
+            "a secret stands where the name of its file belongs: consider it exposed",
+            remedy="make a new one with 'stcp-proxy keygen --out FILE' and name FILE here",
+        )
+
+
+def write_secret_file(path: str | Path, text: str) -> None:
+    """Write a new file that only its owner can read, and sync it to disk.
+
+    Args:
+        path: name of the new file.
+        text: the whole content.
+
+    Raises:
+        KeyFileError: the file exists or cannot be written. No partial file stays behind.
+    """
+    check_file_name(path)
+    path = Path(path)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _SECRET_MODE)
+    except FileExistsError:
+        raise KeyFileError(f"{path} exists, and a key file is never overwritten", remedy="choose another name") from None
+    except OSError as exc:
+        raise KeyFileError(f"cannot create {path}: {exc.strerror}", remedy="choose a folder that you can write to") from None
+    try:
+        with open(fd, "w", encoding="ascii") as file:
+            os.fchmod(fd, _SECRET_MODE)  # the umask may have removed bits
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        _sync_folder(path.parent)
+    except OSError as exc:
+        path.unlink(missing_ok=True)
+        raise KeyFileError(f"cannot write {path}: {exc.strerror}", remedy="make room for it and try again") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    """Sync `folder`, so that a new file in it survives a power failure."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as exc:
+        if exc.errno != errno.EINVAL:  # a file system without directory sync
+            raise
+    finally:
+        os.close(fd)
+
+
+MAKE_REMEDY: Final = {
+    "key": "make one with 'stcp-proxy keygen --out {path}'",
+    "token": "make one with '(umask 077; openssl rand -hex 32 >{path})'",
+}
+
+
+def read_secret_file(path: str | Path, *, kind: str = "key") -> bytes:
+    """Read a small file after checking that it is private.
+
+    Symbolic links are followed: Kubernetes mounts Secrets through two of them. O_NONBLOCK keeps `open` from waiting
+    when the name is a FIFO.
+
+    Args:
+        path: the file.
+        kind: "key" or "token", for messages.
+
+    Raises:
+        KeyFileError: the file is missing, too large, open to other users, or owned by another user.
+    """
+    check_file_name(path)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise KeyFileError(f"the {kind} file {path} does not exist", remedy=MAKE_REMEDY[kind].format(path=path)) from None
+    except PermissionError:
+        raise KeyFileError(
+            f"the {kind} file {path} may not be read by user {os.geteuid()}",
+            remedy="make the user that runs stcp-proxy its owner",
+        ) from None
+    except (OSError, ValueError) as exc:
+        raise KeyFileError(
+            f"cannot open the {kind} file {path}: {getattr(exc, 'strerror', None) or exc}", remedy="name a file that can be read"
+        ) from None
+    try:
+        _check_private(path, fd, kind)
+        with open(fd, "rb", closefd=False) as file:
+            content = file.read(_MAX_FILE + 1)
+    except OSError as exc:
+        raise KeyFileError(
+            f"cannot read the {kind} file {path}: {exc.strerror}", remedy="check the file system that it is on"
+        ) from None
+    finally:
+        os.close(fd)
+    if len(content) > _MAX_FILE:
+        raise KeyFileError(f"{path} is larger than {_MAX_FILE} bytes: not a {kind} file", remedy="name the right file")
+    return content
+
+
+def _check_private(path: str | Path, fd: int, kind: str) -> None:
+    """Refuse a file that another user can read or replace."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise KeyFileError(f"{path} is not a regular file", remedy=f"name the {kind} file itself")
+    if status.st_uid not in (0, os.geteuid()):
+        raise KeyFileError(
+            f"the {kind} file {path} belongs to user {status.st_uid}, who can read and replace it",
+            remedy=f"run this as that user, or 'chown {os.geteuid()} {path}' if the {kind} is this user's alone",
+        )
+    mode = stat.S_IMODE(status.st_mode)
+    listed = acl.admits_only(fd, os.geteuid()) if mode & 0o077 == stat.S_IRGRP and status.st_uid == 0 else None
+    if listed is not None:
+        if not listed:
+            raise KeyFileError(
+                f"the {kind} file {path} has an access list that lets others in",
+                remedy=f"see it with 'getfacl {path}', take it off with 'setfacl -b {path}'",
+            )
+    elif mode & 0o077 == stat.S_IRGRP and status.st_uid == 0 and os.geteuid() != 0:
+        _check_group(path, status.st_gid, kind)
+    elif mode & 0o077:
+        raise KeyFileError(
+            f"the {kind} file {path} has mode {mode:04o}: others on this machine can get at it",
+            remedy=f"'chmod 600 {path}', or make a new {kind} if they may have read it",
+        )
+
+
+def _check_group(path: str | Path, group: int, kind: str) -> None:
+    """Refuse a group-readable file of root, unless this user is the group's only member.
+
+    The files of a Kubernetes Secret in a pod with `fsGroup` look like this: owner root, mode 0440, and a group that the
+    pod's processes are in and that no group database knows.
+    """
+    if group not in (os.getegid(), *os.getgroups()):
+        raise KeyFileError(
+            f"the {kind} file {path} may be read by group {group}, of which user {os.geteuid()} is not a member",
+            remedy="give it to a group of this user's own ('chgrp'), or make this user its owner with mode 600",
+        )
+    others = _others_in(group)
+    if others:
+        raise KeyFileError(
+            f"the {kind} file {path} may be read by group {group}, and so by user '{others[0]}'",
+            remedy="give it to a group that only the user who runs stcp-proxy is in, or make this user its owner with mode 600",
+        )
+
+
+def _others_in(group: int) -> list[str]:
+    """Names of the users in `group`, without root and the user of this process, as the user and group databases tell."""
+    names = {user.pw_name for user in pwd.getpwall() if user.pw_gid == group}
+    with contextlib.suppress(KeyError):
+        names.update(grp.getgrgid(group).gr_mem)
+    ours = {user.pw_name for user in pwd.getpwall() if user.pw_uid in (0, os.geteuid())}
+    return sorted(names - ours)
