@@ -1,10 +1,23 @@
-"""STCP/1 without I/O: bytes in, events or bytes out. No sockets, clocks or logging.
+"""STCP/1 without I/O: bytes in, results or bytes out. No sockets, clocks or logging.
 
-- ``wire``       every number of the format
-- ``secret``     the type of everything that must not be seen
-- ``noise``      the Noise Protocol Framework, revision 34, as far as the suites need it
-- ``handshake``  the STCP handshake around it: Initiator and Responder
-- ``frames``     Sealer and Opener: one direction's key, counter and rekey
-- ``lifecycle``  which frame may follow which
-- ``opening``    the contents of OPEN, ACCEPT, REJECT and RESET
+Numbers and types
+- ``wire``                 every number of the format
+- ``secret``               the type of keys and shared secrets
+
+Handshake
+- ``symmetric``            Noise: CipherState and SymmetricState
+- ``patterns``             Noise: the handshake patterns as data
+- ``noise``                Noise: key pairs and HandshakeState
+- ``suites``               pattern and keys of each suite
+- ``prologue``             the prologue, and the length before each message
+- ``handshake``            suites 1 to 4 and 6: Initiator and Responder
+- ``credential``           the credential of suite 5: format and bounds
+- ``certified_handshake``  suite 5: CertifiedInitiator and CertifiedResponder
+- ``established``          the result of a handshake
+
+Frames
+- ``frames``               Sealer and Opener: key, counter and rekey of one direction
+- ``lifecycle``            which frame may follow which in one connection
+- ``leg``                  a wire leg that carries several connections
+- ``opening``              contents of OPEN, ACCEPT, REJECT and RESET
 """

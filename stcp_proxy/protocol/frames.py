@@ -2,15 +2,15 @@
 
     type (u8) ‖ 0 (u8) ‖ length (u16) ‖ ciphertext ‖ tag (16)
 
-Each owns its direction's key and counter: the counter is checked before use, rekeys by itself, and ends the session at its limit.
-Both work from and into buffers of the caller's, so that nothing is allocated for a chunk. The largest number a frame may use is
-2^64-2: 2^64-1 belongs to REKEY.
+Each owns the key and the counter of its direction. It checks the counter before use, makes the rekeys, and ends the session at
+the counter's limit: 2^64-2 is the last number of a frame, because 2^64-1 belongs to REKEY. Both read from and write to buffers of
+the caller, so that no chunk of data costs an allocation.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -35,23 +35,22 @@ from stcp_proxy.protocol.wire import (
 _HEADER: Final = struct.Struct(">BBH")
 _DATA_HEADER: Final = struct.Struct(">I")
 """The header of a DATA frame is its length, as type and reserved byte are zero."""
-_LAST_TYPE: Final = max(FrameType)
 _DATA: Final = int(FrameType.DATA)
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class Scratch:
-    """A pair of buffers that frames are sealed and opened between, with the views of them that each size needs.
+    """Two buffers for sealing and opening frames, and the slices of them for each size.
 
-    Slicing a memoryview costs as much as a quarter of the cipher for a small frame, so the slices are kept by size.
+    For a small frame, slicing a memoryview costs a quarter of the cipher's time. So the slices are kept by size.
 
     Args:
-        chunk: bytes that `source` takes, at least MAX_FRAME.
+        chunk: size of `source` in bytes, at least MAX_FRAME.
 
     Attributes:
-        source: where bytes are read into.
-        result: where frames or plaintext come out.
+        source: the input: plaintext to seal, or frames to open.
+        result: the output: frames, or plaintext.
     """
 
     __slots__ = ("open_views", "result", "result_head", "seal_views", "source", "source_head")
@@ -88,7 +87,7 @@ class CipherDirection:
 
     Args:
         key: the key in force for the frame before `counter`.
-        counter: number of the next frame. At a positive multiple of 2^20 the rekey before it is still to be made.
+        counter: number of the next frame. At a positive multiple of 2^20, the rekey before this frame is still to be made.
     """
 
     __slots__ = ("_aead", "_check_at", "_key", "_n")
@@ -112,14 +111,48 @@ class CipherDirection:
         """The key in force for the frame before `counter`."""
         return self._key
 
+    def next_connection(self) -> None:
+        """Rekey at the boundary between two connections of a kept leg (PROTOCOL.md section 7). The counter goes on.
+
+        A rekey that is due by the counter is made later, before the next frame.
+        """
+        self._replace_key(rekeyed(self._key))
+
     def _due(self) -> None:
-        """Do what is due before frame `counter`."""
+        """Rekey before frame `counter`, or end the direction."""
         if self._n >= REKEY_NONCE:
             raise CounterExhausted("this direction has used every frame number it may use", remedy="open a new connection")
-        nonce = REKEY_NONCE.to_bytes(NONCE_LEN, "big")
-        self._key = Secret(self._aead.encrypt(nonce, bytes(KEY_LEN), None)[:KEY_LEN])
-        self._aead = AESGCM(self._key.reveal())
+        self._replace_key(rekeyed(self._key))
         self._check_at = min(self._n + REKEY_INTERVAL, REKEY_NONCE)
+
+    def _replace_key(self, key: Secret) -> None:
+        self._key = key
+        self._aead = AESGCM(key.reveal())
+
+
+def rekeyed(key: Secret) -> Secret:
+    """REKEY of the Noise specification, section 4.2: the key that replaces `key`."""
+    nonce = REKEY_NONCE.to_bytes(NONCE_LEN, "big")
+    return Secret(AESGCM(key.reveal()).encrypt(nonce, bytes(KEY_LEN), None)[:KEY_LEN])
+
+
+def key_at(key: Secret, counter: int, later: int) -> Secret:
+    """Derive a direction's key at a later counter, when an engine that never hands out keys has used the direction.
+
+    Args:
+        key: the key in force for the frame before `counter`.
+        counter: the counter at the handover to the engine.
+        later: the counter that the engine reports, at least `counter`.
+
+    Returns:
+        The key in force for the frame before `later`.
+    """
+    if not 0 <= counter <= later <= REKEY_NONCE:
+        raise ValueError(f"a counter does not go from {counter} to {later}")
+    first = -(-max(counter, 1) // REKEY_INTERVAL) * REKEY_INTERVAL
+    for _ in range(first, later, REKEY_INTERVAL):
+        key = rekeyed(key)
+    return key
 
 
 class Sealer(CipherDirection):
@@ -133,7 +166,7 @@ class Sealer(CipherDirection):
         Args:
             kind: a FrameType.
             plaintext: at most MAX_PLAINTEXT bytes.
-            out: where the frame goes; at least FRAME_OVERHEAD bytes longer than `plaintext`, and not overlapping it.
+            out: buffer for the frame, at least FRAME_OVERHEAD bytes longer than `plaintext`, and not overlapping it.
 
         Returns:
             Length of the frame in bytes.
@@ -154,13 +187,13 @@ class Sealer(CipherDirection):
         return end
 
     def seal(self, kind: int, plaintext: Buffer = b"") -> bytes:
-        """Seal one frame into bytes of its own: for everything but the stream of data."""
+        """Seal one frame into new bytes. Use this for frames outside the stream of data."""
         out = bytearray(len(plaintext) + FRAME_OVERHEAD)
         self.seal_into(kind, plaintext, memoryview(out))
         return bytes(out)
 
     def seal_scratch(self, scratch: Scratch, size: int) -> memoryview:
-        """Seal the first `size` bytes of `scratch.source` as one DATA frame, or as several where they are more than one holds.
+        """Seal the first `size` bytes of `scratch.source` as one DATA frame, or as several when one is too small.
 
         Args:
             scratch: buffers; the frames are written to `scratch.result`.
@@ -185,7 +218,7 @@ class Sealer(CipherDirection):
         return frame
 
     def seal_data(self, data: memoryview, out: memoryview) -> int:
-        """Seal `data` as one DATA frame, or as several where it is more than one holds.
+        """Seal `data` as one DATA frame, or as several when one is too small.
 
         Args:
             data: at least one byte.
@@ -204,36 +237,40 @@ class Sealer(CipherDirection):
 
 
 def sealed_size(size: int) -> int:
-    """Bytes on the wire of `size` bytes of data in full frames."""
+    """Bytes on the wire for `size` bytes of data in full frames."""
     return size + -(-size // MAX_PLAINTEXT) * FRAME_OVERHEAD
 
 
 class Opener(CipherDirection):
-    """Reads the frames of one direction."""
+    """Reads the frames of one connection in one direction.
+
+    A frame type above `last_type` is refused by its header. BYE is one of them: it belongs to no connection, and `leg` reads it.
+    """
 
     __slots__ = ()
+    last_type: ClassVar[FrameType] = FrameType.REJECT
 
     def open_into(self, data: memoryview, out: memoryview) -> tuple[int, int, int] | None:
         """Open the frame at the beginning of `data`.
 
         Args:
             data: bytes from the wire, of any length.
-            out: where the plaintext goes; at least MAX_PLAINTEXT long, or as long as `data`. Its contents are worthless unless
-                this returns.
+            out: buffer for the plaintext, at least MAX_PLAINTEXT long or as long as `data`. After an exception its content is
+                undefined.
 
         Returns:
-            (bytes of `data` used, frame type, length of the plaintext), or None when the frame is not complete yet. The type is a
-            FrameType; whether it may come now is the lifecycle's to say.
+            (bytes of `data` used, frame type, length of the plaintext), or None while the frame is incomplete. The type is a
+            FrameType. The caller checks whether the type may come now.
 
         Raises:
-            FrameError: a header that the format does not allow; checked as soon as the header is there.
+            FrameError: the format does not allow the header. It is checked as soon as its four bytes are there.
             FrameNotAuthentic: the tag failed.
             CounterExhausted: no number is left.
         """
         if len(data) < HEADER_LEN:
             return None
         kind, reserved, length = _HEADER.unpack_from(data)
-        if reserved or kind > _LAST_TYPE or not MIN_LENGTH <= length <= MAX_LENGTH:
+        if reserved or kind > self.last_type or not MIN_LENGTH <= length <= MAX_LENGTH:
             raise _bad_header(kind, reserved, length)
         used = length + HEADER_LEN
         if len(data) < used:
@@ -251,10 +288,10 @@ class Opener(CipherDirection):
         return used, kind, size
 
     def open_scratch(self, scratch: Scratch, size: int) -> memoryview | None:
-        """Open the first `size` bytes of `scratch.source` if they are exactly one DATA frame that holds something.
+        """Open the first `size` bytes of `scratch.source` if they are exactly one DATA frame with content.
 
         Returns:
-            The plaintext: a view of `scratch.result`, valid until the next call; None when `open_into` has to look.
+            The plaintext, a view of `scratch.result` valid until the next call; None when the caller has to use `open_into`.
 
         Raises:
             FrameNotAuthentic, CounterExhausted: as `open_into`.
@@ -273,7 +310,7 @@ class Opener(CipherDirection):
         return plaintext
 
     def open(self, data: Buffer) -> tuple[int, int, bytes] | None:
-        """`open_into` with bytes of its own for the plaintext: (bytes used, frame type, plaintext)."""
+        """`open_into` with new bytes for the plaintext: (bytes used, frame type, plaintext)."""
         view = memoryview(data)
         out = bytearray(min(len(view), MAX_PLAINTEXT))
         opened = self.open_into(view, memoryview(out))
@@ -292,6 +329,6 @@ def _not_authentic(n: int) -> FrameNotAuthentic:
 def _bad_header(kind: int, reserved: int, length: int) -> FrameError:
     if reserved:
         return FrameError("a frame header has a reserved byte that is not zero")
-    if kind > _LAST_TYPE:
-        return FrameError(f"a frame of unknown type {kind}")
-    return FrameError(f"a frame of length {length}, outside {MIN_LENGTH} to {MAX_LENGTH}")
+    if not MIN_LENGTH <= length <= MAX_LENGTH:
+        return FrameError(f"a frame of length {length}, outside {MIN_LENGTH} to {MAX_LENGTH}")
+    return FrameError(f"a frame of unknown type {kind}")

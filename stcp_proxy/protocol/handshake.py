@@ -1,10 +1,13 @@
-"""The STCP handshake: one Noise round trip in a thin frame (PROTOCOL.md section 1).
+"""The handshake of suites 1 to 4 and 6: one Noise round trip behind a prologue (PROTOCOL.md section 1).
 
     initiator -> responder   "STCP" ‖ version ‖ suite ‖ length (u16) ‖ Noise message 1
     responder -> initiator                              length (u16) ‖ Noise message 2
 
-Both sides are fed bytes as they come and answer with a result, an exception, or None for "need more". Every length is known from
-the suite before anything is buffered, so no more than one message is ever held. After an exception the object refuses all input.
+Both sides take bytes as they come and return a result, raise an exception, or return None while bytes are missing.
+
+Invariants:
+- The suite fixes the length of each message, so at most one message is held.
+- After an exception the object refuses all input.
 """
 
 from __future__ import annotations
@@ -14,34 +17,21 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
-from stcp_proxy.errors import HandshakeNotAuthentic, MalformedHandshake, NotStcp, SuiteRefused, UnknownPeer, VersionRefused
-from stcp_proxy.protocol import noise
-from stcp_proxy.protocol.noise import SYSTEM_ENTROPY, Entropy, HandshakeState, KeyPair, Pattern
+from stcp_proxy.errors import HandshakeNotAuthentic, MalformedHandshake, UnknownPeer
+from stcp_proxy.protocol.established import Answer as Answer
+from stcp_proxy.protocol.established import Established as Established
+from stcp_proxy.protocol.noise import SYSTEM_ENTROPY, Entropy, HandshakeState, KeyPair
+from stcp_proxy.protocol.prologue import framed, prologue, read_prologue, take_message
 from stcp_proxy.protocol.secret import Secret
-from stcp_proxy.protocol.wire import (
-    CHANNEL_ID_LEN,
-    MAGIC,
-    MESSAGE_1_LEN,
-    MESSAGE_2_LEN,
-    MESSAGE_LENGTH_LEN,
-    PROLOGUE_LEN,
-    VERSION,
-    Suite,
-)
+from stcp_proxy.protocol.suites import KEY_SUITES, PATTERNS, PSK_SUITES
+from stcp_proxy.protocol.wire import MESSAGE_1_LEN, MESSAGE_2_LEN, MESSAGE_LENGTH_LEN, PROLOGUE_LEN, Suite
 
-PATTERNS: Final[dict[Suite, Pattern]] = {
-    Suite.HYBRID_KEYS: noise.IK_HFS,
-    Suite.CLASSIC_KEYS: noise.IK,
-    Suite.HYBRID_PSK: noise.NN_HFS_PSK0,
-    Suite.CLASSIC_PSK: noise.NN_PSK0,
-}
-PSK_SUITES: Final = frozenset({Suite.HYBRID_PSK, Suite.CLASSIC_PSK})
 MAX_RING: Final = 4
-"""Most key pairs that a side may have at a time: a stranger's message 1 is tried with each, so this bounds what it costs."""
+"""Most key pairs that a side has at a time. A stranger's message 1 is tried with each key, so this bounds its cost."""
 
 
 class State(enum.Enum):
-    """Where a side of the handshake stands."""
+    """Progress of one side's handshake."""
 
     START = enum.auto()
     WAIT = enum.auto()
@@ -51,11 +41,11 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a side brings to the handshake: a static key pair, or a shared secret; never both.
+    """The keys of one side: a static key pair, a shared secret, or both.
 
     Attributes:
-        static: this side's key pair (suites 1 and 2).
-        psk: the shared secret (suites 3 and 4).
+        static: this side's key pair (suites 1, 2 and 6).
+        psk: the shared secret (suites 3, 4 and 6).
         further: key pairs for which a responder answers too, while one replaces the other; at most `MAX_RING` with `static`.
     """
 
@@ -65,67 +55,32 @@ class Credentials:
 
     @property
     def ring(self) -> tuple[KeyPair | None, ...]:
-        """The key pairs to try in turn; a single None with a shared secret."""
+        """The key pairs to try in turn. Without key pairs, a single None."""
         return (self.static, *self.further)
+
+    def fit(self, suite: Suite) -> bool:
+        """Whether these are exactly the keys that `suite` needs. A side with a key pair and a secret speaks suite 6 alone."""
+        if suite not in KEY_SUITES | PSK_SUITES:
+            return False
+        return (suite in KEY_SUITES) == (self.static is not None) and (suite in PSK_SUITES) == (self.psk is not None)
 
     def check(self, suite: Suite) -> None:
         """Raises ValueError unless these credentials fit `suite`."""
-        if (self.psk is None) == (self.static is None):
-            raise ValueError("credentials are a static key pair or a shared secret")
+        if self.psk is None and self.static is None:
+            raise ValueError("credentials are a static key pair, a shared secret, or both")
         if len(self.further) >= (MAX_RING if self.static is not None else 1):
             raise ValueError(f"credentials are at most {MAX_RING} key pairs, or one shared secret")
-        if (suite in PSK_SUITES) != (self.psk is not None):
+        if not self.fit(suite):
             raise ValueError(f"suite {suite.name} and the credentials disagree")
-
-
-@dataclass(frozen=True, slots=True)
-class Established:
-    """A finished handshake.
-
-    Attributes:
-        suite: the suite in force.
-        send_key: key of the direction from this side to the peer; its counter starts at 0.
-        receive_key: key of the other direction.
-        handshake_hash: the final transcript hash, 32 bytes.
-        peer: the peer's static public key, 32 bytes; None with a shared secret, which names nobody.
-        rest: bytes behind the last handshake message: the beginning of the frames.
-        own: this side's static public key, by which the peer knows it; None with a shared secret.
-    """
-
-    suite: Suite
-    send_key: Secret
-    receive_key: Secret
-    handshake_hash: bytes
-    peer: bytes | None
-    rest: bytes
-    own: bytes | None = None
-
-    @property
-    def channel_id(self) -> str:
-        """The connection's name in both sides' logs: 16 hex digits."""
-        return self.handshake_hash[:CHANNEL_ID_LEN].hex()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a responder has after message 1: bytes to send, and the established keys."""
-
-    reply: bytes
-    established: Established
-
-
-def prologue(suite: Suite) -> bytes:
-    """The six bytes that open a connection and are the Noise prologue."""
-    return MAGIC + bytes([VERSION, suite])
 
 
 class Initiator:
     """The connecting side.
 
     Args:
-        suite: what to speak; there is no negotiation.
-        credentials: this side's key pair or the shared secret.
-        remote_static: the responder's public key (suites 1 and 2).
+        suite: the suite to use. Nothing is negotiated.
+        credentials: this side's keys.
+        remote_static: the responder's public key (suites 1, 2 and 6).
         entropy: source of the ephemeral keys.
     """
 
@@ -144,26 +99,27 @@ class Initiator:
         self._noise = _noise(suite, credentials, initiator=True, remote_static=remote_static, entropy=entropy)
 
     def message_1(self) -> bytes:
-        """Everything the initiator sends before the responder answers."""
+        """Everything that the initiator sends before the responder answers."""
         if self.state is not State.START:
             raise RuntimeError("message 1 is written once")
         message = self._noise.write_message()
         self.state = State.WAIT
-        return prologue(self._suite) + _framed(message)
+        return prologue(self._suite) + framed(message)
 
     def receive(self, data: bytes) -> Established | None:
-        """Feed bytes from the responder.
+        """Process bytes from the responder.
 
         Returns:
             The established keys, or None while message 2 is incomplete.
 
         Raises:
-            HandshakeError: the handshake has failed; the wire leg is to be closed.
+            HandshakeError: the handshake failed. Close the wire leg.
         """
         _require_wait(self.state)
         self._buffer += data
+        length = MESSAGE_2_LEN[self._suite]
         try:
-            message = _take_message(self._buffer, 0, MESSAGE_2_LEN[self._suite])
+            message = take_message(self._buffer, 0, length, length)
             if message is None:
                 return None
             payload = self._noise.read_message(message)
@@ -189,9 +145,9 @@ class Responder:
     """The listening side.
 
     Args:
-        suites: what this side's configuration allows; those that `credentials` cannot speak are refused like any other.
-        credentials: this side's key pairs or the shared secret.
-        allowed: public keys that may connect, 32 bytes each (suites 1 and 2).
+        suites: suites that the configuration allows. Those that `credentials` do not fit are refused like all others.
+        credentials: this side's keys.
+        allowed: public keys that may connect, 32 bytes each, or a function that decides (suites 1, 2 and 6).
         entropy: source of the ephemeral keys.
     """
 
@@ -204,21 +160,21 @@ class Responder:
         entropy: Entropy = SYSTEM_ENTROPY,
     ) -> None:
         self.state = State.WAIT
-        self._suites = sorted(suite for suite in suites if (suite in PSK_SUITES) == (credentials.psk is not None))
+        self._suites = frozenset(suite for suite in suites if credentials.fit(suite))
         self._credentials = credentials
         self._allowed = allowed if callable(allowed) else allowed.__contains__
         self._entropy = entropy
         self._buffer = bytearray()
 
     def receive(self, data: bytes) -> Answer | None:
-        """Feed bytes from the initiator.
+        """Process bytes from the initiator.
 
         Returns:
-            The reply with the established keys, or None while message 1 is incomplete. Message 1 may be a replay: nothing may be
-            done on its behalf until the first frame has authenticated.
+            The reply with the established keys, or None while message 1 is incomplete. Message 1 may be a replay: do nothing for
+            the peer until its first frame has authenticated.
 
         Raises:
-            HandshakeError: the handshake has failed; the wire leg is to be closed without a byte in reply.
+            HandshakeError: the handshake failed. Close the wire leg without a reply.
         """
         _require_wait(self.state)
         self._buffer += data
@@ -232,26 +188,27 @@ class Responder:
         return answer
 
     def _answer(self) -> Answer | None:
-        suite = self._read_prologue()
+        suite = read_prologue(self._buffer, self._suites)
         if suite is None:
             return None
-        message = _take_message(self._buffer, PROLOGUE_LEN, MESSAGE_1_LEN[suite])
+        length = MESSAGE_1_LEN[suite]
+        message = take_message(self._buffer, PROLOGUE_LEN, length, length)
         if message is None:
             return None
         own, state = self._read_message_1(suite, message)
         peer = state.remote_static
         if peer is not None and not self._allowed(peer):
             raise UnknownPeer(peer)
-        reply = _framed(state.write_message())
+        reply = framed(state.write_message())
         receive, send = state.split()
         rest = bytes(self._buffer[PROLOGUE_LEN + MESSAGE_LENGTH_LEN + len(message) :])
         return Answer(reply, Established(suite, send, receive, state.handshake_hash, peer, rest, own))
 
     def _read_message_1(self, suite: Suite, message: bytes) -> tuple[bytes | None, HandshakeState]:
-        """The state behind message 1, and the public key to which it is addressed.
+        """Find the key pair that message 1 is for. Returns its public key and the state after the message.
 
-        The pattern mixes the responder's static key into the transcript before the message, so the message does not say which of
-        several it means: they are tried in turn. A wrong one fails at the first tag, behind one X25519.
+        The message does not name the key: the pattern mixes it into the transcript beforehand. So the keys are tried in turn.
+        A wrong one fails at the first tag, after one X25519 computation.
         """
         self._credentials.check(suite)
         for static in self._credentials.ring:
@@ -266,32 +223,9 @@ class Responder:
         raise HandshakeNotAuthentic(
             "the first message did not authenticate",
             remedy="check that the peer has this side's public key and suite"
-            if suite not in PSK_SUITES
+            if suite in KEY_SUITES
             else "check that both sides have the same shared secret",
         )
-
-    def _read_prologue(self) -> Suite | None:
-        head = bytes(self._buffer[:PROLOGUE_LEN])
-        if head[: len(MAGIC)] != MAGIC[: len(head)]:
-            raise NotStcp(
-                f"the first bytes are not STCP's{_guess(head)}", remedy="point only `stcp-proxy connect` at this address"
-            )
-        if len(head) > len(MAGIC) and head[len(MAGIC)] != VERSION:
-            raise VersionRefused(
-                f"the peer speaks version {head[len(MAGIC)]} of STCP, this side version {VERSION}",
-                remedy="run the same release on both sides",
-            )
-        if len(head) < PROLOGUE_LEN:
-            return None
-        number = head[PROLOGUE_LEN - 1]
-        if number not in self._suites:
-            name = Suite(number).name.lower() if number in set(Suite) else "unknown"
-            allowed = ", ".join(str(int(s)) for s in self._suites)
-            raise SuiteRefused(
-                f"the peer uses suite {number} ({name}), this side allows {allowed}",
-                remedy="give both sides the same kind of key and the same --suite",
-            )
-        return Suite(number)
 
 
 def _noise(
@@ -309,36 +243,11 @@ def _noise(
     )
 
 
-def _framed(message: bytes) -> bytes:
-    return len(message).to_bytes(MESSAGE_LENGTH_LEN, "big") + message
-
-
-def _take_message(buffer: bytearray, at: int, expected: int) -> bytes | None:
-    """The message behind its length field at `at`, or None while it is incomplete. The length must be the suite's own."""
-    start = at + MESSAGE_LENGTH_LEN
-    if len(buffer) < start:
-        return None
-    length = int.from_bytes(buffer[at:start], "big")
-    if length != expected:
-        raise MalformedHandshake(f"a handshake message of {length} bytes where the suite has {expected}")
-    if len(buffer) < start + length:
-        return None
-    return bytes(buffer[start : start + length])
-
-
 def _require_wait(state: State) -> None:
     if state is not State.WAIT:
-        raise RuntimeError(f"no input is taken in state {state.name}")
+        raise RuntimeError(f"no input is accepted in state {state.name}")
 
 
 def _require_empty(payload: bytes) -> None:
     if payload:
         raise MalformedHandshake("a handshake message carries a payload, which version 1 does not have")
-
-
-def _guess(head: bytes) -> str:
-    if head[:1] == b"\x16":
-        return " (it looks like TLS)"
-    if head[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"PRI "):
-        return " (it looks like HTTP)"
-    return ""

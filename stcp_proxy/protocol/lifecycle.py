@@ -1,9 +1,9 @@
-"""Which frame may follow which, for one direction of a connection (PROTOCOL.md sections 2 and 3).
+"""Which frame may follow which, for one direction of one connection (PROTOCOL.md section 3).
 
     initiator's frames:   OPEN   then  DATA* FIN?   and RESET at any time after OPEN
     responder's frames:   ACCEPT then  DATA* FIN?   and RESET at any time after ACCEPT;   or REJECT alone
 
-The laws are the table; a missing key is the error.
+The table is the rule; a missing key is the error. `leg` has the table for both directions of a leg that is kept.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from stcp_proxy.protocol.wire import FrameType
 
 
 class Phase(enum.Enum):
-    """Where one direction stands."""
+    """Progress of one direction."""
 
     EXPECT_OPEN = enum.auto()
     EXPECT_ACCEPT = enum.auto()
     STREAM = enum.auto()
     ENDED = enum.auto()
-    """FIN has come: only RESET may follow."""
+    """After FIN. Only RESET may follow."""
     CLOSED = enum.auto()
-    """REJECT or RESET has come: nothing may follow."""
+    """After REJECT or RESET. Nothing may follow."""
 
 
 NEXT: Final[dict[tuple[Phase, FrameType], Phase]] = {
@@ -39,10 +39,10 @@ NEXT: Final[dict[tuple[Phase, FrameType], Phase]] = {
 
 
 def follow(phase: Phase, kind: int) -> Phase:
-    """The phase after a frame of type `kind`.
+    """Give the phase after a frame of type `kind`.
 
     Raises:
-        FrameError: that frame may not come now.
+        FrameError: a frame of this type may not come now.
     """
     try:
         return NEXT[phase, FrameType(kind)]

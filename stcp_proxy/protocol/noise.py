@@ -1,80 +1,25 @@
-"""The Noise Protocol Framework, revision 34, for X25519, SHA-256, one AEAD and the `hfs` and `psk` modifiers.
+"""The asymmetric half of Noise, revision 34: key pairs and HandshakeState, with the `hfs` and `psk` modifiers.
 
-Names are the specification's (https://noiseprotocol.org/noise.html; e1 and ekem1 from the KEM-based hybrid forward secrecy
-extension). Patterns are data: a tuple of messages, each a tuple of tokens. A message is processed on a copy of the state and
-committed when all of it succeeded, so a bad message changes nothing.
+Names are the specification's (https://noiseprotocol.org/noise.html). The tokens e1 and ekem1 come from its extension for
+hybrid forward secrecy with a KEM. A message is processed on a copy of the state, which is committed when all of it
+succeeded: a bad message changes nothing.
 """
 
 from __future__ import annotations
 
 import functools
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from stcp_proxy.errors import HandshakeNotAuthentic, MalformedHandshake
+from stcp_proxy.protocol.patterns import Pattern
 from stcp_proxy.protocol.secret import Secret
-from stcp_proxy.protocol.wire import HASH_LEN, KEM_CIPHERTEXT_LEN, KEM_PUBLIC_LEN, KEY_LEN, TAG_LEN
-
-MAX_NONCE: Final = (1 << 64) - 1
-_NONCE = struct.Struct(">IQ")
-_BLOCK_LEN: Final = 64
-_INNER: Final = bytes(each ^ 0x36 for each in range(256))
-_OUTER: Final = bytes(each ^ 0x5C for each in range(256))
-"""The pads of HMAC, for `bytes.translate`; and what is behind a key of 32 bytes, which is padded with zeros."""
-_INNER_REST: Final = b"\x36" * (_BLOCK_LEN - HASH_LEN)
-_OUTER_REST: Final = b"\x5c" * (_BLOCK_LEN - HASH_LEN)
-
-
-class Aead(Protocol):
-    """What a CipherState needs of an AEAD."""
-
-    def encrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None, /) -> bytes: ...
-    def decrypt(self, nonce: bytes, data: bytes, associated_data: bytes | None, /) -> bytes: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Cipher:
-    """A cipher of Noise section 12: its name, its construction from a key, and its nonce encoding."""
-
-    name: str
-    make: Callable[[bytes], Aead]
-    nonce: Callable[[int], bytes]
-
-
-AES_GCM: Final = Cipher("AESGCM", AESGCM, lambda n: _NONCE.pack(0, n))
-
-
-@dataclass(frozen=True, slots=True)
-class Pattern:
-    """A handshake pattern.
-
-    Attributes:
-        name: as it stands in the protocol name, modifiers included.
-        messages: the tokens of each message, the initiator's first.
-        knows_responder: the pre-message ``<- s``.
-    """
-
-    name: str
-    messages: tuple[tuple[str, ...], ...]
-    knows_responder: bool = False
-
-    @property
-    def uses_psk(self) -> bool:
-        return "psk" in self.name
-
-
-IK: Final = Pattern("IK", (("e", "es", "s", "ss"), ("e", "ee", "se")), knows_responder=True)
-IK_HFS: Final = Pattern("IKhfs", (("e", "es", "e1", "s", "ss"), ("e", "ee", "ekem1", "se")), knows_responder=True)
-NN_PSK0: Final = Pattern("NNpsk0", (("psk", "e"), ("e", "ee")))
-NN_HFS_PSK0: Final = Pattern("NNhfs+psk0", (("psk", "e", "e1"), ("e", "ee", "ekem1")))
+from stcp_proxy.protocol.symmetric import AES_GCM, Cipher, SymmetricState
+from stcp_proxy.protocol.wire import KEM_CIPHERTEXT_LEN, KEM_PUBLIC_LEN, KEY_LEN, TAG_LEN
 
 
 class KeyPair:
@@ -97,7 +42,7 @@ class KeyPair:
         """X25519 with a public key of 32 bytes.
 
         Raises:
-            MalformedHandshake: the result is all zero: the other key is of low order.
+            MalformedHandshake: the result is all zero, because the public key is of low order.
         """
         try:
             return self._private.exchange(_public_key(public))
@@ -105,9 +50,9 @@ class KeyPair:
             raise MalformedHandshake("the peer sent a public key of low order") from None
 
     def exchange_again(self, public: bytes) -> bytes:
-        """`exchange` for two static keys: the result is always the same, so it is computed once for each peer.
+        """`exchange` for two static keys. The result is always the same, so it is computed once for each peer.
 
-        Strangers choose their keys; what is kept for them is bounded.
+        The number of remembered results is bounded, because strangers choose their keys.
         """
         shared = self._with_peers.get(public)
         if shared is None:
@@ -119,12 +64,12 @@ class KeyPair:
 
 @functools.lru_cache(maxsize=256)
 def _public_key(raw: bytes) -> X25519PublicKey:
-    """The key object for 32 bytes: a peer's own key comes with each of its connections, an ephemeral one twice in a handshake."""
+    """The key object for 32 bytes. A static key comes with each connection of a peer, an ephemeral key twice in a handshake."""
     return X25519PublicKey.from_public_bytes(raw)
 
 
 class Entropy:
-    """Where fresh keys come from. Tests replace it by fixed values; each value is used once."""
+    """The source of fresh keys. Each key is used once. Tests replace this source by fixed values."""
 
     def key_pair(self) -> KeyPair:
         return KeyPair(X25519PrivateKey.generate())
@@ -140,130 +85,14 @@ class Entropy:
 SYSTEM_ENTROPY: Final = Entropy()
 
 
-class CipherState:
-    """Section 5.1: a key and a nonce counter; without a key it passes plaintext through."""
-
-    __slots__ = ("_aead", "_cipher", "_n")
-
-    def __init__(self, cipher: Cipher) -> None:
-        self._cipher = cipher
-        self._aead: Aead | None = None
-        self._n = 0
-
-    def initialize_key(self, key: bytes) -> None:
-        self._aead = self._cipher.make(key)
-        self._n = 0
-
-    @property
-    def has_key(self) -> bool:
-        return self._aead is not None
-
-    def encrypt_with_ad(self, ad: bytes, plaintext: bytes) -> bytes:
-        if self._aead is None:
-            return plaintext
-        return self._aead.encrypt(self._cipher.nonce(self._take()), plaintext, ad)
-
-    def decrypt_with_ad(self, ad: bytes, ciphertext: bytes) -> bytes:
-        if self._aead is None:
-            return ciphertext
-        return self._aead.decrypt(self._cipher.nonce(self._take()), ciphertext, ad)
-
-    def copy(self) -> CipherState:
-        """A state of its own, equal to this one."""
-        new = CipherState(self._cipher)
-        new._aead, new._n = self._aead, self._n
-        return new
-
-    def _take(self) -> int:
-        n = self._n
-        if n >= MAX_NONCE:
-            raise MalformedHandshake("a handshake key has used every nonce")
-        self._n = n + 1
-        return n
-
-
-def _pads(key: bytes) -> tuple[bytes, bytes]:
-    """The inner and outer block of HMAC-SHA-256 for a key of 32 bytes."""
-    return key.translate(_INNER) + _INNER_REST, key.translate(_OUTER) + _OUTER_REST
-
-
-def _hmac(pads: tuple[bytes, bytes], data: bytes) -> bytes:
-    """HMAC-SHA-256 (RFC 2104).
-
-    Two thirds of the time of `hmac.digest`, which has OpenSSL look up the algorithm for every call; a handshake needs eighteen.
-    """
-    inner, outer = pads
-    return sha256(outer + sha256(inner + data).digest()).digest()
-
-
-def hkdf(chaining_key: bytes, material: bytes, outputs: int) -> tuple[bytes, ...]:
-    """HKDF of section 4.3.
-
-    Args:
-        chaining_key: 32 bytes.
-        material: input key material, 0 or 32 bytes (32 for a KEM's shared secret too).
-        outputs: 2 or 3.
-    """
-    temp = _pads(_hmac(_pads(chaining_key), material))
-    first = _hmac(temp, b"\1")
-    second = _hmac(temp, first + b"\2")
-    return (first, second) if outputs == 2 else (first, second, _hmac(temp, second + b"\3"))
-
-
-class SymmetricState:
-    """Section 5.2: chaining key, transcript hash and the CipherState under way."""
-
-    __slots__ = ("cipher_state", "ck", "h")
-
-    def __init__(self, protocol_name: bytes, cipher: Cipher) -> None:
-        if len(protocol_name) <= HASH_LEN:
-            self.h = protocol_name.ljust(HASH_LEN, b"\0")
-        else:
-            self.h = sha256(protocol_name).digest()
-        self.ck = self.h
-        self.cipher_state = CipherState(cipher)
-
-    def copy(self) -> SymmetricState:
-        """A state of its own, equal to this one."""
-        new = object.__new__(SymmetricState)
-        new.ck, new.h, new.cipher_state = self.ck, self.h, self.cipher_state.copy()
-        return new
-
-    def mix_key(self, material: bytes) -> None:
-        self.ck, temp = hkdf(self.ck, material, 2)
-        self.cipher_state.initialize_key(temp)
-
-    def mix_hash(self, data: bytes) -> None:
-        self.h = sha256(self.h + data).digest()
-
-    def mix_key_and_hash(self, material: bytes) -> None:
-        self.ck, temp_h, temp_k = hkdf(self.ck, material, 3)
-        self.mix_hash(temp_h)
-        self.cipher_state.initialize_key(temp_k)
-
-    def encrypt_and_hash(self, plaintext: bytes) -> bytes:
-        ciphertext = self.cipher_state.encrypt_with_ad(self.h, plaintext)
-        self.mix_hash(ciphertext)
-        return ciphertext
-
-    def decrypt_and_hash(self, ciphertext: bytes) -> bytes:
-        plaintext = self.cipher_state.decrypt_with_ad(self.h, ciphertext)
-        self.mix_hash(ciphertext)
-        return plaintext
-
-    def split(self) -> tuple[Secret, Secret]:
-        k1, k2 = hkdf(self.ck, b"", 2)
-        return Secret(k1), Secret(k2)
-
-
 @functools.lru_cache(maxsize=64)
-def _before_messages(pattern: str, cipher: Cipher, prologue: bytes, responder: bytes | None) -> SymmetricState:
-    """The state with the prologue and the pre-message mixed in: public, and the same for every handshake with one responder.
+def _before_messages(pattern: Pattern, cipher: Cipher, prologue: bytes, responder: bytes | None) -> SymmetricState:
+    """The state after the prologue and the pre-message. It is public, and the same for every handshake with one responder.
 
-    Nobody changes it: messages work on copies.
+    Callers copy this state and never change it.
     """
-    kem = "+MLKEM768" if "hfs" in pattern else ""
-    symmetric = SymmetricState(f"Noise_{pattern}_25519{kem}_{cipher.name}_SHA256".encode(), cipher)
+    kem = "+MLKEM768" if pattern.uses_kem else ""
+    symmetric = SymmetricState(f"Noise_{pattern.name}_25519{kem}_{cipher.name}_SHA256".encode(), cipher)
     symmetric.mix_hash(prologue)
     if responder is not None:
         symmetric.mix_hash(responder)
@@ -272,7 +101,7 @@ def _before_messages(pattern: str, cipher: Cipher, prologue: bytes, responder: b
 
 @dataclass(slots=True)
 class _Work:
-    """All that a message may change; copied before it is processed."""
+    """Everything that a message may change. It is copied before a message is processed."""
 
     symmetric: SymmetricState
     e: KeyPair | None = None
@@ -320,7 +149,7 @@ class HandshakeState:
         self._static = static
         self._psk = psk
         self._entropy = entropy
-        self._work = _Work(_before_messages(pattern.name, cipher, prologue, known), rs=remote_static)
+        self._work = _Work(_before_messages(pattern, cipher, prologue, known), rs=remote_static)
         self._next = 0
 
     @property

@@ -1,15 +1,26 @@
-"""The contents of OPEN, ACCEPT, REJECT, RESET and FIN (PROTOCOL.md section 2).
+"""The contents of all frames but DATA (PROTOCOL.md section 4).
 
-Attributes are a sequence of type (u8) ‖ length (u16) ‖ value; unknown types are ignored, known ones may come once.
+Attributes are a sequence of type (u8) ‖ length (u16) ‖ value. Unknown types are ignored; a known type comes at most once.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stcp_proxy.errors import FrameError
-from stcp_proxy.protocol.wire import ADDRESS_LEN, ATTRIBUTE_HEADER_LEN, CODE_LEN, MAX_SERVICE, MAX_TEXT, Attribute
+from stcp_proxy.protocol.wire import (
+    ADDRESS_LEN,
+    ATTRIBUTE_HEADER_LEN,
+    CODE_LEN,
+    KEEP_LEN,
+    MAX_KEEP,
+    MAX_SERVICE,
+    MAX_TEXT,
+    Attribute,
+    FrameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +46,25 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What an initiator says in OPEN. All of it is the peer's word: authentic, not thereby true.
+    """The attributes of OPEN. They are authentic, and as true as the initiator is honest.
 
     Attributes:
-        service: the service it wants, where a listener offers several.
+        service: name of the service that the initiator asks for, where a listener offers several.
         client: address of the application's client on the initiator's side.
-        original: address that client dialled before it was intercepted.
+        original: address that this client dialled before it was intercepted.
+        keep: seconds for which the initiator can keep the wire leg after this connection; None to close it.
     """
 
     service: str | None = None
     client: Endpoint | None = None
     original: Endpoint | None = None
+    keep: int | None = None
 
     def encode(self) -> bytes:
         """The plaintext of OPEN.
 
         Raises:
-            ValueError: the service name is longer than the format allows.
+            ValueError: a value does not fit the format.
         """
         out = b""
         if self.service is not None:
@@ -63,7 +76,7 @@ class Opening:
             out += _attribute(Attribute.CLIENT, self.client.encode())
         if self.original is not None:
             out += _attribute(Attribute.ORIGINAL, self.original.encode())
-        return out
+        return out + encode_keep(self.keep)
 
     @classmethod
     def decode(cls, plaintext: bytes) -> Opening:
@@ -80,7 +93,36 @@ class Opening:
             service=None if service is None else _service(service),
             client=None if client is None else Endpoint.decode(client),
             original=None if original is None else Endpoint.decode(original),
+            keep=read_keep(found),
         )
+
+
+def encode_keep(seconds: int | None) -> bytes:
+    """Attribute KEEP, for OPEN or ACCEPT. Without seconds, no bytes.
+
+    Raises:
+        ValueError: the seconds are not 1 to MAX_KEEP.
+    """
+    if seconds is None:
+        return b""
+    if not 0 < seconds <= MAX_KEEP:
+        raise ValueError(f"a wire leg is kept for 1 to {MAX_KEEP} seconds, not {seconds}")
+    return _attribute(Attribute.KEEP, seconds.to_bytes(KEEP_LEN, "big"))
+
+
+def read_keep(attributes: Mapping[int, bytes]) -> int | None:
+    """Seconds of attribute KEEP, or None where it is missing.
+
+    Raises:
+        FrameError: the value has another length, or is 0.
+    """
+    value = attributes.get(Attribute.KEEP)
+    if value is None:
+        return None
+    seconds = int.from_bytes(value, "big")
+    if len(value) != KEEP_LEN or not seconds:
+        raise FrameError(f"a keep attribute is {KEEP_LEN} bytes and not zero")
+    return seconds
 
 
 def _attribute(kind: Attribute, value: bytes) -> bytes:
@@ -122,8 +164,7 @@ def parse_attributes(plaintext: bytes) -> dict[int, bytes]:
 def encode_reason(code: int, text: str) -> bytes:
     """The plaintext of RESET or REJECT.
 
-    The text is cut at a character within the format's limit, and what cannot be encoded (a file name from the system, say)
-    becomes a question mark: no reason is lost over its words.
+    The text is cut at a character within the format's limit. Characters without an encoding become question marks.
     """
     return code.to_bytes(CODE_LEN, "big") + text.encode(errors="replace")[:MAX_TEXT].decode(errors="ignore").encode()
 
@@ -140,6 +181,11 @@ def decode_reason(plaintext: bytes) -> tuple[int, str]:
 
 
 def check_fin(plaintext: bytes) -> None:
-    """Raises FrameError unless FIN is empty, as it must be."""
+    """Raises FrameError unless the plaintext of FIN is empty."""
+    check_empty(FrameType.FIN, plaintext)
+
+
+def check_empty(kind: FrameType, plaintext: bytes) -> None:
+    """Raises FrameError unless `plaintext` is empty, as that of FIN and BYE must be."""
     if plaintext:
-        raise FrameError("a FIN frame that carries bytes")
+        raise FrameError(f"a {kind.name} frame that carries bytes")

@@ -1,4 +1,4 @@
-"""Thirty-two bytes that must not be seen."""
+"""The type of keys and shared secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stcp_proxy.protocol.wire import KEY_LEN
 class Secret:
     """A private key, shared secret or cipher key: redacted repr, constant-time comparison, no pickling.
 
-    Python cannot promise that no copy stays in memory; SECURITY.md says what that means.
+    Python cannot promise that no copy stays in memory. SECURITY.md has the consequences.
 
     Args:
         raw: exactly 32 bytes.
@@ -28,7 +28,7 @@ class Secret:
         self._raw: Final = bytes(raw)
 
     def reveal(self) -> bytes:
-        """The bytes themselves: for the cipher and the key file, never for a message."""
+        """The bytes, for the cipher and the key file. Never put them into a message."""
         return self._raw
 
     def __repr__(self) -> str:

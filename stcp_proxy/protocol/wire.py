@@ -1,6 +1,6 @@
-"""Every number of STCP/1 on the wire, in one place; sizes are computed from sizes.
+"""Every number of STCP/1 on the wire. Sizes are computed from sizes.
 
-The section beside each block is PROTOCOL.md's. `kernel/` has the same list as a C header, and a test compares the two.
+The section beside each block is that of docs/PROTOCOL.md. `kernel/stcp.h` has the same list in C, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -19,22 +19,31 @@ PROLOGUE_LEN: Final = len(MAGIC) + 1 + 1
 MESSAGE_LENGTH_LEN: Final = 2
 
 KEY_LEN: Final = 32
-"""X25519 keys, the shared secret and AES-256 keys alike."""
+"""Bytes of an X25519 key, of the shared secret and of an AES-256 key."""
 HASH_LEN: Final = 32
 TAG_LEN: Final = 16
 KEM_PUBLIC_LEN: Final = 1184
 KEM_CIPHERTEXT_LEN: Final = 1088
 CHANNEL_ID_LEN: Final = 8
-"""The channel id is this many bytes of the final handshake hash, in hex."""
+"""Bytes of the final handshake hash that make the channel id, written in hex."""
 
 
 class Suite(enum.IntEnum):
-    """Noise protocol of a connection. Chosen by policy, never negotiated."""
+    """Noise protocol of a connection. The configuration chooses it; nothing is negotiated."""
 
     HYBRID_KEYS = 1
     CLASSIC_KEYS = 2
     HYBRID_PSK = 3
     CLASSIC_PSK = 4
+    HYBRID_CERTIFICATES = 5
+    HYBRID_KEYS_PSK = 6
+
+
+class Role(enum.IntEnum):
+    """Side of a wire leg, as the signature of a credential covers it (section 8)."""
+
+    INITIATOR = 1
+    RESPONDER = 2
 
 
 MESSAGE_1_LEN: Final = {
@@ -42,13 +51,31 @@ MESSAGE_1_LEN: Final = {
     Suite.CLASSIC_KEYS: KEY_LEN + (KEY_LEN + TAG_LEN) + TAG_LEN,
     Suite.HYBRID_PSK: KEY_LEN + (KEM_PUBLIC_LEN + TAG_LEN) + TAG_LEN,
     Suite.CLASSIC_PSK: KEY_LEN + TAG_LEN,
+    Suite.HYBRID_CERTIFICATES: KEY_LEN + KEM_PUBLIC_LEN,
+    Suite.HYBRID_KEYS_PSK: KEY_LEN + (KEM_PUBLIC_LEN + TAG_LEN) + (KEY_LEN + TAG_LEN) + TAG_LEN,
 }
 MESSAGE_2_LEN: Final = {
     Suite.HYBRID_KEYS: KEY_LEN + (KEM_CIPHERTEXT_LEN + TAG_LEN) + TAG_LEN,
     Suite.CLASSIC_KEYS: KEY_LEN + TAG_LEN,
     Suite.HYBRID_PSK: KEY_LEN + (KEM_CIPHERTEXT_LEN + TAG_LEN) + TAG_LEN,
     Suite.CLASSIC_PSK: KEY_LEN + TAG_LEN,
+    Suite.HYBRID_CERTIFICATES: KEY_LEN + (KEM_CIPHERTEXT_LEN + TAG_LEN) + (KEY_LEN + TAG_LEN) + TAG_LEN,
+    Suite.HYBRID_KEYS_PSK: KEY_LEN + (KEM_CIPHERTEXT_LEN + TAG_LEN) + TAG_LEN,
 }
+"""Bytes of message 2 without its payload. Only suite 5 has a payload: the responder's credential."""
+MESSAGE_3_LEN: Final = (KEY_LEN + TAG_LEN) + TAG_LEN
+"""Bytes of message 3 of suite 5 without its payload, the initiator's credential."""
+
+# -- section 8: credentials of suite 5 --------------------------------------------------------------------------------------
+
+CREDENTIAL_VERSION: Final = 1
+MAX_CREDENTIAL: Final = 16384
+LENGTH_LEN: Final = 2
+"""Bytes of a length field in a credential."""
+TIME_LEN: Final = 8
+"""Bytes of a time: seconds since 1970 (u64)."""
+MIN_CREDENTIAL: Final = 1 + 1 + (LENGTH_LEN + 1) + TIME_LEN + LENGTH_LEN
+BINDING_LABEL: Final = b"STCP/1 static key binding\0"
 
 # -- section 2: frames -----------------------------------------------------------------------------------------------------
 
@@ -73,11 +100,12 @@ class FrameType(enum.IntEnum):
     OPEN = 3
     ACCEPT = 4
     REJECT = 5
+    BYE = 6
 
 
 CODE_LEN: Final = 2
 MAX_TEXT: Final = 256
-"""Bytes of UTF-8 behind the code of RESET and REJECT."""
+"""Bytes of UTF-8 after the code of RESET and REJECT."""
 
 
 class Attribute(enum.IntEnum):
@@ -86,9 +114,18 @@ class Attribute(enum.IntEnum):
     SERVICE = 1
     CLIENT = 2
     ORIGINAL = 3
+    KEEP = 4
 
 
 ATTRIBUTE_HEADER_LEN: Final = 3
 MAX_SERVICE: Final = 255
 ADDRESS_LEN: Final = {4: 1 + 4 + 2, 6: 1 + 16 + 2}
 """Length of an address, family (u8) ‖ address ‖ port (u16), by family."""
+
+# -- section 7: kept wire legs ----------------------------------------------------------------------------------------------
+
+KEEP_LEN: Final = 2
+"""Bytes of attribute KEEP: seconds (u16), 1 to MAX_KEEP."""
+MAX_KEEP: Final = 65535
+MAX_CONNECTIONS: Final = 1 << 16
+"""Most connections that one wire leg carries, one after the other."""

@@ -1,4 +1,4 @@
-"""Frames of one direction: cut anywhere, rekeyed, counted to the end, and never a wrong one opened."""
+"""Frames of one direction: cuts, rekeys, the last counter, and refused frames."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from stcp_proxy.protocol.wire import (
 KEY = Secret(bytes(range(32)))
 DATA = FrameType.DATA
 
-FRAMES = st.lists(st.tuples(st.sampled_from(list(FrameType)), st.binary(max_size=60)), max_size=8)
+OF_A_CONNECTION = [kind for kind in FrameType if kind is not FrameType.BYE]
+FRAMES = st.lists(st.tuples(st.sampled_from(OF_A_CONNECTION), st.binary(max_size=60)), max_size=8)
 
 
 def reference_rekey(key: bytes) -> bytes:
@@ -42,7 +43,7 @@ def reference_seal(key: bytes, counter: int, kind: int, content: bytes) -> bytes
 
 
 def open_all(opener: Opener, raw: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
-    """Every whole frame at the beginning of `raw`, and what is left."""
+    """Every whole frame at the beginning of `raw`, and the bytes after them."""
     frames = []
     while (opened := opener.open(raw)) is not None:
         used, kind, content = opened
@@ -83,7 +84,7 @@ def test_byte_by_byte() -> None:
 
 @given(FRAMES, st.binary(max_size=40))
 def test_a_valid_prefix_followed_by_junk(frames: list[tuple[FrameType, bytes]], junk: bytes) -> None:
-    """All that is good is opened; the junk is waited for or refused, and nothing else is ever raised."""
+    """All good frames are opened. The junk is refused or needs more bytes, and nothing else is raised."""
     sealer, opener = Sealer(KEY), Opener(KEY)
     raw = b"".join(sealer.seal(kind, content) for kind, content in frames) + junk
     got: list[tuple[int, bytes]] = []
@@ -106,7 +107,7 @@ def test_sizes(size: int) -> None:
     assert Opener(KEY).open(raw) == (len(raw), DATA, bytes(size))
 
 
-def test_a_frame_of_more_than_the_largest_size_is_not_made() -> None:
+def test_a_plaintext_above_the_largest_size_is_refused() -> None:
     sealer = Sealer(KEY)
     for content in (bytes(MAX_PLAINTEXT + 1), bytes(1 << 20)):
         with pytest.raises(ValueError, match="at most 65516"):
@@ -131,7 +132,7 @@ def test_data_longer_than_a_frame_becomes_full_frames(size: int) -> None:
 
 
 def test_every_header_is_judged_by_its_four_bytes() -> None:
-    """Type, reserved byte and length against the specification's bounds: no other header waits for a frame."""
+    """Type, reserved byte and length have bounds. The four bytes of the header are enough to refuse it."""
     lengths = [0, 1, MIN_LENGTH - 1, MIN_LENGTH, MIN_LENGTH + 1, 1000, MAX_LENGTH - 1, MAX_LENGTH, MAX_LENGTH + 1, 65535]
     for kind, reserved, length in itertools.product(range(256), (0, 1, 2, 128, 255), lengths):
         header = bytes([kind, reserved]) + length.to_bytes(2, "big")
@@ -149,7 +150,7 @@ def test_every_flipped_bit_is_refused_and_changes_nothing() -> None:
     for at, bit in itertools.product(range(len(good)), range(8)):
         raw = bytearray(good)
         raw[at] ^= 1 << bit
-        raw += bytes(MAX_FRAME)  # enough for whatever length the flip has made
+        raw += bytes(MAX_FRAME)  # enough for any length after the flip
         with pytest.raises(FrameError):
             opener.open_into(memoryview(raw), memoryview(out))
         assert opener.counter == 3
@@ -209,7 +210,7 @@ def test_there_is_no_rekey_before_the_first_frame() -> None:
 
 
 def test_two_rekeys_in_one_life() -> None:
-    """The second one is found from the first, not from the counter's start: the counter is set forward in between."""
+    """The second rekey follows from the first. The test sets the counter forward between the two."""
     sealer = Sealer(KEY, REKEY_INTERVAL - 1)
     sealer.seal(DATA)
     sealer.seal(DATA)
@@ -221,8 +222,8 @@ def test_two_rekeys_in_one_life() -> None:
 
 
 @pytest.mark.parametrize("at", range(REKEY_INTERVAL - 2, REKEY_INTERVAL + 3))
-def test_a_handover_at_any_frame_goes_on_as_if_there_had_been_none(at: int) -> None:
-    """What `key` and `counter` say at a frame boundary is enough to continue, before, at and behind the rekey."""
+def test_a_handover_at_any_frame_changes_nothing(at: int) -> None:
+    """`key` and `counter` at a frame boundary are enough to continue: before, at and after the rekey."""
     whole = Sealer(KEY, REKEY_INTERVAL - 2)
     first = [whole.seal(DATA, b"%d" % n) for n in range(REKEY_INTERVAL - 2, at)]
     second = Sealer(whole.key, whole.counter)
@@ -255,7 +256,7 @@ def test_the_counter_ends_before_the_number_of_rekey() -> None:
 
 
 @pytest.mark.parametrize("counter", [-1, 2**64, 2**70])
-def test_counters_that_are_none(counter: int) -> None:
+def test_invalid_counters(counter: int) -> None:
     for direction in (Sealer, Opener):
         with pytest.raises(ValueError, match="64 bits"):
             direction(KEY, counter)

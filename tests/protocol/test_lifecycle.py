@@ -35,7 +35,7 @@ def test_every_phase_with_every_frame(phase: Phase, kind: FrameType) -> None:
         assert follow(phase, int(kind)) is Phase[expected]
 
 
-@pytest.mark.parametrize("kind", [-1, 6, 7, 255, 256])
+@pytest.mark.parametrize("kind", [-1, 7, 255, 256])
 @pytest.mark.parametrize("phase", list(Phase), ids=lambda phase: phase.name)
 def test_unknown_types_never_follow(phase: Phase, kind: int) -> None:
     with pytest.raises(FrameError, match=str(kind)):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from noise.connection import Keypair, NoiseConnection
 
+from stcp_proxy.protocol.established import Established
 from stcp_proxy.protocol.frames import Opener, Sealer
-from stcp_proxy.protocol.handshake import Established, prologue
+from stcp_proxy.protocol.prologue import prologue
 from stcp_proxy.protocol.wire import HEADER_LEN, REKEY_INTERVAL, FrameType, Suite
 
 from .fixed import INITIATOR, PSK, RESPONDER, Fixed, make_initiator, make_responder, pair

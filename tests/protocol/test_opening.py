@@ -15,7 +15,9 @@ from stcp_proxy.protocol.wire import MAX_TEXT
 ADDRESSES = st.integers(0, 2**32 - 1).map(ipaddress.IPv4Address) | st.integers(0, 2**128 - 1).map(ipaddress.IPv6Address)
 ENDPOINTS = st.builds(Endpoint, ADDRESSES, st.integers(0, 65535))
 SERVICES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
-OPENINGS = st.builds(Opening, st.none() | SERVICES, st.none() | ENDPOINTS, st.none() | ENDPOINTS)
+OPENINGS = st.builds(
+    Opening, st.none() | SERVICES, st.none() | ENDPOINTS, st.none() | ENDPOINTS, st.none() | st.integers(1, 65535)
+)
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -30,7 +32,7 @@ def test_round_trip(opening: Opening) -> None:
     assert Opening.decode(opening.encode()) == opening
 
 
-@given(OPENINGS, st.lists(st.tuples(st.integers(4, 255), st.binary(max_size=20)), max_size=4))
+@given(OPENINGS, st.lists(st.tuples(st.integers(5, 255), st.binary(max_size=20)), max_size=4))
 def test_unknown_attributes_are_ignored(opening: Opening, unknown: list[tuple[int, bytes]]) -> None:
     strange = b"".join(attribute(kind, value) for kind, value in unknown)
     assert Opening.decode(strange + opening.encode() + strange) == opening

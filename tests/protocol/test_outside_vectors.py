@@ -8,14 +8,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from stcp_proxy.protocol.noise import AES_GCM, IK, NN_PSK0, Cipher, CipherState, HandshakeState, Pattern
+from stcp_proxy.protocol.noise import HandshakeState
+from stcp_proxy.protocol.patterns import IK, NN_PSK0, XX_HFS, Pattern
 from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.protocol.symmetric import AES_GCM, Cipher, CipherState
 
 from .fixed import Fixed, outside_vectors, pair
 
 NN = Pattern("NN", (("e",), ("e", "ee")))
 IK_PSK2 = Pattern("IKpsk2", (("e", "es", "s", "ss"), ("e", "ee", "se", "psk")), knows_responder=True)
-XX_HFS = Pattern("XXhfs", (("e", "e1"), ("e", "ee", "ekem1", "s", "es"), ("s", "se")))
 CHACHA = Cipher("ChaChaPoly", ChaCha20Poly1305, lambda n: bytes(4) + n.to_bytes(8, "little"))
 
 PATTERNS = {pattern.name: pattern for pattern in (NN, IK, NN_PSK0, IK_PSK2)}

@@ -1,4 +1,4 @@
-"""Several static keys on the responding side: it answers for each, says which, and a stranger cannot make it work for long."""
+"""Several static keys of a responder: it answers for each, reports which, and bounds what a stranger costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stcp_proxy.errors import HandshakeError, HandshakeNotAuthentic, MalformedHandshake, UnknownPeer
 from stcp_proxy.protocol.frames import Opener, Sealer
-from stcp_proxy.protocol.handshake import MAX_RING, PSK_SUITES, Credentials, Initiator, Responder
+from stcp_proxy.protocol.handshake import MAX_RING, Credentials, Initiator, Responder
 from stcp_proxy.protocol.noise import KeyPair
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import MESSAGE_1_LEN, FrameType, Suite
@@ -34,7 +34,7 @@ def initiator(suite: Suite, to: KeyPair, mine: KeyPair = INITIATOR) -> Initiator
 
 @given(suites, st.integers(1, MAX_RING), st.data())
 def test_each_key_is_answered(suite: Suite, size: int, data: st.DataObject) -> None:
-    """Whole or in pieces; both sides have the same keys, and know by which key they met."""
+    """In one piece or two: both sides have the same keys, and know which static key was used."""
     at = data.draw(st.integers(0, size - 1))
     mine = initiator(suite, RING[at])
     theirs = responder(suite, RING[:size])
@@ -63,7 +63,7 @@ def test_key_outside_the_ring(suite: Suite) -> None:
 @KEY_SUITES
 @pytest.mark.parametrize("at", range(MAX_RING))
 def test_unknown_peer_stays_unknown(suite: Suite, at: int) -> None:
-    """It met one of the keys: the others are not asked."""
+    """The message fits one of the keys: the others are not tried."""
     with pytest.raises(UnknownPeer):
         responder(suite, RING).receive(initiator(suite, RING[at], STRANGER).message_1())
 
@@ -80,7 +80,7 @@ class Counting(KeyPair):
 
 @given(suites, st.binary(min_size=MESSAGE_1_LEN[Suite.HYBRID_KEYS], max_size=MESSAGE_1_LEN[Suite.HYBRID_KEYS]))
 def test_junk_costs_one_computation_for_each_key(suite: Suite, junk: bytes) -> None:
-    """No more than that, whatever it is: what a ring costs is its length, which is bounded."""
+    """At most one computation for each key, whatever the bytes are. The number of keys is bounded."""
     Counting.done.clear()
     ring: list[KeyPair] = [Counting(Secret(bytes([n]) * 32)) for n in range(101, 101 + MAX_RING)]
     head = initiator(suite, RING[0]).message_1()[:HEAD]
@@ -91,14 +91,14 @@ def test_junk_costs_one_computation_for_each_key(suite: Suite, junk: bytes) -> N
 
 @KEY_SUITES
 def test_message_spoilt_behind_the_first_tag(suite: Suite) -> None:
-    """The dearest thing that a stranger can send: good for the last key up to its end."""
+    """The most expensive message of a stranger: good for the last key up to its final tag."""
     Counting.done.clear()
     ring: list[KeyPair] = [Counting(Secret(bytes([n]) * 32)) for n in range(101, 101 + MAX_RING)]
     message = bytearray(initiator(suite, RING[-1]).message_1())
     message[-1] ^= 1
     with pytest.raises(HandshakeNotAuthentic):
         responder(suite, ring).receive(bytes(message))
-    assert Counting.done.total() == MAX_RING + 1  # es for each, and ss for the one that it was for
+    assert Counting.done.total() == MAX_RING + 1  # es for each key, and ss for the right one
 
 
 @KEY_SUITES
@@ -120,8 +120,7 @@ def test_low_order_point_ends_it_at_the_first_key(suite: Suite) -> None:
         (Credentials(further=(RING[0],)), Suite.HYBRID_KEYS),
     ],
 )
-def test_no_such_ring(credentials: Credentials, suite: Suite) -> None:
-    """Too long, beside a shared secret, without a first."""
+def test_invalid_rings(credentials: Credentials, suite: Suite) -> None:
+    """Too long, beside a shared secret, without a first key."""
     with pytest.raises(ValueError, match="credentials are"):
         credentials.check(suite)
-    assert (suite in PSK_SUITES) == (credentials.psk is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,13 @@ def test_numbers_of_the_wire(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "prefix", "python"),
     [
-        ("stcp_frame_type", "STCP_FRAME_", wire.FrameType),
+        ("stcp_frame_type", "STCP_FRAME_", [kind for kind in wire.FrameType if kind is not wire.FrameType.BYE]),
         ("stcp_code", "STCP_CODE_", wire.Code),
         ("stcp_end", "STCP_END_", abi.End),
     ],
 )
-def test_enumerations(name: str, prefix: str, python: type[enum.IntEnum]) -> None:
+def test_enumerations(name: str, prefix: str, python: Iterable[enum.IntEnum]) -> None:
+    """BYE belongs to no connection: the module never sees it in place, and refuses it as an unknown type."""
     assert enumeration(name) == {prefix + member.name: member.value for member in python}
 
 

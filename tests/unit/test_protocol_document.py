@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from stcp_proxy.protocol.wire import MESSAGE_1_LEN, MESSAGE_2_LEN, Attribute, Code, FrameType, Suite
+from stcp_proxy.protocol.wire import (
+    MAX_CONNECTIONS,
+    MAX_CREDENTIAL,
+    MAX_KEEP,
+    MESSAGE_1_LEN,
+    MESSAGE_2_LEN,
+    MESSAGE_3_LEN,
+    Attribute,
+    Code,
+    FrameType,
+    Suite,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENT = (PROJECT / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
@@ -121,6 +132,22 @@ def test_suites_and_sizes() -> None:
     table = rows("suite | Noise protocol")
     assert [(int(row[0]), row[1]) for row in table] == [(suite, SUITES[suite]["noise_name"]) for suite in Suite]
     assert [(int(row[3]), int(row[4])) for row in table] == [(MESSAGE_1_LEN[suite], MESSAGE_2_LEN[suite]) for suite in Suite]
+
+
+def test_credential_sizes() -> None:
+    for words in (
+        "A credential has at most 16384 bytes",
+        "1216 bytes, empty payload",
+        "1200 bytes and the responder's",
+        "64 bytes and the",
+    ):
+        assert words in DOCUMENT
+    assert (MAX_CREDENTIAL, MESSAGE_1_LEN[5], MESSAGE_2_LEN[5], MESSAGE_3_LEN) == (16384, 1216, 1200, 64)
+
+
+def test_limits_of_kept_legs() -> None:
+    assert f"A leg carries at most {MAX_CONNECTIONS} connections" in DOCUMENT
+    assert f"seconds (u16), 1 to {MAX_KEEP}" in DOCUMENT
 
 
 def test_types() -> None:

@@ -9,6 +9,7 @@ decapsulating.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import hmac
 import ipaddress
@@ -17,9 +18,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding
 
 FILE = Path(__file__).with_name("stcp1.json")
 
@@ -33,16 +37,22 @@ FORMAT = [
     "frames: key and counter are a direction's state before a frame, key being the one in force for the frame before it: where",
     "  counter is a positive multiple of 2^20, the rekey is still to be made. next_key and next_counter are the state behind it.",
     "  A large frame has content_byte and content_size in place of content, and frame_sha256 in place of frame.",
-    "refused_frames: a receiver in this state must refuse these bytes; why says for what reason: header (before the frame is",
+    "refused_frames: an engine in this state must refuse these bytes; why says for what reason: header (before the frame is",
     "  complete), tag, or exhausted (no number is left).",
     "contents: plaintexts of OPEN, ACCEPT, REJECT and RESET with what they mean; refused_contents: plaintexts of a frame type",
     "  that are malformed.",
     "sequences: frame types (names) of one direction in order, sent by side; refused_at is the index of the first that is out of",
     "  place, or null.",
+    "handshakes, suite 5: three messages; *_credential are the payloads of messages 2 and 3.",
+    "credentials: of each side in suite 5, with the bytes that their Ed25519 signature covers (binding), from the leaf's key.",
+    "refused_credentials: payloads that are not exactly one credential.",
+    "kept_legs: frames of both directions of a wire leg that carries several connections, and the channel ids by connection.",
+    "  key is the one in force before the frame, connection the number of the connection that the frame belongs to: where it is",
+    "  larger than in the frame before, the rekey of the boundary is still to be made, and then one that is due by the counter.",
 ]
 
-PATTERNS = {1: "IKhfs", 2: "IK", 3: "NNhfs+psk0", 4: "NNpsk0"}
-TYPES = {"DATA": 0, "FIN": 1, "RESET": 2, "OPEN": 3, "ACCEPT": 4, "REJECT": 5}
+PATTERNS = {1: "IKhfs", 2: "IK", 3: "NNhfs+psk0", 4: "NNpsk0", 5: "XXhfs", 6: "IKhfs+psk2"}
+TYPES = {"DATA": 0, "FIN": 1, "RESET": 2, "OPEN": 3, "ACCEPT": 4, "REJECT": 5, "BYE": 6}
 REKEY_INTERVAL = 1 << 20
 
 
@@ -103,9 +113,10 @@ class Symmetric:
         self.note("mix_key_and_hash", what, material, ck=self.ck, h=self.h)
 
     def encrypt_and_hash(self, what: str, plaintext: bytes) -> bytes:
-        assert self.k is not None
-        ciphertext = AESGCM(self.k).encrypt(bytes(4) + self.n.to_bytes(8, "big"), plaintext, self.h)
-        self.n += 1
+        ciphertext = plaintext  # without a key, as in message 1 of suite 5
+        if self.k is not None:
+            ciphertext = AESGCM(self.k).encrypt(bytes(4) + self.n.to_bytes(8, "big"), plaintext, self.h)
+            self.n += 1
         self.h = sha256(self.h + ciphertext)
         self.note("encrypt_and_hash", what, plaintext, ciphertext=ciphertext, h=self.h)
         return ciphertext
@@ -120,10 +131,10 @@ def handshake(suite: int, kem: tuple[bytes, bytes] | None) -> dict[str, Any]:
     """One handshake, both sides at once.
 
     Args:
-        suite: 1 to 4.
+        suite: 1 to 6.
         kem: the encapsulation (ciphertext, shared secret) to reuse; None for a new one.
     """
-    keys, hybrid = suite in (1, 2), suite in (1, 3)
+    keys, hybrid, secret, certified = suite in (1, 2, 6), suite in (1, 3, 5, 6), suite in (3, 4, 6), suite == 5
     inputs: dict[str, bytes] = {}
     name = f"Noise_{PATTERNS[suite]}_25519{'+MLKEM768' if hybrid else ''}_AESGCM_SHA256"
     prologue = b"STCP" + bytes([1, suite])
@@ -131,11 +142,15 @@ def handshake(suite: int, kem: tuple[bytes, bytes] | None) -> dict[str, Any]:
     inputs |= {"initiator_ephemeral_private": e_i, "initiator_ephemeral_public": public(e_i)}
     inputs |= {"responder_ephemeral_private": e_r, "responder_ephemeral_public": public(e_r)}
     s_i, s_r, psk = seeded("initiator static"), seeded("responder static"), seeded("shared secret")
-    if keys:
+    if keys or certified:
         inputs |= {"initiator_static_private": s_i, "initiator_static_public": public(s_i)}
         inputs |= {"responder_static_private": s_r, "responder_static_public": public(s_r)}
-    else:
+    if secret:
         inputs |= {"psk": psk}
+    credential_i = credential_r = b""
+    if certified:
+        credential_i, credential_r = credential("initiator", 1, public(s_i)), credential("responder", 2, public(s_r))
+        inputs |= {"initiator_credential": credential_i, "responder_credential": credential_r}
     seed = seeded(f"suite {suite} kem", 64)
     kem_key = MLKEM768PrivateKey.from_seed_bytes(seed)
     kem_public = kem_key.public_key().public_bytes_raw()
@@ -152,12 +167,12 @@ def handshake(suite: int, kem: tuple[bytes, bytes] | None) -> dict[str, Any]:
     if keys:
         state.mix_hash("responder's static key", public(s_r))
 
-    # message 1:  e, es, e1, s, ss   or   psk, e, e1
-    if not keys:
+    # message 1:  e, es, e1, s, ss   or   psk, e, e1   or   e, e1
+    if secret and not keys:
         state.mix_key_and_hash("psk", psk)
     one = public(e_i)
     state.mix_hash("e", public(e_i))
-    if not keys:
+    if secret:
         state.mix_key("e, again for psk", public(e_i))
     if keys:
         state.mix_key("es", dh(e_i, public(s_r)))
@@ -168,10 +183,10 @@ def handshake(suite: int, kem: tuple[bytes, bytes] | None) -> dict[str, Any]:
         state.mix_key("ss", dh(s_i, public(s_r)))
     one += state.encrypt_and_hash("payload of message 1", b"")
 
-    # message 2:  e, ee, ekem1, se   or   e, ee, ekem1
+    # message 2:  e, ee, ekem1, se (, psk)   or   e, ee, ekem1   or   e, ee, ekem1, s, es
     two = public(e_r)
     state.mix_hash("e", public(e_r))
-    if not keys:
+    if secret:
         state.mix_key("e, again for psk", public(e_r))
     state.mix_key("ee", dh(e_r, public(e_i)))
     if hybrid:
@@ -179,7 +194,19 @@ def handshake(suite: int, kem: tuple[bytes, bytes] | None) -> dict[str, Any]:
         state.mix_key("ekem1, the shared secret", kem_shared)
     if keys:
         state.mix_key("se", dh(e_r, public(s_i)))
-    two += state.encrypt_and_hash("payload of message 2", b"")
+    if secret and keys:
+        state.mix_key_and_hash("psk", psk)
+    if certified:
+        two += state.encrypt_and_hash("s", public(s_r))
+        state.mix_key("es", dh(s_r, public(e_i)))
+    two += state.encrypt_and_hash("payload of message 2", credential_r)
+
+    # message 3, with certificates alone:  s, se
+    three = b""
+    if certified:
+        three += state.encrypt_and_hash("s", public(s_i))
+        state.mix_key("se", dh(s_i, public(e_r)))
+        three += state.encrypt_and_hash("payload of message 3", credential_i)
 
     forth, back = state.split()
     return {
@@ -188,6 +215,7 @@ def handshake(suite: int, kem: tuple[bytes, bytes] | None) -> dict[str, Any]:
         **{key: value.hex() for key, value in inputs.items()},
         "message_1": (prologue + len(one).to_bytes(2, "big") + one).hex(),
         "message_2": (len(two).to_bytes(2, "big") + two).hex(),
+        **({"message_3": (len(three).to_bytes(2, "big") + three).hex()} if certified else {}),
         "handshake_hash": state.h.hex(),
         "channel_id": state.h[:8].hex(),
         "key_to_responder": forth.hex(),
@@ -327,6 +355,14 @@ def contents() -> list[dict[str, Any]]:
         {"type": TYPES["RESET"], "content": reason(7, "größer").hex(), "code": 7, "text": "größer"},
         {"type": TYPES["RESET"], "content": reason(65535, "x" * 256).hex(), "code": 65535, "text": "x" * 256},
         {"type": TYPES["FIN"], "content": ""},
+        {"type": TYPES["BYE"], "content": ""},
+        {"type": TYPES["OPEN"], "content": keep(1).hex(), "attributes": {"keep": "1"}},
+        {
+            "type": TYPES["OPEN"],
+            "content": (attribute(1, b"db") + keep(65535)).hex(),
+            "attributes": {"service": "db", "keep": "65535"},
+        },
+        {"type": TYPES["ACCEPT"], "content": keep(30).hex(), "attributes": {"keep": "30"}},
     ]
 
 
@@ -348,6 +384,12 @@ def refused_contents() -> list[dict[str, Any]]:
         ("RESET", "half a code", b"\x00"),
         ("RESET", "257 bytes of text", reason(8, "x" * 257)),
         ("FIN", "one byte", b"\x00"),
+        ("BYE", "one byte", b"\x00"),
+        ("OPEN", "keep of one byte", attribute(4, b"\x01")),
+        ("OPEN", "keep of three bytes", attribute(4, b"\x00\x00\x01")),
+        ("OPEN", "keep of no seconds", attribute(4, b"\x00\x00")),
+        ("OPEN", "keep twice", keep(1) * 2),
+        ("ACCEPT", "keep of no seconds", attribute(4, b"\x00\x00")),
     ]
     return [{"type": TYPES[kind], "why": why, "content": content.hex()} for kind, why, content in cases]
 
@@ -387,9 +429,167 @@ def sequences() -> list[dict[str, Any]]:
     return [{"side": side, "types": kinds.split(), "refused_at": at} for side, kinds, at in cases]
 
 
+# -- section 7: kept wire legs ----------------------------------------------------------------------------------------------
+
+
+def keep(seconds: int) -> bytes:
+    return attribute(4, seconds.to_bytes(2, "big"))
+
+
+def kept_legs(shakes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Both directions of legs that carry three connections, the last of which is refused, or that end with BYE."""
+    out = []
+    for shake in shakes:
+        suite = shake["suite"]
+        final = bytes.fromhex(shake["handshake_hash"])
+        ids = [shake["channel_id"]] + [sha256(final + i.to_bytes(8, "big"))[:8].hex() for i in (1, 2, 65535)]
+        out.append(
+            {
+                "name": f"suite {suite}",
+                "suite": suite,
+                "handshake_hash": final.hex(),
+                "channel_ids": dict(zip(("0", "1", "2", "65535"), ids, strict=True)),
+                "to_responder": kept_frames(bytes.fromhex(shake["key_to_responder"]), 0, REQUESTS),
+                "to_initiator": kept_frames(bytes.fromhex(shake["key_to_initiator"]), 0, ANSWERS),
+            }
+        )
+    out.append(
+        {
+            "name": "a boundary where the rekey by count is due as well",
+            "to_responder": kept_frames(seeded("frame key"), REKEY_INTERVAL - 3, REQUESTS),
+            "to_initiator": kept_frames(seeded("frame key"), REKEY_INTERVAL - 4, ANSWERS),
+        }
+    )
+    return out
+
+
+REQUESTS = [
+    (0, "OPEN", keep(30)), (0, "DATA", b"one"), (0, "FIN", b""),
+    (1, "OPEN", keep(20)), (1, "DATA", b"two"), (1, "FIN", b""),
+    (1, "BYE", b""),
+]  # fmt: skip
+ANSWERS = [
+    (0, "ACCEPT", keep(60)), (0, "DATA", b"first"), (0, "DATA", b"one"), (0, "FIN", b""),
+    (1, "ACCEPT", keep(60)), (1, "DATA", b"second"), (1, "FIN", b""),
+    (2, "REJECT", b"\x00\x07"),
+]  # fmt: skip
+
+
+def kept_frames(key: bytes, counter: int, contents: list[tuple[int, str, bytes]]) -> list[dict[str, Any]]:
+    """Consecutive frames of one direction of a leg: (connection, type, plaintext)."""
+    out = []
+    current = 0
+    for connection, kind, content in contents:
+        before = key
+        if connection > current:
+            key, current = rekey(key), connection
+        frame, after = seal(key, counter, TYPES[kind], content)
+        out.append(
+            {
+                "connection": connection,
+                "type": TYPES[kind],
+                "key": before.hex(),
+                "counter": str(counter),
+                "content": content.hex(),
+                "frame": frame.hex(),
+                "next_key": after.hex(),
+            }
+        )
+        key, counter = after, counter + 1
+    return out
+
+
+# -- section 8: credentials -------------------------------------------------------------------------------------------------
+
+NOT_AFTER = 2_000_000_000
+
+
+def certificate(name: str, issuer: str, *, authority: bool) -> bytes:
+    """A certificate whose bytes anybody can recompute: Ed25519 signatures are deterministic."""
+    start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    key = Ed25519PrivateKey.from_private_bytes(seeded(f"{name} certificate key"))
+    issuer_key = Ed25519PrivateKey.from_private_bytes(seeded(f"{issuer} certificate key"))
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(int.from_bytes(seeded(f"{name} serial", 8), "big") | 1)
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(authority, None), critical=True)
+    )
+    if not authority:
+        names = x509.SubjectAlternativeName([x509.DNSName(f"{name}.example.net")])
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(issuer_key, None).public_bytes(Encoding.DER)
+
+
+def credential(who: str, role: int, static: bytes) -> bytes:
+    """The credential of one side: leaf and authority, bound to `static`."""
+    chain = [certificate(who, "authority", authority=False), certificate("authority", "authority", authority=True)]
+    key = Ed25519PrivateKey.from_private_bytes(seeded(f"{who} certificate key"))
+    signature = key.sign(binding(role, static))
+    return packed(chain, signature)
+
+
+def binding(role: int, static: bytes) -> bytes:
+    return b"STCP/1 static key binding\0" + bytes([role]) + static + NOT_AFTER.to_bytes(8, "big")
+
+
+def packed(chain: list[bytes], signature: bytes, *, version: int = 1, count: int | None = None) -> bytes:
+    out = bytes([version, len(chain) if count is None else count])
+    for der in chain:
+        out += len(der).to_bytes(2, "big") + der
+    return out + NOT_AFTER.to_bytes(8, "big") + len(signature).to_bytes(2, "big") + signature
+
+
+def credentials() -> list[dict[str, Any]]:
+    out = []
+    for who, role in (("initiator", 1), ("responder", 2)):
+        static = public(seeded(f"{who} static"))
+        out.append(
+            {
+                "name": who,
+                "role": role,
+                "static": static.hex(),
+                "not_after": str(NOT_AFTER),
+                "certificates": [
+                    certificate(who, "authority", authority=False).hex(),
+                    certificate("authority", "authority", authority=True).hex(),
+                ],
+                "binding": binding(role, static).hex(),
+                "signature": Ed25519PrivateKey.from_private_bytes(seeded(f"{who} certificate key"))
+                .sign(binding(role, static))
+                .hex(),
+                "credential": credential(who, role, static).hex(),
+            }
+        )
+    return out
+
+
+def refused_credentials() -> list[dict[str, Any]]:
+    good = packed([b"leaf", b"authority"], b"signature")
+    cases = [(f"cut at byte {at}", good[:at]) for at in range(len(good))]
+    cases += [
+        ("one byte after it", good + b"\0"),
+        ("version 0", packed([b"leaf"], b"", version=0)),
+        ("version 2", packed([b"leaf"], b"", version=2)),
+        ("no certificate", packed([], b"signature")),
+        ("an empty certificate", packed([b"leaf", b""], b"signature")),
+        ("one certificate fewer than counted", packed([b"leaf"], b"signature", count=2)),
+        ("one certificate more than counted", packed([b"leaf", b"authority"], b"signature", count=1)),
+        ("a certificate length beyond the limit", b"\x01\x01\x40\x00"),
+        ("a signature length beyond the limit", packed([b"leaf"], b"")[:-2] + b"\xff\xff"),
+        ("certificates that add up beyond the limit", b"\x01\x02\x30\x00" + bytes([7]) * 0x3000 + b"\x0f\xff"),
+        ("one byte above the limit", packed([b"x" * (16384 - 14 + 1)], b"")),
+    ]
+    return [{"why": why, "credential": data.hex()} for why, data in cases]
+
+
 def build(known: dict[int, tuple[bytes, bytes]]) -> str:
     """The whole file. `known` has an encapsulation for each hybrid suite that is to be reused."""
-    shakes = [handshake(suite, known.get(suite)) for suite in (1, 2, 3, 4)]
+    shakes = [handshake(suite, known.get(suite)) for suite in (1, 2, 3, 4, 5, 6)]
     vectors = {
         "format": FORMAT,
         "handshakes": shakes,
@@ -398,6 +598,9 @@ def build(known: dict[int, tuple[bytes, bytes]]) -> str:
         "contents": contents(),
         "refused_contents": refused_contents(),
         "sequences": sequences(),
+        "credentials": credentials(),
+        "refused_credentials": refused_credentials(),
+        "kept_legs": kept_legs(shakes),
     }
     return json.dumps(vectors, indent=1, ensure_ascii=False) + "\n"
 
