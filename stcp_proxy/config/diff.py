@@ -132,7 +132,7 @@ def difference(old: Plan, new: Plan) -> PlanDiff:
     after = {tunnel.name: tunnel for tunnel in new.tunnels}
     both = [(before[name], tunnel) for name, tunnel in after.items() if name in before]
     found = [TunnelChange(mine.name, _compare(mine, theirs)) for mine, theirs in both]
-    old_keys, new_keys = keys_of(old), keys_of(new)
+    old_keys, new_keys = dict.fromkeys(keys_of(old)), dict.fromkeys(keys_of(new))  # thousands, which have to be looked up
     return PlanDiff(
         added=tuple(tunnel for name, tunnel in after.items() if name not in before),
         removed=tuple(tunnel for name, tunnel in before.items() if name not in after),
@@ -207,12 +207,12 @@ def _auth_words(auth: KeyAuth | PskAuth, other: KeyAuth | PskAuth) -> str:
     """What one side of a changed access rule has that the other has not."""
     if isinstance(auth, PskAuth):
         return "a shared secret" if isinstance(other, KeyAuth) else "another shared secret"
-    mine, theirs = set(_auth_parts(auth)), set(_auth_parts(other)) if isinstance(other, KeyAuth) else set()
-    return ", ".join(part for part in _auth_parts(auth) if part in mine - theirs) or "no other key"
+    theirs = set(_auth_parts(other)) if isinstance(other, KeyAuth) else set()
+    return ", ".join(f"{name} {key}" for name, key in _auth_parts(auth) if (name, key) not in theirs) or "no other key"
 
 
-def _auth_parts(auth: KeyAuth) -> Iterator[str]:
+def _auth_parts(auth: KeyAuth) -> Iterator[tuple[str, PublicKey]]:
     for identity in auth.ring:
-        yield f"own key {identity.public}"
+        yield "own key", identity.public
     for key, name in auth.peers.items():
-        yield f"{name} {key}"
+        yield name, key

@@ -6,13 +6,15 @@ import base64
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stcp_proxy.config import EngineChoice, KeyAuth, LogPlan, Mode, Plan, PskAuth, TunnelPlan
-from stcp_proxy.config.diff import apply, difference
+from stcp_proxy.config.diff import NamedKey, apply, difference
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import TcpAddress, UnixAddress
 from stcp_proxy.protocol.secret import Secret
@@ -135,3 +137,29 @@ def test_change_of_a_shared_secret_is_told_without_it() -> None:
     assert difference(psk[0], Plan((base(suites=(Suite.HYBRID_PSK,)),))).lines()[0] == (
         f"~ tunnel in: auth a shared secret -> own key {IDENTITIES[0].public}, app {PEERS[0]}"
     )
+
+
+def test_thousands_of_peers_are_looked_up_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload happens in the loop that carries the connections: the work grows with the number of keys, not with its square."""
+    work = 0
+
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any) -> Any:
+            nonlocal work
+            work += 1
+            return method(*arguments)
+
+        return count
+
+    for kind, name in ((NamedKey, "__eq__"), (NamedKey, "__hash__"), (PublicKey, "__hash__"), (PublicKey, "__str__")):
+        monkeypatch.setattr(kind, name, counted(getattr(kind, name)))
+
+    def with_peers(count: int) -> Plan:
+        auth = KeyAuth(IDENTITIES[0], {PublicKey(number.to_bytes(32, "big")): f"peer-{number}" for number in range(1, count)})
+        return Plan(tunnels=(base(auth=auth),))
+
+    found = difference(with_peers(1000), with_peers(1001))
+    assert [key.name for key in found.keys_in] == ["peer-1000"]
+    assert len(found.lines()) == 2
+    assert len(found.as_json()["changed"]) == 1
+    assert work < 30_000
