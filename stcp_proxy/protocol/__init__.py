@@ -20,4 +20,7 @@ Frames
 - ``lifecycle``            which frame may follow which in one connection
 - ``leg``                  a wire leg that carries several connections
 - ``opening``              contents of OPEN, ACCEPT, REJECT and RESET
+
+Messages
+- ``greeting``             names of other protocols by their first bytes
 """

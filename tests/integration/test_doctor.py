@@ -112,6 +112,7 @@ def test_whoever_is_there_is_no_proxy(files: Files) -> None:
         status, found = findings(files.connect(other.to))
         assert status == 1
         assert found[f"out: to {other.to}"]["level"] == "fail"
+        assert found[f"out: to {other.to}"]["what"].endswith("its first bytes look like SSH")
 
 
 def test_a_peer_that_is_silent_and_one_that_is_not_there(files: Files) -> None:

@@ -131,7 +131,7 @@ STRANGERS = {
     "zeros": Stranger(lambda _: bytes(4096), "not_stcp"),
     "tls": Stranger(lambda _: client_hello(), "not_stcp", "TLS"),
     "http": Stranger(lambda _: b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", "not_stcp", "HTTP"),
-    "redis": Stranger(lambda _: b"*1\r\n$4\r\nPING\r\n", "not_stcp"),
+    "redis": Stranger(lambda _: b"*1\r\n$4\r\nPING\r\n", "not_stcp", "Redis"),
     "magic-in-small-letters": Stranger(lambda keys: with_prologue(keys, b"stcp\x01\x01"), "not_stcp"),
     "version-0": Stranger(lambda keys: with_prologue(keys, b"STCP\x00\x01"), "version"),
     "version-2": Stranger(lambda keys: with_prologue(keys, b"STCP\x02\x01"), "version"),

@@ -234,6 +234,33 @@ async def test_first_message_cut_at_each_byte(autojump_clock: MockClock, suite: 
             assert isinstance(ends.responder.error, HandshakeClosed if cut else ConnectCheck)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("SSH", b"SSH-2.0-OpenSSH_9.2\r\n"),
+        ("HTTP", b"HTTP/1.1 400 Bad Request\r\n"),
+        ("MySQL", b"\x4a\x00\x00\x00\x0a8.0.36\x00"),
+    ],
+)
+async def test_initiator_names_the_server_that_it_has_met(autojump_clock: MockClock, ends: Ends, name: str, says: bytes) -> None:
+    """Pointed at the server itself instead of the proxy in front of it."""
+    await ends.right.send_all(says)
+    with pytest.raises(NotStcp, match=f"look like {name}.*give the address of `stcp-proxy listen`"):
+        await exchange.initiate(ends.left, make_initiator(SUITE))
+
+
+async def test_initiator_names_no_server_without_a_sign(autojump_clock: MockClock, ends: Ends) -> None:
+    await ends.right.send_all(b"\xff" * 64)
+    with pytest.raises(MalformedHandshake):
+        await exchange.initiate(ends.left, make_initiator(SUITE))
+
+
+async def test_responder_names_a_proxy_header(autojump_clock: MockClock, ends: Ends) -> None:
+    await ends.left.send_all(b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n")
+    with pytest.raises(NotStcp, match=r"look like a PROXY header.*at the load balancer"):
+        await exchange.respond(ends.right, make_responder(SUITE))
+
+
 async def finish(stream: trio.abc.HalfCloseableStream, data: bytes, end: str) -> None:
     if data:
         await stream.send_all(data)
@@ -290,7 +317,7 @@ async def second_message(message: bytes, suite: Suite) -> bytes:
 ANSWERS: dict[str, tuple[Callable[[bytes], bytes], type[StcpError]]] = {
     "garbage": (lambda _: b"\x00\x30" + os.urandom(48), HandshakeNotAuthentic),
     "zero-key": (lambda _: b"\x00\x30" + bytes(48), MalformedHandshake),
-    "http": (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", MalformedHandshake),
+    "http": (lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", NotStcp),
     "oversized": (lambda _: b"\xff\xff" + bytes(65535), MalformedHandshake),
     "flipped": (flipped, HandshakeNotAuthentic),
     "reflected": (lambda _: b"STCP\x01\x02", MalformedHandshake),

@@ -36,7 +36,7 @@ from stcp_proxy.net.name_cache import NameCache
 from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.session.record import Connection
 from stcp_proxy.upstream import attempt as turn_module
-from stcp_proxy.upstream.attempt import Attempt
+from stcp_proxy.upstream.attempt import REPAIR_NAME, Attempt, peer_unreachable
 from stcp_proxy.upstream.endpoint import LONGEST_PAUSE
 from stcp_proxy.upstream.targets import Targets
 
@@ -327,6 +327,21 @@ async def test_a_failing_name_waits_behind_the_others(autojump_clock: MockClock,
     known = targets("gone.test:1")
     with pytest.raises(TargetUnreachable, match=r"cannot resolve gone\.test"):
         await dial(known)
+
+
+@pytest.mark.parametrize("to", [["gone.test:1"], ["gone.test:1", "lost.test:1"]])
+async def test_the_remedy_for_names_is_about_names(autojump_clock: MockClock, network: Network, to: list[str]) -> None:
+    """A connect tunnel says it too: whether `stcp-proxy listen` runs there is not the question."""
+    with pytest.raises(TargetUnreachable) as caught:
+        await dial(targets(*to))
+    assert caught.value.remedy == peer_unreachable(caught.value).remedy == REPAIR_NAME
+
+
+async def test_the_remedy_for_a_name_and_an_address_is_about_the_address(autojump_clock: MockClock, network: Network) -> None:
+    network.down = {A}
+    with structlog.testing.capture_logs(), pytest.raises(TargetRefused) as caught:
+        await dial(targets("gone.test:1", A))
+    assert "`stcp-proxy listen` runs there" in str(peer_unreachable(caught.value))
 
 
 async def test_the_name_is_asked_again_when_its_address_fails(autojump_clock: MockClock, network: Network) -> None:
