@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from stcp_proxy.config.diff import words
+from stcp_proxy.config.exposure import exposures
 from stcp_proxy.config.plan import (
     AcceptProxy,
     AdminPlan,
@@ -99,6 +100,8 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     yield from _rows("limits", [f"{tunnel.max_connections} connections, {tunnel.max_handshakes} handshakes under way"])
     yield from _rows("deadlines", [_deadlines(tunnel)])
     yield from _others(tunnel, _TUNNEL_BY_HAND)
+    for each in exposures(tunnel):
+        yield from _rows("WARNING", [f"{each.address} is open to the network: {each.why}", each.remedy])
 
 
 def _targets(to: tuple[Destination, ...], hand_on: HandOn) -> list[str]:

@@ -152,7 +152,9 @@ class ConnectSession:
         return stream, channel
 
     def _say_next_key(self, target: str) -> None:
-        _log.warning("trying the next key", tunnel=self._plan.name, target=target, why="the peer does not answer it")
+        _log.warning(
+            "handshake retried with the next key", tunnel=self._plan.name, target=target, why="the peer does not answer it"
+        )
 
     async def _ask(self, stream: LegStream, channel: exchange.Channel) -> None:
         """Send OPEN and wait for the peer's answer. One cancel scope serves both: it costs as much as a frame."""

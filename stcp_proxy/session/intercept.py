@@ -60,7 +60,7 @@ def fit(plan: TunnelPlan, listeners: list[socket.socket]) -> None:
         for listener in listeners:
             make_transparent(listener)
     if plan.intercept is not None and plan.intercept.pass_unmatched:
-        _log.warning("what no route covers leaves this host unencrypted", tunnel=plan.name, why="'unmatched: pass-in-the-clear'")
+        _log.warning("unmatched connections leave this host unencrypted", tunnel=plan.name, why="'unmatched: pass-in-the-clear'")
 
 
 class InterceptSession:

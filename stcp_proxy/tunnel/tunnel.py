@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from stcp_proxy.config import Mode, TunnelPlan
+from stcp_proxy.config.exposure import Exposure, exposures
 from stcp_proxy.counters import Ledger
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.address import describe_sockaddr
@@ -81,6 +82,13 @@ class Tunnel:
                 to=[*(["original"] if self.plan.hand_on.allow_targets is not None else []), *map(str, self.plan.to)],
                 engine=self.engine.name,
             )
+        self._warn(exposures(self.plan))
+
+    def _warn(self, found: list[Exposure]) -> None:
+        for each in found:
+            _log.warning(
+                "plain leg open to the network", tunnel=self.plan.name, why=each.why, remedy=each.remedy, address=each.address
+            )
 
     def close(self) -> None:
         """Stop listening. Connections go on."""
@@ -137,8 +145,10 @@ class Tunnel:
         if plan.auth != self.plan.auth:
             self.live.trust = Trust.of(plan.auth)
         self.upstreams = Upstreams(plan, self.live.trust, self.upstreams)
+        known = exposures(self.plan)
         self.plan, self.engine = plan, engine
         self._acceptor.replace(plan)
+        self._warn([each for each in exposures(plan) if each not in known])
         if self._checking_health is not None:
             self._checking_health.cancel()
 

@@ -1,4 +1,4 @@
-"""One connection's way through its targets: each endpoint at most once.
+"""One connection's attempts at the endpoints of its targets: each endpoint at most once.
 
     with Attempt(targets, timeout) as attempt:
         while True:
@@ -6,12 +6,11 @@
             ...                                  # handshake and opening, where there are any
             endpoint = attempt.reached()         # or attempt.failed(exc), and around again, or not
 
-First come the endpoints that are in order, as the tunnel's balance has it; then those that are set aside, the one first whose
-failure is longest ago; then the names that led to a failure are asked once more. So no connection is refused untried.
+The order: healthy endpoints as the tunnel's balance sorts them; unhealthy ones, the oldest failure first; endpoints that a
+second lookup of failed names finds. So every endpoint is tried before a connection is refused.
 
-The deadline is shared fairly: an attempt gets an equal part of what is left, by the number of addresses known to be left. So one
-black hole cannot starve what stands behind it, an early failure gives its time to the rest, and a single address has the whole
-deadline.
+Each attempt gets an equal part of the time that is left, by the number of endpoints known to be left. So an endpoint that
+swallows packets cannot use up the time of the others, and a single endpoint has the whole deadline.
 """
 
 from __future__ import annotations
@@ -42,7 +41,13 @@ REPAIR_NAME: Final = "correct the name, or repair name resolution ('getent hosts
 
 
 class Attempt:
-    """One connection's way through the targets; a context manager."""
+    """One connection's attempts; a context manager.
+
+    Args:
+        targets: the targets.
+        timeout: seconds for all attempts together.
+        source: a client whose address the attempts come from. [default: this machine's address]
+    """
 
     def __init__(self, targets: Targets, timeout: float, source: OpeningEndpoint | None = None) -> None:
         self._targets = targets
@@ -50,16 +55,16 @@ class Attempt:
         self._left = timeout
         self._lines = collections.deque(targets.to)
         self._ready: collections.deque[Endpoint] = collections.deque()
-        self._aside: list[Endpoint] = []
+        self._unhealthy: list[Endpoint] = []
         self._doubtful: dict[Destination, bool] = {}
-        """Names to be asked for again when nothing else is left, and whether that has been done."""
+        """Names to look up again when no endpoint is left, and whether that has been done."""
         self._seen: set[Endpoint] = set()
         self._failures: list[Failure] = []
         self._unresolved = 0
         """The number of failures that are those of a name."""
         self._last: StcpError | None = None
         self._failed: tuple[str, StcpError] | None = None
-        """Who failed last and why, while it has not been said."""
+        """The last failure and its endpoint, until a log line tells it."""
         self._current: Endpoint | None = None
         self._since = 0.0
         self._sockname: Any = None
@@ -72,22 +77,22 @@ class Attempt:
 
     @property
     def more(self) -> bool:
-        """Whether somebody is left to be tried."""
-        return bool(self._ready or self._lines or self._aside) or not all(self._doubtful.values())
+        """Whether an endpoint may be left to try."""
+        return bool(self._ready or self._lines or self._unhealthy) or not all(self._doubtful.values())
 
     async def dial(self) -> Dialled:
         """Connect to the next endpoint that answers.
 
         Raises:
-            TargetRefused, TargetTimedOut, TargetUnreachable: nobody is left; the text tells every attempt.
-            StcpError: the same, where the last thing that happened was `failed`.
-            OverLimit: this process has no descriptor left.
+            TargetRefused, TargetTimedOut, TargetUnreachable: no endpoint is left; the text tells every attempt.
+            StcpError: no endpoint is left, and the last one failed after it was dialled.
+            OverLimit: this machine lacks descriptors, memory or ports.
 
         Cancellation closes the socket under way.
         """
         self._let_go()
         while (endpoint := await self._next()) is not None:
-            self._say_next(endpoint)
+            self._log_failover(endpoint)
             self._since = trio.current_time()
             self._targets.take(endpoint, self._since)
             self._current = endpoint
@@ -109,17 +114,17 @@ class Attempt:
             return TargetUnreachable(error.what, remedy=REPAIR_NAME)
         return error
 
-    def _say_next(self, endpoint: Endpoint) -> None:
+    def _log_failover(self, endpoint: Endpoint) -> None:
         if self._failed is not None:
             (failed, why), self._failed = self._failed, None
             _log.warning(
-                "trying the next address",
+                "connection failed over",
                 tunnel=self._targets.tunnel,
-                failed=failed,
-                reason=why.label,
                 why=why.what,
                 remedy=why.remedy,
+                failed=failed,
                 next=str(endpoint),
+                reason=why.label,
                 log_class=why.judgement.log_class,
             )
 
@@ -173,7 +178,7 @@ class Attempt:
                     raise
 
     def reached(self) -> Endpoint:
-        """Note that the connection came through to the endpoint that `dial` gave last.
+        """Note that the endpoint that `dial` gave last serves the connection.
 
         Returns:
             The endpoint. It counts the connection as live until the caller takes one off `live`.
@@ -184,7 +189,7 @@ class Attempt:
         return endpoint
 
     def failed(self, why: StcpError) -> None:
-        """The connection did not come through to the endpoint that was tried last."""
+        """Note that the endpoint that `dial` gave last does not serve the connection."""
         self._last = why
         self._fail(why)
 
@@ -210,15 +215,15 @@ class Attempt:
             self._current = None
 
     async def _next(self) -> Endpoint | None:
-        """The endpoint to try now: those in order, then those set aside, then what names lead to when they are asked again."""
+        """The next endpoint: healthy, then unhealthy, then found by a second lookup; None when no endpoint is left."""
         while True:
             if self._ready:
                 return self._ready.popleft()
             if self._lines:
                 await self._read_lines()
-            elif self._aside:
-                self._ready.extend(sorted(self._aside, key=lambda endpoint: endpoint.failed_at))
-                self._aside.clear()
+            elif self._unhealthy:
+                self._ready.extend(sorted(self._unhealthy, key=lambda endpoint: endpoint.failed_at))
+                self._unhealthy.clear()
             else:
                 again = [address for address, done in self._doubtful.items() if not done]
                 if not again:
@@ -227,7 +232,7 @@ class Attempt:
                 await self._read(again, insist=True)
 
     async def _read_lines(self) -> None:
-        """With failover a name is looked up when it is its turn; otherwise there is no order before all are known."""
+        """Resolve the next address with failover, and all addresses with other balances, which need them all to sort."""
         if self._targets.balance is Balance.FAILOVER:
             await self._read([self._lines.popleft()])
         else:
@@ -251,8 +256,8 @@ class Attempt:
         now = trio.current_time()
         ready: list[Candidate] = []
         for each in new:
-            if each.endpoint.is_aside(now):
-                self._aside.append(each.endpoint)
+            if each.endpoint.is_unhealthy(now):
+                self._unhealthy.append(each.endpoint)
             else:
                 ready.append(each)
         if ready:
@@ -266,8 +271,8 @@ class Attempt:
             self._left -= trio.current_time() - started
 
     def _share(self, more: int = 0) -> float:
-        """Seconds for this attempt: an equal part of what is left, by what is known to be left."""
-        waiting = more + len(self._ready) + len(self._lines) + len(self._aside) + list(self._doubtful.values()).count(False)
+        """Seconds for this attempt: an equal part of the time that is left."""
+        waiting = more + len(self._ready) + len(self._lines) + len(self._unhealthy) + list(self._doubtful.values()).count(False)
         return max(0.0, self._left) / (1 + waiting)
 
 

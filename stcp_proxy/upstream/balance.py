@@ -1,10 +1,11 @@
-"""The order in which a connection tries the endpoints that are in order.
+"""The order in which a connection tries healthy endpoints.
 
-    failover            as the file has it; SRV records by priority and, within one, by chance weighted as RFC 2782 says
-    round-robin         everybody in turn, in proportion to the weights, as evenly mixed as that can be
-    least-connections   the fewest live connections, in proportion to the weights; of equals the one whose turn is longest ago
+    failover            the order of the file; SRV records by priority, then at random with the weights of RFC 2782
+    round-robin         each endpoint in turn, in proportion to the weights and evenly mixed
+    least-connections   the fewest live connections in proportion to the weights; of equals, the least recently used
 
-Priorities come first with all of them. An SRV weight of 0 is "hardly ever" beside others, and equal among its like.
+With all three, priorities come first. An SRV weight of 0 means "hardly ever" beside other weights. Endpoints that all have weight
+0 are equal.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from stcp_proxy.upstream.endpoint import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An endpoint as one line of `to` has it.
+    """An endpoint with the priority and the weight that one address under `to` gives it.
 
     Attributes:
-        endpoint: what to dial.
+        endpoint: the endpoint to dial.
         priority: lower ones first.
-        weight: its part among those of its priority.
-        drawn: whether the order among its like is left to chance, as it is for SRV records.
+        weight: its share among those of its priority.
+        drawn: whether the order among equals is random, as it is for SRV records.
     """
 
     endpoint: Endpoint
@@ -35,12 +36,12 @@ class Candidate:
 
 
 def arrange(candidates: Sequence[Candidate], balance: Balance, rng: random.Random) -> list[Endpoint]:
-    """The endpoints in the order to try them. Round-robin has had its turn with this.
+    """The endpoints in the order to try them. With round-robin, the call takes the turn of the first one.
 
     Args:
-        candidates: those in order, of one line with failover, of all lines otherwise.
+        candidates: the healthy ones; of one address under `to` with failover, of all addresses otherwise.
         balance: the policy.
-        rng: chance.
+        rng: random numbers.
     """
     if len(candidates) == 1:
         return [candidates[0].endpoint]
@@ -64,7 +65,7 @@ def _failover(candidates: list[Candidate], rng: random.Random, _first: bool) -> 
 
 
 def _round_robin(candidates: list[Candidate], _rng: random.Random, first: bool) -> Iterable[Candidate]:
-    """Whoever is owed most. Everybody's due grows by their share with each turn, and whose turn it is pays for all of it."""
+    """The largest credit first. Each turn adds its share to every credit, and takes the sum from the endpoint that is chosen."""
     shares = _shares(candidates)
     if first:
         for each, share in zip(candidates, shares, strict=True):
@@ -82,7 +83,7 @@ def _least_connections(candidates: list[Candidate], _rng: random.Random, _first:
 
 
 def _shares(candidates: Iterable[Candidate]) -> list[float]:
-    """Weights that can be divided by. Beside others a weight of 0 is a hundredth of the least weight that counts."""
+    """Weights above zero. A weight of 0 is 0.01 beside larger ones."""
     weights = [each.weight for each in candidates]
     return [float(weight) or 0.01 for weight in weights] if any(weights) else [1.0] * len(weights)
 

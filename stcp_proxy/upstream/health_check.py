@@ -1,11 +1,11 @@
-"""Probes: whether a target answers, found out without an application's connection.
+"""Health checks: whether an endpoint answers, found out without an application's connection.
 
-What was set aside because it could not be reached is probed when its pause is over, and used again at once when it answers. So no
-connection has to find out. Where `health.interval` says so, every target is probed that often, unless connections show anyway
-that it answers; then one that fails is set aside before anybody needs it.
+An unhealthy endpoint that could not be reached is checked after its pause, and used again as soon as it answers. With
+`health.interval` every endpoint is checked that often, unless a connection has reached it within the interval. An endpoint that
+fails is then marked unhealthy before a connection needs it.
 
-A probe comes as far as it can without an effect on the other side: a TCP connection to a target, a handshake with a peer. What
-goes wrong behind that (a peer whose own target is down) only a connection can tell.
+A health check has no effect on the other side: it connects to a target, or completes a handshake with a peer. A failure behind
+that (the target of a peer is down) is seen by connections alone.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from stcp_proxy.upstream.targets import Targets
 _LOCAL_PAUSE: Final = 1.0
 """Seconds until the next check of an unhealthy endpoint, when this machine lacked descriptors, memory or ports for the last."""
 _JITTER: Final = 0.2
-"""Part of an interval that is left to chance, so that many proxies do not probe at once."""
+"""Random part of an interval, so that many proxies do not check at once."""
 
 Check = Callable[[SocketAddress, float], Awaitable[None]]
-"""Whether there is an answer at a place within so many seconds; raises StcpError where there is none."""
+"""Takes an address and a number of seconds; raises StcpError unless the address answers in that time."""
 
 
 def check_for(plan: TunnelPlan, trust: Trust, header: Version | None = None) -> Check:
@@ -84,12 +84,12 @@ async def _connected(address: SocketAddress, timeout: float) -> socket.socket:
 
 
 class HealthChecker:
-    """Probes the targets of one tunnel.
+    """Runs the health checks of one set of targets.
 
     Args:
-        targets: whom.
-        check: how.
-        health: how often.
+        targets: the targets.
+        check: one health check.
+        health: interval and deadline.
     """
 
     def __init__(self, targets: Targets, check: Check, health: HealthPlan) -> None:
@@ -97,12 +97,12 @@ class HealthChecker:
         self._check = check
         self._health = health
         self._under_way: set[Endpoint] = set()
-        self._probed_at: dict[Endpoint, float] = {}
+        self._checked_at: dict[Endpoint, float] = {}
 
     async def run(self) -> None:
-        """Probe until cancelled."""
+        """Run health checks until cancelled."""
         targets = self._targets
-        targets.has_probes, targets.is_watched = True, self._health.interval is not None
+        targets.has_checks, targets.checks_all = True, self._health.interval is not None
         try:
             async with trio.open_nursery() as nursery:
                 if self._health.interval is not None:
@@ -111,32 +111,32 @@ class HealthChecker:
                     with trio.move_on_at(self._start_due(nursery)):
                         await targets.changed.park()
         finally:
-            targets.has_probes = targets.is_watched = False
+            targets.has_checks = targets.checks_all = False
             for endpoint in targets.endpoints:
-                endpoint.probed = False  # connections have to find out
+                endpoint.left_to_check = False  # no check comes any more: a connection has to try it
 
     def _start_due(self, nursery: trio.Nursery) -> float:
-        """Start the probes whose time has come. Returns when the next one's does."""
+        """Start the checks that are due. Returns the time of the next one."""
         now, following = trio.current_time(), float("inf")
         for endpoint in self._targets.endpoints:
             if endpoint not in self._under_way:
                 due = self._due(endpoint)
                 if due <= now:
                     self._under_way.add(endpoint)
-                    nursery.start_soon(self._probe, endpoint)
+                    nursery.start_soon(self._run_check, endpoint)
                 else:
                     following = min(following, due)
         return following
 
     def _due(self, endpoint: Endpoint) -> float:
         if endpoint.failures:
-            return endpoint.until if endpoint.probed else float("inf")
+            return endpoint.until if endpoint.left_to_check else float("inf")
         if self._health.interval is None:
             return float("inf")
-        last = max(endpoint.reached_at, self._probed_at.get(endpoint, float("-inf")))
+        last = max(endpoint.reached_at, self._checked_at.get(endpoint, float("-inf")))
         return last + self._health.interval
 
-    async def _probe(self, endpoint: Endpoint) -> None:
+    async def _run_check(self, endpoint: Endpoint) -> None:
         started = trio.current_time()
         try:
             await self._check(endpoint.address, self._health.timeout)
@@ -146,7 +146,7 @@ class HealthChecker:
             else:
                 endpoint.until = trio.current_time() + _LOCAL_PAUSE
         else:
-            if not endpoint.failures or endpoint.probed:
+            if not endpoint.failures or endpoint.left_to_check:
                 self._targets.note_reached(endpoint)
         finally:
             self._under_way.discard(endpoint)
@@ -157,11 +157,11 @@ class HealthChecker:
         if self._health.interval is not None:
             early = self._health.interval * _JITTER * random.random()  # noqa: S311  (no secret)
             known = set(self._targets.endpoints)
-            self._probed_at = {each: at for each, at in self._probed_at.items() if each in known}
-            self._probed_at[endpoint] = trio.current_time() - early
+            self._checked_at = {each: at for each, at in self._checked_at.items() if each in known}
+            self._checked_at[endpoint] = trio.current_time() - early
 
     async def _follow_names(self, interval: float) -> None:
-        """Know the addresses behind names although no connection asks for them."""
+        """Look names up although no connection asks for them, so that their endpoints are known."""
         while True:
             for address in self._targets.to:
                 await self._targets.look_up(address, trio.current_time() + interval)

@@ -1,6 +1,6 @@
-"""The targets of a tunnel: the addresses of `to`, and the state of each endpoint behind them.
+"""The targets of a tunnel: the addresses under `to`, and the health of each endpoint behind them.
 
-Each `to` of a file has a `Targets` of its own. An `Attempt` is one connection's way through it.
+Each `to` in a file has a `Targets` of its own. An `Attempt` is one connection's way through its endpoints.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Targets:
         to: addresses as configured, at least one.
         tunnel: its name, for the log.
         balance: the order among them.
-        own: keeps in mind what is dialled until its turn is over; only where connections are intercepted.
-        rng: chance, for weights.
+        own: registers the sockets of attempts; only where connections are intercepted.
+        rng: random numbers, for weights.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Targets:
         self.balance: Final = balance
         self.own: Final = own
         self.rng: Final = rng or random.Random()  # noqa: S311  (no secret)
-        self.has_probes = False
-        """Whether somebody probes what is set aside."""
-        self.is_watched = False
-        """Whether all of it is probed all the time."""
+        self.has_checks = False
+        """Whether health checks try unhealthy endpoints."""
+        self.checks_all = False
+        """Whether health checks try every endpoint all the time."""
         self.changed: Final = trio.lowlevel.ParkingLot()
-        """Woken when an endpoint is set aside."""
+        """Woken when an endpoint becomes unhealthy."""
         self._endpoints: dict[str, Endpoint] = {}
         self._lines: dict[Destination, _Line] = {}
         self._turns = itertools.count(1)
@@ -68,33 +68,33 @@ class Targets:
 
     @classmethod
     def of(cls, plan: TunnelPlan) -> Targets:
-        """Those of a whole tunnel."""
+        """The targets under a tunnel's own `to`."""
         return cls(plan.to, tunnel=plan.name, balance=plan.balance)
 
     def adopt(self, other: Targets) -> None:
-        """Take over what `other`, whom this one replaces, knows of the addresses that both have. Connections of both count."""
+        """Take over the endpoints of the targets that these replace, with their health and their live connections."""
         self._endpoints, self._turns = dict(other._endpoints), other._turns
         self._lines = {address: self._line(address, line.options) for address, line in self._lines.items()}
         self._forget()
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """Every concrete address that is known now, in the order of the file."""
+        """Every endpoint that is known now, in the order of the file."""
         lines = [self._lines[address] for address in self.to if address in self._lines]
         return list(dict.fromkeys(each.endpoint for line in lines for each in line.candidates))
 
     @property
     def is_choice(self) -> bool:
-        """Whether there is more than one address to go to."""
+        """Whether there is more than one endpoint."""
         return len(self.to) > 1 or len(self.endpoints) > 1
 
     def fixed(self, address: Destination) -> list[Candidate] | None:
-        """What is behind one address as configured where that is no name; None where it is to be looked up."""
+        """The candidates of an address that needs no lookup; None for a name."""
         line = self._lines.get(address)
         return line.candidates if line is not None and line.fixed else None
 
     async def look_up(self, address: Destination, deadline: float, *, insist: bool = False) -> list[Candidate] | Failure:
-        """What is behind one address as configured, names looked up; see `NameCache.options`."""
+        """The candidates of an address as configured, with names looked up; see `NameCache.options`."""
         if (fixed := self.fixed(address)) is not None:
             return fixed
         found = await name_cache.current().options(address, deadline, insist=insist)
@@ -107,7 +107,7 @@ class Targets:
         return line.candidates
 
     def names_of(self, endpoint: Endpoint) -> Iterator[Destination]:
-        """The names that lead to an endpoint."""
+        """The names that resolve to an endpoint."""
         for address, line in self._lines.items():
             if not line.fixed and any(each.endpoint is endpoint for each in line.candidates):
                 yield address
@@ -121,13 +121,13 @@ class Targets:
         return _Line(options, candidates, fixed=bool(name_cache.fixed(address)))
 
     def _forget(self) -> None:
-        """Drop what no name leads to any more and no connection goes to."""
+        """Drop endpoints that no name resolves to and no connection uses."""
         named = {str(each.endpoint) for line in self._lines.values() for each in line.candidates}
         for key in [key for key, endpoint in self._endpoints.items() if key not in named and not endpoint.live]:
             del self._endpoints[key]
 
     def take(self, endpoint: Endpoint, now: float) -> None:
-        """A connection is going to be tried there."""
+        """Note that a connection tries an endpoint."""
         endpoint.take_trial(now)
         endpoint.live += 1
         endpoint.turn = next(self._turns)
@@ -140,29 +140,34 @@ class Targets:
             why: the failure.
             since: when the attempt began, on Trio's clock.
         """
-        told = self.is_choice or self.is_watched
-        probed = why.judgement.seen_by_health_check and self.has_probes and told
-        first = endpoint.fail(why, now=trio.current_time(), since=since, probed=probed)
-        if first and told:
+        matters = self.is_choice or self.checks_all
+        checked = why.judgement.seen_by_health_check and self.has_checks and matters
+        first = endpoint.fail(why, now=trio.current_time(), since=since, left_to_check=checked)
+        if first and matters:
             _log.warning(
-                "target set aside", tunnel=self.tunnel, target=str(endpoint), reason=why.label, why=why.what, remedy=why.remedy
+                "endpoint marked unhealthy",
+                tunnel=self.tunnel,
+                why=why.what,
+                remedy=why.remedy,
+                target=str(endpoint),
+                reason=why.label,
             )
         self.changed.unpark_all()
 
     def note_reached(self, endpoint: Endpoint) -> None:
-        """A connection came through to it."""
-        if endpoint.reach(trio.current_time()) and (self.is_choice or self.is_watched):
-            _log.info("target is back", tunnel=self.tunnel, target=str(endpoint))
+        """Note that a connection or a health check reached an endpoint."""
+        if endpoint.reach(trio.current_time()) and (self.is_choice or self.checks_all):
+            _log.info("endpoint became healthy", tunnel=self.tunnel, target=str(endpoint))
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One address of `to`: what was last behind it.
+    """One address under `to`, and the result of its last lookup.
 
     Attributes:
-        options: as the names had it; another list when they change.
-        candidates: the same with what is known of them.
-        fixed: whether it is no name.
+        options: the result; another list when it changes.
+        candidates: the endpoints of the result, in the same order.
+        fixed: whether the address needs no lookup.
     """
 
     options: list[ResolvedAddress]

@@ -56,7 +56,7 @@ def carries(proxy: Proxy) -> None:
 def test_a_refused_address(peers: Peers) -> None:
     proxy = peers.connect("refused", f"127.0.0.1:{free_port()}", "127.0.0.1:1", *peers.last.addresses)
     carries(proxy)
-    assert len(proxy.log("trying the next address", reason="target_refused")) == 2
+    assert len(proxy.log("connection failed over", reason="target_refused")) == 2
     assert proxy.ended()[0]["target"] == peers.last.addresses[0]
 
 
@@ -73,7 +73,7 @@ def test_a_peer_that_hangs_up_on_the_handshake(peers: Peers) -> None:
         proxy = peers.connect("hangs-up", other.to, *peers.last.addresses)
         carries(proxy)
         assert other.dials == 1
-        proxy.wait_log("trying the next address")  # as unreachable, where the reset came before the connection was seen
+        proxy.wait_log("connection failed over")  # as unreachable, where the reset came before the connection was seen
 
 
 def test_a_peer_of_another_key(peers: Peers, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_peer_that_connects_and_is_silent(peers: Peers) -> None:
         flags = ("--handshake-timeout", "1", "--dial-timeout", "1")
         proxy = peers.connect("silent", to, *peers.last.addresses, flags=flags)
         carries(proxy)
-        proxy.wait_log("trying the next address", reason="handshake_timeout")
+        proxy.wait_log("connection failed over", reason="handshake_timeout")
 
 
 def test_a_peer_whose_target_is_down(peers: Peers) -> None:
@@ -100,7 +100,7 @@ def test_a_peer_whose_target_is_down(peers: Peers) -> None:
     other = peers.listen(f"127.0.0.1:{free_port()}", "down")
     proxy = peers.connect("target-down", *other.addresses, *peers.last.addresses)
     carries(proxy)
-    proxy.wait_log("trying the next address", reason="rejected")
+    proxy.wait_log("connection failed over", reason="rejected")
     other.refused(reason="target_refused")
 
 

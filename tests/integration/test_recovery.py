@@ -28,10 +28,10 @@ def test_the_first_target_is_used_again_when_it_is_back(tmp_path: Path) -> None:
     port = free_port()
     with speaker(0, b"second") as second, Pair(tmp_path, [f"127.0.0.1:{port}", second.to]) as pair:
         assert ask(pair.connect) == b"second"
-        pair.listen.wait_log("target set aside", target=f"127.0.0.1:{port}")
+        pair.listen.wait_log("endpoint marked unhealthy", target=f"127.0.0.1:{port}")
         time.sleep(1)
         with speaker(port, b"first"):
-            pair.listen.wait_log("target is back", target=f"127.0.0.1:{port}")  # no connection had to find out
+            pair.listen.wait_log("endpoint became healthy", target=f"127.0.0.1:{port}")  # no connection had to find out
             assert ask(pair.connect) == b"first"
 
 
@@ -60,7 +60,7 @@ def test_a_peer_that_is_killed_and_started_again(tmp_path: Path) -> None:
             first.stop()
             assert ask(proxy) == b"second"
             with start(0) as again:
-                proxy.wait_log("target is back", target=f"127.0.0.1:{ports[0]}")
+                proxy.wait_log("endpoint became healthy", target=f"127.0.0.1:{ports[0]}")
                 wait_for(lambda: ask(proxy) == b"first", words="the first peer is used again")
                 assert again.wait_log("health check received", reason="peer_left")[0]["level"] == "info"
 
@@ -81,6 +81,6 @@ def test_a_peer_that_hangs_is_found_by_its_handshake(tmp_path: Path) -> None:
                 " health: {interval: 200ms, timeout: 500ms}}\n"
             )
             with Proxy(["run", str(config)], log=tmp_path / "connect.log").ready() as proxy:
-                proxy.wait_log("target set aside", target=text, reason="handshake_timeout")
+                proxy.wait_log("endpoint marked unhealthy", target=text, reason="handshake_timeout")
                 assert ask(proxy) == b"second"
-                assert not proxy.log("trying the next address")
+                assert not proxy.log("connection failed over")

@@ -84,7 +84,7 @@ def test_rotation_of_the_connecting_hosts_key(hosts: Hosts) -> None:
             pumps.go_on()
             hammer.go_on()
     assert not hosts.refused()
-    assert not hosts.app.log("trying the next key")
+    assert not hosts.app.log("handshake retried with the next key")
     assert len(hosts.db.ended(reason="aborted")) == 1
     assert "key revoked" in hosts.app.ended(reason="peer_reset")[0]["why"]
 
@@ -103,7 +103,7 @@ def test_rotation_of_the_listening_hosts_key(hosts: Hosts) -> None:
         pumps.go_on()
         hammer.go_on()
     assert not hosts.refused()
-    assert not hosts.app.log("trying the next key")
+    assert not hosts.app.log("handshake retried with the next key")
 
 
 def test_steps_in_the_wrong_order_refuse_nobody_either(hosts: Hosts) -> None:
@@ -114,7 +114,7 @@ def test_steps_in_the_wrong_order_refuse_nobody_either(hosts: Hosts) -> None:
         hammer.go_on()
         hosts.change(hosts.app, peers={"db": [str(hosts.new_server.public), str(hosts.keys.server.public)]})
         hammer.go_on()
-        assert hosts.app.log("trying the next key")
+        assert hosts.app.log("handshake retried with the next key")
         hosts.change(hosts.db, identity=["server-2.key", "server.key"])
         hammer.go_on()
         hosts.change(hosts.db, peers={"app": [str(hosts.keys.client.public), str(hosts.new_client.public)]})

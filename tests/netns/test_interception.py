@@ -173,7 +173,7 @@ def test_it_is_passed_on_where_the_file_says_so(net: Net, tmp_path: Path, how: s
         assert (line["reason"], line["bytes_to_wire"], line["bytes_to_plain"]) == ("finished", len(WORD), len(WORD))
         assert watch.dialled == {(net.server.ip4, PORT + 1)}
         assert target.dials == 1
-        assert sidecar.connect.log("what no route covers leaves this host unencrypted")
+        assert sidecar.connect.log("unmatched connections leave this host unencrypted")
 
         sock = net.client.connect(net.server.ip4, PORT + 1)
         sock.sendall(WORD)

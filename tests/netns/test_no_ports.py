@@ -62,7 +62,9 @@ def test_no_local_port_is_left(net: Net, tmp_path: Path) -> None:
             assert {(line["reason"], line["cause"]) for line in lines} == {("over_limit", "limit")}
             assert all("no local port is left for a connection to" in line["why"] for line in lines)
             assert all("ip_local_port_range" in line["remedy"] for line in lines)
-            assert [line for line in connect.log() if line["event"] in ("target set aside", "trying the next address")] == []
+            assert [
+                line for line in connect.log() if line["event"] in ("endpoint marked unhealthy", "connection failed over")
+            ] == []
             for host in (net.client, net.server):
                 host.run("sysctl", "-q", "-w", f"{RANGE}=40000 41999")
             again = ask(net, 6001, PORTS + 5)  # at once: no endpoint has to recover

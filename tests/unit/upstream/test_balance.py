@@ -73,7 +73,7 @@ def test_round_robin_is_exact_after_each_round(weights: list[int]) -> None:
     assert [counts[at] for at in range(len(weights))] == [3 * weight for weight in weights]
 
 
-def test_round_robin_goes_on_where_it_was_without_those_that_are_set_aside() -> None:
+def test_round_robin_goes_on_where_it_was_without_unhealthy_endpoints() -> None:
     known = candidates(1, 1, 1)
     assert firsts(known, Balance.ROUND_ROBIN, 3) == [0, 1, 2]
     assert firsts(known[:2], Balance.ROUND_ROBIN, 4) == [0, 1, 0, 1]

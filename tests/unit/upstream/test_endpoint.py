@@ -1,4 +1,4 @@
-"""Passive health of one endpoint: how long it is set aside, who may try it again, and whose failure counts."""
+"""Passive health of one endpoint: how long it is unhealthy, who may try it again, and whose failure counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def endpoint() -> Endpoint:
 
 
 def test_new(endpoint: Endpoint) -> None:
-    assert not endpoint.is_aside(0.0)
+    assert not endpoint.is_unhealthy(0.0)
     assert str(endpoint) == "127.0.0.1:80"
 
 
@@ -28,9 +28,9 @@ def test_pauses_grow_up_to_the_longest(endpoint: Endpoint) -> None:
     for _ in range(40):
         endpoint.fail(WHY, now=now, since=now)
         pauses.append(endpoint.until - now)
-        assert endpoint.is_aside(now)
+        assert endpoint.is_unhealthy(now)
         now = endpoint.until
-        assert not endpoint.is_aside(now)
+        assert not endpoint.is_unhealthy(now)
     for at, pause in enumerate(pauses):
         whole = min(LONGEST_PAUSE, FIRST_PAUSE * 2**at)
         assert whole * 0.75 <= pause <= whole
@@ -50,7 +50,7 @@ def test_reached_ends_it_at_once(endpoint: Endpoint) -> None:
     for now in (1.0, 2.0, 4.0):
         endpoint.fail(WHY, now=now, since=now)
     assert endpoint.reach(4.1)
-    assert not endpoint.is_aside(4.1)
+    assert not endpoint.is_unhealthy(4.1)
     assert endpoint.why is WHY  # the last failure is still told
     endpoint.fail(WHY, now=5.0, since=4.5)
     assert endpoint.until - 5.0 <= FIRST_PAUSE
@@ -59,22 +59,22 @@ def test_reached_ends_it_at_once(endpoint: Endpoint) -> None:
 def test_an_old_attempt_does_not_speak_against_a_newer_success(endpoint: Endpoint) -> None:
     endpoint.reach(3.0)
     assert not endpoint.fail(WHY, now=10.0, since=2.0)
-    assert not endpoint.is_aside(10.0)
+    assert not endpoint.is_unhealthy(10.0)
 
 
 def test_one_tries_and_the_others_wait(endpoint: Endpoint) -> None:
     endpoint.fail(WHY, now=1.0, since=1.0)
-    endpoint.take_trial(1.1)  # as a last resort, while it is set aside: nobody waits longer for that
+    endpoint.take_trial(1.1)  # as a last resort, while it is unhealthy: nobody waits longer for that
     due = endpoint.until
     assert due <= 1.0 + FIRST_PAUSE
     endpoint.take_trial(due)
-    assert endpoint.is_aside(due)
+    assert endpoint.is_unhealthy(due)
     endpoint.fail(WHY, now=due + 0.01, since=due)
     assert endpoint.failures == 2
     endpoint.reach(due + 0.02)
-    assert not endpoint.is_aside(due + 0.02)
+    assert not endpoint.is_unhealthy(due + 0.02)
 
 
 def test_a_healthy_one_may_be_tried_by_all(endpoint: Endpoint) -> None:
     endpoint.take_trial(1.0)
-    assert not endpoint.is_aside(1.0)
+    assert not endpoint.is_unhealthy(1.0)

@@ -126,8 +126,8 @@ async def test_the_next_and_then_not_the_first(autojump_clock: MockClock, networ
             await dial(known)
     assert network.take() == [A, B, B, B]
     assert [(line["event"], line.get("target", line.get("failed"))) for line in logs] == [
-        ("target set aside", A),
-        ("trying the next address", A),
+        ("endpoint marked unhealthy", A),
+        ("connection failed over", A),
     ]
 
 
@@ -143,7 +143,7 @@ async def test_one_tries_again_after_the_pause(autojump_clock: MockClock, networ
     await trio.sleep(LONGEST_PAUSE)
     with structlog.testing.capture_logs() as logs:
         await dial(known)
-    assert [line["event"] for line in logs] == ["target is back"]
+    assert [line["event"] for line in logs] == ["endpoint became healthy"]
     await dial(known)
     assert network.take() == [A, A]
 
@@ -160,7 +160,7 @@ async def test_a_black_hole_holds_up_one_connection_at_a_time(autojump_clock: Mo
     assert network.take().count(A) == 1
 
 
-async def test_all_set_aside_are_tried_the_longest_ago_first(autojump_clock: MockClock, network: Network) -> None:
+async def test_unhealthy_endpoints_are_tried_the_oldest_failure_first(autojump_clock: MockClock, network: Network) -> None:
     known = targets(A, B, C)
     for name in (B, C, A):
         network.down = {A, B, C} - {name}
@@ -394,7 +394,7 @@ async def test_a_successor_knows_what_was_known(autojump_clock: MockClock, netwo
     record = await dial(old)
     new = targets(C, A, B)
     new.adopt(old)
-    aside = {str(each): each.is_aside(trio.current_time()) for each in new.endpoints}
+    aside = {str(each): each.is_unhealthy(trio.current_time()) for each in new.endpoints}
     assert aside == {C: False, A: True, B: False}
     assert [each.live for each in new.endpoints] == [0, 0, 1]
     end(record)

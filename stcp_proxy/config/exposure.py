@@ -1,0 +1,76 @@
+"""Plain legs of a tunnel that the network reaches: bytes without encryption, or a key that any host may use."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stcp_proxy.config.plan import Mode, TunnelPlan
+from stcp_proxy.net.address import Address, Destination, TcpAddress
+from stcp_proxy.net.special_addresses import is_own_address
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """A plain leg that the network reaches.
+
+    Attributes:
+        address: as configured.
+        why: what that allows.
+        remedy: how to close it.
+    """
+
+    address: str
+    why: str
+    remedy: str
+
+
+def exposures(tunnel: TunnelPlan) -> list[Exposure]:
+    """The plain legs of a tunnel that the network reaches. An intercepting tunnel refuses direct connections, so it has none."""
+    if tunnel.intercept is not None:
+        return []
+    return list(_of_connect(tunnel) if tunnel.mode is Mode.CONNECT else _of_listen(tunnel))
+
+
+def _of_connect(tunnel: TunnelPlan) -> Iterator[Exposure]:
+    if tunnel.accept_proxy is not None and tunnel.accept_proxy.senders is not None:
+        return  # only the listed load balancers may connect
+    if isinstance(tunnel.bind, TcpAddress) and not _is_loopback(tunnel.bind):
+        yield Exposure(
+            str(tunnel.bind),
+            "every host that reaches this address can use the tunnel with this host's key, and its bytes arrive unencrypted",
+            "bind 127.0.0.1, [::1] or a unix socket; otherwise let a firewall admit only the hosts that may use the tunnel",
+        )
+
+
+def _of_listen(tunnel: TunnelPlan) -> Iterator[Exposure]:
+    seen: set[Destination] = set()
+    for target in (*tunnel.to, *(each for service in tunnel.services.values() for each in service.to)):
+        if isinstance(target, TcpAddress) and target not in seen and not _is_here(target):
+            yield Exposure(
+                str(target),
+                "the target is on another host: bytes travel there without encryption",
+                "run `stcp-proxy listen` on the target's host; otherwise see that the network between is trusted",
+            )
+        seen.add(target)
+
+
+def _is_loopback(address: Address) -> bool:
+    """Whether only this host reaches a listening address. A name other than localhost may be anything."""
+    if not isinstance(address, TcpAddress):
+        return True
+    try:
+        return ipaddress.ip_address(address.host.partition("%")[0]).is_loopback
+    except ValueError:
+        return address.host == "localhost"
+
+
+def _is_here(target: TcpAddress) -> bool:
+    """Whether what is sent to a target stays on this host. An empty host is this one; a name may be another."""
+    if not target.host or _is_loopback(target):
+        return True
+    try:
+        return is_own_address(ipaddress.ip_address(target.host.partition("%")[0]))
+    except ValueError:
+        return False
