@@ -26,6 +26,8 @@ AT_ONCE: Final = 10
 ONE_AT_ONCE: Final = frozenset({"limit reached: new connections wait", "cannot accept: new connections wait"})
 """Events about a state, where one line in a second says all."""
 _SECOND: Final = 1.0
+_BY_STRANGERS: Final = frozenset({"connection refused", "health check received"})
+"""Events of any level that strangers can cause as fast as they can connect."""
 _SEVERE: Final = frozenset({"warning", "error", "critical"})
 _MANY: Final = 1000
 """Kinds of events at which those of the past are forgotten at once, not at leisure."""
@@ -117,7 +119,7 @@ class Repeats:
 
 def _kind(event: Mapping[str, Any]) -> _Kind | None:
     """What makes two events repetitions of each other; None for one that always stands alone."""
-    if event.get("level") not in _SEVERE and event["event"] != "connection refused":
+    if event.get("level") not in _SEVERE and event["event"] not in _BY_STRANGERS:
         return None
     return (event["event"], event.get("tunnel"), event.get("reason", event.get("limit")))
 

@@ -45,11 +45,14 @@ def test_the_first_are_said_at_once_and_the_rest_is_counted() -> None:
     assert log.total == 1000
 
 
-def test_a_flood_costs_a_bounded_number_of_lines() -> None:
+@pytest.mark.parametrize(
+    ("event", "level"), [("connection refused", "warning"), ("connection refused", "info"), ("health check received", "debug")]
+)
+def test_a_flood_costs_a_bounded_number_of_lines(event: str, level: str) -> None:
     log = Log()
     for number in range(10_000):
         log.now = number / 1000
-        log.event(number)
+        log.event(number, event=event, level=level)
         if number % 100 == 0:
             log.repeats.flush()
     log.repeats.flush(everything=True)
