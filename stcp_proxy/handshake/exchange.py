@@ -32,7 +32,7 @@ from stcp_proxy.errors import (
     Truncated,
 )
 from stcp_proxy.protocol.frames import Opener, Sealer
-from stcp_proxy.protocol.greeting import PROXY_HEADER, protocol_of
+from stcp_proxy.protocol.greeting import protocol_of
 from stcp_proxy.protocol.handshake import Established, Initiator, Responder
 from stcp_proxy.protocol.lifecycle import Phase, follow
 from stcp_proxy.protocol.opening import Opening, decode_reason, encode_reason, parse_attributes
@@ -116,13 +116,8 @@ async def respond(stream: trio.abc.Stream, responder: Responder) -> tuple[Channe
     """
     closed = HandshakeClosed("the peer closed the connection during the handshake")
     data = await _more(stream, ConnectCheck("the connection was closed before its first byte"))
-    head = b""
-    try:
-        while (answer := responder.receive(data)) is None:
-            head += data
-            data = await _more(stream, closed)
-    except NotStcp:
-        raise _not_stcp(head + data) from None
+    while (answer := responder.receive(data)) is None:
+        data = await _more(stream, closed)
     await _send(stream, answer.reply, closed)
     return Channel(answer.established), answer.established
 
@@ -173,15 +168,6 @@ async def initiate(stream: trio.abc.Stream, initiator: Initiator) -> Channel:
             remedy="give the address of `stcp-proxy listen`, not that of the server behind it",
         ) from None
     return Channel(established)
-
-
-def _not_stcp(head: bytes) -> NotStcp:
-    """The failure of a connection whose first bytes belong to another protocol."""
-    name = protocol_of(head)
-    remedy = "point only `stcp-proxy connect` at this address"
-    if name == PROXY_HEADER:
-        remedy = "switch the PROXY protocol off at the load balancer: this port takes none"
-    return NotStcp(f"the first bytes are not STCP's{f' (they look like {name})' if name else ''}", remedy=remedy)
 
 
 async def open_channel(stream: trio.abc.Stream, channel: Channel, opening: Opening, early: Callable[[], bytes]) -> int:

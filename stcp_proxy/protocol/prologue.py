@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from stcp_proxy.errors import MalformedHandshake, NotStcp, SuiteRefused, VersionRefused
+from stcp_proxy.protocol.greeting import PROXY_HEADER, protocol_of
 from stcp_proxy.protocol.wire import MAGIC, MESSAGE_LENGTH_LEN, PROLOGUE_LEN, VERSION, Suite
 
 Buffer = bytes | bytearray
@@ -37,9 +38,7 @@ def read_prologue(buffer: Buffer, suites: Collection[Suite]) -> Suite | None:
     """
     head = bytes(buffer[:PROLOGUE_LEN])
     if head[: len(MAGIC)] != MAGIC[: len(head)]:
-        raise NotStcp(
-            f"the first bytes are not STCP's{_other_protocol(head)}", remedy="point only `stcp-proxy connect` at this address"
-        )
+        raise _not_stcp(bytes(buffer))
     if len(head) > len(MAGIC) and head[len(MAGIC)] != VERSION:
         raise VersionRefused(
             f"the peer speaks version {head[len(MAGIC)]} of STCP, this side version {VERSION}",
@@ -94,9 +93,10 @@ def _suite_refused(number: int, suites: Collection[Suite]) -> SuiteRefused:
     )
 
 
-def _other_protocol(head: bytes) -> str:
-    if head[:1] == b"\x16":
-        return " (it looks like TLS)"
-    if head[:4] in (b"GET ", b"POST", b"HEAD", b"PUT ", b"PRI "):
-        return " (it looks like HTTP)"
-    return ""
+def _not_stcp(head: bytes) -> NotStcp:
+    """The failure of a connection whose first bytes belong to another protocol."""
+    name = protocol_of(head)
+    remedy = "point only `stcp-proxy connect` at this address"
+    if name == PROXY_HEADER:
+        remedy = "switch the PROXY protocol off at the load balancer: this port takes none"
+    return NotStcp(f"the first bytes are not STCP's{f' (they look like {name})' if name else ''}", remedy=remedy)
