@@ -23,7 +23,7 @@ test: $(EVERYTHING)  ## the tests; what this machine lacks is skipped, with the 
 	$(BIN)/python -m pytest $(ARGS)
 
 # The C of the package; `make lint-kernel` checks the C of the module.
-C_FILES := $(wildcard stcp_proxy/relay/lane/*.[ch] stcp_proxy/lab/*.c)
+C_FILES := $(wildcard stcp_proxy/relay/lane/*.[ch] stcp_proxy/lab/load/*.[ch])
 PRETTIER = $(VENV)/javascript/node_modules/.bin/prettier --config tools/javascript/prettier.json 'stcp_proxy/admin/assets/*.js'
 
 lint: $(EVERYTHING) $(JAVASCRIPT)  ## ruff, mypy --strict, clang-format, prettier

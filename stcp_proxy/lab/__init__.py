@@ -1,7 +1,7 @@
 """The lab: what shows and measures the product through its public ports, and the peers beside it.
 
 - ``demo``         both proxies, a bank, its customer and an eavesdropper on this machine
-- ``loadgen.c``    load generator and echo server in C, compiled on the spot; ``loadgen.py`` drives it
+- ``load/``        load generator and echo server in C, compiled when first used; ``loadgen`` drives it
 - ``echo``         the framed echo server
 - ``stress``       the stress client, which checks every byte; ``channel`` lets it speak STCP itself
 - ``bench``        this project against its peers, in turns within the same minutes

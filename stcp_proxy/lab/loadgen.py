@@ -16,7 +16,7 @@ from typing import Final
 
 from stcp_proxy.errors import StcpError
 
-SOURCE: Final = Path(__file__).with_name("loadgen.c")
+FOLDER: Final = Path(__file__).with_name("load")
 FLAGS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
 GRACE: Final = 60.0
 """Seconds beyond its running time after which a generator is given up (it gives up by itself after 20 without progress)."""
@@ -62,8 +62,8 @@ def binary() -> Path:
     Raises:
         LabError: there is no C compiler, or it fails.
     """
-    source = SOURCE.read_bytes()
-    digest = hashlib.sha256(source + " ".join(FLAGS).encode()).hexdigest()[:16]
+    text = b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]")))
+    digest = hashlib.sha256(text + " ".join(FLAGS).encode()).hexdigest()[:16]
     target = cache_folder() / f"loadgen-{digest}"
     if not target.exists():
         _compile(target)
@@ -77,7 +77,9 @@ def _compile(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built = Path(folder) / "loadgen"
-        done = subprocess.run([compiler, *FLAGS, "-o", built, SOURCE], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [compiler, *FLAGS, "-o", built, *sorted(FOLDER.glob("*.c"))], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise LabError(f"the load generator does not compile: {done.stderr.strip()[-400:]}")
         built.replace(target)
