@@ -8,6 +8,7 @@ and aliases count at their full expansion, so that a small file cannot unfold in
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +45,10 @@ _SCALARS: Final[dict[str, Callable[[str], Any]]] = {
 _BARE_ADDRESS: Final = re.compile(r"[\s\[{,](\[[0-9a-fA-F:.%]*:[0-9a-fA-F:.%]*\])?:\d")
 
 
+_NOT_A_SPACE: Final = re.compile("[\u00a0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff]")
+_COMMENT: Final = re.compile(r"(?:^|\s)#")
+
+
 def file_source(path: str | Path) -> Source:
     """The content of a YAML file.
 
@@ -52,6 +57,7 @@ def file_source(path: str | Path) -> Source:
     """
     path = Path(path)
     text = _read(path)
+    _check_spaces(path, text)
     tree = _Tree(path)
     try:
         root = yaml.compose(text, Loader=_Loader)
@@ -86,6 +92,23 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
         raise ConfigError(f"{path}:{line}: this is not UTF-8 text", remedy="save the file as UTF-8") from None
+
+
+def _check_spaces(path: Path, text: str) -> None:
+    """Refuse a no-break space, or another that YAML takes for a letter, outside of quotes and comments.
+
+    It comes from a web page or a word processor, looks like a space, and makes a key or a value of what stands around it.
+    """
+    for match in _NOT_A_SPACE.finditer(text):
+        start = text.rfind("\n", 0, match.start()) + 1
+        before = text[start : match.start()]
+        if before.count('"') % 2 or before.count("'") % 2 or _COMMENT.search(before):
+            continue
+        line, name = text.count("\n", 0, start) + 1, unicodedata.name(match[0], "a space").lower()
+        raise ConfigError(
+            f"{path}:{line}: column {match.start() - start + 1} has a {name} (U+{ord(match[0]):04X}), which is no space to YAML",
+            remedy="replace it by an ordinary space",
+        )
 
 
 def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:

@@ -9,6 +9,7 @@ or an address that is taken keep the old state completely. A child process reads
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -35,6 +36,10 @@ Raises:
 
 RESTART: Final = {"workers": "the number of processes", "admin": "the admin address"}
 """Settings that only a new start changes, and what they are."""
+
+
+_MOST_IN_A_LINE: Final = 20
+"""Entries of one kind in the log line of a reload."""
 
 
 class Reloader:
@@ -171,8 +176,18 @@ def compared(old: Plan, new: Plan) -> PlanDiff:
 
 
 def summary(diff: PlanDiff) -> dict[str, Any]:
-    """A difference as fields of a log line: what is empty is left out."""
-    return {name: value for name, value in diff.as_json().items() if value}
+    """A difference as fields of a log line: what is empty is left out, and of a long list all but the beginning."""
+    return {name: _beginning(value) for name, value in diff.as_json().items() if value}
+
+
+def _beginning(value: Any) -> Any:
+    """The first entries of a list or mapping, and how many more there are; `stcp-proxy reload` prints all."""
+    more = len(value) - _MOST_IN_A_LINE
+    if more <= 0:
+        return value
+    if isinstance(value, dict):
+        return dict(itertools.islice(value.items(), _MOST_IN_A_LINE)) | {"": f"and {more} more"}
+    return [*value[:_MOST_IN_A_LINE], f"and {more} more"]
 
 
 def say_refused(exc: Exception) -> None:

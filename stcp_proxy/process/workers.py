@@ -91,7 +91,8 @@ def run(
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            os.close(reader)
+            for mine_no_longer in (reader, *children.values()):  # only the parent reads: its end is seen
+                os.close(mine_no_longer)
             together.speak_for(number)
             if forked is not None:
                 forked(number)
@@ -178,7 +179,14 @@ def _work(
 
 
 def _tell(report: int, totals: Totals) -> None:
-    os.write(report, json.dumps(dataclasses.asdict(totals)).encode())
+    try:
+        os.write(report, json.dumps(dataclasses.asdict(totals)).encode())
+    except BrokenPipeError:
+        _log.warning(
+            "stopped: the parent process has ended",
+            why="its workers stop with it",
+            remedy="look in the system's log for what ended it: somebody's kill -9, or a lack of memory",
+        )
 
 
 def _supervise(children: dict[int, int], leader: Leader) -> tuple[int, Totals]:

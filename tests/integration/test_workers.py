@@ -94,6 +94,19 @@ def test_workers_die_with_their_parent(shared: Shared) -> None:
         sock.listen()
 
 
+def test_workers_whose_parent_was_killed_say_so(shared: Shared) -> None:
+    """In a line each, and not as a mistake of this program."""
+    exchange(shared.connect, b"word")
+    os.kill(shared.connect.pid, signal.SIGKILL)
+    lines = wait_for(
+        lambda: found if len(found := shared.connect.log("stopped: the parent process has ended")) == 2 else None,
+        words="both workers have said why",
+    )
+    assert {line["level"] for line in lines} == {"warning"}
+    assert shared.connect.log("the worker failed") == []
+    assert "Traceback" not in shared.connect.text()
+
+
 def test_one_unix_socket_for_all(tmp_path: Path, echo: Target) -> None:
     path = tmp_path / "door"
     pair = Shared(tmp_path, echo.to, bind=f"unix:{path}")

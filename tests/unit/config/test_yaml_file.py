@@ -105,6 +105,9 @@ def test_a_key_in_a_key_path_is_not_shown() -> None:
         ("a: *b\n", "undefined alias"),
         (b"a: 1\nb: \xff\n", "c.yaml:2: this is not UTF-8"),
         ("a: 1\nb: \x07\n", "c.yaml:2: this is not YAML: a character"),
+        ("a: 1\nb:\u00a0c\n", "c.yaml:2: column 3 has a no-break space (U+00A0), which is no space to YAML; replace it"),
+        ("a:\n\u00a0 b: 1\n", "c.yaml:2: column 1 has a no-break space"),
+        ("a: 1\u3000\n", "c.yaml:1: column 5 has a ideographic space"),
         ("a: &a [*a]\n", "unfolds without end"),
         ("a: &a\n  b: *a\n", "unfolds without end"),
         ("a: " + "[" * 5000, "nested too deeply"),
@@ -115,6 +118,12 @@ def test_refused(tmp_path: Path, text: str | bytes, says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     assert says in str(caught.value)
+
+
+def test_a_no_break_space_in_quotes_or_a_comment_is_let_through(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text('# a\u00a0comment\na: "b\u00a0c"  # and\u00a0another\n', encoding="utf-8")
+    assert yaml_file.file_source(path).data == {"a": "b\u00a0c"}
 
 
 def test_a_small_file_does_not_unfold_into_a_large_one(tmp_path: Path) -> None:
