@@ -12,6 +12,7 @@ from stcp_proxy.config import EngineChoice, Plan
 from stcp_proxy.doctor.finding import Finding, Level
 from stcp_proxy.relay.fast_path import compiled
 from stcp_proxy.relay.kernel import KernelUnavailable, probe
+from stcp_proxy.relay.trio_loop import obstacle
 
 BUILT: Final = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 """No machine that runs this program has an earlier date."""
@@ -29,7 +30,7 @@ def look(plan: Plan | None = None) -> list[Finding]:
     Args:
         plan: what is to run here, where that is known.
     """
-    return [_kernel(plan), _byte_path(), _descriptors(plan), _backlog(), _congestion(), clock(time.time())]
+    return [_kernel(plan), _byte_path(), _event_loop(), _descriptors(plan), _backlog(), _congestion(), clock(time.time())]
 
 
 def _kernel(plan: Plan | None) -> Finding:
@@ -49,6 +50,14 @@ def _byte_path() -> Finding:
         return Finding(Level.OK, "byte path", "compiled: the user-space engine takes what is common without the interpreter")
     remedy = "install gcc and Python's headers, then stcp-proxy again; unset STCP_COMPILED"
     return Finding(Level.WARN, "byte path", "not compiled: the user-space engine is slower than it could be", remedy)
+
+
+def _event_loop() -> Finding:
+    why = obstacle()
+    if not why:
+        return Finding(Level.OK, "event loop", "the user-space engine runs in Trio's loop")
+    what = f"the user-space engine runs in a thread of its own, which is slower: {why.partition(';')[0]}"
+    return Finding(Level.WARN, "event loop", what, "mount /proc")
 
 
 def _descriptors(plan: Plan | None) -> Finding:

@@ -4,7 +4,7 @@ It wakes for readiness, not for connections: what costs is a system call for eac
 and nothing is allocated for it. Trio runs no task between handover and end.
 
 Somebody has to wait for the epoll set. By itself the engine starts a thread for that (`start`), and other threads talk to it
-through `call`, which queues a function and wakes the thread by an eventfd. In a process that runs Trio, `inloop` lets Trio's own
+through `call`, which queues a function and wakes the thread by an eventfd. In a process that runs Trio, `trio_loop` lets Trio's own
 thread do it instead, which saves the change of threads and the quarrel about the interpreter lock.
 """
 
@@ -65,6 +65,8 @@ class PumpEngine:
         self._inbox: collections.deque[tuple[Duplex, Callable[[], None]]] = collections.deque()
         self._lock = threading.Lock()
         self._own_thread: threading.Thread | None = None
+        self.why_thread = ""
+        """Why Trio's loop does not drive the engine; empty where it does."""
         self._owner: int | None = None
         """Identity of the thread that drives the engine; None before it is driven."""
         self._guest = -1
@@ -78,7 +80,7 @@ class PumpEngine:
 
     def start(self) -> None:
         """Open the epoll set and start a thread that drives it. Raises OSError when the process is out of descriptors."""
-        self._open()
+        self.open()
         self.start_thread()
 
     def start_driven(self, guest: int) -> None:
@@ -90,7 +92,7 @@ class PumpEngine:
         Raises:
             OSError: the process is out of descriptors.
         """
-        self._open()
+        self.open()
         self._guest = guest
         self._epoll.register(guest, select.EPOLLIN)
         if self.lane is not None:
@@ -108,7 +110,10 @@ class PumpEngine:
         self._own_thread = threading.Thread(target=self._run, name="stcp-pump", daemon=True)
         self._own_thread.start()
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """Open the epoll set, if that has not happened yet. Raises OSError when the process is out of descriptors."""
+        if self._opened:
+            return
         self._epoll = select.epoll()
         try:
             self.lane = make_lane(self, self._epoll.fileno(), Duplex, wanted=self._compiled)

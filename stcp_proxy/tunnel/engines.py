@@ -16,15 +16,22 @@ _log = structlog.get_logger("stcp_proxy.supervisor")
 
 
 class Engines:
-    """Engines by configured choice; two choices that come to the same engine share it.
-
-    Attributes:
-        reasons: name of the engine for each choice, and why it is that one.
-    """
+    """Engines by configured choice; two choices that come to the same engine share it."""
 
     def __init__(self) -> None:
-        self.reasons: dict[str, tuple[str, str]] = {}
+        self._reasons: dict[str, tuple[str, str]] = {}
         self._by_choice: dict[EngineChoice, Engine] = {}
+
+    @property
+    def reasons(self) -> dict[str, tuple[str, str]]:
+        """Name of the engine for each choice, and why it is that one."""
+        return {str(choice): self._reason(choice, engine) for choice, engine in self._by_choice.items()}
+
+    def _reason(self, choice: EngineChoice, engine: Engine) -> tuple[str, str]:
+        name, why = self._reasons[str(choice)]
+        if isinstance(engine, PumpEngine) and engine.why_thread:
+            why = f"{why}; in a thread of its own, which is slower: {engine.why_thread}"
+        return name, why
 
     def want(self, choices: Iterable[EngineChoice]) -> None:
         """See to it that there is a running engine for each choice.
@@ -40,7 +47,7 @@ class Engines:
             if running is None:
                 _start(engine)
             self._by_choice[choice] = running or engine
-            self.reasons[str(choice)] = (engine.name, why)
+            self._reasons[str(choice)] = (engine.name, why)
             _log.info("engine", choice=str(choice), engine=engine.name, why=why)
 
     def __getitem__(self, choice: EngineChoice) -> Engine:

@@ -13,7 +13,7 @@ from harness.leaks import find_secret
 from harness.proxies import COMMAND, Keys, Proxy
 from harness.sockets import Target, free_port
 
-MACHINE = {"kernel module", "byte path", "open files", "backlog", "congestion control", "clock"}
+MACHINE = {"kernel module", "byte path", "event loop", "open files", "backlog", "congestion control", "clock"}
 Findings = dict[str, dict[str, Any]]
 
 

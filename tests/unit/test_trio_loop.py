@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.relay import trio_loop
@@ -187,21 +188,53 @@ def test_a_failure_of_the_driver_moves_the_connections_to_a_thread(monkeypatch: 
     run(body)
 
 
-def test_without_a_clear_descriptor_it_takes_a_thread() -> None:
-    async def body() -> None:
-        stranger = select.epoll()
-        engine = PumpEngine()
-        try:
-            trio_loop.start(engine)
-            pair = Looped(engine)
-            with trio.fail_after(5):
-                await pair.echo(b"all the same")
-            pair.close()
-        finally:
-            engine.close()
+async def _relays_a_little(engine: PumpEngine) -> None:
+    pair = Looped(engine)
+    with trio.fail_after(5):
+        await pair.echo(b"all the same")
+    pair.close()
+    await pair.both_ended()
+
+
+def test_trios_descriptor_is_found_among_several() -> None:
+    strangers = [select.epoll() for _ in range(3)]
+
+    async def body(engine: PumpEngine) -> None:
+        await _relays_a_little(engine)
+        assert (engine.has_thread, engine.why_thread) == (False, "")
+
+    try:
+        run(body)
+    finally:
+        for stranger in strangers:
             stranger.close()
 
+
+def test_an_engine_closed_before_trios_descriptor_is_found_stays_closed() -> None:
+    async def body() -> None:
+        with select.epoll():
+            engine = PumpEngine()
+            trio_loop.start(engine)
+            engine.close()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not engine.has_thread
+
     trio.run(body)
+
+
+def test_a_descriptor_that_cannot_be_told_apart_costs_a_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trio_loop, "_watches", lambda *_: True)
+
+    async def body(engine: PumpEngine) -> None:
+        await _relays_a_little(engine)
+        assert engine.has_thread
+        assert "fdinfo does not show" in engine.why_thread
+
+    with select.epoll():
+        run(body)
+    assert "in a thread of its own, which is slower: /proc/self/fdinfo" in caplog.text
 
 
 def test_it_costs_nothing_at_rest() -> None:
@@ -226,7 +259,7 @@ def test_nothing_is_left_open() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_without_proc_it_takes_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_proc_it_takes_a_thread(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def listdir(path: str) -> list[str]:
         raise FileNotFoundError(2, "No such file or directory", path)
 
@@ -239,4 +272,6 @@ def test_without_proc_it_takes_a_thread(monkeypatch: pytest.MonkeyPatch) -> None
 
     trio.run(main)
     assert engine.has_thread
+    assert "mount /proc" in engine.why_thread
+    assert "in a thread of its own, which is slower: /proc/self/fd cannot be read" in caplog.text
     engine.close()
