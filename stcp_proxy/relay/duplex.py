@@ -22,7 +22,6 @@ import contextlib
 import logging
 import select
 import socket
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +31,7 @@ from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.lifecycle import Phase, follow
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason, Handover, RelayEnd
+from stcp_proxy.relay.plain_leg import finish_on_close, reset_on_close
 from stcp_proxy.relay.states import NEXT, RELAYING, Event, State
 from stcp_proxy.relay.zero_window import LegWatch, Look
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 INTEREST: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLET
 _READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP | select.EPOLLERR
 _TO_THE_END: Final = select.EPOLLRDHUP | select.EPOLLPRI | select.EPOLLHUP | select.EPOLLERR
-_RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _OUT: Final = select.EPOLLOUT
 _ERROR: Final = select.EPOLLERR
 _JUST_BYTES: Final = select.EPOLLIN | select.EPOLLOUT
@@ -91,6 +90,7 @@ class Duplex:
     def __init__(self, pump: PumpEngine, handover: Handover, on_end: Callable[[RelayEnd], None]) -> None:
         self._engine = pump
         self._plain: socket.socket = handover.plain
+        reset_on_close(self._plain)
         self._wire: socket.socket = handover.wire
         self._sealer = Sealer(handover.send.key, handover.send.counter)
         self._opener = Opener(handover.receive.key, handover.receive.counter)
@@ -213,12 +213,13 @@ class Duplex:
             self._watch_stall()
 
     def on_stall_check(self) -> None:
-        """Something was sent, or came up short, a while ago: see what became of it; `standstill` says why."""
+        """Something was sent, or came up short, a while ago: see what became of it; `zero_window` says why."""
         self._watched = False
         if self._state not in RELAYING:
             return
         plain, wire = self._watches = self._watches or (LegWatch(self._plain), LegWatch(self._wire))
-        looks = (plain.look(), Look.AT_REST if self._state is State.WIRE_BROKEN else wire.look())
+        now = self._engine.now
+        looks = (plain.look(now), Look.AT_REST if self._state is State.WIRE_BROKEN else wire.look(now))
         if looks[0] is Look.DEAD:
             self._reset(EndReason.PLAIN_RESET, Code.PLAIN_RESET, "")
         elif looks[1] is Look.DEAD:
@@ -571,8 +572,7 @@ class Duplex:
         if leg.fileno() < 0:
             return
         self._engine.forget(leg)
-        with contextlib.suppress(OSError):
-            leg.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+        reset_on_close(leg)
         leg.close()
 
     def _close(self) -> None:
@@ -584,7 +584,9 @@ class Duplex:
         self._on_end = None
         self._engine.deadlines.discard(self)
         self._engine.stalls.discard(self)
-        if end.reason is not EndReason.FINISHED:
+        if end.reason is EndReason.FINISHED:
+            finish_on_close(self._plain)
+        else:
             self._kill(self._plain)
         for leg in (self._plain, self._wire):
             if leg.fileno() >= 0:

@@ -27,6 +27,7 @@ from stcp_proxy.protocol import opening
 from stcp_proxy.protocol.wire import CODE_LEN
 from stcp_proxy.relay import kernel_abi as abi
 from stcp_proxy.relay.engine import EndReason, Handover, Relay, RelayEnd
+from stcp_proxy.relay.plain_leg import finish_on_close
 from stcp_proxy.relay.pump import PumpEngine
 
 _log: Final = logging.getLogger(__name__)
@@ -281,6 +282,8 @@ def _hand_over(handover: Handover) -> None:
         wire_len=len(handover.wire_bytes),
         milliseconds=(_milliseconds(limits.idle), _milliseconds(limits.half_close), _milliseconds(limits.linger)),
     )
+    # The module closes the plain leg itself, and resets it when this process dies.
+    finish_on_close(handover.plain)
     try:
         handover.wire.setsockopt(abi.SOL_STCP, abi.RELAY, args)
     finally:

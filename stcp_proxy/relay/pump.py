@@ -4,8 +4,8 @@ It wakes for readiness, not for connections: what costs is a system call for eac
 and nothing is allocated for it. Trio runs no task between handover and end.
 
 Somebody has to wait for the epoll set. By itself the engine starts a thread for that (`start`), and other threads talk to it
-through `call`, which queues a function and wakes the thread by an eventfd. In a process that runs Trio, `trio_loop` lets Trio's own
-thread do it instead, which saves the change of threads and the quarrel about the interpreter lock.
+through `call`, which queues a function and wakes the thread by an eventfd. In a process that runs Trio, `trio_loop` lets
+Trio's own thread do it instead, which saves the change of threads and contention for the GIL.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ nothing to do, and returns as soon as Trio has. So no chunk of bytes costs a Tri
 
 Invariants:
 
-- Trio waits for the announced time again, however long the instrument took. Once that time has passed, a no-op sent through Trio's
-  token wakes Trio.
+- Trio waits for the announced time again, however long the instrument took. Once that time has passed, a no-op sent through the
+  token of Trio wakes it.
 - The pump never reschedules a task directly here, because Trio has already looked at its run queue. It uses the token.
 
 Trio does not publish its epoll descriptor. /proc/self/fd lists the candidates. A process that inherited an epoll descriptor has

@@ -1,15 +1,16 @@
-"""Why a leg takes no bytes, and who is to end it: what keeps a pause apart from a death.
+"""Tell a reader that pauses from a path that is lost.
 
-Linux ends a connection by TCP_USER_TIMEOUT even when its other end is alive and only does not read: a zero window that answers
-every probe counts as unacknowledged (tcp_probe_timer). An application that pauses would lose its connection for it, and not only
-where a send came up short: what waits may have fitted into the send buffer. So whoever owns a leg looks at it now and then:
+Linux applies TCP_USER_TIMEOUT to a zero window too: a peer that answers every window probe and only does not read loses its
+connection (tcp_probe_timer). An application that pauses would lose its connection for it, even where all waiting bytes fitted into
+the send buffer. So the owner of a leg looks at it now and then:
 
-- nothing waits, or the other end has acknowledged something since the last look, or segments are under way: TCP_USER_TIMEOUT
-  is as it was, and decides;
-- bytes wait, none is under way, nothing moves: the window is closed. TCP_USER_TIMEOUT is lifted, and probes without an answer
-  are counted here instead.
+- Nothing waits, or segments are under way, or the peer acknowledged bytes since the last look, or its window is open: the kernel's
+  TCP_USER_TIMEOUT stays and decides. Bytes that wait behind an open window mean that this host could not send: the link is down, or
+  a local firewall drops packets.
+- Bytes wait behind a closed window: TCP_USER_TIMEOUT is lifted. The peer is dead once it has left several window probes unanswered
+  for as long as TCP_USER_TIMEOUT said. A count of probes alone is no proof: four of them fit into three seconds.
 
-What is known comes from TCP_INFO (struct tcp_info, linux/tcp.h).
+TCP_INFO tells all of this (struct tcp_info, linux/tcp.h).
 """
 
 from __future__ import annotations
@@ -21,78 +22,104 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-_TCP_INFO: Final = struct.Struct("=3xB20xI92xQ16xI")
-"""tcpi_probes is the fourth byte; tcpi_unacked stands at 24, tcpi_bytes_acked at 120, tcpi_notsent_bytes at 144."""
-_DEAD_AFTER_PROBES: Final = 4
+_TCP_INFO: Final = struct.Struct("=3xB12xI4xI92xQ16xI80xI")
+"""Offsets: tcpi_probes 3, tcpi_snd_mss 16, tcpi_unacked 24, tcpi_bytes_acked 120, tcpi_notsent_bytes 144, tcpi_snd_wnd 228."""
+_PROBES: Final = 4
+"""Window probes without an answer below which a peer is never dead: single probes get lost."""
+_DEFAULT_TIMEOUT_MS: Final = 30_000
 
 
 class Look(enum.Enum):
-    """What a look at a leg found."""
+    """Result of a look at a leg."""
 
     AT_REST = enum.auto()
-    """Nothing waits: no need to look again before something is sent."""
+    """Nothing waits: no further look before something is sent."""
     WAITING = enum.auto()
     """Bytes wait, or are under way."""
     DEAD = enum.auto()
-    """The other end does not answer any more."""
+    """The peer does not answer any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standstill:
-    """How far a leg's other end has come.
+class SendState:
+    """The sending half of a TCP socket.
 
     Attributes:
-        unanswered_probes: window probes that it has left without an answer.
+        unanswered_probes: window probes that the peer left without an answer.
+        segment: bytes of a full segment.
         unacknowledged: segments under way.
-        acknowledged: bytes it has taken since the beginning.
+        acknowledged: bytes that the peer has taken since the beginning.
         waiting: bytes not sent yet.
+        window: bytes that the peer is willing to take.
     """
 
     unanswered_probes: int
+    segment: int
     unacknowledged: int
     acknowledged: int
     waiting: int
+    window: int
 
     @classmethod
-    def of(cls, leg: socket.socket) -> Standstill:
-        """Ask about a TCP socket. One that cannot tell has nothing under way."""
+    def of(cls, leg: socket.socket) -> SendState:
+        """Ask a TCP socket. A unix socket, and a leg that is gone, have nothing under way."""
         try:
-            return cls(*_TCP_INFO.unpack(leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)))
-        except (OSError, struct.error):
-            return cls(0, 0, 0, 0)
+            raw = leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        except OSError:
+            return cls(0, 0, 0, 0, 0, 0)
+        return cls(*_TCP_INFO.unpack(raw.ljust(_TCP_INFO.size, b"\0")))  # before Linux 5.4 without the window: it counts as closed
+
+    @property
+    def window_closed(self) -> bool:
+        """Whether the peer's window keeps waiting bytes back: Linux sends no part of a segment into a small window."""
+        return self.waiting > 0 and self.unacknowledged == 0 and (self.window < self.segment or self.window == 0)
 
 
 class LegWatch:
     """Looks at one TCP leg, and lifts and restores its TCP_USER_TIMEOUT.
 
     Args:
-        leg: a connected TCP socket that sets its own timeout before it comes here.
+        leg: a connected TCP socket whose TCP_USER_TIMEOUT is set.
     """
 
-    __slots__ = ("_acknowledged", "_leg", "_lifted")
+    __slots__ = ("_acknowledged", "_leg", "_lifted", "_unanswered_since")
 
     def __init__(self, leg: socket.socket) -> None:
         self._leg = leg
         self._acknowledged = -1
         self._lifted: int | None = None
-        """The TCP_USER_TIMEOUT to put back, in milliseconds."""
+        """The TCP_USER_TIMEOUT to restore, in milliseconds."""
+        self._unanswered_since: float | None = None
 
-    def look(self) -> Look:
-        """See how the leg is, and see to its TCP_USER_TIMEOUT."""
-        state = Standstill.of(self._leg)
-        moved = state.acknowledged != self._acknowledged
-        first, self._acknowledged = self._acknowledged < 0, state.acknowledged
-        shut = state.waiting > 0 and state.unacknowledged == 0 and (first or not moved)
-        if shut:
-            if self._lifted is None:
-                self._lifted = user_timeout(self._leg)
-                set_user_timeout(self._leg, 0)
-            elif state.unanswered_probes >= _DEAD_AFTER_PROBES:
-                return Look.DEAD
-        elif self._lifted is not None:
+    def look(self, now: float) -> Look:
+        """Look at the leg at the monotonic time `now`, in seconds."""
+        state = SendState.of(self._leg)
+        moved = self._acknowledged >= 0 and state.acknowledged != self._acknowledged
+        self._acknowledged = state.acknowledged
+        if not state.window_closed or moved:
+            self._restore()
+        elif self._is_dead(state, now):
+            return Look.DEAD
+        return Look.WAITING if state.waiting or state.unacknowledged else Look.AT_REST
+
+    def _is_dead(self, state: SendState, now: float) -> bool:
+        """Whether a peer with a closed window is gone."""
+        if self._lifted is None:
+            self._lifted = user_timeout(self._leg)
+            set_user_timeout(self._leg, 0)
+        if not state.unanswered_probes:
+            self._unanswered_since = None
+            return False
+        if self._unanswered_since is None:
+            self._unanswered_since = now
+        silent = 1000 * (now - self._unanswered_since)
+        return state.unanswered_probes >= _PROBES and silent >= (self._lifted or _DEFAULT_TIMEOUT_MS)
+
+    def _restore(self) -> None:
+        self._unanswered_since = None
+        if self._lifted is not None:
             set_user_timeout(self._leg, self._lifted)
             self._lifted = None
-        return Look.WAITING if state.waiting or state.unacknowledged else Look.AT_REST
 
 
 def user_timeout(leg: socket.socket) -> int:

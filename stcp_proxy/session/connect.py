@@ -29,6 +29,7 @@ from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.session.client_address import endpoint_of, plain_endpoint
 from stcp_proxy.session.handover import hand_over
 from stcp_proxy.session.proxy_header import read_announcement
@@ -67,6 +68,7 @@ class ConnectSession:
         self._targets = targets
         self._engine = engine
         self._plain = LegStream(plain)
+        reset_on_close(plain)
         self._record = record
         self._early = b""
         self._opening = dataclasses.replace(opening or Opening(service=plan.service), client=endpoint_of(plain))

@@ -15,6 +15,7 @@ from stcp_proxy.net.original import Interception, make_transparent
 from stcp_proxy.net.own_connections import check_mark
 from stcp_proxy.net.transparent import check_transparent
 from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.session.connect import ConnectSession
 from stcp_proxy.session.listen import Gate
 from stcp_proxy.session.pass_through import pass_on
@@ -82,6 +83,7 @@ class InterceptSession:
         self._router = router
         self._engine = engine
         self._plain = plain
+        reset_on_close(plain)
         self._record = record
         self._gate = gate
 

@@ -30,6 +30,7 @@ from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.handshake import Responder
 from stcp_proxy.protocol.opening import Endpoint, Opening
 from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.session.client_address import client_of, endpoint_of, plain_endpoint, proxy_header, send_header, source_for
 from stcp_proxy.session.handover import hand_over, stopping
 from stcp_proxy.session.original_target import allowed_destination, dial_destination, port_of
@@ -152,6 +153,7 @@ class ListenSession:
         plain = dialled.sock
         try:
             tune_leg(plain)
+            reset_on_close(plain)
             header = proxy_header(offer.hand_on, client, opening.original, plain, record, peer=self._trust.full_name(peer))
             if header:
                 await send_header(LegStream(plain), header)

@@ -18,6 +18,7 @@ from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.relay.engine import EndReason, RelayEnd
+from stcp_proxy.relay.plain_leg import finish_on_close, reset_on_close
 from stcp_proxy.session.record import Connection
 
 ENGINE: Final = "none: unencrypted"
@@ -41,6 +42,8 @@ async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: O
     name = made.getsockname()
     try:
         tune_leg(made)
+        for leg in (plain.socket, made):
+            reset_on_close(leg)
         record.target = str(place)
         relay = _Relay(plain, LegStream(made), idle=plan.idle_timeout, half_close=plan.half_close_timeout)
         record.relay = relay
@@ -82,6 +85,8 @@ class _Relay:
                 nursery.start_soon(self._copy, self._plain, self._far)
                 nursery.start_soon(self._copy, self._far, self._plain)
         if self._ended == 2:
+            for leg in (self._plain, self._far):
+                finish_on_close(leg.socket)
             self._plain.close()
             return self._end(EndReason.FINISHED)
         self._plain.reset()

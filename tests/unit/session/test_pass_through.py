@@ -22,6 +22,7 @@ from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.relay.engine import EndReason, RelayEnd
+from stcp_proxy.session import pass_through
 from stcp_proxy.session.pass_through import pass_on
 from stcp_proxy.session.record import Connection
 
@@ -138,6 +139,22 @@ async def test_after_one_end_the_half_close_timeout_counts(patient_clock: MockCl
         seconds, reason = await rig.end()
     assert reason is EndReason.HALF_CLOSE_TIMEOUT
     assert seconds == pytest.approx(1.75 * HALF_CLOSE, abs=2)
+
+
+async def test_both_legs_are_reset_if_the_process_dies_and_finished_if_it_does_not(
+    patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, int]] = []
+    for name in ("reset_on_close", "finish_on_close"):
+        monkeypatch.setattr(pass_through, name, lambda leg, name=name: calls.append((name, leg.family)))
+    async with passing(PLAN) as rig:
+        families = {socket.AF_UNIX, socket.AF_INET}
+        assert set(calls) == {("reset_on_close", family) for family in families}
+        calls.clear()
+        for sock in (rig.application, rig.server):
+            sock.shutdown(socket.SHUT_WR)
+        assert (await rig.end())[1] is EndReason.FINISHED
+    assert set(calls) == {("finish_on_close", family) for family in families}
 
 
 async def test_a_connection_that_ends_in_order_meets_no_deadline(patient_clock: MockClock) -> None:
