@@ -182,6 +182,10 @@ class Duplex:
         """Go on where a full buffer or a full turn had stopped this connection."""
         self._queued = False
         self._active = self._engine.now
+        if self.plain_left is not None:
+            self._flush_plain()
+        if self.wire_left is not None:
+            self._flush_wire()
         if self._plain_ready and self.wire_left is None and self._state is State.OPEN:
             self._up()
         if self._state is State.RESETTING:
@@ -193,6 +197,7 @@ class Duplex:
     def on_deadline(self) -> None:
         """The deadline set last has passed."""
         if self._state is State.RESETTING:
+            self._flush_wire()
             if self.wire_left is not None:
                 self._kill(self._wire)
             self._close()
@@ -202,10 +207,29 @@ class Duplex:
             return
         if self._active + limit > self._engine.now:
             self._watch()
+        elif self._has_news():
+            self._active = self._engine.now
+            self._queue()
+            self._watch()
         elif self._half_closed and self._limits.half_close is not None and limit == self._limits.half_close:
             self._reset(EndReason.HALF_CLOSE_TIMEOUT, Code.IDLE_TIMEOUT, f"half-closed and idle for {limit:g} s")
         else:
             self._reset(EndReason.IDLE_TIMEOUT, Code.IDLE_TIMEOUT, f"idle for {limit:g} s")
+
+    def _has_news(self) -> bool:
+        """Ask both legs whether bytes wait that this connection would move: a paused process has not heard of them yet."""
+        plain, wire = self._plain.fileno(), self._wire.fileno()
+        poll = select.poll()
+        poll.register(plain, self._awaited(reads=self._state is State.OPEN and self.wire_left is None, left=self.plain_left))
+        poll.register(wire, self._awaited(reads=self._phase is Phase.STREAM and self.plain_left is None, left=self.wire_left))
+        found = dict(poll.poll(0))
+        self._plain_ready |= bool(found.get(plain, 0) & select.POLLIN)
+        self._wire_ready |= bool(found.get(wire, 0) & select.POLLIN)
+        return any(mask & (select.POLLIN | select.POLLOUT) for mask in found.values())
+
+    @staticmethod
+    def _awaited(*, reads: bool, left: bytes | None) -> int:
+        return (select.POLLIN if reads else 0) | (select.POLLOUT if left is not None else 0)
 
     def watch_if_active(self, since: float) -> None:
         """Have a look soon if anything has happened here since `since`."""

@@ -67,7 +67,9 @@ class SendState:
             raw = leg.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         except OSError:
             return cls(0, 0, 0, 0, 0, 0)
-        return cls(*_TCP_INFO.unpack(raw.ljust(_TCP_INFO.size, b"\0")))  # before Linux 5.4 without the window: it counts as closed
+        return cls(
+            *_TCP_INFO.unpack(raw.ljust(_TCP_INFO.size, b"\0"))
+        )  # before Linux 5.4 without the window: it counts as closed
 
     @property
     def window_closed(self) -> bool:

@@ -67,7 +67,6 @@ def test_an_application_that_still_waits_for_its_peer_is_reset(tmp_path: Path) -
         arguments = ["connect", "--bind", "127.0.0.1:0", "--to", to, *keys.connect()]
         with Proxy(arguments, log=tmp_path / "connect.log") as proxy:
             proxy.ready()
-            with connect(proxy.address) as client:
-                with silent.accept()[0]:
-                    proxy.signal(signal.SIGKILL)
-                    assert end_of(client) == ("reset", b"")
+            with connect(proxy.address) as client, silent.accept()[0]:
+                proxy.signal(signal.SIGKILL)
+                assert end_of(client) == ("reset", b"")

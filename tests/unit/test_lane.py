@@ -272,7 +272,7 @@ def several(bench: Callable[..., Bench]) -> Iterator[Callable[[int], list[Bench]
 @pytest.mark.parametrize("size", [1, 1004, 1005, 1024, 1025, 70_000])
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 20])
 def test_a_batch_loses_nothing_and_mixes_nothing_up(several: Callable[[int], list[Bench]], count: int, size: int) -> None:
-    """Small sends are kept for a moment (later.c): as many as there is room for, and more."""
+    """Small sends are kept for a moment (batch.c): as many as there is room for, and more."""
     benches = several(count)
     for number, one in enumerate(benches):
         one.app.send(bytes([number]) * size)

@@ -127,4 +127,3 @@ def test_a_unix_socket_and_a_closed_one_have_nothing_under_way() -> None:
     with near, far:
         assert SendState.of(near) == SendState(0, 0, 0, 0, 0, 0)
     assert not SendState.of(near).window_closed
-
