@@ -7,8 +7,8 @@ A peer that is gone is noticed within 30 s, whether it owes us an acknowledgemen
   once it has been silent for that long *and one* probe is unanswered; the probe count is ignored). So the probes must all fit
   in front of it, or one lost probe ends a healthy connection: 15 s of silence, then a probe every 5 s, three in all, 30 s.
 
-Bytes that a sender marks as urgent (MSG_OOB) stay in the stream: SO_OOBINLINE. Without it the kernel takes the last of them out, and
-a relay would lose it.
+Bytes that a sender marks as urgent (MSG_OOB) stay in the stream: SO_OOBINLINE. Without it the kernel takes the last of them
+out, and a relay would lose it.
 
 A leg whose other end is on this host, as a sidecar's plain leg is, has no network to be careful of. A host's congestion control
 may be one that paces (bbr): on loopback that is processor time for timers and nothing else, so such a leg takes reno, which every

@@ -320,6 +320,11 @@ class Opener(CipherDirection):
         return used, kind, bytes(out[:size])
 
 
+def begins_with_frame(data: Buffer) -> bool:
+    """Whether `data` holds at least one frame to its end."""
+    return len(data) >= HEADER_LEN and len(data) >= HEADER_LEN + int.from_bytes(data[2:HEADER_LEN], "big")
+
+
 def _not_authentic(n: int) -> FrameNotAuthentic:
     return FrameNotAuthentic(
         f"frame {n} did not authenticate: bytes changed on the way", remedy="look for what rewrites the wire leg"

@@ -1,7 +1,7 @@
 """The plain leg of a process that dies: its other end must see a reset, never a clean end.
 
-The kernel closes the sockets of a dead process. A TCP socket with SO_LINGER of zero seconds is then closed by RST instead of FIN, so
-that an application does not take half an answer for a whole one. Nothing but a complete connection may end by FIN.
+The kernel closes the sockets of a dead process. A TCP socket with SO_LINGER of zero seconds is then closed by RST instead of FIN,
+so that an application does not take half an answer for a whole one. Nothing but a complete connection may end by FIN.
 
 A unix socket has no reset: its other end reads EOF.
 """

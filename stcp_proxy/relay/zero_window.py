@@ -1,14 +1,14 @@
 """Tell a reader that pauses from a path that is lost.
 
 Linux applies TCP_USER_TIMEOUT to a zero window too: a peer that answers every window probe and only does not read loses its
-connection (tcp_probe_timer). An application that pauses would lose its connection for it, even where all waiting bytes fitted into
-the send buffer. So the owner of a leg looks at it now and then:
+connection (tcp_probe_timer). An application that pauses would lose its connection for it, even where all waiting bytes fitted
+into the send buffer. So the owner of a leg looks at it now and then:
 
-- Nothing waits, or segments are under way, or the peer acknowledged bytes since the last look, or its window is open: the kernel's
-  TCP_USER_TIMEOUT stays and decides. Bytes that wait behind an open window mean that this host could not send: the link is down, or
-  a local firewall drops packets.
-- Bytes wait behind a closed window: TCP_USER_TIMEOUT is lifted. The peer is dead once it has left several window probes unanswered
-  for as long as TCP_USER_TIMEOUT said. A count of probes alone is no proof: four of them fit into three seconds.
+- Nothing waits, or segments are under way, or the peer acknowledged bytes since the last look, or its window is open: the
+  kernel's TCP_USER_TIMEOUT stays and decides. Bytes that wait behind an open window mean that this host could not send: the link
+  is down, or a local firewall drops packets.
+- Bytes wait behind a closed window: TCP_USER_TIMEOUT is lifted. The peer is dead once it has left several window probes
+  unanswered for as long as TCP_USER_TIMEOUT said. A count of probes alone is no proof: four of them fit into three seconds.
 
 TCP_INFO tells all of this (struct tcp_info, linux/tcp.h).
 """

@@ -287,7 +287,7 @@ PyMODINIT_FUNC PyInit__lane(void)
 	if (PyModule_AddObjectRef(made, "Lane", (PyObject *)&LaneType) || PyModule_AddIntMacro(made, GUEST) ||
 	    PyModule_AddIntMacro(made, SEEN) || PyModule_AddIntMacro(made, HEADER_LEN) || PyModule_AddIntMacro(made, TAG_LEN) ||
 	    PyModule_AddIntMacro(made, NONCE_LEN) || PyModule_AddIntMacro(made, MAX_FRAME) || PyModule_AddIntMacro(made, MAX_LENGTH) ||
-	    PyModule_AddIntMacro(made, MAX_PLAINTEXT)) {
+	    PyModule_AddIntMacro(made, MAX_PLAINTEXT) || PyModule_AddIntMacro(made, FRAMES_PER_TURN)) {
 		Py_DECREF(made);
 		return NULL;
 	}

@@ -26,6 +26,9 @@ enum {
 	MAX_PLAINTEXT = MAX_FRAME - OVERHEAD,
 };
 
+/* duplex.py; a test compares them. */
+enum { FRAMES_PER_TURN = 256 };
+
 typedef struct {
 	PyObject_HEAD
 	uint8_t *at;

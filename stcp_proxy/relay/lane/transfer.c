@@ -137,13 +137,18 @@ bool up(Lane *lane, PyObject *duplex, int plain, int wire)
 	return send_or_keep(lane, duplex, wire, true, result, filled);
 }
 
-/* Whole DATA frames at the beginning of what was received, or -1 where a frame or a header is not of the common kind. */
+static bool begins_with_frame(const uint8_t *data, size_t size)
+{
+	return size >= HEADER_LEN && size >= HEADER_LEN + ((size_t)data[2] << 8 | data[3]);
+}
+
+/* Whole DATA frames at the beginning of what was received, at most FRAMES_PER_TURN, or -1 for a header that is not a common one. */
 static Py_ssize_t data_frames(const uint8_t *data, size_t size)
 {
 	Py_ssize_t frames = 0;
 	size_t at = 0;
 
-	while (size - at >= HEADER_LEN) {
+	while (frames < FRAMES_PER_TURN && size - at >= HEADER_LEN) {
 		const uint8_t *header = data + at;
 		size_t length = (size_t)header[2] << 8 | header[3];
 
@@ -165,7 +170,7 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 	size_t held, room, size, at = 0, filled = 0;
 	ssize_t got;
 	Py_ssize_t frames;
-	bool more;
+	bool more, rest;
 	uint64_t n, first;
 
 	if (!PyBytes_CheckExact(partial) || PyBytes_GET_SIZE(partial) >= lane->source.len) {
@@ -176,12 +181,13 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 	room = (size_t)lane->source.len - held;
 	if (held)
 		memcpy(source, PyBytes_AS_STRING(partial), held);
-	got = receive(wire, source + held, room);
+	rest = begins_with_frame(source, held); /* of a turn that had more frames than it may open */
+	got = rest ? 0 : receive(wire, source + held, room);
 	if (got < 0)
 		return would_block() ? put_flag(duplex, lane->at.wire_ready, false) : call_with_errno(lane, duplex, s_down_failed, errno);
-	if (got == 0)
+	if (got == 0 && !rest)
 		return call(lane, duplex, s_end_of_wire, NULL, NULL, NULL);
-	more = (size_t)got == room || get(duplex, lane->at.wire_to_end) == Py_True;
+	more = rest || (size_t)got == room || get(duplex, lane->at.wire_to_end) == Py_True;
 	if (!put_flag(duplex, lane->at.wire_ready, more) || (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
 		return false;
 	size = held + (size_t)got;
@@ -204,6 +210,9 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 		       call(lane, duplex, s_open_frames, PyLong_FromSize_t(size), PyLong_FromSize_t(at), PyLong_FromSize_t(filled));
 	}
 	if (n != first && !put_number(opener, lane->at.n, n))
+		return false;
+	if (!more && begins_with_frame(source + at, size - at) &&
+	    (!put_flag(duplex, lane->at.wire_ready, true) || !call(lane, duplex, s_queue, NULL, NULL, NULL)))
 		return false;
 	if (held || at < size) {
 		if (!put(duplex, lane->at.partial,
