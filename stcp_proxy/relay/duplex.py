@@ -47,7 +47,7 @@ _JUST_BYTES: Final = select.EPOLLIN | select.EPOLLOUT
 """What epoll reports of a leg that has bytes to read, and is otherwise as it was."""
 _DATA: Final = int(FrameType.DATA)
 FRAMES_PER_TURN: Final = 256
-"""Most frames that one connection opens before the others get their turn. A frame without content costs as much as a small one, so
+"""Most frames that one connection opens before the others get their turn. An empty frame costs as much as a small one, so
 bytes alone are no bound: one read of a flood holds 52,000. A read of bulk data holds 17."""
 STALL_CHECK: Final = 1.0
 """Seconds between two looks at legs that have bytes waiting; well below any TCP_USER_TIMEOUT."""
