@@ -7,10 +7,13 @@ BIN := $(VENV)/bin
 PRODUCT := $(VENV)/.product
 EVERYTHING := $(VENV)/.everything
 VM := $(VENV)/.vm
+LOWEST := $(VENV)-lowest/.installed
 JAVASCRIPT := $(VENV)/javascript/.installed
 ARGS ?=
+JOBS ?= 3
+COVERAGE_FLOOR := 66
 
-.PHONY: help demo test test-sanitized test-image lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -19,8 +22,27 @@ help:  ## what there is to make
 demo: $(PRODUCT)  ## the product in a quarter of a minute: both proxies, a server, a client, an eavesdropper
 	@$(BIN)/stcp-proxy demo
 
-test: $(EVERYTHING)  ## the tests; what this machine lacks is skipped, with the reason
-	$(BIN)/python -m pytest $(ARGS)
+# More processes than the two cores of CI: many tests wait. The tests of one file run in one process.
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
+FAST_FOLDERS = tests/unit tests/protocol tests/contract
+
+test: $(EVERYTHING)  ## all tests, three processes at a time; a test that this machine cannot run is skipped, with the reason
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+
+quick: $(EVERYTHING)  ## unit, protocol and contract tests without the long pauses: about a minute
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow" $(ARGS) $(FAST_FOLDERS)
+
+coverage: $(EVERYTHING)  ## the lines and branches that the tests of `make quick` reach
+	@rm -rf .coverage && mkdir .coverage
+	$(BIN)/coverage run -m pytest -q $(SIDE_BY_SIDE) -m "not slow" $(ARGS) $(FAST_FOLDERS)
+	@$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=$(COVERAGE_FLOOR)
+
+test-python313: $(EVERYTHING)  ## the tests of `make quick` on Debian 13 with Python 3.13 (root, mmdebstrap)
+	JOBS=$(JOBS) tests/debian13 $(ARGS)
+
+test-lowest: $(LOWEST)  ## the same tests with the lowest versions that pyproject.toml admits
+	$(VENV)-lowest/bin/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow" $(ARGS) $(FAST_FOLDERS)
 
 # The C of the package; `make lint-kernel` checks the C of the module.
 C_FILES := $(wildcard stcp_proxy/relay/lane/*.[ch] stcp_proxy/lab/load/*.[ch])
@@ -87,7 +109,7 @@ bench-kernel: $(EVERYTHING) $(VM)  ## both engines beside HAProxy with TLS in vi
 	VNG=$(BIN)/vng $(BIN)/python -m tests.kernel.bench medians 3 $(ARGS)
 
 clean:  ## remove everything that was made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest .coverage build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f stcp_proxy/relay/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -122,4 +144,13 @@ $(JAVASCRIPT): $(BIN)/python tools/javascript/package.json tools/javascript/pack
 	@mkdir -p $(VENV)/javascript
 	@cp tools/javascript/*.json $(VENV)/javascript
 	@cd $(VENV)/javascript && npm ci --no-audit --no-fund >../install.log 2>&1 || { cat ../install.log; exit 1; }
+	@touch $@
+
+$(LOWEST): tools/lowest_versions.py tools/make_venv.py pyproject.toml setup.py $(wildcard stcp_proxy/relay/lane/*)
+	@rm -rf $(VENV)-lowest
+	@$(PYTHON) tools/make_venv.py $(VENV)-lowest
+	@echo "installing the lowest versions of everything into $(VENV)-lowest"
+	@$(PYTHON) tools/lowest_versions.py test >$(VENV)-lowest/versions.txt
+	@$(VENV)-lowest/bin/python -m pip install --disable-pip-version-check --constraint $(VENV)-lowest/versions.txt \
+		--editable '.[test]' >$(VENV)-lowest/install.log 2>&1 || { cat $(VENV)-lowest/install.log; exit 1; }
 	@touch $@

@@ -1,11 +1,15 @@
 """What holds for all tests.
 
+Test files run side by side in several processes (`make test`). The tests of one file run in one process, in their order. The
+files that take longest start first, so that no process works alone at the end.
+
 A test that needs what the machine lacks skips itself with the reason. Where STCP_NO_SKIP is set, as in CI, a skip is a failure:
 everything has been installed there, and a test that does not run shows nothing.
 """
 
 from __future__ import annotations
 
+import collections
 import os
 from collections.abc import Generator
 
@@ -34,6 +38,20 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, p
     report = yield
     _refuse_skip(report)
     return report
+
+
+LONGEST_FIRST = ("netns", "real", "integration", "lab", "contract")
+"""Folders of tests in the order in which they start; the rest follows."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first: by folder, then by their number of slow tests."""
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (_rank(item.path.parent.name), -slow[item.path]))
+
+
+def _rank(folder: str) -> int:
+    return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

@@ -6,6 +6,8 @@ import itertools
 import socket
 import time
 
+import pytest
+
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason
 
@@ -147,6 +149,7 @@ def test_a_stalled_connection_does_not_hold_up_others(rig: MakeRig) -> None:
         other.check_alive()
 
 
+@pytest.mark.slow
 def test_a_pause_is_not_a_death(rig: MakeRig) -> None:
     """A reader on either side that pauses for longer than TCP_USER_TIMEOUT keeps its connection: it answers window probes."""
     to_app, to_peer = rig(buffers=BUFFERS, user_timeout=3500), rig(buffers=BUFFERS, user_timeout=3500)
@@ -160,6 +163,7 @@ def test_a_pause_is_not_a_death(rig: MakeRig) -> None:
         writer.join()
 
 
+@pytest.mark.slow
 def test_a_pause_of_both_sides_or_of_what_the_kernel_holds_is_not_a_death(rig: MakeRig) -> None:
     """The same where both readers pause at once, and where all that waits has fitted into the engine's send buffers."""
     both, held = rig(buffers=BUFFERS, user_timeout=8000), rig(user_timeout=8000)

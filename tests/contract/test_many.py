@@ -200,6 +200,7 @@ def test_connections_at_rest_cost_no_time(rig: MakeRig) -> None:
     assert spent < 0.1, f"{spent:.2f} s of processor time in 0.4 s"
 
 
+@pytest.mark.slow
 def test_a_bulk_connection_does_not_starve_a_small_one(rig: MakeRig) -> None:
     """A bound that only a starved connection misses: 50 round trips in 5 s while four bulk streams run as fast as they can."""
     bulk = [rig() for _ in range(4)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 TIMEOUT = 20.0
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -56,11 +58,20 @@ def end_of(sock: socket.socket) -> tuple[str, bytes]:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nothing listens now."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port of 127.0.0.1 on which nothing listens now.
+
+    It lies below the ports that the kernel gives to outgoing connections and to port 0. So no test that runs beside this one
+    takes it by accident before it is used.
+    """
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(1000):
+        port = random.randrange(10_000, max(first_ephemeral, 20_000))
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                sock.bind(("127.0.0.1", port))
+                return port
+    raise AssertionError("no free port")
 
 
 class Target:

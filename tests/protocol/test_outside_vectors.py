@@ -50,7 +50,7 @@ def test_all_of_them_are_there() -> None:
     assert len(NOISE) == 24
 
 
-@pytest.mark.parametrize("vector", NOISE, ids=lambda vector: vector["protocol_name"])
+@pytest.mark.parametrize("vector", NOISE, ids=[vector["protocol_name"] for vector in NOISE])
 def test_noise(vector: dict[str, Any]) -> None:
     sides = side(vector, "init"), side(vector, "resp")
     messages = vector["messages"]
