@@ -16,7 +16,15 @@ from stcp_proxy.errors.base import Cause, StcpError, code_for
 from stcp_proxy.errors.codes import Code, describe, remedy_for
 from stcp_proxy.errors.ends import EndReason
 from stcp_proxy.errors.handshake import (
+    BindingRefused,
+    CertificateChainRefused,
+    CertificateExpired,
+    CertificateNameRefused,
+    CertificateNotYetValid,
+    CertificateRevoked,
+    CertificateRoleRefused,
     ConnectCheck,
+    CredentialRefused,
     HandshakeClosed,
     HandshakeError,
     HandshakeNotAuthentic,
@@ -25,6 +33,7 @@ from stcp_proxy.errors.handshake import (
     NotStcp,
     PeerLeft,
     SuiteRefused,
+    UnknownAuthority,
     UnknownPeer,
     VersionRefused,
 )
@@ -61,12 +70,20 @@ from stcp_proxy.errors.peer import (
 )
 
 __all__ = [
+    "BindingRefused",
     "Cause",
+    "CertificateChainRefused",
+    "CertificateExpired",
+    "CertificateNameRefused",
+    "CertificateNotYetValid",
+    "CertificateRevoked",
+    "CertificateRoleRefused",
     "ClientGone",
     "Code",
     "ConfigError",
     "ConnectCheck",
     "CounterExhausted",
+    "CredentialRefused",
     "Denied",
     "EndReason",
     "FirstFrameError",
@@ -104,6 +121,7 @@ __all__ = [
     "TargetTimedOut",
     "TargetUnreachable",
     "Truncated",
+    "UnknownAuthority",
     "UnknownPeer",
     "VersionRefused",
     "code_for",

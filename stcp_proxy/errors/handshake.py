@@ -72,6 +72,80 @@ class UnknownPeer(HandshakeError):
         self.peer = peer
 
 
+class CredentialRefused(HandshakeError):
+    """The peer's credential does not vouch for it."""
+
+    code = Code.DENIED
+    label = "credential"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "compare the peer's certificate with the authorities of this side"
+
+
+class UnknownAuthority(CredentialRefused):
+    """No configured authority issued the peer's certificate."""
+
+    label = "unknown_authority"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "add the authority to 'authorities', or issue the peer's certificate by one that is there"
+
+
+class CertificateExpired(CredentialRefused):
+    """A certificate of the peer or its binding has expired."""
+
+    label = "certificate_expired"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "renew the peer's certificate, and compare the clocks of both hosts"
+
+
+class CertificateNotYetValid(CredentialRefused):
+    """A certificate of the peer is not valid yet."""
+
+    label = "certificate_not_yet_valid"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "compare the clocks of both hosts"
+
+
+class CertificateRoleRefused(CredentialRefused):
+    """The key usage of the peer's certificate does not fit its side."""
+
+    label = "certificate_role"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "issue the peer's certificate with the extended key usage of its side, or with none"
+
+
+class CertificateNameRefused(CredentialRefused):
+    """The authority may not vouch for the names of the peer's certificate."""
+
+    label = "certificate_name"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "add the name to 'names' of the authority if it may vouch for it"
+
+
+class CertificateRevoked(CredentialRefused):
+    """A certificate in the peer's chain is revoked."""
+
+    code = Code.KEY_REVOKED
+    label = "certificate_revoked"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "issue a new key and certificate for the peer if it should be let in"
+
+
+class BindingRefused(CredentialRefused):
+    """The peer's credential belongs to another key of the handshake."""
+
+    label = "certificate_binding"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "run the same version on both sides; if they do, another host presents this certificate"
+
+
+class CertificateChainRefused(CredentialRefused):
+    """The peer's chain of certificates breaks a rule: length, constraints, algorithm or form."""
+
+    label = "certificate_chain"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "issue the peer's certificate anew within the rules that docs/PROTOCOL.md lists"
+
+
 class HandshakeTimedOut(HandshakeError):
     """The deadline passed before the peer had authenticated."""
 

@@ -1,0 +1,127 @@
+"""Rules for one certificate: its kind, its purpose, its constraints. `path` applies them to a whole chain.
+
+An issuer has to be marked as one, and a critical extension that this module does not know is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from stcp_proxy.credentials.binding import MIN_RSA_BITS
+from stcp_proxy.credentials.names import DNS
+from stcp_proxy.errors import CertificateChainRefused, CertificateRoleRefused
+from stcp_proxy.protocol.wire import Role
+
+_KNOWN: Final = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
+_PURPOSE: Final = {
+    Role.INITIATOR: (ExtendedKeyUsageOID.CLIENT_AUTH, "to connect (client authentication)"),
+    Role.RESPONDER: (ExtendedKeyUsageOID.SERVER_AUTH, "to listen (server authentication)"),
+}
+_CURVES: Final = {"secp256r1", "secp384r1", "secp521r1"}
+_HASHES: Final = {"sha256", "sha384", "sha512"}
+
+_E = TypeVar("_E", bound=x509.ExtensionType)
+
+
+def extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:
+    """An extension of a certificate, or None."""
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def check_leaf(leaf: x509.Certificate, role: Role) -> None:
+    """Raises CertificateChainRefused or CertificateRoleRefused unless `leaf` may stand for a peer in `role`."""
+    _check_critical(leaf, _KNOWN)
+    constraints = extension(leaf, x509.BasicConstraints)
+    if constraints is not None and constraints.ca:
+        raise CertificateChainRefused("the peer presents a certificate of an authority as its own")
+    usage = extension(leaf, x509.KeyUsage)
+    signs = not isinstance(leaf.public_key(), X25519PublicKey)
+    if usage is not None and not (usage.digital_signature if signs else usage.key_agreement):
+        raise CertificateRoleRefused("the key usage of the peer's certificate does not allow it to authenticate")
+    check_purpose(leaf, role)
+
+
+def check_purpose(certificate: x509.Certificate, role: Role) -> None:
+    """Raises CertificateRoleRefused when the certificate has an extended key usage that does not fit `role`."""
+    purposes = extension(certificate, x509.ExtendedKeyUsage)
+    wanted, words = _PURPOSE[role]
+    if purposes is not None and wanted not in purposes:
+        raise CertificateRoleRefused(f"the peer's certificate may not be used {words}")
+
+
+def check_issuer(issuer: x509.Certificate, below: int) -> None:
+    """Raises CertificateChainRefused unless `issuer` may issue the certificate below it.
+
+    Args:
+        issuer: certificate of an authority.
+        below: number of intermediate certificates between it and the leaf.
+    """
+    _check_critical(issuer, (*_KNOWN, x509.NameConstraints))
+    constraints, usage = extension(issuer, x509.BasicConstraints), extension(issuer, x509.KeyUsage)
+    if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):
+        raise CertificateChainRefused("a certificate in the peer's chain may not issue others")
+    if constraints.path_length is not None and below > constraints.path_length:
+        raise CertificateChainRefused("the peer's chain is longer than one of its authorities allows")
+
+
+def check_algorithm(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    """Raises CertificateChainRefused unless the key that signed `certificate` and its hash are strong enough."""
+    key = issuer.public_key()
+    strong = (
+        isinstance(key, Ed25519PublicKey)
+        or (isinstance(key, EllipticCurvePublicKey) and key.curve.name in _CURVES)
+        or (isinstance(key, RSAPublicKey) and key.key_size >= MIN_RSA_BITS)
+    )
+    used = certificate.signature_hash_algorithm
+    if not strong or (used is not None and used.name not in _HASHES):
+        raise CertificateChainRefused("a certificate in the peer's chain is signed with a weak or unknown algorithm")
+
+
+def check_constraints(issuer: x509.Certificate, names: Sequence[str]) -> None:
+    """Raises CertificateChainRefused when the issuer's name constraints exclude one of `names`.
+
+    Constraints for DNS names and URIs are applied. A constraint of another form is refused, because nothing here could apply it.
+    """
+    constraints = extension(issuer, x509.NameConstraints)
+    if constraints is None:
+        return
+    permitted, excluded = constraints.permitted_subtrees or (), constraints.excluded_subtrees or ()
+    if not all(isinstance(tree, x509.DNSName | x509.UniformResourceIdentifier) for tree in (*permitted, *excluded)):
+        raise CertificateChainRefused("an authority of the peer's chain has name constraints of an unknown form")
+    for name in names:
+        same = [tree for tree in permitted if isinstance(tree, x509.DNSName) == name.startswith(DNS)]
+        inside = [tree for tree in excluded if _within(name, tree)]
+        if inside or (same and not any(_within(name, tree) for tree in same)):
+            raise CertificateChainRefused(f"the name constraints of an authority exclude {name}")
+
+
+def _within(name: str, tree: x509.GeneralName) -> bool:
+    """Whether a name lies in a subtree of RFC 5280, section 4.2.1.10."""
+    value = str(tree.value).lower()
+    if isinstance(tree, x509.DNSName):
+        host = name.removeprefix(DNS)
+        base = value.removeprefix(".")
+        return name.startswith(DNS) and (not base or host == base or host.endswith("." + base))
+    if name.startswith(DNS):
+        return False
+    host = name.split("://")[1].split("/")[0]
+    return host.endswith(value) if value.startswith(".") else host == value
+
+
+def _check_critical(certificate: x509.Certificate, known: tuple[type[x509.ExtensionType], ...]) -> None:
+    for found in certificate.extensions:
+        if found.critical and not isinstance(found.value, known):
+            raise CertificateChainRefused(
+                f"a certificate of the peer has an unknown critical extension {found.oid.dotted_string}"
+            )

@@ -1,0 +1,100 @@
+"""Names of certificates, and the patterns that match them.
+
+    dns:db.prod.internal          the DNS name of a certificate, in small letters
+    spiffe://prod/ns/web/sa/app   a URI of a certificate; scheme and host in small letters
+
+A pattern is a name with wildcards. `*` matches one or more characters within a label or a path segment. `**` stands for a whole
+segment of a path and matches one or more segments. The subject's common name means nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography import x509
+
+from stcp_proxy.errors import CertificateChainRefused
+
+DNS: Final = "dns:"
+MAX_NAMES_LEN: Final = 768
+"""Most characters that the names of one certificate have together. It bounds the memory of a verified credential."""
+_LABEL: Final = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
+_DNS_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_URI_NAME: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(/[A-Za-z0-9._~!$&'()+,;=:@%-]+)*")
+_DNS_PATTERN: Final = re.compile(r"[a-z0-9_*-]+(\.[a-z0-9_*-]+)*")
+_URI_PATTERN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._*-]+(/[A-Za-z0-9._~!$&'()+,;=:@%*-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class NamePattern:
+    """A pattern for names of certificates.
+
+    Args:
+        text: `dns:` and a DNS name, or a URI, with wildcards.
+
+    Raises:
+        ValueError: the text is no pattern.
+    """
+
+    text: str
+    _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_regex", re.compile(_regex(self.text), re.DOTALL))
+
+    def matches(self, name: str) -> bool:
+        """Whether the pattern matches a whole name."""
+        return self._regex.fullmatch(name) is not None
+
+
+def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The names of a certificate: its DNS names and URIs, in order. Names with a wildcard or in another form are left out.
+
+    Raises:
+        CertificateChainRefused: the certificate has no such name, or its names are too long.
+    """
+    try:
+        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        alternative = x509.SubjectAlternativeName([])
+    dns = [DNS + name for name in map(str.lower, alternative.get_values_for_type(x509.DNSName)) if _DNS_NAME.fullmatch(name)]
+    uris = [_lower_host(uri) for uri in alternative.get_values_for_type(x509.UniformResourceIdentifier)]
+    names = tuple(dict.fromkeys([*dns, *(uri for uri in uris if _URI_NAME.fullmatch(uri))]))
+    if not names:
+        raise CertificateChainRefused(
+            "the peer's certificate has no DNS name and no URI", remedy="issue it with a subject alternative name"
+        )
+    if sum(map(len, names)) > MAX_NAMES_LEN:
+        raise CertificateChainRefused(
+            f"the names of the peer's certificate have more than {MAX_NAMES_LEN} characters",
+            remedy="issue it with fewer names",
+        )
+    return names
+
+
+def _lower_host(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return scheme.lower() + separator + host.lower() + slash + path
+
+
+def _regex(text: str) -> str:
+    """The regular expression of a pattern."""
+    if text.startswith(DNS):
+        if not _DNS_PATTERN.fullmatch(text.removeprefix(DNS)) or "**" in text:
+            raise ValueError(f"{text!r} is no pattern for DNS names: write 'dns:' and small letters, '*' within a label")
+        return _wildcards(text, r"[^.\s]+")
+    if not _URI_PATTERN.fullmatch(text):
+        raise ValueError(f"{text!r} is no pattern for names: write 'dns:NAME' or a URI such as 'spiffe://domain/path'")
+    scheme, rest = text.split("://")
+    host, *segments = rest.split("/")
+    if "**" in host or any("**" in segment and segment != "**" for segment in segments):
+        raise ValueError(f"{text!r} is no pattern for names: '**' stands for whole segments of a path")
+    parts = [r"[^/\s]+(?:/[^/\s]+)*" if segment == "**" else _wildcards(segment, r"[^/\s]+") for segment in segments]
+    return "/".join([re.escape(scheme) + "://" + _wildcards(host, r"[^/.\s]+"), *parts])
+
+
+def _wildcards(text: str, wildcard: str) -> str:
+    return wildcard.join(map(re.escape, text.split("*")))

@@ -1,0 +1,162 @@
+"""The chain of certificates from a leaf to an authority.
+
+`cryptography.x509.verification` builds and verifies the chain. It refuses issuers with Ed25519 keys: such chains are built here.
+The rules of `certificate` apply to both kinds of chain, and a test gives both kinds the same faults.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.x509 import verification
+
+from stcp_proxy.credentials.authority import Authority
+from stcp_proxy.credentials.certificate import (
+    check_algorithm,
+    check_constraints,
+    check_issuer,
+    check_leaf,
+    check_purpose,
+)
+from stcp_proxy.credentials.names import names_of
+from stcp_proxy.errors import (
+    CertificateChainRefused,
+    CertificateExpired,
+    CertificateNotYetValid,
+    CredentialRefused,
+    UnknownAuthority,
+)
+from stcp_proxy.protocol.wire import Role
+
+MAX_CERTIFICATES: Final = 5
+"""Most certificates that a peer presents: a leaf and its intermediates."""
+LEEWAY: Final = 60
+"""Seconds by which the clocks of two hosts may differ."""
+
+_ISSUERS: Final = verification.ExtensionPolicy.permit_all().require_present(
+    x509.BasicConstraints, verification.Criticality.AGNOSTIC, None
+)
+_LEAVES: Final = verification.ExtensionPolicy.permit_all().require_present(
+    x509.SubjectAlternativeName, verification.Criticality.AGNOSTIC, None
+)
+"""`certificate` has the rules for extensions: names, purposes and critical ones."""
+
+
+def find_chain(
+    presented: Sequence[x509.Certificate], authorities: Sequence[Authority], *, role: Role, now: float
+) -> tuple[Authority, list[x509.Certificate]]:
+    """Verify the certificates that a peer presents.
+
+    Args:
+        presented: the leaf, then intermediates in any order.
+        authorities: authorities that may vouch for the leaf.
+        role: the peer's role.
+        now: the time, in unix seconds.
+
+    Returns:
+        The authority, and the chain from the leaf to one of the authority's roots.
+
+    Raises:
+        CredentialRefused: no authority vouches for the leaf.
+    """
+    if len(presented) > MAX_CERTIFICATES:
+        raise CertificateChainRefused(f"the peer presents {len(presented)} certificates, {MAX_CERTIFICATES} are allowed")
+    leaf, *intermediates = presented
+    check_leaf(leaf, role)
+    for certificate in presented:
+        check_time(certificate, now)
+    refusal: CredentialRefused | None = None
+    for authority in authorities:
+        chain = _chain_to(authority, leaf, intermediates, now)
+        try:
+            if chain is not None:
+                _check_chain(chain, role)
+                return authority, chain
+        except CredentialRefused as exc:
+            refusal = refusal or exc
+    issuer = leaf.issuer.rfc4514_string()
+    raise refusal or UnknownAuthority(f"no authority of this side issued the peer's certificate (issuer: {issuer!r})")
+
+
+def check_time(certificate: x509.Certificate, now: float) -> None:
+    """Raises CertificateExpired or CertificateNotYetValid, with both times, unless the certificate is valid at `now`."""
+    start, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+    if now > end + LEEWAY:
+        raise CertificateExpired(f"a certificate of the peer was valid until {_text(end)}, and the time here is {_text(now)}")
+    if now < start - LEEWAY:
+        raise CertificateNotYetValid(f"a certificate of the peer is valid from {_text(start)}, and the time here is {_text(now)}")
+
+
+def _chain_to(
+    authority: Authority, leaf: x509.Certificate, intermediates: list[x509.Certificate], now: float
+) -> list[x509.Certificate] | None:
+    roots = [root for root in authority.roots if _in_time(root, now)]
+    issuers = [*roots, *intermediates]
+    if not roots:
+        return None
+    if any(isinstance(issuer.public_key(), Ed25519PublicKey) for issuer in issuers):
+        return next(_chains([leaf], roots, intermediates), None)
+    moment = _within_all([leaf, *intermediates], now)
+    builder = verification.PolicyBuilder().store(verification.Store(roots)).time(moment).max_chain_depth(MAX_CERTIFICATES)
+    verifier = builder.extension_policies(ca_policy=_ISSUERS, ee_policy=_LEAVES).build_client_verifier()
+    try:
+        return verifier.verify(leaf, intermediates).chain
+    except verification.VerificationError:
+        return None
+
+
+def _chains(
+    chain: list[x509.Certificate], roots: list[x509.Certificate], intermediates: list[x509.Certificate]
+) -> Iterator[list[x509.Certificate]]:
+    """All chains that continue `chain` to a root. The number of certificates bounds their length."""
+    for root in roots:
+        if _issued(chain[-1], root):
+            yield [*chain, root]
+    for candidate in intermediates:
+        if candidate not in chain and _issued(chain[-1], candidate):
+            yield from _chains([*chain, candidate], roots, intermediates)
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    if certificate.issuer != issuer.subject:
+        return False
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _check_chain(chain: list[x509.Certificate], role: Role) -> None:
+    """Apply the rules for issuers to a chain whose signatures are verified."""
+    names = names_of(chain[0])
+    for below, issuer in enumerate(chain[1:]):
+        check_algorithm(chain[below], issuer)
+        check_issuer(issuer, below)
+        check_constraints(issuer, names)
+        if below + 2 < len(chain):
+            check_purpose(issuer, role)
+
+
+def _in_time(certificate: x509.Certificate, now: float) -> bool:
+    try:
+        check_time(certificate, now)
+    except (CertificateExpired, CertificateNotYetValid):
+        return False
+    return True
+
+
+def _within_all(certificates: list[x509.Certificate], now: float) -> datetime.datetime:
+    """The time nearest to `now` at which all certificates are valid: this is the leeway."""
+    start = max(certificate.not_valid_before_utc for certificate in certificates)
+    end = min(certificate.not_valid_after_utc for certificate in certificates)
+    return max(start, min(end, datetime.datetime.fromtimestamp(now, datetime.UTC)))
+
+
+def _text(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

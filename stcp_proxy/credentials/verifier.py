@@ -1,0 +1,170 @@
+"""Verification of a peer's credential, with a bounded memory.
+
+Invariants:
+- A credential is remembered together with the static key and the role for which it was verified. Its bytes are public: alone they
+  prove nothing.
+- Each use of a remembered credential checks its times. A change of authorities or revocations makes a new verifier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from stcp_proxy.credentials.authority import Authority, key_bytes, key_id
+from stcp_proxy.credentials.binding import check_binding
+from stcp_proxy.credentials.names import NamePattern, names_of
+from stcp_proxy.credentials.path import LEEWAY, check_time, find_chain
+from stcp_proxy.credentials.revocation import Issued, Revocations
+from stcp_proxy.errors import (
+    CertificateChainRefused,
+    CertificateExpired,
+    CertificateNameRefused,
+    CertificateRevoked,
+    UnknownAuthority,
+)
+from stcp_proxy.protocol.credential import Credential
+from stcp_proxy.protocol.wire import Role
+
+MAX_REMEMBERED: Final = 10_000
+"""Most credentials that a verifier remembers. The one that was used longest ago is forgotten first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a verified credential says of a peer.
+
+    Attributes:
+        all_names: names of the certificate that its authority may vouch for, one a line: one text takes the least memory.
+        authority: name of the authority.
+        serial: serial number of the leaf.
+        not_after: first end of the validity of a certificate in the chain or of the binding, in unix seconds.
+        key_ids: public keys of the chain without its root, as `authority.key_id` names them.
+        issued: issuer's key and serial number of each certificate in the chain without its root.
+    """
+
+    all_names: str
+    authority: str
+    serial: int
+    not_after: float
+    key_ids: tuple[bytes, ...]
+    issued: tuple[Issued, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the certificate that its authority may vouch for."""
+        return tuple(self.all_names.split("\n"))
+
+    def matches(self, patterns: Sequence[NamePattern]) -> str | None:
+        """The first name that one of `patterns` matches, or None."""
+        return next((name for name in self.names if any(pattern.matches(name) for pattern in patterns)), None)
+
+
+class Verifier:
+    """Decides whether credentials vouch for peers.
+
+    Args:
+        authorities: authorities that may vouch for peers.
+        revocations: what is revoked.
+        remember: most credentials to remember.
+    """
+
+    def __init__(
+        self, authorities: Sequence[Authority], revocations: Revocations | None = None, *, remember: int = MAX_REMEMBERED
+    ) -> None:
+        self._authorities = tuple(authorities)
+        self._revocations = revocations or Revocations()
+        self._remember = remember
+        self._known: OrderedDict[bytes, Verified] = OrderedDict()
+        self._root_keys = {key_bytes(root): (authority, root) for authority in authorities for root in authority.roots}
+        self._shared: dict[bytes, bytes] = {}
+
+    def __len__(self) -> int:
+        """Number of remembered credentials."""
+        return len(self._known)
+
+    def verify(self, credential: Credential, static: bytes, *, role: Role, now: float) -> Verified:
+        """Verify a peer's credential.
+
+        Args:
+            credential: the credential from the handshake.
+            static: the peer's Noise static public key, 32 bytes.
+            role: the peer's role.
+            now: the time, in unix seconds.
+
+        Raises:
+            CredentialRefused: the credential does not vouch for the peer.
+        """
+        digest = hashlib.sha256(bytes([role]) + static + credential.encode()).digest()
+        known = self._known.get(digest)
+        if known is not None and now <= known.not_after:
+            self._known.move_to_end(digest)
+            return known
+        self._known.pop(digest, None)
+        try:
+            verified = self._verify(credential, static, role, now)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            # `cryptography` reads many fields only when they are used.
+            raise CertificateChainRefused("a certificate of the peer cannot be read") from None
+        self._known[digest] = verified
+        if len(self._known) > self._remember:
+            self._known.popitem(last=False)
+        return verified
+
+    def check_again(self, verified: Verified, now: float) -> None:
+        """Check at a later time, and after a change of authorities or revocations, what another verifier accepted.
+
+        Raises:
+            CredentialRefused: the credential has expired, is revoked, or its authority is gone.
+        """
+        _check_end(verified.not_after, now)
+        root, _ = verified.issued[-1]
+        authority, certificate = self._root_keys.get(root, (None, None))
+        if authority is None or certificate is None:
+            raise UnknownAuthority("the authority that issued the peer's certificate is no longer in the configuration")
+        check_time(certificate, now)
+        if authority.vouches_for(verified.names) != verified.names:
+            raise CertificateNameRefused("the authority of the peer's certificate may no longer vouch for its names")
+        self._check_revocation(verified)
+
+    def _verify(self, credential: Credential, static: bytes, role: Role, now: float) -> Verified:
+        presented = [x509.load_der_x509_certificate(der) for der in credential.certificates]
+        _check_end(credential.not_after, now)
+        authority, chain = find_chain(presented, self._authorities, role=role, now=now)
+        check_binding(credential, chain[0].public_key(), role=role, static=static)
+        everything = names_of(chain[0])
+        names = authority.vouches_for(everything)
+        if not names:
+            raise CertificateNameRefused(f"authority {authority.name!r} may not vouch for {', '.join(everything)}")
+        ends = [certificate.not_valid_after_utc.timestamp() for certificate in chain]
+        verified = Verified(
+            "\n".join(names),
+            authority.name,
+            chain[0].serial_number,
+            min(*ends, credential.not_after),
+            tuple(key_id(key_bytes(certificate)) for certificate in chain[:-1]),
+            tuple((self._share(key_bytes(chain[i + 1])), chain[i].serial_number) for i in range(len(chain) - 1)),
+        )
+        self._check_revocation(verified)
+        return verified
+
+    def _check_revocation(self, verified: Verified) -> None:
+        if self._revocations.covers(verified.key_ids, verified.issued):
+            raise CertificateRevoked(f"a certificate of {verified.names[0]} (serial {verified.serial:x}) is revoked")
+
+    def _share(self, key: bytes) -> bytes:
+        """One copy of an issuer's key for all credentials."""
+        if len(self._shared) >= 256:
+            self._shared.clear()
+        return self._shared.setdefault(key, key)
+
+
+def _check_end(not_after: float, now: float) -> None:
+    if now > not_after + LEEWAY:
+        raise CertificateExpired(f"the peer's credential ended {now - not_after:.0f} seconds ago")

@@ -1,0 +1,437 @@
+"""Which credentials vouch for a peer, each refusal with its own words, and the bounded memory."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from stcp_proxy import errors
+from stcp_proxy.credentials.authority import key_bytes
+from stcp_proxy.credentials.names import NamePattern
+from stcp_proxy.credentials.path import MAX_CERTIFICATES
+from stcp_proxy.credentials.revocation import Revocations
+from stcp_proxy.credentials.verifier import Verified, Verifier
+from stcp_proxy.errors import CredentialRefused
+from stcp_proxy.protocol.credential import Credential
+from stcp_proxy.protocol.wire import Role
+
+from .issue import (
+    CLIENT,
+    DAY,
+    KEYS,
+    NOW,
+    SECONDS,
+    SERVER,
+    STATIC,
+    Issued,
+    credential,
+    make,
+    trusted,
+    uri,
+    usage,
+)
+
+INITIATOR, RESPONDER = Role.INITIATOR, Role.RESPONDER
+BOTH_VERIFIERS = pytest.mark.parametrize("kind", ["p256", "ed25519"])
+"""`cryptography` builds the chains of the first, this project those of the second."""
+
+
+def verify(verifier: Verifier, leaf: Issued, *, role: Role = INITIATOR, now: float = SECONDS, **kwargs: Any) -> Verified:
+    static = leaf.key.public_key().public_bytes_raw() if leaf.certificate.public_key_algorithm_oid._name == "X25519" else STATIC
+    return verifier.verify(credential(leaf, role=role, static=static, **kwargs), static, role=role, now=now)
+
+
+# -- accepted ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("leaf_kind", KEYS)
+@pytest.mark.parametrize("kind", [kind for kind in KEYS if kind != "x25519"])
+def test_every_kind_of_key(kind: str, leaf_kind: str, role: Role) -> None:
+    root = make(kind)
+    leaf = root.issue(leaf_kind, serial=4711)
+    verified = verify(Verifier([trusted(root)]), leaf, role=role)
+    assert (verified.names, verified.authority, verified.serial) == (("dns:app.prod.internal",), "prod", 4711)
+    assert verified.not_after == SECONDS + 86400
+
+
+@BOTH_VERIFIERS
+def test_intermediates_in_any_order(kind: str) -> None:
+    root = make(kind, name="root")
+    leaf = root.authority(kind, name="one").authority(kind, name="two").issue(kind)
+    assert len(leaf.chain) == 2
+    for intermediates in (leaf.chain, leaf.chain[::-1]):
+        assert verify(Verifier([trusted(root)]), leaf, intermediates=intermediates).authority == "prod"
+
+
+def test_profile_of_spire() -> None:
+    """A URI is the only name, the subject may be empty, and the certificate serves both sides."""
+    root = make("p256", name="SPIRE", extra=((x509.SubjectAlternativeName([uri("spiffe://prod")]), False),))
+    leaf = root.issue(san=(uri("spiffe://prod/ns/web/sa/app"),), eku=(SERVER, CLIENT), key_usage=usage("digital_signature"))
+    for role in Role:
+        assert verify(Verifier([trusted(root)]), leaf, role=role).names == ("spiffe://prod/ns/web/sa/app",)
+
+
+def test_profile_of_cert_manager() -> None:
+    """RSA keys, key encipherment, no basic constraints critical, several names and an IP address beside them."""
+    import ipaddress
+
+    root = make("rsa", name="cluster-ca")
+    names = (x509.DNSName("db"), x509.DNSName("DB.prod.svc"), x509.IPAddress(ipaddress.ip_address("10.0.0.1")))
+    leaf = root.issue("rsa", san=names, key_usage=usage("digital_signature", "key_encipherment"), eku=(SERVER,), basic=False)
+    assert verify(Verifier([trusted(root)]), leaf, role=RESPONDER).names == ("dns:db", "dns:db.prod.svc")
+
+
+def test_profile_of_vault() -> None:
+    """An intermediate with path length 0 under an offline root, and both purposes."""
+    root = make("rsa", name="offline root", end=3650 * DAY)
+    issuing = root.authority("rsa", name="issuing", path_length=0)
+    leaf = issuing.issue("rsa", name="app", eku=(SERVER, CLIENT), key_usage=usage("digital_signature", "key_agreement"))
+    assert verify(Verifier([trusted(root)]), leaf).names == ("dns:app.prod.internal",)
+
+
+def test_profile_of_step_ca() -> None:
+    """P-256, path length 1 and 0, and an extension that only step-ca knows, which is not critical."""
+    root = make("p256", name="Smallstep root", path_length=1)
+    issuing = root.authority("p256", name="Smallstep intermediate", path_length=0)
+    provisioner = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.37476.9000.64.1"), b"\x30\x00")
+    leaf = issuing.issue("p256", eku=(SERVER, CLIENT), extra=((provisioner, False),))
+    assert verify(Verifier([trusted(root)]), leaf).authority == "prod"
+
+
+def test_authorities_side_by_side() -> None:
+    old, new, other = make("p256", name="ca"), make("p256", name="ca"), make("ed25519", name="ca")
+    verifier = Verifier([trusted(old, new, name="prod"), trusted(other, name="test")])
+    assert [verify(verifier, root.issue()).authority for root in (old, new, other)] == ["prod", "prod", "test"]
+
+
+@BOTH_VERIFIERS
+@pytest.mark.parametrize("off", [-59, 59])
+def test_leeway(kind: str, off: int) -> None:
+    """The clock here is off by less than a minute from the validity of the leaf."""
+    root = make(kind)
+    second = datetime.timedelta(seconds=1)
+    leaf = root.issue(start=59 * second if off < 0 else -DAY, end=-59 * second if off > 0 else DAY)
+    verify(Verifier([trusted(root)]), leaf)
+
+
+# -- refused, each with its own words ------------------------------------------------------------------------------------------
+
+Fault = Callable[[str], tuple[Issued, Issued]]
+"""Makes a root, and a leaf that must be refused under it. The argument is the kind of key."""
+
+
+def under(**kwargs: Any) -> Fault:
+    def build(kind: str) -> tuple[Issued, Issued]:
+        root = make(kind)
+        return root, root.issue(kind, **kwargs)
+
+    return build
+
+
+def through(leaf: dict[str, Any] | None = None, root: dict[str, Any] | None = None, **kwargs: Any) -> Fault:
+    """A chain with an intermediate authority that is at fault."""
+
+    def build(kind: str) -> tuple[Issued, Issued]:
+        top = make(kind, name="root", **(root or {}))
+        return top, top.authority(kind, name="middle", **kwargs).issue(kind, **(leaf or {}))
+
+    return build
+
+
+def stranger(kind: str) -> tuple[Issued, Issued]:
+    return make(kind), make(kind).issue(kind)
+
+
+def leaf_as_issuer(kind: str) -> tuple[Issued, Issued]:
+    root = make(kind)
+    middle = root.issue(kind, name="not an authority")
+    middle.chain = (middle.certificate,)
+    return root, middle.issue(kind)
+
+
+def constrained(*, permitted: list[Any] | None = None, excluded: list[Any] | None = None, san: tuple[Any, ...] = ()) -> Fault:
+    constraints = x509.NameConstraints(permitted, excluded)
+    return through({"san": san} if san else {}, extra=((constraints, True),))
+
+
+UNKNOWN_CRITICAL = ((x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), True),)
+HOUR = DAY / 24
+
+FAULTS: dict[str, tuple[Fault, type[CredentialRefused], str]] = {
+    "another authority": (stranger, errors.UnknownAuthority, "no authority"),
+    "expired": (under(end=-HOUR), errors.CertificateExpired, "until 2026-11-28 11:00:00 UTC, .* 2026-11-28 12:00:00 UTC"),
+    "not yet valid": (under(start=HOUR), errors.CertificateNotYetValid, "from 2026-11-28 13:00:00 UTC"),
+    "expired intermediate": (through(end=-HOUR), errors.CertificateExpired, "until"),
+    "expired root": (through(root={"end": -HOUR}), errors.UnknownAuthority, "no authority"),
+    "server certificate": (under(eku=(SERVER,)), errors.CertificateRoleRefused, "to connect"),
+    "server authority": (through(eku=(SERVER,)), errors.CertificateRoleRefused, "to connect"),
+    "no signature allowed": (under(key_usage=usage("key_encipherment")), errors.CertificateRoleRefused, "key usage"),
+    "authority as leaf": (under(ca=True), errors.CertificateChainRefused, "authority as its own"),
+    "leaf as issuer": (leaf_as_issuer, CredentialRefused, ""),
+    "issuer may not sign": (through(key_usage=usage("crl_sign")), errors.CertificateChainRefused, "may not issue"),
+    "no basic constraints": (through(basic=False), CredentialRefused, ""),
+    "path length": (through(root={"path_length": 0}), CredentialRefused, ""),
+    "no name": (under(san=(), name="cn.prod.internal"), CredentialRefused, ""),
+    "only a wildcard": (under(san=(x509.DNSName("*.prod.internal"),)), errors.CertificateChainRefused, "no DNS name"),
+    "only an email": (under(san=(x509.RFC822Name("a@b.c"),)), errors.CertificateChainRefused, "no DNS name"),
+    "too many names": (
+        under(san=tuple(x509.DNSName(f"host-{n}.prod.internal") for n in range(60))),
+        errors.CertificateChainRefused,
+        "768",
+    ),
+    "unknown critical extension": (under(extra=UNKNOWN_CRITICAL), errors.CertificateChainRefused, "critical extension 1.2.3.4"),
+    "unknown critical extension above": (through(extra=UNKNOWN_CRITICAL), CredentialRefused, ""),
+    "excluded name": (constrained(excluded=[x509.DNSName("prod.internal")]), CredentialRefused, ""),
+    "name not permitted": (constrained(permitted=[x509.DNSName("test.internal")]), CredentialRefused, ""),
+    "URI not permitted": (
+        constrained(permitted=[uri("test.internal")], san=(uri("spiffe://prod/app"),)),
+        CredentialRefused,
+        "",
+    ),
+    "constraint of another form": (constrained(permitted=[x509.RFC822Name("prod.internal")]), CredentialRefused, ""),
+}
+
+
+@BOTH_VERIFIERS
+@pytest.mark.parametrize("fault", FAULTS)
+def test_refused(fault: str, kind: str) -> None:
+    """Both ways to build a chain refuse the same faults."""
+    build, error, words = FAULTS[fault]
+    root, leaf = build(kind)
+    with pytest.raises(error, match=words or "peer") as caught:
+        verify(Verifier([trusted(root)]), leaf)
+    assert caught.value.remedy
+
+
+@BOTH_VERIFIERS
+def test_permitted_name(kind: str) -> None:
+    root, leaf = constrained(permitted=[x509.DNSName("prod.internal")])(kind)
+    assert verify(Verifier([trusted(root)]), leaf).names == ("dns:app.prod.internal",)
+
+
+def test_weak_rsa_key_of_an_authority() -> None:
+    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+
+    root = make("rsa", key=generate_private_key(65537, 1024))
+    with pytest.raises(CredentialRefused):
+        verify(Verifier([trusted(root)]), root.issue("ed25519"))
+
+
+def test_chain_too_long() -> None:
+    root = issuer = make("p256", name="root")
+    for number in range(MAX_CERTIFICATES):
+        issuer = issuer.authority(name=f"authority {number}")
+    with pytest.raises(errors.CertificateChainRefused, match="6 certificates, 5 are allowed"):
+        verify(Verifier([trusted(root)]), issuer.issue())
+
+
+def test_listener_presents_a_client_certificate() -> None:
+    root = make("p256")
+    with pytest.raises(errors.CertificateRoleRefused, match="to listen"):
+        verify(Verifier([trusted(root)]), root.issue(eku=(CLIENT,)), role=RESPONDER)
+
+
+def test_names_of_an_authority_bound_what_it_vouches_for() -> None:
+    root = make("p256")
+    leaf = root.issue(san=(x509.DNSName("app.prod.internal"), uri("spiffe://prod/app"), x509.DNSName("app.test")))
+    some = Verifier([trusted(root, names=("dns:*.prod.internal", "spiffe://prod/**"))])
+    assert verify(some, leaf).names == ("dns:app.prod.internal", "spiffe://prod/app")
+    with pytest.raises(errors.CertificateNameRefused, match=r"'prod' may not vouch for dns:app\.prod\.internal"):
+        verify(Verifier([trusted(root, names=("dns:*.other",))]), leaf)
+    verified = verify(Verifier([trusted(root)]), leaf)
+    assert verified.matches([NamePattern("dns:nobody"), NamePattern("spiffe://*/app")]) == "spiffe://prod/app"
+    assert verified.matches([NamePattern("dns:nobody")]) is None
+
+
+@pytest.mark.parametrize("der", [b"\x00", b"\x30\x00", b"junk" * 100])
+def test_junk_for_a_certificate(der: bytes) -> None:
+    with pytest.raises(errors.CertificateChainRefused, match="cannot be read"):
+        Verifier([]).verify(Credential((der,), 2**40, b""), STATIC, role=INITIATOR, now=SECONDS)
+
+
+def test_every_changed_byte_of_a_certificate_is_refused() -> None:
+    root = make("p256")
+    good = credential(root.issue("ed25519"))
+    verifier = Verifier([trusted(root)])
+    der = good.certificates[0]
+    for at in range(0, len(der), 3):
+        changed = der[:at] + bytes([der[at] ^ 1]) + der[at + 1 :]
+        with pytest.raises(CredentialRefused):
+            verifier.verify(Credential((changed,), good.not_after, good.signature), STATIC, role=INITIATOR, now=SECONDS)
+    assert len(verifier) == 0
+
+
+# -- the binding --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KEYS if kind != "x25519"])
+def test_binding_that_does_not_fit(kind: str) -> None:
+    """Another static key, another role, another end, another signature, none, and another leaf's."""
+    root = make("p256")
+    leaf = root.issue(kind)
+    verifier = Verifier([trusted(root)])
+    good = credential(leaf)
+    verifier.verify(good, STATIC, role=INITIATOR, now=SECONDS)
+    other = credential(root.issue(kind))
+    for wrong, static, role in (
+        (good, STATIC[::-1], INITIATOR),
+        (good, STATIC, RESPONDER),
+        (Credential(good.certificates, good.not_after + 1, good.signature), STATIC, INITIATOR),
+        (Credential(good.certificates, good.not_after, good.signature[:-1] + bytes([good.signature[-1] ^ 1])), STATIC, INITIATOR),
+        (Credential(good.certificates, good.not_after, b""), STATIC, INITIATOR),
+        (Credential(good.certificates, good.not_after, other.signature), STATIC, INITIATOR),
+    ):
+        with pytest.raises(errors.BindingRefused, match="does not belong"):
+            verifier.verify(wrong, static, role=role, now=SECONDS)
+
+
+def test_x25519_leaf_is_the_static_key() -> None:
+    root = make("ed25519")
+    leaf = root.issue("x25519")
+    good = credential(leaf)
+    assert good.signature == b""
+    verifier = Verifier([trusted(root)])
+    own = leaf.key.public_key().public_bytes_raw()
+    verifier.verify(good, own, role=INITIATOR, now=SECONDS)
+    signed = Credential(good.certificates, good.not_after, b"signature")
+    for wrong, static in ((good, STATIC), (signed, own)):
+        with pytest.raises(errors.BindingRefused):
+            verifier.verify(wrong, static, role=INITIATOR, now=SECONDS)
+
+
+def test_expired_binding() -> None:
+    root = make("p256")
+    leaf = root.issue()
+    verifier = Verifier([trusted(root)])
+    with pytest.raises(errors.CertificateExpired, match="ended 61 seconds ago"):
+        verify(verifier, leaf, not_after=int(SECONDS) - 61)
+    verify(verifier, leaf, not_after=int(SECONDS) - 59)
+
+
+# -- revocation ------------------------------------------------------------------------------------------------------------------
+
+
+def revocation_list(issuer: Issued, *serials: int, signer: Issued | None = None, **kwargs: Any) -> x509.CertificateRevocationList:
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject)
+        .last_update(NOW - DAY)
+        .next_update(NOW + kwargs.pop("next_update", DAY))
+    )
+    for extension in kwargs.pop("extensions", ()):
+        builder = builder.add_extension(extension, critical=True)
+    for serial in serials:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW - DAY).build()
+        builder = builder.add_revoked_certificate(entry)
+    key = (signer or issuer).key
+    return builder.sign(key, None if isinstance(key, Ed25519PrivateKey) else hashes.SHA256())
+
+
+@BOTH_VERIFIERS
+@pytest.mark.parametrize("next_update", [DAY, -HOUR], ids=["current", "overdue"])
+def test_revoked(kind: str, next_update: datetime.timedelta) -> None:
+    root = make(kind, name="root")
+    middle = root.authority(kind, name="middle")
+    leaf, sibling = middle.issue(kind), middle.issue(kind)
+    for revoked in (leaf.certificate, middle.certificate):
+        issuer = middle if revoked is leaf.certificate else root
+        listed = revocation_list(issuer, revoked.serial_number, next_update=next_update)
+        for revocations in (
+            Revocations(keys=[key_bytes(revoked)]),
+            Revocations(issued=[(key_bytes(issuer.certificate), revoked.serial_number)]),
+            Revocations(lists=[revocation_list(root), listed]),
+        ):
+            verifier = Verifier([trusted(root)], revocations)
+            with pytest.raises(errors.CertificateRevoked, match=r"app\.prod\.internal .* is revoked"):
+                verify(verifier, leaf)
+            if revoked is leaf.certificate:
+                verify(verifier, sibling)
+
+
+def test_serial_of_another_issuer_is_not_revoked() -> None:
+    root, other = make("p256"), make("p256")
+    leaf = root.issue()
+    serial = leaf.certificate.serial_number
+    for revocations in (
+        Revocations(issued=[(key_bytes(other.certificate), serial)]),
+        Revocations(lists=[revocation_list(other, serial)]),
+        Revocations(lists=[revocation_list(root, serial, signer=other)]),
+    ):
+        verify(Verifier([trusted(root)], revocations), leaf)
+
+
+def test_delta_list_is_refused() -> None:
+    with pytest.raises(ValueError, match="critical extension"):
+        Revocations(lists=[revocation_list(make("p256"), 1, extensions=[x509.DeltaCRLIndicator(1)])])
+
+
+# -- later checks and memory ------------------------------------------------------------------------------------------------
+
+
+def test_check_again_on_a_kept_leg() -> None:
+    root = make("p256")
+    leaf = root.issue()
+    verifier = Verifier([trusted(root)])
+    verified = verify(verifier, leaf)
+    verifier.check_again(verified, SECONDS + 3600)
+    with pytest.raises(errors.CertificateExpired):
+        verifier.check_again(verified, SECONDS + 86400 + 61)
+    with pytest.raises(errors.UnknownAuthority, match="no longer"):
+        Verifier([trusted(make("p256"))]).check_again(verified, SECONDS)
+    with pytest.raises(errors.CertificateRevoked):
+        Verifier([trusted(root)], Revocations(keys=[key_bytes(leaf.certificate)])).check_again(verified, SECONDS)
+    with pytest.raises(errors.CertificateNameRefused):
+        Verifier([trusted(root, names=("dns:other",))]).check_again(verified, SECONDS)
+
+
+def test_remembered_credential_expires() -> None:
+    root = make("p256")
+    verifier = Verifier([trusted(root)])
+    good = credential(root.issue())
+    first = verifier.verify(good, STATIC, role=INITIATOR, now=SECONDS)
+    assert verifier.verify(good, STATIC, role=INITIATOR, now=SECONDS + 60) is first
+    with pytest.raises(errors.CertificateExpired):
+        verifier.verify(good, STATIC, role=INITIATOR, now=SECONDS + 86400 + 61)
+    assert len(verifier) == 0
+
+
+def test_memory_is_bounded_and_forgets_the_oldest() -> None:
+    root = make("ed25519")
+    verifier = Verifier([trusted(root)], remember=3)
+    credentials = [credential(root.issue("ed25519")) for _ in range(5)]
+    first = verifier.verify(credentials[0], STATIC, role=INITIATOR, now=SECONDS)
+    for each in credentials[1:]:
+        verifier.verify(each, STATIC, role=INITIATOR, now=SECONDS)
+        assert verifier.verify(credentials[0], STATIC, role=INITIATOR, now=SECONDS) is first
+    assert len(verifier) == 3
+
+
+def test_a_remembered_credential_takes_less_than_2_kib() -> None:
+    """RSA of 4096 bits has the largest key, and the names have their largest size."""
+    import tracemalloc
+
+    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+
+    root = make("p256")
+    key = generate_private_key(65537, 4096)
+    names = tuple(x509.DNSName(f"host-{n:02}.some.where.prod.internal") for n in range(20))
+    credentials = [credential(root.issue("rsa", key=key, san=names)) for _ in range(30)]
+    verifier = Verifier([trusted(root)])
+    verifier.verify(credentials[0], STATIC, role=INITIATOR, now=SECONDS)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for each in credentials[1:]:
+            verifier.verify(each, STATIC, role=INITIATOR, now=SECONDS)
+        used = (tracemalloc.get_traced_memory()[0] - before) / (len(credentials) - 1)
+    finally:
+        tracemalloc.stop()
+    assert len(verifier) == 30
+    assert used < 2048
