@@ -74,13 +74,13 @@ def run(command: Sequence[str], proxy: Callable[[], int]) -> int:
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _settle_in(parent, before, writer)
+        _become_proxy(parent, before, writer)
         return proxy()
     os.close(writer)
     return _Init(command, pid, reader, before).run()
 
 
-def _settle_in(parent: int, mask: set[int], writer: int) -> None:
+def _become_proxy(parent: int, mask: set[int], writer: int) -> None:
     """Make this new process fit to be the proxy. What it would tell a service manager, it tells its parent."""
     from stcp_proxy.process import running, sd_notify  # they load Trio, which the parent can do without
 
@@ -96,7 +96,7 @@ def _settle_in(parent: int, mask: set[int], writer: int) -> None:
         os._exit(1)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)  # what comes in is the application's
-    sd_notify.speak_to(tell)
+    sd_notify.notify_instead(tell)
     running.stop_through(parent)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     signals.resume()
@@ -137,7 +137,7 @@ class _Init:
             elif number == signal.SIGALRM and info.si_code > 0:
                 self._send(self._application, signal.SIGKILL)
             else:
-                self._hand_on(number, by_kernel=info.si_code > 0)
+                self._forward(number, by_kernel=info.si_code > 0)
         return 1 if self._status is None else self._status
 
     # -- start -------------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class _Init:
 
     # -- signals -----------------------------------------------------------------------------------------------------------
 
-    def _hand_on(self, number: int, *, by_kernel: bool) -> None:
+    def _forward(self, number: int, *, by_kernel: bool) -> None:
         if self._application is None:
             if number in _STOPS:
                 if self._status is None:

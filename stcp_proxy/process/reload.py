@@ -1,4 +1,4 @@
-"""Reading the configuration again while everything runs: whole or not at all.
+"""Reload: read the configuration again while everything runs, and apply it whole or not at all.
 
     read the file -> compare with what runs -> prepare (engines, listening sockets) -> commit
 
@@ -35,7 +35,7 @@ Raises:
 """
 
 RESTART: Final = {"workers": "the number of processes", "admin": "the admin address"}
-"""Settings that only a new start changes, and what they are."""
+"""Settings that only a restart can change, with their description."""
 
 
 _MOST_IN_A_LINE: Final = 20
@@ -43,7 +43,7 @@ _MOST_IN_A_LINE: Final = 20
 
 
 class Reloader:
-    """Turns what the file says now into what runs.
+    """Applies the file as it is now.
 
     Args:
         tunnels: what runs.
@@ -63,7 +63,7 @@ class Reloader:
         self._waiting = False
 
     async def ask(self) -> PlanDiff:
-        """`reload` for a caller who may go away meanwhile: once begun, it is seen through.
+        """Reload for a caller that may be cancelled meanwhile: a reload that has begun is completed.
 
         Raises:
             StcpError: why it was refused; nothing has changed.
@@ -88,7 +88,7 @@ class Reloader:
         return came[0]
 
     async def hear(self) -> None:
-        """SIGHUP: reload, and say what came of it in the log. Signals that come while another waits are that one."""
+        """Reload for SIGHUP and log the result. Signals that arrive while a reload waits are merged into it."""
         if self._waiting:
             return
         self._waiting = True
@@ -96,7 +96,7 @@ class Reloader:
             await self.reload()
 
     def done(self, what: str) -> None:
-        """Count a reload that was made, and tell who waits for it.
+        """Count a reload that was applied, and answer its callers.
 
         Args:
             what: the change, in lines for a person.
@@ -106,11 +106,11 @@ class Reloader:
             call()
 
     async def serve(self) -> None:
-        """What has to be done so that others can be asked or answered; a process that is alone has nothing to do."""
+        """Exchange messages with other processes. A single process has nothing to do."""
 
     @property
     def now(self) -> Plan:
-        """What runs, in all workers together."""
+        """The plan in force, of all workers together."""
         return self._tunnels.plan
 
     async def compare(self) -> PlanDiff:
@@ -122,7 +122,7 @@ class Reloader:
         return (await self._plan())[1]
 
     async def reload(self) -> PlanDiff:
-        """Make what the file says what runs.
+        """Read the file and apply it.
 
         Returns:
             What has changed.
@@ -138,7 +138,7 @@ class Reloader:
                 change = await self._tunnels.prepare(plan)
             except Exception as exc:
                 self.count.add(ok=False, what=exc.what if isinstance(exc, StcpError) else type(exc).__name__)
-                say_refused(exc)
+                log_refused(exc)
                 raise
             finally:
                 sd_notify.ready(self._tunnels.status)
@@ -156,12 +156,12 @@ class Reloader:
 
 
 def no_file() -> ConfigError:
-    """Why a proxy that runs from flags is not reloaded."""
+    """The refusal to reload a proxy that was started from flags."""
     return ConfigError("this proxy was not started from a file", remedy="start it again to change it")
 
 
 def compared(old: Plan, new: Plan) -> PlanDiff:
-    """What turns one plan into another while it runs.
+    """The difference between two plans, if it can be applied while the proxy runs.
 
     Raises:
         ConfigError: it takes a new start.
@@ -176,12 +176,12 @@ def compared(old: Plan, new: Plan) -> PlanDiff:
 
 
 def summary(diff: PlanDiff) -> dict[str, Any]:
-    """A difference as fields of a log line: what is empty is left out, and of a long list all but the beginning."""
+    """A difference as fields of a log line, without empty ones; long lists are shortened."""
     return {name: _beginning(value) for name, value in diff.as_json().items() if value}
 
 
 def _beginning(value: Any) -> Any:
-    """The first entries of a list or mapping, and how many more there are; `stcp-proxy reload` prints all."""
+    """The first entries of a list or mapping, and the number of the others; `stcp-proxy reload` prints all."""
     more = len(value) - _MOST_IN_A_LINE
     if more <= 0:
         return value
@@ -190,8 +190,8 @@ def _beginning(value: Any) -> Any:
     return [*value[:_MOST_IN_A_LINE], f"and {more} more"]
 
 
-def say_refused(exc: Exception) -> None:
-    """Log that a reload came to nothing, and why."""
+def log_refused(exc: Exception) -> None:
+    """Log that a reload was refused, and why."""
     if isinstance(exc, StcpError):
         remedy = {"remedy": exc.remedy} if exc.remedy else {}
         _log.error("reload refused: everything goes on as before", why=exc.what, **remedy)

@@ -1,17 +1,18 @@
-"""What a parent and its workers say to each other about a reload, and the listening sockets that go with it.
+"""The messages that a parent and its workers exchange for a reload, and the listening sockets that travel with them.
 
-For each worker there is a pair of connected sockets, made before the fork and known to nobody else. A message is one record
-(SOCK_SEQPACKET) of JSON; descriptors travel with it (SCM_RIGHTS). No secret is in one: a plan goes through a socket of its own.
+Each worker has a pair of connected sockets with the parent, made before the fork. A message is one record (SOCK_SEQPACKET) of
+JSON; descriptors travel with it (SCM_RIGHTS). No message holds a secret: a plan goes through a socket of its own.
+
 
     parent   plan                                 this is the new plan, to be read from the socket
-             doors     names, last                these are the new listening sockets
+             listeners names, last                these are the new listening sockets
              commit    asked                      make the change
-             refused   why, remedy, asked         give it up
-    worker   yes                                  to plan and doors: so far, so good; to commit: it is made
-             no        why, remedy                to plan and doors
-             ask                                  somebody wants a reload
+             refused   why, remedy, asked         abandon the change
+    worker   yes                                  answer to plan and listeners: prepared; to commit: done
+             no        why, remedy                answer to plan and listeners: refused
+             ask                                  this worker was asked for a reload
 
-Every message but `ask` names its round: what belongs to an earlier one is of no interest any more.
+Every message but `ask` names its round. Messages of an earlier round are ignored.
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-MOST: Final = 200
-"""Descriptors that go with one message; the kernel's limit is 253."""
+MAX_SOCKETS: Final = 200
+"""Descriptors in one message; the kernel's limit is 253."""
 _FD: Final = array.array("i").itemsize
 _SIZE: Final = 128 * 1024
-_WORDS: Final = 16_000
-"""Characters of a reason: the mistakes of a file can be many."""
+_MAX_REASON: Final = 16_000
+"""Characters of a reason: a file can have many mistakes."""
 
 
 @dataclass(slots=True)
-class Heard:
-    """A message that has come.
+class Message:
+    """A received message.
 
     Attributes:
-        verb: what it says.
-        round: which reload it is about; 0 for none.
-        rest: the other parts.
-        sockets: what came along.
-        whole: whether all that was sent along has come: a process that is out of descriptors loses some.
+        verb: its kind.
+        round: the number of the reload; 0 for none.
+        rest: the other fields.
+        sockets: the sockets that travelled with it.
+        complete: whether all its sockets arrived: a process without free descriptors loses some.
     """
 
     verb: str
     round: int = 0
     rest: dict[str, Any] = field(default_factory=dict)
     sockets: list[socket.socket] = field(default_factory=list)
-    whole: bool = True
+    complete: bool = True
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -58,20 +59,20 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ends
 
 
-def say(sock: socket.socket, verb: str, round_: int = 0, *, sockets: Sequence[socket.socket] = (), **rest: Any) -> None:
+def send(sock: socket.socket, verb: str, round_: int = 0, *, sockets: Sequence[socket.socket] = (), **rest: Any) -> None:
     """Send a message, whole or not at all.
 
     Args:
         sock: an end of a pair.
-        verb, round_, rest: see above.
-        sockets: at most `MOST`; the sender's own stay open.
+        verb, round_, rest: see the table above.
+        sockets: at most `MAX_SOCKETS`; they stay open here.
 
     Raises:
-        BlockingIOError: the other end has not read what it was sent before.
-        OSError: it is gone.
+        BlockingIOError: the other end has not read earlier messages.
+        OSError: the other end is closed.
     """
     if rest.get("why"):
-        rest["why"] = rest["why"][:_WORDS]
+        rest["why"] = rest["why"][:_MAX_REASON]
     data = json.dumps({"verb": verb, "round": round_, **rest}).encode()
     if sockets:
         socket.send_fds(sock, [data], [each.fileno() for each in sockets])
@@ -79,15 +80,15 @@ def say(sock: socket.socket, verb: str, round_: int = 0, *, sockets: Sequence[so
         sock.send(data)
 
 
-def hear(sock: socket.socket) -> Heard | None:
-    """The next message; None when the other end is gone.
+def receive(sock: socket.socket) -> Message | None:
+    """The next message; None when the other end is closed.
 
     Raises:
-        BlockingIOError: none is there yet.
+        BlockingIOError: no message has arrived.
     """
     try:
-        # Not socket.recv_fds, which forgets the flag: no program started from here is to have the descriptors.
-        data, parts, flags, _ = sock.recvmsg(_SIZE, socket.CMSG_SPACE(MOST * _FD), socket.MSG_CMSG_CLOEXEC)
+        # Not socket.recv_fds, which does not pass the flag: programs started from here must not inherit the descriptors.
+        data, parts, flags, _ = sock.recvmsg(_SIZE, socket.CMSG_SPACE(MAX_SOCKETS * _FD), socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return None
     fds = array.array("i")
@@ -100,4 +101,4 @@ def hear(sock: socket.socket) -> Heard | None:
     if not data:
         return None
     message = json.loads(data)
-    return Heard(message.pop("verb"), message.pop("round"), message, sockets, not flags & socket.MSG_CTRUNC)
+    return Message(message.pop("verb"), message.pop("round"), message, sockets, not flags & socket.MSG_CTRUNC)

@@ -1,4 +1,4 @@
-"""A reload with several workers, as each of them does its part; `leader` is the parent's."""
+"""A worker's part of a reload with several workers; ``reload_parent`` leads it."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from stcp_proxy.tunnel.tunnels import Tunnels
 
 _log = structlog.get_logger("stcp_proxy.reload")
 
-_Step = Callable[[reload_messages.Heard], Awaitable[bool]]
-"""Does what a message asks for; whether it is complete with it."""
+_Step = Callable[[reload_messages.Message], Awaitable[bool]]
+"""Takes one step for a message. Returns whether the step is complete."""
 
 
-class Follower(Reloader):
-    """A worker's half of a reload: whoever asks it for one, it asks the parent, and does what that says.
+class ReloadWorker(Reloader):
+    """Follows the parent in reloads. A reload that is requested here is requested of the parent.
 
     Args:
         tunnels: what runs in this process.
         read: reads the file again.
         plan: what all workers together run.
-        line: this worker's end towards the parent; owned by this object.
+        link: this worker's end towards the parent; owned by this object.
         number: which worker this is.
     """
 
-    def __init__(self, tunnels: Tunnels, read: Read | None, plan: Plan, line: socket.socket, number: int) -> None:
+    def __init__(self, tunnels: Tunnels, read: Read | None, plan: Plan, link: socket.socket, number: int) -> None:
         super().__init__(tunnels, read)
-        self._whole = plan
-        self._line: Final = line
+        self._plan_of_all = plan
+        self._link: Final = link
         self._number: Final = number
         self._round = 0
         self._candidate: tuple[Plan, PlanDiff] | None = None
@@ -52,15 +52,15 @@ class Follower(Reloader):
     @property
     def now(self) -> Plan:
         """See `Reloader.now`."""
-        return self._whole
+        return self._plan_of_all
 
     async def reload(self) -> PlanDiff:
-        """See `Reloader.reload`: in all workers."""
+        """See `Reloader.reload`; it applies to all workers."""
         async with self._one_at_a_time:
             self._waiting = False
             self._asking, self._outcome = trio.Event(), None
             try:
-                await self._say("ask")
+                await self._send("ask")
                 await self._asking.wait()
             finally:
                 self._asking = None
@@ -69,20 +69,20 @@ class Follower(Reloader):
             raise self._outcome or stopping()
 
     async def serve(self) -> None:
-        """Do what the parent says until it is gone or this is cancelled."""
+        """Handle messages of the parent until it ends or this is cancelled."""
         try:
             while True:
-                await trio.lowlevel.wait_readable(self._line)
-                heard = reload_messages.hear(self._line)
+                await trio.lowlevel.wait_readable(self._link)
+                heard = reload_messages.receive(self._link)
                 if heard is None:
                     return
-                await self._obey(heard)
+                await self._handle(heard)
         finally:
-            self._give_up()
+            self._abandon()
 
-    async def _obey(self, heard: reload_messages.Heard) -> None:
+    async def _handle(self, heard: reload_messages.Message) -> None:
         if heard.verb == "plan":
-            self._give_up()
+            self._abandon()
             self._round = heard.round
             await self._try(heard, self._agree)
         elif heard.round != self._round:
@@ -90,39 +90,39 @@ class Follower(Reloader):
                 listener.close()
             if heard.verb == "refused":  # before anything was asked of this worker
                 self._refused(heard)
-        elif heard.verb == "doors":
+        elif heard.verb == "listeners":
             await self._try(heard, self._prepare)
         elif heard.verb == "commit":
             await self._commit(heard)
         elif heard.verb == "refused":
             self._refused(heard)
 
-    async def _try(self, heard: reload_messages.Heard, work: _Step) -> None:
-        """Do a step, and tell the parent how it went."""
+    async def _try(self, heard: reload_messages.Message, work: _Step) -> None:
+        """Take a step, and answer the parent."""
         try:
             done = await work(heard)
         except StcpError as exc:
-            self._give_up()
-            await self._say("no", why=exc.what, remedy=exc.remedy)
+            self._abandon()
+            await self._send("no", why=exc.what, remedy=exc.remedy)
         except Exception as exc:
-            self._give_up()
+            self._abandon()
             _log.error("a reload cannot be prepared", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
-            await self._say("no", why=f"{type(exc).__name__}: {exc}", remedy="tell the authors")
+            await self._send("no", why=f"{type(exc).__name__}: {exc}", remedy="tell the authors")
         else:
             if done:
-                await self._say("yes")
+                await self._send("yes")
 
-    async def _agree(self, heard: reload_messages.Heard) -> bool:
-        if not heard.whole:
+    async def _agree(self, heard: reload_messages.Message) -> bool:
+        if not heard.complete:
             raise ConfigError("no descriptor is left to receive the plan", remedy="raise LimitNOFILE, or ulimit -n")
         plan = plan_bytes.load(await _everything(heard.sockets[0]))
         self._candidate = plan, compared(self.now, plan)
         return True
 
-    async def _prepare(self, heard: reload_messages.Heard) -> bool:
+    async def _prepare(self, heard: reload_messages.Message) -> bool:
         for name, listener in zip(heard.rest["names"], heard.sockets, strict=False):
             self._sockets.setdefault(name, []).append(listener)
-        if not heard.whole:
+        if not heard.complete:
             raise ConfigError("no descriptor is left for the new listening sockets", remedy="raise LimitNOFILE, or ulimit -n")
         if not heard.rest["last"] or self._candidate is None:
             return False
@@ -130,31 +130,31 @@ class Follower(Reloader):
         self._change = await self._tunnels.prepare(share(self._candidate[0]), given)
         return True
 
-    async def _commit(self, heard: reload_messages.Heard) -> None:
+    async def _commit(self, heard: reload_messages.Message) -> None:
         if self._candidate is None or self._change is None:
             return
         (plan, diff), change = self._candidate, self._change
         self._candidate = self._change = None  # from here on, its sockets are the tunnels'
         await self._tunnels.commit(change)
-        self._whole = plan
+        self._plan_of_all = plan
         log.change(plan.log)
         self.done("\n".join(diff.lines()))
-        self._tell_asker(heard, diff)
-        await self._say("yes")
+        self._answer_asker(heard, diff)
+        await self._send("yes")
 
-    def _refused(self, heard: reload_messages.Heard) -> None:
-        self._give_up()
+    def _refused(self, heard: reload_messages.Message) -> None:
+        self._abandon()
         why = ConfigError(heard.rest["why"], remedy=heard.rest["remedy"])
         self.count.add(ok=False, what=why.what)
-        self._tell_asker(heard, why)
+        self._answer_asker(heard, why)
 
-    def _tell_asker(self, heard: reload_messages.Heard, outcome: PlanDiff | StcpError) -> None:
+    def _answer_asker(self, heard: reload_messages.Message, outcome: PlanDiff | StcpError) -> None:
         if self._asking is not None and self._number in heard.rest["asked"]:
             self._outcome = outcome
             self._asking.set()
 
-    def _give_up(self) -> None:
-        """What has been prepared is not wanted."""
+    def _abandon(self) -> None:
+        """Abandon what was prepared."""
         for listeners in self._sockets.values():
             for listener in listeners:
                 listener.close()
@@ -163,18 +163,18 @@ class Follower(Reloader):
             self._change.abandon()
         self._candidate = self._change = None
 
-    async def _say(self, verb: str, **rest: Any) -> None:
+    async def _send(self, verb: str, **rest: Any) -> None:
         while True:
             try:
-                reload_messages.say(self._line, verb, self._round, **rest)
+                reload_messages.send(self._link, verb, self._round, **rest)
                 return
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._line)
+                await trio.lowlevel.wait_writable(self._link)
             except ConnectionError:
                 return  # the parent has ended, and this process follows
 
 
 async def _everything(sock: socket.socket) -> bytes:
-    """All bytes that come through a socket, which is closed behind them."""
+    """Receive all bytes up to the end of the stream, and close the socket."""
     async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
         return b"".join([part async for part in stream])

@@ -1,8 +1,8 @@
-"""What the service manager hears of this process: systemd's sd_notify protocol, datagrams to the socket that it names.
+"""Notify the service manager by systemd's sd_notify protocol: datagrams to the socket that NOTIFY_SOCKET names.
 
-Without such a manager every function here does nothing. A datagram that cannot be sent is lost, and that is all: connections do
-not end because a manager is gone. With `workers: N` the manager listens to the parent alone, so workers tell the parent, and the
-parent speaks for all (`Gathered`): it is ready when the last worker is, and alive while every one of them is.
+Without such a manager every function here does nothing. A datagram that cannot be sent is lost; connections go on. With `workers:
+N` the manager accepts messages of the parent alone. So workers notify the parent, and the parent notifies for all of them
+(`WorkerNotifications`): it is ready when the last worker is ready, and alive while every worker is alive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 _TIMEOUT: Final = 1.0
-"""Seconds after which a manager that does not read is left alone."""
+"""Seconds to wait for a manager that does not read."""
 
 Send = Callable[[str], None]
 
@@ -32,17 +32,17 @@ _parent: Send | None = None
 _interval: float | None = None
 
 
-def speak_to(parent: Send) -> None:
-    """From `attach` on, tell `parent` everything, in place of the manager: this process is a part of what that one started."""
+def notify_instead(parent: Send) -> None:
+    """From `attach` on, send every message to `parent` instead of the manager: this process is a part of the service only."""
     global _parent
     _parent = parent
 
 
 def attach(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Take up with the manager that started this process, if one did.
+    """Find the manager that started this process, if there is one.
 
     Args:
-        environ: its variables are taken out: no child process is to speak in this one's name.
+        environ: the manager's variables are removed from it, so that no child process can notify in this one's name.
     """
     global _send, _interval
     path = environ.pop("NOTIFY_SOCKET", "")
@@ -51,7 +51,7 @@ def attach(environ: MutableMapping[str, str] = os.environ) -> None:
 
 
 def ready(status: str) -> None:
-    """Everything listens: at the start, and after each `reloading`.
+    """Every tunnel listens: call it at the start, and after each `reloading`.
 
     Args:
         status: one line for `systemctl status`.
@@ -60,16 +60,16 @@ def ready(status: str) -> None:
 
 
 def reloading() -> None:
-    """The file is being read again; `ready` ends it, however it went."""
+    """A reload has begun; `ready` ends it, whether it was applied or refused."""
     _send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}\nSTATUS=reloading")
 
 
 def stopping(status: str, *, seconds: float) -> None:
-    """Nothing new is taken.
+    """A stop has begun: nothing new is accepted.
 
     Args:
         status: one line for `systemctl status`.
-        seconds: how long the rest may take, so that a shorter time-out of the manager does not cut it off.
+        seconds: the longest duration of the drain; extends the manager's own time-out.
     """
     _send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(seconds * 1e6)}\nSTATUS={_line(status)}")
 
@@ -81,9 +81,9 @@ def status(text: str) -> None:
 
 @contextlib.asynccontextmanager
 async def watchdog() -> AsyncIterator[None]:
-    """While it is entered, tell the manager's watchdog twice in its interval that this process works.
+    """Inside of this context manager, notify the manager's watchdog twice in its interval.
 
-    Trio's own loop does it, in which the user-space engine relays too: a process that hangs anywhere in there falls silent.
+    A task of Trio's loop does it. The user-space engine runs in the same loop, so a process that hangs there stops notifying.
     """
     if _interval is None:
         yield
@@ -107,7 +107,7 @@ def _line(text: str) -> str:
 
 
 def _watchdog_interval(environ: MutableMapping[str, str]) -> float | None:
-    """Seconds of silence after which the manager ends this process; None where it does not watch, or watches another."""
+    """Seconds of silence after which the manager kills this process; None where it does not watch this process."""
     usec, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
     if not (usec.isascii() and usec.isdigit() and int(usec)) or (pid and pid != str(os.getpid())):
         return None
@@ -128,12 +128,12 @@ def _to_socket(path: str) -> Send:
 # -- several processes -----------------------------------------------------------------------------------------------------
 
 
-class Gathered:
-    """The messages of several workers made one. Of a reload, which it leads, the parent speaks itself.
+class WorkerNotifications:
+    """Merges the messages of several workers. The parent itself notifies of reloads, which it leads.
 
     Args:
-        workers: how many there are.
-        words: the status line once all are ready.
+        workers: the number of workers.
+        words: the status line when all are ready.
     """
 
     def __init__(self, workers: int, words: str) -> None:
@@ -144,8 +144,8 @@ class Gathered:
         self._stopping = False
         self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
-    def speak_for(self, number: int) -> None:
-        """In a worker that has just been forked: whatever it says goes to the parent from now on."""
+    def send_for_worker(self, number: int) -> None:
+        """In a worker, right after the fork: send its messages to the parent from now on."""
         global _send
         self._receiver.close()
         self._sender.settimeout(_TIMEOUT)
@@ -157,7 +157,7 @@ class Gathered:
         _send = send
 
     def listen(self) -> None:
-        """In the parent, once all are forked."""
+        """In the parent, after the last fork: receive from the workers."""
         self._sender.close()
         threading.Thread(target=self._listen, name="stcp-notify", daemon=True).start()
 
@@ -177,7 +177,7 @@ class Gathered:
             if not self._stopping:
                 self._stopping = True
                 _send(text)
-            self._serving.discard(number)  # its own connections may end before those of the others
+            self._serving.discard(number)  # its connections may end before those of other workers
         elif verb == "WATCHDOG":
             self._alive.add(number)
         if self._alive and self._alive >= self._serving:

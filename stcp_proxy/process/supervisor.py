@@ -24,7 +24,7 @@ from stcp_proxy.logs import log, rate_limit
 from stcp_proxy.net import socket_activation
 from stcp_proxy.process import sd_notify, signals, workers
 from stcp_proxy.process.reload import Read, Reloader
-from stcp_proxy.process.reload_worker import Follower
+from stcp_proxy.process.reload_worker import ReloadWorker
 from stcp_proxy.process.running import Companion, Running, State
 from stcp_proxy.process.terminal import Terminal
 from stcp_proxy.session.handover import stopping
@@ -51,11 +51,11 @@ def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -
     given = socket_activation.assign(socket_activation.take(), [(tunnel.name, tunnel.bind) for tunnel in plan.tunnels])
     if plan.workers > 1:
 
-        def work(place: workers.Place) -> int:
-            def follow(tunnels: Tunnels) -> Follower:
-                return Follower(tunnels, read, plan, place.line, place.number)
+        def work(setup: workers.WorkerSetup) -> int:
+            def follow(tunnels: Tunnels) -> ReloadWorker:
+                return ReloadWorker(tunnels, read, plan, setup.link, setup.number)
 
-            share = partial(serve, place.plan, None, place.listeners, place.tell, worker=place.number, workers=plan.workers)
+            share = partial(serve, setup.plan, None, setup.listeners, setup.tell, worker=setup.number, workers=plan.workers)
             return trio.run(partial(share, beside=beside, follow=follow))
 
         return workers.run(plan, work, read=read, given=given, forked=None if beside is None else beside.forked)

@@ -8,14 +8,14 @@ from typing import Final
 
 
 class Terminal:
-    """The controlling terminal as it was when this object was made. Under nohup there is none that counts."""
+    """The controlling terminal at the time when this object was made. Under nohup the terminal does not count."""
 
     def __init__(self) -> None:
         self._was_there: Final = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _is_there()
 
     @property
     def gone(self) -> bool:
-        """Whether it has been closed since: nobody is left who could end the process from there."""
+        """Whether the terminal was closed since then."""
         return self._was_there and not _is_there()
 
 

@@ -1,4 +1,4 @@
-"""Listening sockets of several workers: a set for each, on one port (SO_REUSEPORT); or one that all of them share."""
+"""Listening sockets of several workers: a set for each on one port (SO_REUSEPORT), or one set that all of them share."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from stcp_proxy.tunnel.acceptor import BACKLOG
 
 
 @dataclasses.dataclass(slots=True)
-class Door:
-    """Where one tunnel is reached, as the parent of the workers keeps it.
+class WorkerListeners:
+    """The listening sockets of one tunnel, as the parent of the workers holds them.
 
     Attributes:
-        sets: for each worker its listening sockets; the same for all where they share them.
-        port: of TCP sockets; None for a unix socket.
+        sets: the listening sockets of each worker; the same list for all where they share them.
+        port: the port of TCP sockets; None for a unix socket.
     """
 
     sets: list[list[socket.socket]]
@@ -30,7 +30,7 @@ class Door:
 
     @classmethod
     def shared(cls, sockets: list[socket.socket], workers: int) -> Self:
-        """Sockets that are there already, for all workers."""
+        """Share sockets that are open already among all workers."""
         unix = sockets[0].family == socket.AF_UNIX
         for sock in sockets:
             remember_file(sock)
@@ -42,15 +42,15 @@ class Door:
 
         Args:
             tunnel: whose address it is.
-            workers: how many there are.
-            leaving: ports that workers listen on and are about to give up, with SO_REUSEPORT.
+            workers: the number of workers.
+            leaving: ports that the workers listen on with SO_REUSEPORT and are about to give up.
 
         Raises:
-            ConfigError: it cannot be listened on; nothing is left open.
+            ConfigError: the address cannot be bound; nothing is left open.
         """
         if isinstance(tunnel.bind, UnixAddress):
             return cls.shared(open_listeners(tunnel.bind, backlog=BACKLOG, mode=tunnel.bind_mode), workers)
-        # Bound alone first: SO_REUSEPORT would let a second proxy in beside a running one without a word.
+        # Bind without SO_REUSEPORT first: with it, a second proxy could share the port of a running one unnoticed.
         port = tunnel.bind.port
         try:
             alone = open_listeners(tunnel.bind, backlog=1, freebind=tunnel.freebind)
@@ -69,9 +69,10 @@ class Door:
             raise
         return cls(sets, port)
 
-    def keep_what_is_ours(self) -> None:
-        """The workers have their sockets: the parent keeps a unix socket, to remove its file in the end. A port that nobody
-        serves any more must not go on taking connections.
+    def close_tcp_sockets(self) -> None:
+        """Close the parent's TCP sockets when the workers have theirs: a port that no worker serves must not accept connections.
+
+        The parent keeps a unix socket, to remove its file at the end.
         """
         if self.port is not None:
             self.close()
@@ -82,7 +83,7 @@ class Door:
         return self.port is None and not all(map(in_place, self.sets[0]))
 
     def change_mode(self, mode: int) -> None:
-        """Another mode for the file of a unix socket."""
+        """Change the mode of the file of a unix socket."""
         if self.port is None:
             change_mode(self.sets[0], mode)
 

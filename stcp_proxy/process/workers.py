@@ -1,9 +1,9 @@
 """Several processes on one port: `workers: N`.
 
-The parent binds every address, once for each worker (SO_REUSEPORT: the kernel spreads connections by their address), forks, and
-then only hands signals on, leads reloads (`leader`) and waits. A unix socket, and one that came from a service manager, is bound
-once and shared. A worker that dies takes the others with it, orderly: half a service that looks whole is worse than none. Workers
-die with the parent.
+The parent binds every address once for each worker (SO_REUSEPORT: the kernel spreads connections by their address) and forks.
+After that it forwards signals, leads reloads (``reload_parent``) and waits. A unix socket, and a socket of a service manager, is
+bound once and shared. When a worker dies, the parent stops the others in order: half a service that looks whole is worse than
+none. Workers die with the parent.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from stcp_proxy.net.listen import close_listeners
 from stcp_proxy.net.unix_socket import forget_file
 from stcp_proxy.process import reload_messages, sd_notify, signals
 from stcp_proxy.process.reload import Read
-from stcp_proxy.process.reload_parent import Leader, status
+from stcp_proxy.process.reload_parent import ReloadParent, status
 from stcp_proxy.process.terminal import Terminal
-from stcp_proxy.process.worker_sockets import Door
+from stcp_proxy.process.worker_sockets import WorkerListeners
 from stcp_proxy.session.record import Totals
 
 _log = structlog.get_logger("stcp_proxy.workers")
@@ -37,25 +37,25 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
-    """What one worker works with.
+class WorkerSetup:
+    """Everything that one worker needs.
 
     Attributes:
-        number: which one it is.
-        plan: its part of the whole plan.
+        number: its number.
+        plan: its share of the whole plan.
         listeners: the listening sockets of each tunnel.
-        tell: takes its totals, at its end.
-        line: its end towards the parent; see `between`.
+        tell: takes its totals when it ends.
+        link: its end towards the parent; see ``reload_messages``.
     """
 
     number: int
     plan: Plan
     listeners: list[list[socket.socket]]
     tell: Callable[[Totals], None]
-    line: socket.socket
+    link: socket.socket
 
 
-Serve: TypeAlias = Callable[[Place], int]
+Serve: TypeAlias = Callable[[WorkerSetup], int]
 """Serves in one process. Returns its exit status."""
 
 
@@ -73,40 +73,40 @@ def run(
         plan: limits are for the whole; each worker gets its part of them.
         serve: serves in one process.
         read: reads the configuration again; None where it cannot be read again.
-        given: listening sockets of each tunnel that are there already, None for a tunnel that has none; all workers share them.
-        forked: called in each worker with its number, and in the parent with None, once there is nothing more to share.
+        given: listening sockets of a service manager for each tunnel, None for a tunnel without; all workers share them.
+        forked: called in each worker with its number, and in the parent with None, after the last fork.
 
     Returns:
-        0 when every worker stopped orderly, otherwise 1.
+        0 when every worker stopped in order, otherwise 1.
 
     Raises:
-        StcpError: an address cannot be listened on; nothing has been started.
+        StcpError: an address cannot be bound; nothing was started.
     """
-    doors = _bind(plan, given or [None] * len(plan.tunnels))
+    listeners_of = _bind(plan, given or [None] * len(plan.tunnels))
     children: dict[int, int] = {}
     parent = os.getpid()
-    lines = [reload_messages.pair() for _ in range(plan.workers)]
-    together = sd_notify.Gathered(plan.workers, status(plan))
+    links = [reload_messages.pair() for _ in range(plan.workers)]
+    together = sd_notify.WorkerNotifications(plan.workers, status(plan))
     for number in range(plan.workers):
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            for mine_no_longer in (reader, *children.values()):  # only the parent reads: its end is seen
-                os.close(mine_no_longer)
-            together.speak_for(number)
+            for inherited in (reader, *children.values()):  # only the parent reads, so that a worker notices its end
+                os.close(inherited)
+            together.send_for_worker(number)
             if forked is not None:
                 forked(number)
-            _work(plan, serve, number, list(doors.values()), lines, report=writer, parent=parent)
+            _work(plan, serve, number, list(listeners_of.values()), links, report=writer, parent=parent)
         os.close(writer)
         children[pid] = reader
     together.listen()
     if forked is not None:
         forked(None)
-    for _, line in lines:
-        line.close()
-    for door in doors.values():
-        door.keep_what_is_ours()
-    leader = Leader(plan, read, [line for line, _ in lines], doors)
+    for _, link in links:
+        link.close()
+    for each in listeners_of.values():
+        each.close_tcp_sockets()
+    leader = ReloadParent(plan, read, [link for link, _ in links], listeners_of)
     leader.start()
     code, totals = _supervise(children, leader)
     leader.close()
@@ -115,7 +115,7 @@ def run(
 
 
 def share(plan: Plan) -> Plan:
-    """One worker's part of a plan: limits divided, rounded up."""
+    """The share of one worker: limits divided by the number of workers, rounded up."""
 
     def part(tunnel: TunnelPlan) -> TunnelPlan:
         return dataclasses.replace(
@@ -127,50 +127,52 @@ def share(plan: Plan) -> Plan:
     return dataclasses.replace(plan, tunnels=tuple(part(tunnel) for tunnel in plan.tunnels), workers=1)
 
 
-def _bind(plan: Plan, given: Sequence[list[socket.socket] | None]) -> dict[str, Door]:
+def _bind(plan: Plan, given: Sequence[list[socket.socket] | None]) -> dict[str, WorkerListeners]:
     """Listening sockets for every worker, by tunnel."""
-    doors: dict[str, Door] = {}
+    listeners_of: dict[str, WorkerListeners] = {}
     try:
         for tunnel, sockets in zip(plan.tunnels, given, strict=True):
-            there = None if sockets is None else Door.shared(sockets, plan.workers)
-            doors[tunnel.name] = there or Door.open(tunnel, plan.workers)
+            there = None if sockets is None else WorkerListeners.shared(sockets, plan.workers)
+            listeners_of[tunnel.name] = there or WorkerListeners.open(tunnel, plan.workers)
     except BaseException:
-        for door in doors.values():
-            door.close()
+        for each in listeners_of.values():
+            each.close()
         raise
-    return doors
+    return listeners_of
 
 
 def _work(
     plan: Plan,
     serve: Serve,
     number: int,
-    doors: Sequence[Door],
-    lines: Sequence[tuple[socket.socket, socket.socket]],
+    listeners_of: Sequence[WorkerListeners],
+    links: Sequence[tuple[socket.socket, socket.socket]],
     *,
     report: int,
     parent: int,
 ) -> None:
-    """The life of a worker; does not return."""
+    """Run a worker. Does not return."""
     status = 1
     try:
-        os.setpgid(0, 0)  # the terminal's Ctrl-C is the parent's to hand on, once
+        os.setpgid(0, 0)  # the parent forwards the terminal's Ctrl-C, once
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(status)
-        for other, (theirs, mine) in enumerate(lines):
+        for other, (theirs, mine) in enumerate(links):
             theirs.close()
             if other != number:
                 mine.close()
-        for door in doors:
-            for sockets in door.sets:
-                if sockets is door.sets[number]:
+        for each in listeners_of:
+            for sockets in each.sets:
+                if sockets is each.sets[number]:
                     forget_file(sockets)
                 else:
                     close_listeners(sockets)
         log.configure(plan.log, worker=number)
-        listeners = [door.sets[number] for door in doors]
-        status = serve(Place(number, share(plan), listeners, lambda totals: _tell(report, totals), lines[number][1]))
+        listeners = [each.sets[number] for each in listeners_of]
+        status = serve(
+            WorkerSetup(number, share(plan), listeners, lambda totals: _report_totals(report, totals), links[number][1])
+        )
     except BaseException as exc:
         with contextlib.suppress(Exception):
             _log.error("the worker failed", why=f"{type(exc).__name__}: {exc}", remedy="tell the authors", exc_info=exc)
@@ -178,7 +180,7 @@ def _work(
         os._exit(status)
 
 
-def _tell(report: int, totals: Totals) -> None:
+def _report_totals(report: int, totals: Totals) -> None:
     try:
         os.write(report, json.dumps(dataclasses.asdict(totals)).encode())
     except BrokenPipeError:
@@ -189,11 +191,11 @@ def _tell(report: int, totals: Totals) -> None:
         )
 
 
-def _supervise(children: dict[int, int], leader: Leader) -> tuple[int, Totals]:
-    """Hand signals on until every child has gone. Returns the exit status and what all have done."""
+def _supervise(children: dict[int, int], leader: ReloadParent) -> tuple[int, Totals]:
+    """Forward signals until every child has ended. Returns the exit status and the totals of all workers."""
     stopping = False
 
-    def hand_on(number: int, _frame: object) -> None:
+    def forward(number: int, _frame: object) -> None:
         nonlocal stopping
         stopping = True
         leader.stop()
@@ -205,7 +207,7 @@ def _supervise(children: dict[int, int], leader: Leader) -> tuple[int, Totals]:
 
     def reload(_number: int, _frame: object) -> None:
         if terminal.gone:
-            hand_on(signal.SIGTERM, None)
+            forward(signal.SIGTERM, None)
         elif stopping:
             _log.warning("the file is not read again: this proxy is stopping")
         else:
@@ -214,7 +216,7 @@ def _supervise(children: dict[int, int], leader: Leader) -> tuple[int, Totals]:
     def ignore(number: int, _frame: object) -> None:
         _log.info("signal ignored", signal=signals.name(number), remedy="send SIGHUP to reload, SIGTERM to stop")
 
-    handlers = dict.fromkeys(signals.WITHOUT_MEANING, ignore) | dict.fromkeys(signals.STOP, hand_on) | {signals.RELOAD: reload}
+    handlers = dict.fromkeys(signals.WITHOUT_MEANING, ignore) | dict.fromkeys(signals.STOP, forward) | {signals.RELOAD: reload}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     signals.release()
     status, totals = 0, Totals()
@@ -234,7 +236,7 @@ def _supervise(children: dict[int, int], leader: Leader) -> tuple[int, Totals]:
                 ended = os.waitstatus_to_exitcode(code)
                 remedy = "look for its last words above, or for the kernel's about memory; the service manager starts all again"
                 _log.error("a worker died: stopping the others", pid=pid, status=ended, remedy=remedy)
-                hand_on(signal.SIGTERM, None)
+                forward(signal.SIGTERM, None)
     finally:
         signals.hold()
         for number, handler in before.items():

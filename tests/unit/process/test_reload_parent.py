@@ -15,7 +15,7 @@ from stcp_proxy.config import KeyAuth, Mode, Plan, TunnelPlan
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import TcpAddress
 from stcp_proxy.process import reload_messages
-from stcp_proxy.process.reload_parent import Leader
+from stcp_proxy.process.reload_parent import ReloadParent
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 
@@ -37,7 +37,7 @@ class Group:
     def __init__(self, patience: float) -> None:
         pairs = [reload_messages.pair() for _ in range(2)]
         self.workers = [worker for _, worker in pairs]
-        self.leader = Leader(OLD, lambda: lambda: NEW, [line for line, _ in pairs], {}, patience=patience)
+        self.leader = ReloadParent(OLD, lambda: lambda: NEW, [line for line, _ in pairs], {}, patience=patience)
         self.leader.start()
         self.port = 0
 
@@ -46,16 +46,16 @@ class Group:
         poll = select.poll()
         poll.register(self.workers[number], select.POLLIN)
         assert poll.poll(10_000), "nothing comes"
-        heard = reload_messages.hear(self.workers[number])
+        heard = reload_messages.receive(self.workers[number])
         assert heard is not None
         for sock in heard.sockets:
-            if heard.verb == "doors":
+            if heard.verb == "listeners":
                 self.port = sock.getsockname()[1]
             sock.close()
         return heard.verb, heard.rest | {"round": heard.round}
 
     def say(self, number: int, verb: str, round_: int = 0, **rest: Any) -> None:
-        reload_messages.say(self.workers[number], verb, round_, **rest)
+        reload_messages.send(self.workers[number], verb, round_, **rest)
 
     def both(self, verb: str, answer: str | None = "yes") -> int:
         """Both get this and answer. Returns the round."""
@@ -105,9 +105,9 @@ def test_one_says_no_to_the_doors(group: Group) -> None:
     """The port of the tunnel that was to come is free again; whoever asked, and nobody else, hears why."""
     group.say(0, "ask")
     group.both("plan")
-    assert group.hear(1)[0] == "doors"
+    assert group.hear(1)[0] == "listeners"
     port, (verb, rest) = group.port, group.hear(0)
-    assert (verb, rest["names"], rest["last"]) == ("doors", ["b"], True)
+    assert (verb, rest["names"], rest["last"]) == ("listeners", ["b"], True)
     assert group.port == port  # SO_REUSEPORT: a socket of its own for each
     group.say(1, "no", rest["round"], why="no room", remedy="make some")
     for told in group.refused():
@@ -134,17 +134,22 @@ def test_a_worker_ends(group: Group) -> None:
 def test_as_many_sockets_as_may_go_with_one_message() -> None:
     ours, theirs = reload_messages.pair()
     with ours, theirs, socket.socket() as sock:
-        reload_messages.say(
-            ours, "doors", 1, sockets=[sock] * reload_messages.MOST, names=["a"] * reload_messages.MOST, last=True
+        reload_messages.send(
+            ours,
+            "listeners",
+            1,
+            sockets=[sock] * reload_messages.MAX_SOCKETS,
+            names=["a"] * reload_messages.MAX_SOCKETS,
+            last=True,
         )
-        heard = reload_messages.hear(theirs)
+        heard = reload_messages.receive(theirs)
         assert heard is not None
         inherited = [each.get_inheritable() for each in heard.sockets]
         for each in heard.sockets:
             each.close()
-        assert heard.whole
-        assert inherited == [False] * reload_messages.MOST
+        assert heard.complete
+        assert inherited == [False] * reload_messages.MAX_SOCKETS
         with pytest.raises(BlockingIOError):
-            reload_messages.hear(theirs)
+            reload_messages.receive(theirs)
         ours.close()
-        assert reload_messages.hear(theirs) is None
+        assert reload_messages.receive(theirs) is None

@@ -114,7 +114,7 @@ async def test_no_watchdog(manager: Manager, environ: dict[str, str], autojump_c
 def test_workers_speak_as_one(manager: Manager) -> None:
     """`_heard` is what the parent does with each message."""
     sd_notify.attach({"NOTIFY_SOCKET": manager.path})
-    together = sd_notify.Gathered(2, "2 workers")
+    together = sd_notify.WorkerNotifications(2, "2 workers")
 
     def hear(number: int, text: str) -> list[str]:
         together._heard(str(number), text, text.partition("=")[0])
