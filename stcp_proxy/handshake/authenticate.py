@@ -14,6 +14,7 @@ from stcp_proxy.errors import HandshakeClosed, HandshakeTimedOut
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.key_order import Pair
 from stcp_proxy.handshake.trust import Trust
+from stcp_proxy.net import path_mtu
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.handshake import Credentials, Initiator
@@ -72,8 +73,11 @@ async def authenticate(
                 channel = await _handshake(stream, plan, trust, pair, plan.handshake_timeout if timeout is None else timeout)
             trust.choice.worked(address, pair, trio.current_time())
             return Authenticated(stream, channel, pair)
-        except HandshakeClosed:
+        except HandshakeClosed as exc:
+            is_lost = path_mtu.is_unacknowledged(stream.socket)
             stream.close()
+            if is_lost:  # its own deadline ended it: no other key would arrive either
+                raise _lost(exc.what) from None
             if not pairs:
                 raise
         except BaseException:
@@ -87,7 +91,16 @@ async def _handshake(stream: LegStream, plan: TunnelPlan, trust: Trust, pair: Pa
     initiator = Initiator(plan.suites[0], credentials, remote_static=pair.peer)
     with trio.move_on_after(timeout):
         return await exchange.initiate(stream, initiator)
+    what = f"the peer did not answer the handshake within {timeout:g} s"
+    if path_mtu.is_unacknowledged(stream.socket):
+        raise _lost(what)
     raise HandshakeTimedOut(
-        f"the peer did not answer the handshake within {timeout:g} s",
-        remedy="check that `stcp-proxy listen` of the same version runs at that address",
+        what,
+        remedy="check that `stcp-proxy listen` of the same version runs at that address; if it does, its log says whether its "
+        "answer was lost on the way, as where the MTU of the path is too small",
     )
+
+
+def _lost(what: str) -> HandshakeTimedOut:
+    """The error for a handshake whose first message does not arrive."""
+    return HandshakeTimedOut(f"{what}: its first packets were never acknowledged, although sent again", remedy=path_mtu.REMEDY)

@@ -13,6 +13,7 @@
 - ``dns_client``         questions to name servers, where the system's resolver cannot ask them
 - ``dial``               a connected socket for one resolved address
 - ``shortage``           descriptors, memory and ports that this machine lacks
+- ``path_mtu``           whether the path to the other end loses large packets
 - ``transparent``        connections from a client's own address
 - ``own_connections``    connections that this process makes, which no rule may intercept
 - ``original``           the destination of an intercepted connection

@@ -23,6 +23,7 @@ from stcp_proxy.errors import (
 )
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.trust import Trust
+from stcp_proxy.net import path_mtu
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.pattern import Pattern
@@ -110,6 +111,9 @@ class ListenSession:
             # Not before: the first message may have been a replay of its own.
             record.proved(trust.name(established.peer), established.peer, established.own)
             return channel, opening
+        if path_mtu.is_unacknowledged(self._stream.socket):
+            what = f"the peer did not prove itself within {plan.handshake_timeout:g} s: this side's answer was never acknowledged"
+            raise HandshakeTimedOut(what, remedy=path_mtu.REMEDY)
         what = "it answered nothing" if channel is None else "its first frame did not come"
         raise HandshakeTimedOut(f"the peer did not prove itself within {plan.handshake_timeout:g} s: {what}")
 
