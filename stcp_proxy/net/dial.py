@@ -1,4 +1,4 @@
-"""A connected socket for one concrete address, and what is said where there is none.
+"""A connected socket for one resolved address, or the reason why there is none.
 
 Users write addresses, `db.example:7443`. A connection attempt has a `SocketAddress`, one sockaddr of that address; `name_cache`
 leads from the first to the second.
@@ -36,7 +36,7 @@ _WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SocketAddress:
-    """One concrete address to dial.
+    """One resolved address.
 
     Attributes:
         family: AF_INET, AF_INET6 or AF_UNIX.
@@ -51,7 +51,7 @@ class SocketAddress:
 
 
 def socket_address(endpoint: Endpoint) -> SocketAddress:
-    """Where to dial for an IP address and port."""
+    """The socket address of an IP address and port."""
     host, _, scope = str(endpoint.ip).partition("%")
     if endpoint.ip.version == 4:
         return SocketAddress(socket.AF_INET, (host, endpoint.port))
@@ -60,7 +60,7 @@ def socket_address(endpoint: Endpoint) -> SocketAddress:
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """A connection that was made. Whoever receives it owns the socket.
+    """A connection that was made. The receiver owns the socket.
 
     Attributes:
         sock: connected, non-blocking.
@@ -177,7 +177,7 @@ async def _connect(sock: socket.socket, sockaddr: Any, deadline: float, own: Own
                 return await _connect_patiently(sock, sockaddr)
             return errno.ETIMEDOUT
         if status != 0:
-            await trio.lowlevel.checkpoint()  # whoever tries a hundred places that refuse lets others have a turn
+            await trio.lowlevel.checkpoint()  # a hundred refusals in a row must not starve other tasks
         return status
     except BaseException:
         _give_up(sock, own)
@@ -207,7 +207,7 @@ def _connect_now(sock: socket.socket, sockaddr: Any, own: OwnConnections | None)
 
 
 async def _connect_patiently(sock: socket.socket, sockaddr: Any) -> int:
-    """Wait for how it goes."""
+    """Wait for the result of a connection attempt in progress."""
     if sock.family == socket.AF_UNIX:
         status = errno.EAGAIN
         while status == errno.EAGAIN:

@@ -1,4 +1,4 @@
-"""A Trio stream over a plain non-blocking socket that is going to be handed on."""
+"""A Trio stream over a plain non-blocking socket that is going to be handed over to an engine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 class LegStream(trio.abc.HalfCloseableStream):
     """One leg of a connection during the opening.
 
-    `trio.SocketStream` sets TCP_NOTSENT_LOWAT, which the relay would inherit, and takes a checkpoint for every call. This one
-    tries first and waits only when it would block, but for an answer to what it has just sent, which is not there yet.
+    `trio.SocketStream` sets TCP_NOTSENT_LOWAT, which the relay would inherit, and makes a checkpoint in every call. This stream
+    tries first and waits only when the call would block; after a send it waits at once, because the answer cannot be there yet.
 
     Args:
         sock: connected, non-blocking stream socket; owned by the stream.

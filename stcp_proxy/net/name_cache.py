@@ -1,15 +1,15 @@
-"""What is behind an address: names looked up once for everybody, kept for a time, and asked for again when in doubt.
+"""A cache of host names and SRV names: one lookup serves all connections of the process.
 
-`getaddrinfo` does not say for how long an answer holds, and it takes a thread. So an answer is kept for `ttl` seconds, or less
-where the name server says so, and however many connections want it meanwhile cause one lookup:
+`getaddrinfo` does not say for how long an answer is valid, and it needs a thread. So an answer is cached for `ttl` seconds, or
+less where the name server says so. All connections that want it meanwhile share one lookup:
 
-    fresh           given at once; one that is wanted shortly before its time is over is looked up again behind the scenes
-    its time over   waited for; with an old answer at hand for a moment only
-    resolver down   an old answer stands in for it, up to `stale` seconds old; without one the failure is told at once, and the
-                    question asked again after a pause that grows. Who has nowhere else to go waits for that (`insist`)
-    "no such name"  is an answer: no older one stands in for it
+    fresh           returned at once; in the last fifth of its time it is looked up again in the background
+    expired         a new answer is awaited; with an old answer in the cache, for one second only
+    resolver down   the old answer is used for `stale` seconds more. Without one the lookup fails at once and is retried with
+                    exponential backoff; a connection without another target waits for the retry (`insist`)
+    "no such name"  is an answer, and replaces the old one
 
-A lookup is a task of its own: who waits for it can be cancelled, and the answer still comes.
+A lookup is a task of its own: a waiting connection can be cancelled, and the answer is cached all the same.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _T = TypeVar("_T")
 _log = structlog.get_logger("stcp_proxy.names")
 
 _PREFETCH: Final = 0.2
-"""Part of its time, the last, in which an answer that is wanted is looked up again."""
+"""The last part of an answer's time, in which a request for it starts a lookup in the background."""
 _PATIENCE: Final = 1.0
-"""Seconds to wait for a new answer while there is an old one."""
+"""Seconds to wait for a new answer when an old one is in the cache."""
 _FIRST_PAUSE: Final = 0.25
-"""Seconds in which one lookup, good or bad, is enough. After a bad one the pause doubles with every further one."""
+"""Seconds between two lookups of one name. After a failed lookup the pause doubles with every further failure."""
 _LONGEST_PAUSE: Final = 3.0
 _LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _NO_SUCH_NAME: Final = {socket.EAI_NONAME, socket.EAI_NODATA}
 _LEAST_TTL: Final = 1.0
-"""Seconds an answer is used for although its server says less."""
+"""Seconds for which an answer is used at least, even where its server says less."""
 _LOOKUP_LIMIT: Final = 20.0
 """Seconds after which a lookup counts as failed, although its thread may go on."""
 _MAX_ENTRIES: Final = 4096
@@ -82,7 +82,7 @@ class NameCache:
         self._made: dict[TcpAddress, tuple[tuple[Host, ...], list[ResolvedAddress]]] = {}
 
     async def hosts(self, address: TcpAddress, deadline: float) -> list[ResolvedAddress] | Failure:
-        """The same as `options` for who decides himself how long an old answer holds: none stands in for a new one."""
+        """The addresses of a host name, as `options` returns them, but never an expired answer in place of a new one."""
         return fixed(address) or await self._host(address, deadline, insist=False, stand_in=False)
 
     async def options(
@@ -93,7 +93,7 @@ class NameCache:
         Args:
             address: as configured.
             deadline: until when to wait, on Trio's clock.
-            insist: wait for a new answer even where the last one was a failure; for who has nowhere else to go.
+            insist: wait for a retry where the last lookup failed; for a connection that has no other target.
         """
         if isinstance(address, SrvAddress):
             return await self._srv(address, deadline, insist)
@@ -131,7 +131,7 @@ class NameCache:
         return options
 
     def invalidate(self, address: Address | SrvAddress) -> None:
-        """Something behind `address` could not be reached: the next who wants it gets an answer that is newer than this."""
+        """Expire the answer for `address`: a connection to it failed, so the next request starts a new lookup."""
         if isinstance(address, SrvAddress):
             entry = self._services.get(address.name)
             if entry is not None:
@@ -168,7 +168,7 @@ _Ask: TypeAlias = Callable[[str, Callable[[Answer[_T]], None]], Awaitable[Answer
 
 
 class _Entry(Generic[_T]):
-    """One name: its last answer, its last failure, and the lookup under way."""
+    """The cache entry of one name: its last answer, its last failure, and the lookup in progress."""
 
     def __init__(self, name: str, ask: _Ask[_T], settings: DnsSettings) -> None:
         self._name = name
@@ -182,7 +182,7 @@ class _Entry(Generic[_T]):
         self._under_way: trio.Event | None = None
 
     def expire(self) -> None:
-        """Ask again before this answer is used next, unless it is quite new."""
+        """Start a new lookup before this answer is used again, unless the answer is newer than `_FIRST_PAUSE`."""
         if trio.current_time() >= self._asked_at + _FIRST_PAUSE:
             self._fresh_until = self._prefetch_at = float("-inf")
 
@@ -222,7 +222,7 @@ class _Entry(Generic[_T]):
             trio.lowlevel.spawn_system_task(self._look_up, self._under_way)
 
     async def _look_up(self, done: trio.Event) -> None:
-        """Ask, and note what comes of it. Whatever goes wrong is a failed lookup: a system task may not raise."""
+        """Look the name up and store the result. Every exception is a failed lookup: a system task may not raise."""
         failure = Failure(self._name, errno.ETIMEDOUT, f"resolving {self._name} took too long")
         answer: Answer[_T] | None = None
         try:
@@ -294,7 +294,7 @@ def _ask_interface(host: str) -> Answer[tuple[Host, ...]]:
 
 
 async def _ask_system(host: str) -> Answer[tuple[Host, ...]]:
-    """The system's resolver: /etc/hosts, search domains and all."""
+    """Ask the system's resolver, which reads /etc/hosts and applies search domains."""
     try:
         found = await trio.socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     except socket.gaierror as exc:
@@ -335,7 +335,7 @@ _names: Final[trio.lowlevel.RunVar[Any]] = trio.lowlevel.RunVar("stcp_proxy.net.
 
 
 def configure(settings: DnsSettings) -> None:
-    """From now on, this Trio run looks names up like this. What is known stays when nothing changes."""
+    """Set how this Trio run looks names up. The cache stays where the settings are the same."""
     if current().settings != settings:
         _names.set(NameCache(settings))
 

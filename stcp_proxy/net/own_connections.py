@@ -1,10 +1,10 @@
-"""What this process dials itself, so that rules which intercept connections leave it alone, and what they send back is known.
+"""The connections that this process makes itself: no rule may intercept them, and those that come back are recognised.
 
-The rules spare the proxy by its user, or by the mark that its sockets carry. Where they were made for another user they send the
-proxy's own connections back to it, and each would make another. So both addresses of every socket that is being dialled are kept
-until the peer at its other end has proved itself: a connection accepted *from* the one that was going *to* the other is this
-process's own. The first alone would not tell: the system gives one local port to sockets that are connected to different places.
-With several workers another one may accept it; sooner or later it meets the one who dialled, and that ends it.
+The rules of interception exempt the proxy by its user, or by the mark of its sockets. Rules made for another user redirect the
+proxy's own connections to it, and each would make another. So both addresses of a connection attempt are registered until the
+peer has authenticated: an accepted connection *from* the first address that was going *to* the second is this process's own. The
+first address alone is not enough: the system gives one local port to sockets with different destinations. With several workers
+another worker may accept the connection; its next attempt reaches the worker that made it in the end, and that ends the loop.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _IP: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 class OwnConnections:
-    """The connections of one tunnel that are on their way.
+    """The connection attempts of one tunnel.
 
     Args:
-        mark: SO_MARK for every socket that is dialled; None for none.
-        before: those that this one comes in place of: it knows them too.
+        mark: SO_MARK for every socket; None for none.
+        before: the registry of the tunnel's earlier plan, whose attempts are taken over.
     """
 
     __slots__ = ("_dials", "_mark")
@@ -34,7 +34,7 @@ class OwnConnections:
         self._dials: dict[_Name, set[_Name]] = {} if before is None else before._dials
 
     def prepare(self, sock: socket.socket) -> None:
-        """Before it is connected.
+        """Set the mark of a socket that is going to be connected.
 
         Raises:
             OSError: the mark may not be set.
@@ -43,17 +43,17 @@ class OwnConnections:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
 
     def under_way(self, sock: socket.socket, sockaddr: Any) -> None:
-        """As soon as it has a local address, before anybody can have accepted it; `sockaddr` is where it is going."""
+        """Register a socket that has a local address and cannot have been accepted yet; `sockaddr` is its destination."""
         if sock.family in _IP:
             self._dials.setdefault(_name(sock.getsockname()), set()).add(_name(sockaddr))
 
     def forget(self, sockname: Any) -> None:
-        """What was dialled from there has arrived, or is given up."""
+        """Remove the attempt from this local address: it has been authenticated, or has failed."""
         if isinstance(sockname, tuple):
             self._dials.pop(_name(sockname), None)
 
     def knows(self, peername: Any, original: Any) -> bool:
-        """Whether a connection from the one address, that was going to the other, is one of these."""
+        """Whether a connection from `peername` that was going to `original` is a registered attempt."""
         return _name(original) in self._dials.get(_name(peername), ())
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class OwnConnections:
 
 
 def check_mark(mark: int) -> None:
-    """Raises ConfigError where this process may not mark its sockets."""
+    """Raise ConfigError where this process may not mark its sockets."""
     with socket.socket() as sock:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)

@@ -5,9 +5,9 @@
 Without a port, every port; without an address, every address of both families. IPv6 stands in brackets, with its prefix length.
 The text form is canonical: two spellings of one pattern compare equal.
 
-An IPv4 address stays one when it is dressed as IPv6 (::ffff:10.1.2.3): it is matched as IPv4, and no IPv6 network covers it.
+An IPv4-mapped IPv6 address (::ffff:10.1.2.3) is matched as IPv4, and no IPv6 network covers it.
 
-A name is not looked up here, and covers nothing by itself: which addresses are its, the caller has to find out.
+A name is not looked up here and covers nothing by itself: the caller finds its addresses.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Pattern:
 
 
 def plain_ip(ip: IPAddress) -> IPAddress:
-    """`ip` without its disguise: an IPv4 address where it is a mapped one, and no scope."""
+    """`ip` without its zone; a mapped IPv6 address becomes the IPv4 address."""
     if isinstance(ip, ipaddress.IPv6Address):
         return ip.ipv4_mapped or ipaddress.IPv6Address(int(ip))
     return ip

@@ -1,8 +1,8 @@
-"""Socket activation: listening sockets that a service manager opened before this process was there.
+"""Socket activation: listening sockets that a service manager opened before this process started.
 
-The protocol is systemd's: $LISTEN_FDS descriptors from 3 up, named by $LISTEN_FDNAMES, meant for the process $LISTEN_PID. A
-socket belongs to the tunnel whose name it has (`FileDescriptorName=` in its .socket unit), and has to be what that tunnel would
-have bound itself: a unit and a configuration that disagree are a mistake to be found at the start, not by whoever cannot connect.
+The protocol is systemd's: $LISTEN_FDS descriptors from 3 up, named by $LISTEN_FDNAMES, for the process $LISTEN_PID. A socket
+belongs to the tunnel of the same name (`FileDescriptorName=` in its .socket unit), and must have the address that the tunnel
+would bind itself: a unit and a configuration that disagree are reported at the start.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from stcp_proxy.redact import shown
 
 _FIRST: Final = 3
 _MAX: Final = 4096
-"""More descriptors than anybody passes."""
+"""The largest number of descriptors that is accepted."""
 
 Sockets = Mapping[str, list[socket.socket]]
 """Listening sockets by name."""
 
 
 def take(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[socket.socket]]:
-    """The sockets that were handed to this process, non-blocking, and no longer inherited by its children.
+    """Take the sockets that were handed to this process: non-blocking, and no longer inherited by its children.
 
     Args:
-        environ: its variables are taken out, if they are for this process.
+        environ: the environment; the variables of the protocol are removed if they are for this process.
 
     Raises:
-        ConfigError: what was handed over are not listening stream sockets.
+        ConfigError: a descriptor is no listening stream socket.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
@@ -53,7 +53,7 @@ def take(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[socke
 
 
 def assign(sockets: Sockets, tunnels: Sequence[tuple[str, Address]]) -> list[list[socket.socket] | None]:
-    """Find out which socket is which tunnel's.
+    """Assign each socket to its tunnel.
 
     Args:
         sockets: as `take` gave them.
@@ -63,7 +63,7 @@ def assign(sockets: Sockets, tunnels: Sequence[tuple[str, Address]]) -> list[lis
         For each tunnel its sockets, or None where it has to bind itself.
 
     Raises:
-        ConfigError: a socket is nobody's, or not what its tunnel would bind. All sockets are closed.
+        ConfigError: no tunnel has the name of a socket, or its tunnel binds another address. All sockets are closed.
     """
     try:
         for name in sockets.keys() - {name for name, _ in tunnels}:

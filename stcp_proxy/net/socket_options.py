@@ -10,11 +10,11 @@ A peer that is gone is noticed within 30 s, whether it owes us an acknowledgemen
 Bytes that a sender marks as urgent (MSG_OOB) stay in the stream: SO_OOBINLINE. Without it the kernel takes the last of them
 out, and a relay would lose it.
 
-A leg whose other end is on this host, as a sidecar's plain leg is, has no network to be careful of. A host's congestion control
-may be one that paces (bbr): on loopback that is processor time for timers and nothing else, so such a leg takes reno, which every
-Linux has and allows everybody.
+A leg whose other end is on this host, as a sidecar's plain leg is, has no network to be careful of. The host's congestion control
+may pace packets (bbr): on loopback that only costs processor time for timers. So such a leg uses reno, which every Linux has and
+allows to all users.
 
-What is accepted inherits the options of the socket that accepted it, so those of an accepted leg are set once, on the listener.
+An accepted socket inherits the options of its listener, so the options of accepted legs are set once, on the listener.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ _ON_LOOPBACK: Final = b"reno"
 
 
 def tune_listener(sock: socket.socket) -> None:
-    """Set the options of every leg that a listening socket is going to accept, but for what depends on who connects."""
+    """Set the options of every leg that a listening socket is going to accept, except those that depend on the client."""
     if sock.family != socket.AF_UNIX:
         with contextlib.suppress(OSError):
             _set_options(sock)
 
 
 def tune_accepted(sock: socket.socket, peer: object) -> None:
-    """Set what is left to set for a leg from a tuned listener.
+    """Set the remaining options of a leg that a tuned listener accepted.
 
     Args:
         sock: just accepted.

@@ -1,7 +1,7 @@
-"""Addresses that mean something else to whoever hears of them than to whoever names them.
+"""Addresses that mean another host to the receiver than to the sender.
 
-127.0.0.1 is another host for everybody, 0.0.0.0 is whoever dials it, and a host's own address lets in where its other programs
-trust it. To dial one on a stranger's word, or to believe that a stranger has one, opens doors that a firewall keeps shut.
+127.0.0.1 is each host's own loopback, 0.0.0.0 is the host that connects to it, and other programs of a host may trust that host's
+own addresses. To connect to such an address because a peer named it, or to believe a peer that claims it, bypasses a firewall.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NETWORKS: Final = tuple(
 LOCAL_TO_A_HOST: Final[tuple[IPNetwork, ...]] = tuple(
     ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1/128", "0.0.0.0/8", "::/128", "169.254.0.0/16", "fe80::/10")
 )
-"""Addresses that say nothing outside of one host and its links."""
+"""Addresses that have a meaning on one host and its links only."""
 
 OWN: Final = "an address of this host"
 
@@ -50,8 +50,12 @@ def special_network(ip: IPAddress) -> tuple[IPNetwork, str] | None:
 
 
 def required_network(ip: IPAddress) -> tuple[IPNetwork, str] | None:
-    """What a rule has to be about, and nothing else, before it covers `ip`, and words for it; None for an ordinary address, which
-    any rule covers that it is in. Of this host's own addresses each has to be named by itself."""
+    """The network that a rule must lie within before it covers `ip`, and words for that network.
+
+    Returns:
+        None for an ordinary address, which every rule covers that contains it. Each of this host's own addresses is a network of
+        its own, and has to be named by itself.
+    """
     ip = plain_ip(ip)
     special = special_network(ip)
     if special is not None:
@@ -60,7 +64,7 @@ def required_network(ip: IPAddress) -> tuple[IPNetwork, str] | None:
 
 
 def is_local_to_a_host(ip: IPAddress) -> bool:
-    """Whether an address says nothing outside of the host where somebody has it."""
+    """Whether an address has a meaning on one host or link only."""
     ip = plain_ip(ip)
     return any(ip in network for network in LOCAL_TO_A_HOST)
 
@@ -77,8 +81,10 @@ _DELIVERED_HERE: Final = {2, 3, 4, 5}
 
 
 def is_own_address(ip: IPAddress) -> bool:
-    """Whether this host delivers to itself what is sent to `ip`: asked of its routing table, which knows addresses that no
-    interface shows. Where the table cannot be asked, every address may be its own."""
+    """Whether this host delivers packets for `ip` to itself.
+
+    The routing table tells, which also knows addresses that no interface shows. Where it cannot be asked, the answer is yes.
+    """
     ip = plain_ip(ip)
     family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
     body = struct.pack(_MESSAGE, family, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
