@@ -18,6 +18,7 @@ Every mistake that can be found is listed at once, with file, line and key path,
 - ``admin_address``   the admin address, and how to find it in a file that has mistakes elsewhere
 - ``diff``            what a reload would change: the difference between two plans
 - ``exposure``        plain legs of a tunnel that the network reaches
+- ``file_access``     who else may change a file
 - ``reader_process``  reads a file in a process of its own, which sends the plan as ``plan_bytes``
 - ``plan_text``       a plan in words, for `stcp-proxy check`
 - ``reference``       docs/SETTINGS.md and the JSON schema, made of the models

@@ -8,6 +8,7 @@ and aliases count at their full expansion, so that a small file cannot unfold in
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any, Final
 
 import yaml
 
+from stcp_proxy.config.file_access import open_to_others
 from stcp_proxy.config.source import Finding, KeyPath, Source, dotted
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.redact import without_keys
+from stcp_proxy.redact import printable, without_keys
 
 MAX_FILE: Final = 256 * 1024
 MAX_NODES: Final = 100_000
@@ -50,13 +52,16 @@ _COMMENT: Final = re.compile(r"(?:^|\s)#")
 
 
 def file_source(path: str | Path) -> Source:
-    """The content of a YAML file.
+    """The content of a YAML file. A file that others can change is a warning on stderr.
 
     Raises:
         ConfigError: it cannot be read, or is not YAML of the kind above.
     """
     path = Path(path)
     text = _read(path)
+    problem = open_to_others(path)
+    if problem is not None:
+        sys.stderr.write(f"warning: others can change {printable(str(path))}: {problem}; take that right away\n")
     _check_spaces(path, text)
     tree = _Tree(path)
     try:

@@ -5,6 +5,8 @@
 - ``nft_text``        how nftables spells them
 - ``users``           as whom the proxy runs, so that the rules leave its connections alone
 - ``install``         into the kernel and out again
+- ``watch``           keep them installed
+- ``hold``            a second guard that `nft flush ruleset` leaves alone
 - ``policy_routing``  the routes that tproxy needs
 - ``sockets``         the open connections of this host
 - ``programs``        calls of `nft` and `ip`

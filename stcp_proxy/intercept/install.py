@@ -68,14 +68,14 @@ def remove(table: str) -> str:
     if f"{table}{HOLD}" in _tables():
         remedy = "end that process first: it would install them again"
         raise RulesRefused(f"'stcp-proxy intercept --watch' holds the rules of table inet {table}", remedy=remedy)
-    listing = _listing(table)
-    if listing is None:
+    text = listing(table)
+    if text is None:
         return f"there is nothing to remove: no table inet {table} is installed"
-    comment = _comment(table, listing)
+    comment = _comment(table, text)
     mark = _mark_of(comment)
-    waiting = _waiting(listing)
+    waiting = _waiting(text)
     if waiting:
-        _leave(table, _CHAIN.findall(listing))
+        _leave(table, _CHAIN.findall(text))
     else:
         nft(["delete", "table", "inet", table])
     if mark is not None:
@@ -89,11 +89,28 @@ def installed(table: str) -> str | None:
     Raises:
         RulesRefused: another program made the table.
     """
-    listing = _listing(table)
-    if listing is None:
+    text = listing(table)
+    if text is None:
         return None
-    comment = _comment(table, listing)
-    return None if _LEAVING in _CHAIN.findall(listing) else comment
+    comment = _comment(table, text)
+    return None if _LEAVING in _CHAIN.findall(text) else comment
+
+
+def listing(table: str) -> str | None:
+    """The rules of an installed table, without the elements of its sets; None where there is none."""
+    if table not in _tables():
+        return None
+    try:
+        return nft(["--terse", "list", "table", "inet", table])
+    except RulesRefused:
+        if table in _tables():
+            raise
+        return None  # somebody deleted it in between
+
+
+def chains_of(text: str) -> list[str]:
+    """Names of the chains in the text of a table, in alphabetical order."""
+    return sorted(_CHAIN.findall(text))
 
 
 def served_elements(table: str) -> str:
@@ -134,12 +151,8 @@ def _tables() -> set[str]:
     return {words[2] for words in (line.split() for line in lines) if words[:2] == ["table", "inet"]}
 
 
-def _listing(table: str) -> str | None:
-    return nft(["--terse", "list", "table", "inet", table]) if table in _tables() else None
-
-
-def _comment(table: str, listing: str) -> str:
-    found = _COMMENT.search(listing)
+def _comment(table: str, text: str) -> str:
+    found = _COMMENT.search(text)
     if found is None:
         remedy = "remove it yourself if it is not needed, or choose another name with --table"
         raise RulesRefused(f"there is a table inet {table}, and stcp-proxy has not made it", remedy=remedy)
@@ -154,13 +167,13 @@ def _mark_of(comment: str | None) -> int | None:
 # -- removal -------------------------------------------------------------------------------------------------------------------
 
 
-def _waiting(listing: str) -> str:
+def _waiting(text: str) -> str:
     """Why the guard has to stay; empty where it need not."""
     again = "run --remove again when they have ended"
-    if "guard_forward" in _CHAIN.findall(listing) and _LEAVING not in _CHAIN.findall(listing):
+    if "guard_forward" in _CHAIN.findall(text) and _LEAVING not in _CHAIN.findall(text):
         return f"the guard stays, since connections of other hosts may still be open: {again}"
     numbers: dict[str, set[int]] = {"skuid": set(), "mark": set()}
-    for key, many, one in _SPARED.findall(listing):
+    for key, many, one in _SPARED.findall(text):
         numbers[key] |= {int(each, 0) for each in (many or one).split(", ")}
     try:
         count = len(perhaps_intercepted(tcp_sockets(), numbers["skuid"], numbers["mark"]))

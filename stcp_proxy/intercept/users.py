@@ -1,10 +1,11 @@
-"""Whose connections the rules leave alone."""
+"""The users that the proxy runs as: the rules leave their connections alone."""
 
 from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from stcp_proxy.config.plan import CapturePlan
@@ -12,17 +13,31 @@ from stcp_proxy.errors import ConfigError
 from stcp_proxy.redact import shown
 
 _MAX_ID: Final = 2**32 - 2
+_SHARED: Final = {
+    0: "root, as whom many programs run",
+    1: "'daemon' of most distributions",
+    33: "'www-data', as whom web servers run",
+    65532: "'nonroot' of distroless images and of what is built on them",
+    65533: "'nogroup' or 'nonroot' of some base images",
+    65534: "'nobody', as whom many programs run",
+    1000: "the first user of a machine, and the usual one of images",
+    1001: "a usual user of images",
+    101: "'nginx' or another service of common images",
+    999: "a service of common images (Redis, PostgreSQL, MySQL)",
+}
+"""Users that several programs of one host or pod are likely to share."""
+_CGROUP: Final = re.compile(r"[A-Za-z0-9_.@:\\-]{1,255}(?:/[A-Za-z0-9_.@:\\-]{1,255}){0,30}", re.ASCII)
 
 
 def exempt_users(given: Sequence[str], capture: CapturePlan) -> list[int]:
     """Ids of the users as whom the proxy may run.
 
     Args:
-        given: names or numbers; without any, whoever calls is meant, unless that is root.
-        capture: with a mark, the proxy is known by that, and no user is needed.
+        given: names or numbers; without any, the caller is meant, unless that is root.
+        capture: with a mark, the rules know the proxy by it, and need no user.
 
     Raises:
-        ConfigError: no such user, or nobody can be left alone.
+        ConfigError: there is no such user, or nothing names the proxy.
     """
     if given:
         return [_id(text) for text in given]
@@ -30,10 +45,29 @@ def exempt_users(given: Sequence[str], capture: CapturePlan) -> list[int]:
         return [os.geteuid()]
     if capture.mark is None:
         raise ConfigError(
-            "the rules cannot tell the proxy's own connections from others: it is not said who runs it",
+            "the rules cannot tell the proxy's own connections from others: its user is not named",
             remedy="name its user with --uid, or give the tunnel a 'mark'",
         )
     return []
+
+
+def shared_users(users: Iterable[int]) -> Iterator[str]:
+    """A warning for each user that other programs are likely to share with the proxy."""
+    for user in users:
+        if user in _SHARED:
+            yield (
+                f"user {user} is {_SHARED[user]}: every program that runs as this user leaves unencrypted; "
+                "give the proxy a user of its own, or name its control group with --cgroup"
+            )
+
+
+def check_cgroup(path: str, capture: CapturePlan) -> None:
+    """Raises ConfigError where rules cannot go by this control group."""
+    if not _CGROUP.fullmatch(path) or ".." in path.split("/"):
+        remedy = "write it as below /sys/fs/cgroup, like system.slice/stcp-proxy.service"
+        raise ConfigError(f"--cgroup: {shown(path)} is no path of a control group", remedy=remedy)
+    if capture.forwarded:
+        raise ConfigError("--cgroup cannot go with 'forwarded': a forwarded packet has no control group", remedy="leave out one")
 
 
 def _id(text: str) -> int:

@@ -64,7 +64,7 @@ class Sidecar:
         self.config.write_text(f"{head}{tunnel}{settings}    routes:\n{lines}{more}")
         shutil.copy(folder / "client.key", home)
         if how == "redirect":
-            for path in (home, self.config, home / "client.key"):
+            for path in (home, home / "client.key"):
                 shutil.chown(path, user, user)
         arguments = ["listen", "--bind", f":{WIRE}", "--to", to, *keys.listen()]
         if allow_targets:

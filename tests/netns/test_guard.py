@@ -208,6 +208,18 @@ def test_removal_lets_new_connections_leave_and_ends_when_the_last_has_gone(
         assert net.client.run("nft", "list", "ruleset").stdout == ""
 
 
+@HOW
+@pytest.mark.usefixtures("clean")
+def test_a_link_local_destination_is_refused_at_once(net: Net, echo: Target, tmp_path: Path, how: str) -> None:
+    address = next(
+        line.split()[1].partition("/")[0] for line in net.server.run("ip", "-6", "address").stdout.splitlines() if "fe80" in line
+    )
+    with Sidecar(net, tmp_path, how), net.watch() as watch:
+        with pytest.raises(ConnectionRefusedError):
+            net.client.do(lambda: socket.create_connection((f"{address}%eth0", PORT), timeout=5))
+        assert watch.segments == []
+
+
 @FAMILY
 @pytest.mark.usefixtures("clean")
 def test_tproxy_without_its_route_sends_nothing(net: Net, echo: Target, tmp_path: Path, family: str) -> None:

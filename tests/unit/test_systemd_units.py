@@ -14,6 +14,8 @@ UNITS = sorted((ROOT / "configs" / "systemd").iterdir())
 SERVICES = [path for path in UNITS if path.suffix == ".service"]
 THRESHOLD = 15
 """Tenths of systemd's measure from 0 (safe) to 10 (unsafe)."""
+HIGHER = {"stcp-intercept.service": 17}
+"""Units that need a capability: CAP_NET_ADMIN for rules."""
 
 
 def analyze(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -55,7 +57,9 @@ def test_a_mistake_in_a_unit_is_found(folder: Path, right: str, wrong: str) -> N
 
 @pytest.mark.parametrize("unit", [path.name.replace("@.", "@redis.") for path in SERVICES])
 def test_little_is_exposed(folder: Path, unit: str) -> None:
-    done = analyze("security", "--offline=true", f"--threshold={THRESHOLD}", "--no-pager", f"./{unit}", cwd=folder)
+    done = analyze(
+        "security", "--offline=true", f"--threshold={HIGHER.get(unit, THRESHOLD)}", "--no-pager", f"./{unit}", cwd=folder
+    )
     assert done.returncode == 0, done.stdout
 
 

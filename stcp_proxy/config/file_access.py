@@ -1,0 +1,48 @@
+"""Who may change a configuration file: whoever can, decides what a privileged command does with it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+
+from stcp_proxy.errors import ConfigError
+from stcp_proxy.redact import shown
+
+
+def check_owner(path: str | Path, users: Collection[int]) -> None:
+    """Refuse a file that other users can change or replace.
+
+    Args:
+        path: of the file.
+        users: ids of users who may own it, beside root and this process's user.
+
+    Raises:
+        ConfigError: another user owns it, or `open_to_others` says how others can change it.
+    """
+    problem = open_to_others(path)
+    owner = os.stat(path).st_uid
+    if problem is None and owner not in {0, os.geteuid(), *users}:
+        problem = f"user {owner} owns it"
+    if problem is not None:
+        what = f"{shown(str(path))} decides what this command does as root, and others can change it: {problem}"
+        raise ConfigError(what, remedy="let it and its folder belong to root or the proxy's user, and nobody else write to them")
+
+
+def open_to_others(path: str | Path) -> str | None:
+    """Words for how users beside the owner can change a file; None where they cannot, and where it is missing."""
+    file = Path(path).resolve()
+    try:
+        if os.statvfs(file).f_flag & os.ST_RDONLY:
+            return None
+        mode, folder = os.stat(file).st_mode, os.stat(file.parent).st_mode
+    except OSError:
+        return None
+    if not stat.S_ISREG(mode):
+        return None
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"its mode is {stat.S_IMODE(mode):04o}"
+    if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
+        return f"everybody can write to its folder, whose mode is {stat.S_IMODE(folder):04o}"
+    return None

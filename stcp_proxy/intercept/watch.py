@@ -1,0 +1,123 @@
+"""`intercept --watch`: keep the rules installed, restore them when they are gone, and say so.
+
+The kernel announces every change of a table, and this process looks then. It also looks every five seconds: a change of policy
+routing is not announced here. While the rules are gone the second guard (`hold`) refuses captured destinations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from stcp_proxy.errors import StcpError
+from stcp_proxy.intercept.hold import Hold
+from stcp_proxy.intercept.install import apply, chains_of, installed, listing
+from stcp_proxy.intercept.policy_routing import add_routing
+from stcp_proxy.intercept.rules import Rules
+
+_NETLINK_NETFILTER: Final = 12
+_GROUP_NFTABLES: Final = 7
+_SOL_NETLINK: Final = 270
+_NETLINK_ADD_MEMBERSHIP: Final = 1
+_PERIOD: Final = 5.0
+_RETRY: Final = 0.5
+"""Seconds to the next attempt after one that failed."""
+
+
+class Watcher:
+    """Keeps the rules of a file installed.
+
+    Args:
+        make: reads the file and returns its rules.
+        say: takes one line for each thing that happens.
+
+    Raises:
+        StcpError: the rules cannot be installed.
+    """
+
+    def __init__(self, make: Callable[[], Rules], say: Callable[[str], None]) -> None:
+        self._make = make
+        self._say = say
+        self._rules = make()
+        self._hold: Hold | None = None
+        self._say(apply(self._rules))
+        self._seen = self._whole()
+        self._open_hold()
+
+    def close(self) -> None:
+        """End the second guard; the rules stay."""
+        if self._hold is not None:
+            self._hold.close()
+
+    def run(self) -> None:
+        """Watch until an exception ends it."""
+        with _changes() as changes:
+            while True:
+                well = self._well() and self._seen is not None
+                select.select([changes], [], [], _PERIOD if well else _RETRY)
+                _drain(changes)
+
+    def _well(self) -> bool:
+        try:
+            self.look()
+        except StcpError as exc:
+            self._say(f"cannot restore the rules, trying again: {exc}")
+            return False
+        return True
+
+    def look(self) -> None:
+        """Restore what is gone.
+
+        Raises:
+            StcpError: it cannot be restored now.
+        """
+        if add_routing(self._rules):
+            self._say("policy routing was missing: restored")
+        if self._seen is None or listing(self._rules.table) != self._seen:
+            self._restore()
+        if self._hold is not None and self._hold.ended:
+            self._say("the second guard was missing: restored")
+            self._open_hold()
+
+    def _restore(self) -> None:
+        """Install what the file says now: whoever changed the rules may have applied a new version of it."""
+        gone = installed(self._rules.table) is None
+        with contextlib.suppress(StcpError):  # a file with a mistake leaves the rules as they were
+            self._rules = self._make()
+        done = apply(self._rules)
+        self._seen = self._whole()
+        self._say(f"the rules were {'missing' if gone else 'changed'}: {done}")
+        if self._hold is not None:
+            self._hold.replace(self._rules)
+
+    def _whole(self) -> str | None:
+        """The rules as installed; None where somebody has deleted a part of them since."""
+        text = listing(self._rules.table) or ""
+        return text if chains_of(text) == chains_of(self._rules.nft) else None
+
+    def _open_hold(self) -> None:
+        self.close()
+        try:
+            self._hold = Hold(self._rules)
+        except StcpError as exc:
+            self._hold = None
+            self._say(f"WARNING: {exc}; until the rules are restored, connections leave unencrypted")
+
+
+@contextlib.contextmanager
+def _changes() -> Iterator[socket.socket]:
+    """A socket that is readable after every change of a table."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER) as sock:
+        sock.bind((0, 0))
+        sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _GROUP_NFTABLES)
+        yield sock
+
+
+def _drain(sock: socket.socket) -> None:
+    """Read all announcements. An error leaves the rest for the next call."""
+    with contextlib.suppress(OSError):
+        while True:
+            sock.recv(1 << 16)
