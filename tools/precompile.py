@@ -13,7 +13,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-NOT_SERVED = ("stcp_proxy.lab", "stcp_proxy.__main__")
+NOT_SERVED = ("stcp_proxy.lab", "stcp_proxy.demo", "stcp_proxy.__main__")
 
 
 def main(folder: Path) -> None:

@@ -15,6 +15,6 @@ def demo() -> None:
 
     Takes a few seconds. Exit status 1 when anything did not behave as promised, so it is a self-test, too.
     """
-    from stcp_proxy.lab.demo import run
+    from stcp_proxy.demo import run
 
     raise typer.Exit(run())

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from stcp_proxy.cli import completion
-from stcp_proxy.lab.mode import Mode
 
-_PANEL = "The lab"
+_PANEL = "The lab (needs the extra stcp-proxy[lab])"
+_MODULES = ("stcp_proxy.lab", "hdrh")
+"""What the extra and a whole installation bring along."""
+
+
+class LabMode(enum.StrEnum):
+    """What the stress client does after some messages: keeps the connection, or opens a new one."""
+
+    STEADY = "steady"
+    CHURN = "churn"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("echo", rich_help_panel=_PANEL)(echo)
-    app.command("stress", rich_help_panel=_PANEL)(stress)
-    app.command("bench", rich_help_panel=_PANEL)(bench)
+    for command in (echo, stress, bench):
+        app.command(command.__name__, rich_help_panel=_PANEL.replace("[", "\\["))(command)
+
+
+def check_installed() -> None:
+    """Refuse to go on where the lab is not installed.
+
+    Raises:
+        ConfigError: with what to install.
+    """
+    from importlib.util import find_spec
+
+    from stcp_proxy.errors import ConfigError
+
+    if any(find_spec(module) is None for module in _MODULES):
+        raise ConfigError("the lab is not installed here", remedy="pip install 'stcp-proxy[lab]', or '.[lab]' in a checkout")
 
 
 def _option(words: str, metavar: str | None = None, **more: Any) -> Any:
@@ -33,6 +55,7 @@ def echo(
     threads: Annotated[int, _option("Event loops that share the port.", min=1, max=64)] = 1,
 ) -> None:
     """Send back each message whole: a 4-byte big-endian length and that many bytes, at most 32 MiB."""
+    check_installed()
     from stcp_proxy.lab.echo import EchoServer
 
     with EchoServer(host, port, threads=threads) as server:
@@ -46,7 +69,7 @@ def echo(
 def stress(
     port: Annotated[int, _option("Port of the echo server, or of the proxy before it.", min=1, max=65535)] = 6667,
     host: Annotated[str, _option("Its address.", "ADDRESS")] = "127.0.0.1",
-    mode: Annotated[Mode, _option("Keep the connections, or open a new one after so many messages.")] = Mode.STEADY,
+    mode: Annotated[LabMode, _option("Keep the connections, or open a new one after so many messages.")] = LabMode.STEADY,
     clients: Annotated[int, _option("Connections at a time, one message under way on each.", min=1)] = 50,
     duration: Annotated[float, _option("Make requests for so many seconds.", min=0.1)] = 70.0,
     msg_size: Annotated[int, _option("Bytes of a message, without its length.", min=1, max=32 << 20)] = 256,
@@ -69,13 +92,15 @@ def stress(
     suite: Annotated[str, _option("With --key: the key exchange to send.", "hybrid|classic")] = "hybrid",
 ) -> None:
     """Exchange messages with an echo server and compare every byte. Exit status 1 when anything went wrong."""
+    check_installed()
     from stcp_proxy.lab import channel, display
+    from stcp_proxy.lab.mode import Mode
     from stcp_proxy.lab.stress import Options, Run
 
     options = Options(
         host=host,
         port=port,
-        mode=mode,
+        mode=Mode(mode),
         clients=clients,
         duration=duration,
         size=msg_size,
@@ -94,11 +119,11 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="One short round of everything, under a minute: a look, no proof.")
     ] = False,
-    rows: Annotated[str, _option("Rows by name or its beginning, as rt,bulk-1; all unless said.", "NAME,…")] = "",
-    peers: Annotated[str, _option("Pairs by name, as stcp,haproxy,plain; all unless said.", "NAME,…")] = "",
+    rows: Annotated[str, _option("Rows by name or its beginning, as rt,bulk-1 \\[default: all].", "NAME,…")] = "",
+    peers: Annotated[str, _option("Pairs by name, as stcp,haproxy,plain \\[default: all].", "NAME,…")] = "",
     rounds: Annotated[int, _option("Rounds, each measuring everything once; medians are shown.", min=1)] = 5,
     seconds: Annotated[
-        float | None, _option("Running time of a sample, 2 unless said; of a reference run, 70; of a soak, 300.", min=0.05)
+        float | None, _option("Running time of a sample \\[default: 2; of a reference run, 70; of a soak, 300].", min=0.05)
     ] = None,
     variant: Annotated[
         list[str] | None,
@@ -131,6 +156,7 @@ def bench(
     Pairs: stcp, stcp-kernel, haproxy, nginx, stunnel, spiped, and as yardsticks plain (HAProxy without TLS) and direct
     (no proxy); only when named, splice (plain, splicing in the kernel). What is not installed is left out and named.
     """
+    check_installed()
     from stcp_proxy.lab.bench.run import Options, Task, run
 
     chosen = {Task.GROWTH: growth, Task.LADDER: ladder, Task.REFERENCE: reference, Task.FLOOR: floor, Task.SOAK: soak}

@@ -1,6 +1,7 @@
-"""The lab: what shows and measures the product through its public ports, and the peers beside it.
+"""The lab: what measures the product through its public ports, and its peers beside it.
 
-- ``demo``         both proxies, a bank, its customer and an eavesdropper on this machine
+The extra stcp-proxy[lab] has the libraries that it needs. No other room imports it, and the container image is built without it.
+
 - ``load/``        load generator and echo server in C, compiled when first used; ``loadgen`` drives it
 - ``echo``         the framed echo server
 - ``stress``       the stress client, which checks every byte; ``channel`` lets it speak STCP itself

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from harness.process import wait_for
 
-from stcp_proxy.lab.demo import app, run, story, tap
-from stcp_proxy.lab.demo.tap import Direction
+from stcp_proxy.demo import app, run, story, tap
+from stcp_proxy.demo.tap import Direction
 from stcp_proxy.protocol.wire import FrameType
 
 DEMO = [sys.executable, "-m", "stcp_proxy", "demo"]

@@ -128,3 +128,22 @@ def test_quit_without_a_proxy(host: Host) -> None:
     done = say("quit", str(host.config))
     assert done.returncode == 1
     assert f"no proxy answers at {host.admin}" in done.stderr
+
+
+def test_quit_waits_for_the_end(host: Host) -> None:
+    with host.start() as proxy:
+        proxy.ready()
+        done = say("quit", str(host.config), "--wait")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert proxy.wait(5) == 0  # it has ended, or is just about to
+
+
+def test_quit_gives_up_waiting(host: Host) -> None:
+    with host.start() as proxy:
+        with connect(proxy.address) as sock:
+            Peer(sock, host.keys).open()
+            done = say("quit", str(host.config), "--wait", "--timeout", "300ms")
+            assert done.returncode == 1
+            assert f"the proxy at {host.admin} has not ended within 0.3 s; give a longer --timeout" in done.stderr
+            assert proxy.status is None
+        assert proxy.wait() == 0

@@ -39,9 +39,10 @@ MAY_IMPORT = {
     # These stand beside the rooms above and never import them; the lab drives the product through its public ports.
     "admin": BASE | {"counters"},
     "intercept": LEAVES | {"config", "keys", "net"},
+    "demo": LEAVES,
     "lab": LEAVES | {"keys", "net", "relay"},
     "doctor": SERVING | {"intercept", "admin"},
-    "cli": SERVING | {"process", "doctor", "intercept", "admin", "lab"},
+    "cli": SERVING | {"process", "doctor", "intercept", "admin", "demo", "lab"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import stat
 import subprocess
 import sys
@@ -210,7 +211,40 @@ def test_help_loads_nothing_heavy() -> None:
     code = "import sys, stcp_proxy.cli.commands; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert heavy.isdisjoint(loaded)
-    assert {name for name in loaded if name.startswith("stcp_proxy.lab.")} <= {"stcp_proxy.lab.mode"}
+    assert not [name for name in loaded if name.startswith("stcp_proxy.lab")]
+
+
+@pytest.mark.parametrize("command", ["echo", "stress", "bench"])
+@pytest.mark.parametrize("absent", ["hdrh", "stcp_proxy.lab"])
+def test_without_the_lab(run: Run, monkeypatch: pytest.MonkeyPatch, command: str, absent: str) -> None:
+    """One sentence says what to install; the commands of the product go without."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == absent else real(name))
+    refused = run(command)
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err == (
+        "stcp-proxy: the lab is not installed here; pip install 'stcp-proxy[lab]', or '.[lab]' in a checkout\n"
+    )
+
+
+def test_the_image_is_built_without_the_lab() -> None:
+    root = Path(__file__).parents[3]
+    rules = (root / ".dockerignore").read_text().split()
+    assert rules.index("stcp_proxy/lab") > rules.index("!stcp_proxy")
+
+
+def test_help_and_version(run: Run) -> None:
+    assert run("-V") == run("--version")
+    assert run("help").out == run("--help").out
+    assert run("help", "pubkey").out == run("pubkey", "--help").out
+    assert "--max-connections" in run("help", "listen").out
+    assert run("help", "turbo").status == 2
+
+
+def test_help_names_defaults(run: Run) -> None:
+    text = " ".join(run("listen", "--help").out.replace("│", " ").split())
+    assert "Time for the handshake, from accepting or dialling. [default: 10s]" in text
+    assert "unless said" not in text
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import trio
 
-from stcp_proxy.lab.demo.screen import Screen, log_words
-from stcp_proxy.lab.demo.stage import PATIENCE, DemoFailed, Program, Stage
-from stcp_proxy.lab.demo.tap import Item, Recording, Tap
+from stcp_proxy.demo.screen import Screen, log_words
+from stcp_proxy.demo.stage import PATIENCE, DemoFailed, Program, Stage
+from stcp_proxy.demo.tap import Item, Recording, Tap
 from stcp_proxy.protocol.wire import FRAME_OVERHEAD, FrameType
 
 ORDER: Final = "Transfer 2500 EUR to Alice, for the blue notebook"

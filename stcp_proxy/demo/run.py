@@ -8,9 +8,9 @@ from typing import Final
 
 import trio
 
-from stcp_proxy.lab.demo import story
-from stcp_proxy.lab.demo.screen import Screen
-from stcp_proxy.lab.demo.stage import DemoFailed, open_stage
+from stcp_proxy.demo import story
+from stcp_proxy.demo.screen import Screen
+from stcp_proxy.demo.stage import DemoFailed, open_stage
 
 DEADLINE: Final = 60.0
 """Seconds. The demo takes two or three, and less than 15 wherever a processor is to be had; where none is, late is better than a

@@ -14,8 +14,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from stcp_proxy.lab.demo.stage import DemoFailed
-from stcp_proxy.lab.demo.tap import Item, Recording
+from stcp_proxy.demo.stage import DemoFailed
+from stcp_proxy.demo.tap import Item, Recording
 
 WIDTH: Final = 80
 _SAMPLE: Final = 14

@@ -9,9 +9,10 @@ would, copies every byte, and can change one.
 - ``tap``     the eavesdropper, and what can be told apart on the wire without a key
 - ``stage``   processes and a temporary folder that are gone afterwards, whatever happens
 - ``story``   the scenes, each with what must be true in it
+- ``run``     all of it from start to end
 - ``screen``  how it looks, at 80 columns and without a terminal
 """
 
 from __future__ import annotations
 
-from stcp_proxy.lab.demo.run import run as run
+from stcp_proxy.demo.run import run as run
