@@ -15,7 +15,10 @@ def register(app: typer.Typer) -> None:
 def check(config: ConfigFile) -> None:
     """Check a YAML file and the keys it names, and print what would run and which engine this machine has."""
     from stcp_proxy.config import describe_plan, load_plan
+    from stcp_proxy.config.example_keys import refuse_examples
     from stcp_proxy.relay.engine_choice import describe_kernel
 
-    print(describe_plan(load_plan(config)))
+    plan = load_plan(config)
+    print(describe_plan(plan))
     print(describe_kernel())
+    refuse_examples(plan)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -30,9 +32,31 @@ def run(
     admin_token: arguments.AdminToken = None,
 ) -> None:
     """Run the tunnels of a YAML file, and an application beside them if one is named."""
-
+    check_application(sys.argv[2:], application or [])
     from stcp_proxy.cli.serve import serve_plan
     from stcp_proxy.config.reader_process import FileReading
 
     reading = FileReading(str(config), admin, None if admin_token is None else str(admin_token))
     raise typer.Exit(serve_plan(reading.here, reading, application or ()))
+
+
+def check_application(written: Sequence[str], application: Sequence[str]) -> None:
+    """Refuse a command line whose options could be meant for the application.
+
+    Args:
+        written: the arguments of the command.
+        application: what was understood as the application and its arguments.
+
+    Raises:
+        ConfigError: with the command line that says it clearly.
+    """
+    from stcp_proxy.errors import ConfigError
+
+    if "--" in written:
+        if not application:
+            raise ConfigError("nothing is behind --", remedy="name the application there, or leave -- out")
+        return
+    behind = written[written.index(application[0]) :] if application and application[0] in written else ()
+    if any(argument.startswith("-") for argument in behind):
+        what = "an option behind the application's name could be meant for either program"
+        raise ConfigError(what, remedy="write -- before the application: stcp-proxy run CONFIG -- APP ARGUMENTS")

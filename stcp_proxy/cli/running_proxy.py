@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stcp_proxy.cli import completion
-from stcp_proxy.errors import ConfigError
+from stcp_proxy.errors import ConfigError, StcpError
+from stcp_proxy.redact import shown
 
 if TYPE_CHECKING:
     from stcp_proxy.config import AdminPlan
@@ -50,3 +53,28 @@ def admin_of(config: Path | None, admin: str | None, admin_token: Path | None) -
     if admin_token is not None:
         raise ConfigError("--admin-token goes with --admin", remedy="leave it out: the file names the token")
     return admin_of_file(config)
+
+
+def complete_tunnel(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The tunnels of the file that has been typed already; nothing where it cannot be read."""
+    from stcp_proxy.config.yaml_file import file_source
+
+    config = ctx.params.get("config")
+    try:
+        names = list(file_source(config).data["tunnels"]) if config else []
+    except (StcpError, KeyError, TypeError):
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def check_tunnel(name: str, known: Collection[str]) -> None:
+    """Refuse the name of a tunnel that a running proxy does not have.
+
+    Raises:
+        ConfigError: with the near names.
+    """
+    if not name or name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=3)
+    remedy = f"did you mean {' or '.join(map(shown, close))}?" if close else f"it has {', '.join(known)}"
+    raise ConfigError(f"this proxy has no tunnel {shown(name)}", remedy=remedy)

@@ -25,13 +25,17 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it, with rates, the busiest first.")] = False,
     interval: Annotated[str, typer.Option(metavar="TIME", help="Between two looks of --watch.")] = "2s",
     connections: Annotated[int, typer.Option(metavar="N", help="Connections that are listed.", min=0, max=1000)] = 10,
-    tunnel: Annotated[str, typer.Option(metavar="NAME", help="List connections of this tunnel alone.")] = "",
+    tunnel: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="List connections of this tunnel alone.", autocompletion=running_proxy.complete_tunnel),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="What the proxy answers, as it is.")] = False,
 ) -> None:
     """Show what a running proxy does: tunnels, connections, keys, and what was refused, with the remedy.
 
     It is asked at its admin address. Exit status 1 when nothing answers there.
     """
+    import json
     import sys
     from urllib.parse import urlencode
 
@@ -44,7 +48,9 @@ def status(
     order = "busiest" if watch else "newest"
     path = "/status?" + urlencode({"connections": connections, "order": order, "tunnel": tunnel})
     if as_json and not watch:
-        sys.stdout.write(ask_well(plan, path).decode() + "\n")
+        body = ask_well(plan, path)
+        running_proxy.check_tunnel(tunnel, [each["name"] for each in json.loads(body)["tunnels"]])
+        sys.stdout.write(body.decode() + "\n")
         return
 
     from rich.console import Console
@@ -53,9 +59,11 @@ def status(
 
     def look() -> Status:
         try:
-            return decode(Status, ask_well(plan, path))
+            found = decode(Status, ask_well(plan, path))
         except ValueError:
             raise AdminError(f"what answers at {plan.address} is no proxy of this version", remedy="check the address") from None
+        running_proxy.check_tunnel(tunnel, [each.name for each in found.tunnels])
+        return found
 
     console = Console(width=None if sys.stdout.isatty() else _NARROW, highlight=False)
     if not watch:

@@ -20,6 +20,7 @@ Every mistake that can be found is listed at once, with file, line and key path,
 - ``exposure``        plain legs of a tunnel that the network reaches
 - ``file_access``     who else may change a file
 - ``reader_process``  reads a file in a process of its own, which sends the plan as ``plan_bytes``
+- ``example_keys``    the public keys of the documentation, which `stcp-proxy check` refuses
 - ``plan_text``       a plan in words, for `stcp-proxy check`
 - ``reference``       docs/SETTINGS.md and the JSON schema, made of the models
 """

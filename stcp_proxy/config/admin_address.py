@@ -39,14 +39,15 @@ def admin_plan(source: Source, config: ConfigModel) -> AdminPlan | None:
 def _plan(source: Source, address: Address | None, file: str | None) -> AdminPlan | None:
     if address is None:
         if file is not None:
-            source.report(("admin_token",), "there is a token and no admin address that asks for it", "set 'admin', or remove it")
+            what = "there is a token and no admin address that asks for it"
+            source.report(("admin_token",), what, f"set {source.key('admin')}, or remove it")
         return None
     if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):
         source.report(("admin",), f"the folder {folder} of the unix socket does not exist", "create it, or correct the path")
     token = _token(source, file)
     if file is None and not is_local(address):
         what = f"{address} can be reached from other machines, and nothing says who may look"
-        source.report(("admin",), what, "set 'admin_token', or bind 127.0.0.1 or unix:/path")
+        source.report(("admin",), what, f"set {source.key('admin_token')}, or bind 127.0.0.1 or unix:/path")
     return AdminPlan(address, token)
 
 

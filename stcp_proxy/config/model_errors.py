@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from stcp_proxy.config.models import ConfigModel
 from stcp_proxy.config.setting import Model, bounds
 from stcp_proxy.config.source import KeyPath, Source
+from stcp_proxy.config.value_types import NO_VARIABLES, VARIABLE
 
 _M = TypeVar("_M", bound=Model)
 _NEAR: Final = 0.7
@@ -56,6 +57,10 @@ def _explain(source: Source, error: ErrorDetails, listed: set[KeyPath]) -> None:
     """
     path: KeyPath = tuple(step for step in error["loc"] if step != "[key]")
     context = error.get("ctx", {})
+    value = source.value_at(path)
+    if error["type"] != "stcp" and isinstance(value, str) and VARIABLE.search(value):
+        source.report(path, NO_VARIABLES, "write the value itself, or make the file with envsubst")
+        return
     match error["type"]:
         case "stcp":
             source.report(path, context["what"], context["remedy"])
@@ -64,11 +69,11 @@ def _explain(source: Source, error: ErrorDetails, listed: set[KeyPath]) -> None:
         case "missing":
             source.report(path, f"'{path[-1]}' is missing", _MISSING.get(str(path[-1])))
         case "literal_error":
-            source.report(path, f"{context['expected']} belongs here", _spelling(path, source.value_at(path)))
+            source.report(path, f"{context['expected']} belongs here", _spelling(path, value))
         case "model_type" | "dict_type":
             source.report(path, "a mapping belongs here", "write its keys below it, indented")
         case "int_type" | "greater_than_equal" | "less_than_equal":
-            source.report(path, _range(path), _number(source.value_at(path)))
+            source.report(path, _range(path), _number(value))
         case "too_long":
             most = context["max_length"]
             source.report(path, f"at most {most} belong here, and these are {context['actual_length']}", "take out what is old")
@@ -123,6 +128,8 @@ _FOREIGN: Final = {
 def _near(path: KeyPath, listed: set[KeyPath]) -> str | None:
     """What somebody who wrote an unknown key may have meant; all keys of a mapping are listed once."""
     word, known = str(path[-1]), _keys_at(path[:-1])
+    if not word.isascii():
+        return "write it in plain letters: one in it only looks alike"
     close = difflib.get_close_matches(word.lower().replace("-", "_"), known, n=3, cutoff=_NEAR)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"

@@ -322,6 +322,7 @@ class Plan:
         log: what is logged, and how it looks.
         admin: where it can be looked into; None is nowhere.
         dns: how names are looked up; its defaults stand beside the resolver.
+        whole: whether the file says with YAML's end mark, `...`, that nothing behind it was cut off.
         known: every public key that is named anywhere, own ones among them, used or not.
     """
 
@@ -333,4 +334,5 @@ class Plan:
     log: LogPlan = LogPlan()
     admin: AdminPlan | None = None
     dns: DnsSettings = field(default_factory=DnsSettings)
+    whole: bool = field(default=False, compare=False)
     known: frozenset[PublicKey] = field(default=frozenset(), compare=False)

@@ -105,6 +105,7 @@ class _Builder:
             "log": LogPlan(**_as_they_are(config.log, LogPlan) | {"quiet": frozenset(map(LogClass, config.log.quiet))}),
             "dns": DnsSettings(**_as_they_are(config.dns, DnsSettings)),
             "admin": admin_plan(self.source, config),
+            "whole": self.source.whole,
         }
         return Plan(**_as_they_are(config, Plan) | made)
 

@@ -176,7 +176,7 @@ _TUNNEL_BY_HAND: Final = {
     "health",
     "ready_by_target",
 }
-_WHOLE_BY_HAND: Final = {"tunnels", "drain", "drain_outbound", "revoke_grace", "workers", "log", "admin", "dns", "known"}
+_WHOLE_BY_HAND: Final = {"tunnels", "drain", "drain_outbound", "revoke_grace", "workers", "log", "admin", "dns", "known", "whole"}
 """Fields of a plan that have words of their own above; any other is shown by its name."""
 
 

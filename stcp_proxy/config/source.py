@@ -58,6 +58,7 @@ class Source:
         where: the text of a place, by key path.
         key: how a setting is called there, by its key: in quotes, or as a flag.
         from_flags: whether the data are a command line's, which has no names for peers but its own.
+        whole: whether a file ends with a mark that says that nothing was cut off.
         findings: mistakes so far.
     """
 
@@ -67,6 +68,7 @@ class Source:
     where: Callable[[KeyPath], str]
     key: Callable[[str], str] = repr
     from_flags: bool = False
+    whole: bool = False
     findings: list[Finding] = field(default_factory=list)
 
     def report(self, path: KeyPath, what: str, remedy: str | None = None) -> None:

@@ -21,6 +21,8 @@ from stcp_proxy.redact import shown
 _T = TypeVar("_T")
 _Json = dict[str, Any]
 
+VARIABLE: Final = re.compile(r"\$(\{|[A-Za-z_])")
+NO_VARIABLES: Final = "variables like ${NAME} are not replaced here"
 ORIGINAL: Final = "original"
 """In `to` of a listen tunnel: the address that the client dialled before it was intercepted."""
 MAX_NAME: Final = 63
@@ -42,6 +44,8 @@ def _checked(parse: Callable[[Any], _T], *, text_only: bool = True) -> PlainVali
     def validate(value: object) -> _T:
         if text_only and not isinstance(value, str):
             raise problem("text belongs here", "put it in quotes")
+        if isinstance(value, str) and VARIABLE.search(value):
+            raise problem(NO_VARIABLES, "write the value itself, or make the file with envsubst")
         try:
             return parse(value)
         except ConfigError as exc:
@@ -62,11 +66,27 @@ def _deadline(value: object) -> float:
 
 
 def _bind(text: str) -> Address:
+    _refuse_url(text)
     return parse_address(text, role="bind")
 
 
+def _destination(text: str) -> Destination:
+    _refuse_url(text)
+    return parse_destination(text)
+
+
 def _target(text: str) -> Destination | Literal["original"]:
-    return ORIGINAL if text == ORIGINAL else parse_destination(text)
+    return ORIGINAL if text == ORIGINAL else _destination(text)
+
+
+def _refuse_url(text: str) -> None:
+    """Name the address in a URL, without what else may be in it: a password."""
+    scheme, mark, rest = text.partition("://")
+    if not mark or not scheme.isalnum():
+        return
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    port = host.rpartition(":")[2].isdecimal()
+    raise ConfigError("this is a URL, and an address belongs here", remedy=f"write {host}{'' if port else ':PORT'}")
 
 
 def _name(text: str) -> str:
@@ -77,6 +97,8 @@ def _name(text: str) -> str:
 
 def _file(text: str) -> str:
     check_file_name(text)
+    if text.startswith("~"):
+        raise ConfigError("'~' is not replaced here", remedy="write the whole path, like /home/USER/FILE")
     if not text or "\0" in text:
         raise ConfigError("the name of a file belongs here", remedy="make one with 'stcp-proxy keygen --out FILE'")
     return text
@@ -118,7 +140,7 @@ TIME: Final = Kind("time")
 Name = Annotated[str, _checked(_name), _text(_NAME), Kind("name")]
 File = Annotated[str, _checked(_file), _text(), Kind("file name")]
 Bind = Annotated[Address, _checked(_bind), _text(), Kind("address")]
-To = Annotated[Destination, _checked(parse_destination), _text(), Kind("address")]
+To = Annotated[Destination, _checked(_destination), _text(), Kind("address")]
 TargetOrOriginal = Annotated[Destination | Literal["original"], _checked(_target), _text(), Kind("address or `original`")]
 Server = Annotated[TcpAddress, _checked(parse_server), _text(), Kind("IP address")]
 Rule = Annotated[Pattern, _checked(parse_pattern), _text(), Kind("addresses and ports")]

@@ -23,6 +23,8 @@ from stcp_proxy.redact import printable, without_keys
 
 MAX_FILE: Final = 256 * 1024
 MAX_NODES: Final = 100_000
+END_MARK: Final = "..."
+"""YAML's end of a document: what comes before it is whole."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -73,11 +75,15 @@ def file_source(path: str | Path) -> Source:
         raise _syntax(path, text, exc) from None
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply", remedy="describe tunnels in plain mappings") from None
-    source = Source(str(path), data, path.parent, tree.where, findings=tree.findings)
+    source = Source(str(path), data, path.parent, tree.where, whole=_ends_marked(text), findings=tree.findings)
     if not isinstance(data, dict):
         source.report((), "the file is not a mapping", "start it with 'tunnels:'")
         source.raise_findings()
     return source
+
+
+def _ends_marked(text: str) -> bool:
+    return text.rstrip().endswith(f"\n{END_MARK}")
 
 
 def _read(path: Path) -> str:
@@ -123,7 +129,11 @@ def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
         position = getattr(exc, "position", None)
         line = text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
         return ConfigError(f"{path}:{line}: this is not YAML: a character that text may not hold", remedy="remove it")
-    written = text.splitlines()[mark.line : mark.line + 1]
+    opened = getattr(exc, "context_mark", None)
+    if opened is not None and "quoted scalar" in str(getattr(exc, "context", "")):
+        what = f"{path}:{opened.line + 1}: this is not YAML: a quote is not closed"
+        return ConfigError(what, remedy="close it in the same line")
+    written = text.split("\n")[mark.line : mark.line + 1]
     remedy = "check the indentation and the quotes"
     if written and "\t" in written[0]:
         remedy = "indent with spaces, not tabs"

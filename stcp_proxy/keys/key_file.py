@@ -52,7 +52,7 @@ def only_line(path: str | Path, content: bytes, *, kind: str = "key") -> str:
     Raises:
         KeyFileError: the file has no such line, or several.
     """
-    lines = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
+    lines = [line.strip() for line in content.decode("utf-8-sig", "replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if len(lines) != 1:
         found = f"no {kind}" if not lines else f"{len(lines)} lines"

@@ -147,13 +147,28 @@ def _check_private(path: str | Path, fd: int, kind: str) -> None:
                 f"the {kind} file {path} has an access list that lets others in",
                 remedy=f"see it with 'getfacl {path}', take it off with 'setfacl -b {path}'",
             )
-    elif mode & 0o077 == stat.S_IRGRP and status.st_uid == 0 and os.geteuid() != 0:
+    elif mode & 0o077 == stat.S_IRGRP and status.st_uid == 0 and _is_given_by(status.st_gid):
         _check_group(path, status.st_gid, kind)
     elif mode & 0o077:
         raise KeyFileError(
             f"the {kind} file {path} has mode {mode:04o}: others on this machine can get at it",
-            remedy=f"'chmod 600 {path}', or make a new {kind} if they may have read it",
+            remedy=_narrow(path, fd, kind),
         )
+
+
+def _is_given_by(group: int) -> bool:
+    """Whether this process may have been given a file of root's through a group.
+
+    Root reads every file, so that a group tells nothing. In a pod, the group of `fsGroup` is one that root was added to.
+    """
+    return os.geteuid() != 0 or (group not in (0, os.getegid()) and group in os.getgroups())
+
+
+def _narrow(path: str | Path, fd: int, kind: str) -> str:
+    """How to make an open file private, on the file system that it is on."""
+    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        return "its mount is read-only: mount it with mode 0400 (in Kubernetes: defaultMode), or name a copy of mode 600"
+    return f"'chmod 600 {path}', or make a new {kind} if they may have read it"
 
 
 def _check_group(path: str | Path, group: int, kind: str) -> None:

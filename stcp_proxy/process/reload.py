@@ -172,7 +172,20 @@ def compared(old: Plan, new: Plan) -> PlanDiff:
             before, after = setting.words()
             what = f"{setting.name} is {after} in the file and {before} here: only a new start changes {RESTART[setting.name]}"
             raise ConfigError(what, remedy=f"set {setting.name} back to {before}, or restart")
+    _check_not_cut_off(old, new)
     return diff
+
+
+def _check_not_cut_off(old: Plan, new: Plan) -> None:
+    """Refuse a file that has lost more than half of its tunnels: one that is still being written looks the same.
+
+    Raises:
+        ConfigError: the file does not say that it is whole.
+    """
+    before, after = len(old.tunnels), len(new.tunnels)
+    if 2 * after < before and not new.whole:
+        what = f"the file has {after} of {before} tunnels left, as if it had been cut off"
+        raise ConfigError(what, remedy="if this is all of it, end it with a line '...', which says so; or restart")
 
 
 def summary(diff: PlanDiff) -> dict[str, Any]:

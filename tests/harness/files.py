@@ -30,7 +30,7 @@ class FileProxy(Proxy):
     def write(self, config: dict[str, Any]) -> None:
         """Replace the file, and nothing else."""
         self.config = config
-        self.file.write_text(yaml.safe_dump(config, sort_keys=False))
+        self.file.write_text(yaml.safe_dump(config, sort_keys=False, explicit_end=True))
 
     def reload(self, config: dict[str, Any] | None = None) -> dict[str, Any]:
         """Replace the file, send SIGHUP, and return the log line of the reload once it is made."""

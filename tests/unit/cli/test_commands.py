@@ -262,3 +262,48 @@ def test_which_proxy_is_asked(run: Run, arguments: list[str], says: str) -> None
         result = run(command, *arguments)
         assert result.status == 2
         assert says in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["c.yaml", "app", "--admin", ":1"], "an option behind the application's name could be meant for either program"),
+        (["c.yaml", "app", "-x"], "No such option"),
+        (["c.yaml", "--"], "nothing is behind --; name the application there, or leave -- out"),
+        (["c.yaml", "--admin", ":1", "--"], "nothing is behind --"),
+    ],
+)
+def test_run_asks_what_is_meant(run: Run, arguments: list[str], says: str) -> None:
+    refused = run("run", *arguments)
+    assert (refused.status, refused.out) == (2, "")
+    assert says in refused.err
+
+
+@pytest.mark.parametrize("arguments", [["no.yaml", "app", "x"], ["no.yaml", "--", "app", "-x"], ["no.yaml", "--admin", ":1"]])
+def test_run_that_is_clear(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
+    monkeypatch.setattr("stcp_proxy.process.application.run", lambda command, proxy: proxy())
+    assert "no.yaml does not exist" in run("run", *arguments).err
+
+
+def test_check_refuses_example_keys(run: Run, key_file: Path) -> None:
+    from stcp_proxy.config.example_keys import EXAMPLES
+
+    config = key_file.with_name("c.yaml")
+    config.write_text(
+        f"identity: host.key\ntunnels:\n  db: {{mode: connect, bind: '127.0.0.1:1', to: 'db:2', peer: '{min(EXAMPLES)}'}}\n"
+    )
+    checked = run("check", config)
+    assert checked.status == 2
+    assert "db (connect)" in checked.out
+    assert f"keys of the documentation's examples: {min(EXAMPLES)}; write what" in checked.err
+
+
+def test_tunnel_that_a_proxy_has_not() -> None:
+    from stcp_proxy.cli.running_proxy import check_tunnel
+    from stcp_proxy.errors import ConfigError
+
+    check_tunnel("", [])
+    check_tunnel("db", ["db", "web"])
+    for name, says in (("dbs", "did you mean 'db'"), ("postgres", "it has db, web")):
+        with pytest.raises(ConfigError, match=says):
+            check_tunnel(name, ["db", "web"])

@@ -172,6 +172,34 @@ def test_a_group_that_is_not_ours_is_refused(mounted: Callable[[int, int], Path]
     assert f"user {OUR_UID} is not a member" in refusal(lambda _: keys.load_private_key(path), "")
 
 
+def test_root_of_a_pod_with_a_group_for_its_files(mounted: Callable[[int, int], Path]) -> None:
+    path = mounted(0o440, FS_GROUP)
+    with acting_as(0, [0, FS_GROUP]):
+        assert keys.load_private_key(path).secret.reveal() == RAW
+    with acting_as(0, [0]):
+        assert "0440" in refusal(lambda _: keys.load_private_key(path), "")
+
+
+def test_a_read_only_mount_is_not_to_be_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "host.key"
+    path.write_text(KEY)
+    path.chmod(0o644)
+    assert f"'chmod 600 {path}'" in refusal(lambda _: keys.load_private_key(path), "")
+    mounted = os.statvfs(tmp_path)
+    read_only = os.statvfs_result([*mounted[:8], mounted.f_flag | os.ST_RDONLY, mounted[9]])
+    monkeypatch.setattr(os, "fstatvfs", lambda _: read_only)
+    message = refusal(lambda _: keys.load_private_key(path), "")
+    assert "chmod" not in message
+    assert "its mount is read-only: mount it with mode 0400" in message
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "host.key"
+    path.write_bytes(b"\xef\xbb\xbf" + KEY.encode() + b"\r\n")
+    path.chmod(0o600)
+    assert keys.load_private_key(path).secret.reveal() == RAW
+
+
 def test_root_shares_its_keys_with_no_group(mounted: Callable[[int, int], Path]) -> None:
     path = mounted(0o440, 0)
     assert "0440" in refusal(lambda _: keys.load_private_key(path), "")
