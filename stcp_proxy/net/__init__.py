@@ -10,6 +10,7 @@
 - ``socket_activation``  listening sockets that a service manager opened
 - ``name_cache``         host names and SRV names, looked up once for all connections and kept for a time
 - ``dns_settings``       how names are looked up
+- ``cached_answer``      one entry of that cache
 - ``dns_client``         questions to name servers, where the system's resolver cannot ask them
 - ``dial``               a connected socket for one resolved address
 - ``shortage``           descriptors, memory and ports that this machine lacks
