@@ -16,9 +16,17 @@ class Steps:
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
+        self._worked = 0.0
+
+    @property
+    def worked(self) -> float:
+        """Seconds of work so far, without the turns of others."""
+        return self._worked + time.perf_counter() - self._began
 
     async def pause(self) -> None:
         """Let the loop run if the step has lasted for `STEP`; to be called between small pieces of work."""
-        if time.perf_counter() - self._began >= STEP:
+        lasted = time.perf_counter() - self._began
+        if lasted >= STEP:
+            self._worked += lasted
             await trio.lowlevel.checkpoint()
             self._began = time.perf_counter()

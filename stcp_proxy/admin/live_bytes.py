@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.interface import Link
 
 READS: Final = 1000
@@ -32,8 +33,13 @@ class Meter:
         self._seen: dict[Link, tuple[int, int]] = {}
         """Of connections in the kernel, what was seen last; the one read longest ago first."""
 
-    def read(self, links: Iterable[Link]) -> BytesOfConnections:
-        """The counts of `links`, which are all that are open."""
+    async def read(self, links: Iterable[Link], steps: Steps) -> BytesOfConnections:
+        """The counts of `links`, which are all that are open.
+
+        Args:
+            links: the connections.
+            steps: gives the event loop its turn.
+        """
         counts: dict[Link, tuple[int, int]] = {}
         in_kernel = []
         for link in links:
@@ -45,11 +51,12 @@ class Meter:
             else:
                 to_wire, to_plain = relay.counts()
                 counts[link] = (to_wire + link.early, to_plain)
+            await steps.pause()
         if in_kernel or self._seen:
-            counts |= self._read_kernel(in_kernel)
+            counts |= await self._read_kernel(in_kernel, steps)
         return counts
 
-    def _read_kernel(self, links: list[Link]) -> BytesOfConnections:
+    async def _read_kernel(self, links: list[Link], steps: Steps) -> BytesOfConnections:
         alive = set(links)
         seen = {link: (link.early, 0) for link in links if link not in self._seen}
         seen |= {link: counts for link, counts in self._seen.items() if link in alive}
@@ -59,5 +66,6 @@ class Meter:
             assert relay is not None  # noqa: S101  (a relay that is there stays there)
             to_wire, to_plain = relay.counts()
             seen[link] = (to_wire + link.early, to_plain)
+            await steps.pause()
         self._seen = seen
         return seen

@@ -13,7 +13,6 @@ from __future__ import annotations
 import collections
 import functools
 import socket
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, cast
@@ -29,6 +28,7 @@ from starlette.types import ASGIApp
 
 from stcp_proxy.admin import http_app, worker_reports
 from stcp_proxy.admin.access import TRUSTED, Guard, Unwelcome
+from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.interface import Host
 from stcp_proxy.admin.live_bytes import Meter
 from stcp_proxy.admin.loop_delay import Lag
@@ -117,11 +117,14 @@ class AdminServer:
         """Answer until cancelled."""
         lag, meter, pace = Lag(), Meter(), Pace()
 
+        one_at_a_time = trio.Lock()
+
         async def take(wanted: Wanted) -> Report:
-            began = time.perf_counter()
-            report = await snapshot(host, wanted, meter, lag.ask() if wanted.metrics else lag.durations)
-            pace.charge(time.perf_counter() - began)
-            return report
+            async with one_at_a_time:
+                steps = Steps()
+                report = await snapshot(host, wanted, meter, lag.ask() if wanted.metrics else lag.durations, steps)
+                pace.charge(steps.worked)
+                return report
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lag.measure)

@@ -39,23 +39,28 @@ from stcp_proxy.keys import PublicKey
 _PAGE: Final = resource.getpagesize()
 
 
-async def snapshot(host: Host, wanted: Wanted, meter: Meter, loop_delay: Durations) -> Report:
-    """What a process is doing now. The keys, which may be thousands, are looked at in steps; all else at one moment.
+async def snapshot(host: Host, wanted: Wanted, meter: Meter, loop_delay: Durations, steps: Steps) -> Report:
+    """What a process is doing now.
+
+    Keys and connections, which may be thousands, are read in steps; the loop has its turn in between. A connection that ends
+    meanwhile is in the counts of its tunnel, one that begins meanwhile is not listed yet.
 
     Args:
         host: the process.
         wanted: which of its connections to list.
         meter: reads their bytes.
         loop_delay: what was measured of its event loop.
+        steps: gives the event loop its turn.
     """
-    keys = await _keys(host)
+    keys = await _keys(host, steps)
+    counts = await meter.read([link for tunnel in host.tunnels for link in tunnel.connections], steps)
+    connections = await _connections(host, wanted, counts, steps)
     now = time.time()
-    counts = meter.read(link for tunnel in host.tunnels for link in tunnel.connections)
     return Report(
         time=now,
-        process=_process(host, now, len(counts)),
+        process=_process(host, now, sum(len(tunnel.connections) for tunnel in host.tunnels)),
         tunnels=[_tunnel(host, tunnel, counts) for tunnel in host.tunnels],
-        connections=_connections(host, wanted, counts),
+        connections=connections,
         keys=keys,
         refusals=_refusals(host),
         reloads=_reloads(host),
@@ -103,7 +108,7 @@ def resident() -> int:
 
 def _tunnel(host: Host, tunnel: Tunnel, counts: BytesOfConnections) -> TunnelReport:
     plan, lost = tunnel.plan, tunnel.lost
-    live = [counts[link] for link in tunnel.connections]
+    live = [counts.get(link, (0, 0)) for link in tunnel.connections]
     engine, why = host.engines.get(plan.engine, (tunnel.engine.name, ""))
     return TunnelReport(
         name=plan.name,
@@ -156,16 +161,21 @@ def _target(endpoint: Endpoint, now: float) -> Target:
     return Target(address=str(endpoint), health=health, live=endpoint.live)
 
 
-def _connections(host: Host, wanted: Wanted, counts: BytesOfConnections) -> Connections:
+async def _connections(host: Host, wanted: Wanted, counts: BytesOfConnections, steps: Steps) -> Connections:
     mine = [
         (tunnel.plan.name, link)
         for tunnel in host.tunnels
         if wanted.tunnel in ("", tunnel.plan.name)
         for link in tunnel.connections
+        if link in counts
     ]
+    await steps.pause()
     rank = (lambda entry: entry[1].started) if wanted.order == "newest" else (lambda entry: sum(counts[entry[1]]))
     now = time.monotonic()
-    shown = [_connection(host, name, link, now, counts[link]) for name, link in heapq.nlargest(wanted.count, mine, key=rank)]
+    shown = []
+    for name, link in heapq.nlargest(wanted.count, mine, key=rank):
+        shown.append(_connection(host, name, link, now, counts[link]))
+        await steps.pause()
     return Connections(total=len(mine), order=wanted.order, shown=shown)
 
 
@@ -186,9 +196,8 @@ def _connection(host: Host, tunnel: str, link: Link, now: float, counts: tuple[i
     )
 
 
-async def _keys(host: Host) -> list[KeyStatus]:
+async def _keys(host: Host, steps: Steps) -> list[KeyStatus]:
     """Own keys, then the peers'; each once, with the use that all tunnels have seen."""
-    steps = Steps()
     found: dict[tuple[bool, bytes], KeyStatus] = {}
     for tunnel in host.tunnels:
         if isinstance(tunnel.plan.auth, KeyAuth):

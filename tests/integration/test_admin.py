@@ -121,7 +121,7 @@ def test_a_refusal_comes_with_its_remedy_and_is_counted(pair: Pair, server: Admi
     (refusal,) = (each for each in found["refusals"] if each["reason"] == "unknown_peer")
     assert refusal["count"] == 3
     assert refusal["why"] == "the peer's key is not allowed here"
-    assert refusal["remedy"] == "if it should be, add its public key to the access rule"
+    assert refusal["remedy"] == "if it should be, add the key shown here to 'allow'"
     assert server.metric("stcp_connections_refused_total", peer="(unknown)", reason="unknown_peer") == 3
     assert server.metric("stcp_handshakes_total", result="unknown_peer") == 3
     assert client.metric("stcp_handshakes_total", result="unknown_peer") == 0

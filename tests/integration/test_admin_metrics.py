@@ -24,6 +24,8 @@ _SELECTOR = re.compile(r"\b((?:stcp|process)_[a-z_]+)\{([^}]*)\}")
 _BY = re.compile(r"\bby \(([^)]*)\)")
 
 Scrape = dict[str, set[str]]
+INTERCEPTION = {"stcp_interception_rules_current": {"tunnel"}}
+"""A metric of tunnels that intercept; tests/netns/test_rules_seen.py has such a tunnel."""
 
 
 def dashboard() -> list[str]:
@@ -49,7 +51,8 @@ def scrape(tmp_path_factory: pytest.TempPathFactory, echo: Target) -> Iterator[S
                 assert read_exactly(sock, 5) == b"hello"
         pair.listen.ended(2)
         found = Admin(pair.listen).metrics()
-        yield {name: {label for labels in samples for label, _ in labels} for name, samples in found.items()}
+        assert found.keys().isdisjoint(INTERCEPTION)
+        yield {name: {label for labels in samples for label, _ in labels} for name, samples in found.items()} | INTERCEPTION
 
 
 @pytest.mark.parametrize("expression", [*dashboard(), *alerts()])

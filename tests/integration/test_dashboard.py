@@ -131,7 +131,7 @@ def test_what_was_refused_and_the_remedy(browser: Browser, pair: Pair) -> None:
         page.get_by_role("heading", name="It works, with something to look at").wait_for()
         verdict = page.locator("#verdict").inner_text()
         assert "the peer's key is not allowed here" in verdict
-        assert "add its public key to the access rule" in verdict
+        assert "add the key shown here to 'allow'" in verdict
         assert page.title().startswith("▲ ")
 
 

@@ -45,7 +45,7 @@ def test_it_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
     text = " ".join(done.stdout.split())
     for shown in (
         "→ handshake 1", "← handshake 2", "→ OPEN", "← ACCEPT", "→ DATA", "← DATA", "→ FIN", "← FIN",
-        "(unknown_peer)", "add its public key to the access rule", "(handshake_closed)", "its log says which",
+        "(unknown_peer)", "add the key shown here to 'allow'", "(handshake_closed)", "its log says which",
         "(bad_frame)", "did not authenticate", "ECONNRESET", "1,304 bytes from the stranger, 0 back",
         "straight to the bank", "the same channel id in both logs",
     ):  # fmt: skip
