@@ -6,6 +6,7 @@
 - ``duplex``         one connection inside the pump: both directions, from handover to close
 - ``states``         the states of such a connection, as a table
 - ``fast_path``      load the part of the pump in C (``lane/``), which handles DATA frames without the interpreter
+- ``held_bytes``     bound and return the memory that stalled readers cost
 - ``deadlines``      timers
 - ``zero_window``    tell a reader that pauses from a lost path, with TCP_INFO
 - ``plain_leg``      make the death of this process a reset for the application

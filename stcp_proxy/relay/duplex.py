@@ -64,6 +64,7 @@ class Duplex:
         "_active",
         "_end",
         "_engine",
+        "_held",
         "_limits",
         "_on_end",
         "_opener",
@@ -111,6 +112,8 @@ class Duplex:
         self._queued = False
         self._sent = self._received = 0
         self._active = 0.0
+        self._held = 0
+        """Bytes that the engine counts as held here."""
         self._watched = False
         """Whether a look at the legs is due."""
         self._watches: tuple[LegWatch, LegWatch] | None = None
@@ -277,17 +280,22 @@ class Duplex:
             return
         scratch = self._engine.scratch
         try:
-            n = self._plain.recv_into(scratch.source)
+            n = self._plain.recv_into(scratch.source, self._engine.read_size)
         except BlockingIOError:
             self._plain_ready = False
             return
         except OSError:
             self._plain_failed()
             return
-        self._up_read(n)
+        self._up_read(n, n == self._engine.read_size)
 
-    def _up_read(self, n: int) -> None:
-        """So many bytes of the plain leg are in the scratch; none at its end."""
+    def _up_read(self, n: int, full: bool) -> None:
+        """Seal and send what was read from the plain leg.
+
+        Args:
+            n: bytes in the scratch; 0 at EOF.
+            full: the read took as much as it could, so that more may wait.
+        """
         if n == 0:
             self._end_up()
             return
@@ -297,7 +305,7 @@ class Duplex:
             self._lose(EndReason.BAD_FRAME, text=str(exc))
             return
         self._sent += n
-        if n == self._engine.chunk or self._plain_to_end:
+        if full or self._plain_to_end:
             self._plain_ready = True
             self._queue()
         else:
@@ -315,8 +323,16 @@ class Duplex:
     def _sent_short(self, rest: bytes) -> None:
         """Of some frames only a part went."""
         self.wire_left = rest
+        self._count_held()
         if not self._watched:
             self._watch_stall()
+
+    def _count_held(self) -> None:
+        """Tell the engine how many bytes wait here for a reader."""
+        held = len(self.wire_left or b"") + len(self.plain_left or b"")
+        if held != self._held:
+            self._engine.hold(held - self._held)
+            self._held = held
 
     def _plain_failed(self) -> None:
         """The application's socket takes or gives no more."""
@@ -352,8 +368,10 @@ class Duplex:
             return
         if done < len(left):
             self.wire_left = left[done:]
+            self._count_held()
             return
         self.wire_left = None
+        self._count_held()
         if self._state is State.RESETTING:
             self._shut_wire()
         elif self._state is State.UP_ENDED:
@@ -369,6 +387,7 @@ class Duplex:
         self._follow(Event.WIRE_BROKE)
         self._why_broken = _words(exc)
         self.wire_left = None
+        self._count_held()
         self._wire_ready = self._wire_to_end = True
         self._queue()
 
@@ -389,8 +408,9 @@ class Duplex:
                 self._open_rest_later()
                 self._open_frames(held)
                 return
+        size = min(len(room), self._engine.read_size)
         try:
-            n = self._wire.recv_into(room)
+            n = self._wire.recv_into(room, size)
         except BlockingIOError:
             self._wire_ready = False
             return
@@ -400,7 +420,7 @@ class Duplex:
         if n == 0:
             self._end_of_wire()
             return
-        if n == len(room) or self._wire_to_end:
+        if n == size or self._wire_to_end:
             self._wire_ready = True
             self._queue()
         else:
@@ -503,6 +523,7 @@ class Duplex:
     def _delivered_short(self, rest: bytes) -> None:
         """Of some plaintext only a part went."""
         self.plain_left = rest
+        self._count_held()
         if not self._watched:
             self._watch_stall()
 
@@ -520,8 +541,10 @@ class Duplex:
         self._received += done
         if done < len(left):
             self.plain_left = left[done:]
+            self._count_held()
             return
         self.plain_left = None
+        self._count_held()
         if self._phase is Phase.ENDED:
             self._end_down()
         if self._state in RELAYING and self._wire_ready:
@@ -566,6 +589,7 @@ class Duplex:
         self._end = self._summary(reason, code, text)
         self._kill(self._plain)
         self.plain_left = None
+        self._count_held()
         self.partial = b""
         self._engine.deadlines.set(self, self._engine.now + self._limits.linger)
         try:
@@ -636,6 +660,7 @@ class Duplex:
                 leg.close()
         self.partial = b""
         self.plain_left = self.wire_left = None
+        self._count_held()
         try:
             on_end(end)
         except Exception:  # the owner's bug or its end: no reason for the other connections to suffer

@@ -26,6 +26,8 @@ class Lane(Protocol):
 
     guest: int
     """Descriptor to report, or -1."""
+    read_size: int
+    """Most bytes of one read."""
 
     def run(self, wait: float | None, once: bool) -> int:
         """Relay until the engine has something to do besides, or the time is over.

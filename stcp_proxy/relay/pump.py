@@ -27,6 +27,7 @@ from stcp_proxy.relay.deadlines import Deadlines
 from stcp_proxy.relay.duplex import INTEREST, Duplex
 from stcp_proxy.relay.engine import Handover, RelayEnd
 from stcp_proxy.relay.fast_path import GUEST, SEEN, Lane, make_lane
+from stcp_proxy.relay.held_bytes import LIMIT, SHORT_READ, HeldBytes
 
 CHUNK: Final = 16 * MAX_PLAINTEXT
 """Bytes of one read of a plain leg: sixteen full frames. Four cost a sixth more processor time in bulk; small connections beside
@@ -41,14 +42,18 @@ class PumpEngine:
     """Carries connections in user space. See `stcp_proxy.relay.engine.Engine`.
 
     Args:
-        chunk: bytes of one read.
+        chunk: most bytes of one read.
+        held_limit: bytes held for stalled readers beyond which reads are short.
         compiled: whether to use the short way in C; None is where it was built, and True requires it.
     """
 
     name: Final = "python"
 
-    def __init__(self, *, chunk: int = CHUNK, compiled: bool | None = None) -> None:
+    def __init__(self, *, chunk: int = CHUNK, held_limit: int = LIMIT, compiled: bool | None = None) -> None:
         self.chunk: Final = chunk
+        self.read_size = chunk
+        """Bytes of one read now."""
+        self.held: Final = HeldBytes(held_limit)
         self.scratch: Final = Scratch(chunk)
         self.now = time.monotonic()
         """Time of the batch under way, seconds."""
@@ -181,6 +186,15 @@ class PumpEngine:
         self._handlers.pop(leg.fileno(), None)
         if self.lane is not None:
             self.lane.forget(leg.fileno())
+
+    def hold(self, difference: int) -> None:
+        """A connection holds `difference` bytes more for a reader that stalls, or less."""
+        self.held.change(difference)
+        read_size = SHORT_READ if self.held.crowded else self.chunk
+        if read_size != self.read_size:
+            self.read_size = read_size
+            if self.lane is not None:
+                self.lane.read_size = read_size
 
     def _begin(self, duplex: Duplex) -> None:
         plain, wire = duplex.legs

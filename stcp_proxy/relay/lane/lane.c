@@ -170,6 +170,7 @@ static int lane_init(PyObject *self, PyObject *args, PyObject *kwargs)
 	lane->output = span_new(NULL, 0);
 	if (!lane->nonce || !lane->header || !lane->input || !lane->output)
 		return -1;
+	lane->read_size = lane->source.len;
 	lane->epoll = epoll;
 	lane->guest = guest;
 	lane->duplex_type = (PyTypeObject *)Py_NewRef(duplex);
@@ -245,6 +246,7 @@ static PyMethodDef lane_methods[] = {
 
 static PyMemberDef lane_members[] = {
 	{ "guest", T_INT, offsetof(Lane, guest), 0, "descriptor to report, or -1" },
+	{ "read_size", T_PYSSIZET, offsetof(Lane, read_size), 0, "most bytes of one read" },
 	{ NULL, 0, 0, 0, NULL },
 };
 

@@ -72,6 +72,7 @@ typedef struct {
 	PyObject *open, *resetting, *closed; /* members of State */
 	struct layout at;
 	Py_buffer source, result;
+	Py_ssize_t read_size; /* most bytes of one read, as the engine says */
 	Span *nonce, *header, *input, *output;
 	uint8_t nonce_bytes[NONCE_LEN];
 	struct leg *legs; /* by descriptor */

@@ -20,6 +20,14 @@ static ssize_t receive(int fd, uint8_t *into, size_t room)
 	return n;
 }
 
+/* Bytes that one read may take. */
+static size_t read_limit(const Lane *lane)
+{
+	bool is_short = lane->read_size > 0 && lane->read_size < lane->source.len;
+
+	return (size_t)(is_short ? lane->read_size : lane->source.len);
+}
+
 /* Returns the bytes that went, 0 where none can go now, negative with errno. */
 ssize_t transmit(int fd, const uint8_t *from, size_t size)
 {
@@ -107,7 +115,8 @@ bool up(Lane *lane, PyObject *duplex, int plain, int wire)
 {
 	uint8_t *source = lane->source.buf, *result = lane->result.buf;
 	PyObject *sealer = get(duplex, lane->at.sealer), *aead;
-	ssize_t size = receive(plain, source, (size_t)lane->source.len);
+	size_t limit = read_limit(lane);
+	ssize_t size = receive(plain, source, limit);
 	size_t filled = 0, left;
 	bool more;
 	uint64_t n;
@@ -115,7 +124,8 @@ bool up(Lane *lane, PyObject *duplex, int plain, int wire)
 	if (size < 0)
 		return would_block() ? put_flag(duplex, lane->at.plain_ready, false) : call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
 	if (size == 0 || !numbers(lane, sealer, ((size_t)size + MAX_PLAINTEXT - 1) / MAX_PLAINTEXT, &n))
-		return !PyErr_Occurred() && call(lane, duplex, s_up_read, PyLong_FromSsize_t(size), NULL, NULL);
+		return !PyErr_Occurred() &&
+		       call(lane, duplex, s_up_read, PyLong_FromSsize_t(size), PyBool_FromLong((size_t)size == limit), NULL);
 	aead = get(sealer, lane->at.aead);
 	for (left = (size_t)size; left;) {
 		size_t part = left < MAX_PLAINTEXT ? left : MAX_PLAINTEXT, length = part + TAG_LEN;
@@ -130,7 +140,7 @@ bool up(Lane *lane, PyObject *duplex, int plain, int wire)
 		filled += HEADER_LEN + length;
 		left -= part;
 	}
-	more = size == lane->source.len || get(duplex, lane->at.plain_to_end) == Py_True;
+	more = (size_t)size == limit || get(duplex, lane->at.plain_to_end) == Py_True;
 	if (!put_number(sealer, lane->at.n, n) || !add(duplex, lane->at.sent, size) || !put_flag(duplex, lane->at.plain_ready, more) ||
 	    (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
 		return false;
@@ -179,6 +189,8 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 	}
 	held = (size_t)PyBytes_GET_SIZE(partial);
 	room = (size_t)lane->source.len - held;
+	if (room > read_limit(lane))
+		room = read_limit(lane);
 	if (held)
 		memcpy(source, PyBytes_AS_STRING(partial), held);
 	rest = begins_with_frame(source, held); /* of a turn that had more frames than it may open */
