@@ -64,6 +64,9 @@ class _Relay:
         self._far = far
         self._limits = [idle if idle is not None else float("inf"), half_close]
         self._scope = trio.CancelScope()
+        self._deadline = float("inf")
+        self._wait = trio.CancelScope()
+        """Ends the wait for the deadline."""
         self._forth = self._back = 0
         self._code: Code | None = None
         self._broken: EndReason | None = None
@@ -81,9 +84,12 @@ class _Relay:
         """Relay to the end, whatever it is; it is told, not raised."""
         self._rest()
         with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._copy, self._plain, self._far)
-                nursery.start_soon(self._copy, self._far, self._plain)
+            async with trio.open_nursery() as watching:
+                watching.start_soon(self._watch_deadline)
+                async with trio.open_nursery() as copying:
+                    copying.start_soon(self._copy, self._plain, self._far)
+                    copying.start_soon(self._copy, self._far, self._plain)
+                watching.cancel_scope.cancel()
         if self._ended == 2:
             for leg in (self._plain, self._far):
                 finish_on_close(leg.socket)
@@ -101,7 +107,18 @@ class _Relay:
 
     def _rest(self) -> None:
         """Something happened: the deadline begins again."""
-        self._scope.deadline = trio.current_time() + min(self._limits[: 1 + bool(self._ended)])
+        self._deadline = self._wait.deadline = trio.current_time() + min(self._limits[: 1 + bool(self._ended)])
+
+    async def _watch_deadline(self) -> None:
+        """Cancel the relay at its deadline, unless bytes came while this process was paused."""
+        while True:
+            with trio.CancelScope(deadline=self._deadline) as self._wait:
+                await trio.sleep_forever()
+            passed = self._deadline
+            await trio.lowlevel.checkpoint()  # tasks whose sockets have news run first
+            if self._deadline == passed:
+                self._scope.cancel()
+                return
 
     async def _copy(self, source: LegStream, sink: LegStream) -> None:
         at_fault = source

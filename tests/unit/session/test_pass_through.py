@@ -121,6 +121,20 @@ async def test_bytes_of_either_side_begin_the_idle_timeout_anew(patient_clock: M
     assert seconds == pytest.approx(3.25 * IDLE, abs=3)
 
 
+@pytest.mark.parametrize("speaker", ["application", "server"])
+async def test_bytes_that_came_while_the_process_was_paused_count(patient_clock: MockClock, speaker: str) -> None:
+    async with passing(PLAN) as rig:
+        sender, receiver = (rig.application, rig.server) if speaker == "application" else (rig.server, rig.application)
+        sender.sendall(b"still here")
+        patient_clock.jump(2 * IDLE)
+        await trio.sleep(1)
+        assert not rig.owner.ends
+        assert receiver.recv(100) == b"still here"
+        seconds, reason = await rig.end()
+    assert reason is EndReason.IDLE_TIMEOUT
+    assert seconds == pytest.approx(3 * IDLE, abs=4)
+
+
 async def test_no_idle_timeout_where_the_file_sets_none(patient_clock: MockClock) -> None:
     async with passing(replace(PLAN, idle_timeout=None)) as rig:
         await trio.sleep(50 * IDLE)
