@@ -188,10 +188,6 @@ class Duplex:
         """Go on where a full buffer or a full turn had stopped this connection."""
         self._queued = False
         self._active = self._engine.now
-        if self.plain_left is not None:
-            self._flush_plain()
-        if self.wire_left is not None:
-            self._flush_wire()
         if self._plain_ready and self.wire_left is None and self._state is State.OPEN:
             self._up()
         if self._state is State.RESETTING:
@@ -217,6 +213,8 @@ class Duplex:
             self._active = self._engine.now
             self._queue()
             self._watch()
+            self._flush_plain()
+            self._flush_wire()
         elif self._half_closed and self._limits.half_close is not None and limit == self._limits.half_close:
             self._reset(EndReason.HALF_CLOSE_TIMEOUT, Code.IDLE_TIMEOUT, f"half-closed and idle for {limit:g} s")
         else:
