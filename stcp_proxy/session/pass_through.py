@@ -114,9 +114,8 @@ class _Relay:
         while True:
             with trio.CancelScope(deadline=self._deadline) as self._wait:
                 await trio.sleep_forever()
-            passed = self._deadline
             await trio.lowlevel.checkpoint()  # tasks whose sockets have news run first
-            if self._deadline == passed:
+            if trio.current_time() >= self._deadline:
                 self._scope.cancel()
                 return
 

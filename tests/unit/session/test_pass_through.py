@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -126,6 +127,7 @@ async def test_bytes_that_came_while_the_process_was_paused_count(patient_clock:
     async with passing(PLAN) as rig:
         sender, receiver = (rig.application, rig.server) if speaker == "application" else (rig.server, rig.application)
         sender.sendall(b"still here")
+        time.sleep(0.05)  # noqa: ASYNC251  the process is paused, and the kernel delivers
         patient_clock.jump(2 * IDLE)
         await trio.sleep(1)
         assert not rig.owner.ends
