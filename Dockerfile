@@ -40,10 +40,10 @@ LABEL org.opencontainers.image.title="stcp-proxy" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/stcp /opt/stcp
 # For keys that a container makes itself: a volume mounted here belongs to the proxy's user.
-COPY --from=build --chown=65532:65532 /keys /var/lib/stcp
+COPY --from=build --chown=47443:47443 /keys /var/lib/stcp
 # Behind the others: an application in an image made from this one keeps its own python.
 ENV PATH="${PATH}:/opt/stcp/bin"
-USER 65532:65532
+USER 47443:47443
 # Asks the proxy at the file's 'admin' address.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["stcp-proxy", "wait", "/etc/stcp/config.yaml", "--timeout", "2s"]
 # Signals wait until the program has handlers: the kernel discards a SIGTERM for a PID 1 that has none yet.
@@ -57,7 +57,7 @@ RUN if ! command -v nft || ! command -v ip; then \
         apt-get update && apt-get install --yes --no-install-recommends nftables iproute2 && rm -rf /var/lib/apt/lists/*; \
     fi
 HEALTHCHECK NONE
-CMD ["intercept", "/etc/stcp/config.yaml", "--uid", "65532", "--apply"]
+CMD ["intercept", "/etc/stcp/config.yaml", "--uid", "47443", "--apply"]
 
 # What is built unless a target is named.
 FROM proxy

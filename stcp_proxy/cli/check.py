@@ -14,6 +14,8 @@ def register(app: typer.Typer) -> None:
 
 def check(config: ConfigFile) -> None:
     """Check a YAML file and the keys it names, and print what would run and which engine this machine has."""
+    import sys
+
     from stcp_proxy.config import describe_plan, load_plan
     from stcp_proxy.config.example_keys import refuse_examples
     from stcp_proxy.relay.engine_choice import describe_kernel
@@ -21,4 +23,9 @@ def check(config: ConfigFile) -> None:
     plan = load_plan(config)
     print(describe_plan(plan))
     print(describe_kernel())
+    if any(tunnel.intercept for tunnel in plan.tunnels):
+        from stcp_proxy.intercept.users import caller_is_shared
+
+        for warning in caller_is_shared(plan.tunnels):
+            print(f"warning: {warning}", file=sys.stderr)
     refuse_examples(plan)

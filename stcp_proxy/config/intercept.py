@@ -131,12 +131,15 @@ def _by_port(pattern: Pattern) -> Pattern:
 
 
 def _numbers(targets: list[Destination]) -> list[Pattern]:
-    """The targets that have a number. A name is not looked up: an answer forged in that moment would be a hole that stays."""
+    """The targets that have a number. A name is not looked up: an answer forged in that moment would be a hole that stays.
+
+    Rules know addresses without a zone: a link-local peer is left alone on every interface.
+    """
     found = []
     for target in targets:
         if isinstance(target, TcpAddress):
             try:
-                network = ipaddress.ip_network(target.host)
+                network = ipaddress.ip_network(target.host.partition("%")[0])
             except ValueError:
                 continue
             found.append(Pattern(network=network, first=target.port, last=target.port))

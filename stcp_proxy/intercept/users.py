@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from stcp_proxy.config.plan import CapturePlan
+from stcp_proxy.config.plan import CapturePlan, TunnelPlan
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.redact import shown
 
@@ -59,6 +59,16 @@ def shared_users(users: Iterable[int]) -> Iterator[str]:
                 f"user {user} is {_SHARED[user]}: every program that runs as this user leaves unencrypted; "
                 "give the proxy a user of its own, or name its control group with --cgroup"
             )
+
+
+def caller_is_shared(tunnels: Iterable[TunnelPlan]) -> Iterator[str]:
+    """A warning where rules know the proxy by its user alone, and the caller has a user that other programs share.
+
+    Args:
+        tunnels: of the plan. Root checks files for others, and gets no warning.
+    """
+    by_user = any(tunnel.intercept is not None and tunnel.intercept.capture.mark is None for tunnel in tunnels)
+    return shared_users([os.geteuid()]) if by_user and os.geteuid() != 0 else iter(())
 
 
 def check_cgroup(path: str, capture: CapturePlan) -> None:

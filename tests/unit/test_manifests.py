@@ -83,8 +83,8 @@ def test_one_service_of_a_host_may_change_its_network_and_it_has_no_key() -> Non
         "stcp": {"condition": "service_healthy"},
     }
     assert "restart" not in services["app"]
-    assert_rules_for(services["rules"]["command"], 65532)
-    assert services["app"]["user"] != "65532:65532"
+    assert_rules_for(services["rules"]["command"], 47443)
+    assert services["app"]["user"] != "47443:47443"
 
 
 def assert_rules_for(command: list[str], user: int) -> None:
@@ -107,8 +107,8 @@ def test_what_the_rules_send(text: str, tmp_path: Path) -> None:
     """Read without the key that the file names."""
     (tmp_path / "config.yaml").write_text(text)
     capture = load_capture(tmp_path / "config.yaml")
-    rules = rules_for(capture, exempt_users(["65532"], capture), table="stcp_proxy").nft
-    assert "65532" in rules
+    rules = rules_for(capture, exempt_users(["47443"], capture), table="stcp_proxy").nft
+    assert "47443" in rules
     assert "15001" in rules
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from stcp_proxy.config.intercept import load_capture
 from stcp_proxy.errors import ConfigError
+from stcp_proxy.intercept import rules_for
 
 PEER = "stcp-pub:sm7wkzvkwS5UriUZG505HAlsQ63DDVhungSBgUE6QmM="
 ROUTE = "{match: '10.0.0.0/8:6379', to: '10.0.0.9:7443'}"
@@ -34,6 +35,13 @@ def test_a_name_is_its_port_on_every_address(tmp_path: Path) -> None:
     capture = load_capture(write(tmp_path, ", capture: routes", routes="[{match: 'db.internal:5432', to: 'x:1'}]"))
     assert [str(each) for each in capture.only or ()] == [":5432"]
     assert capture.peers == ()
+
+
+def test_a_link_local_peer_stands_in_rules_without_its_interface(tmp_path: Path) -> None:
+    capture = load_capture(write(tmp_path, routes="[{match: ':1', to: '[fe80::1%eth0]:7443'}]"))
+    assert [str(each) for each in capture.peers] == ["[fe80::1]:7443"]
+    assert "ip6 daddr fe80::1 tcp dport 7443 goto let_out" in rules_for(capture, [1]).nft
+    assert "eth0" not in rules_for(capture, [1]).nft
 
 
 @pytest.mark.parametrize(

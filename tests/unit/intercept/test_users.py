@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 from unit.intercept.test_rules import REDIRECT, lines
 
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.intercept.rules import rules_for
-from stcp_proxy.intercept.users import check_cgroup, shared_users
+from stcp_proxy.intercept.users import caller_is_shared, check_cgroup, shared_users
 
 SERVICE = "system.slice/stcp-proxy.service"
 
@@ -20,6 +21,15 @@ def test_a_user_that_other_programs_share_is_a_warning() -> None:
     assert "65532" in warning
     assert "distroless" in warning
     assert "leaves unencrypted" in warning
+
+
+@pytest.mark.parametrize(
+    ("user", "mark", "warns"), [(65532, None, True), (65532, 7, False), (47443, None, False), (0, None, False)]
+)
+def test_check_warns_of_a_shared_user(monkeypatch: pytest.MonkeyPatch, user: int, mark: int | None, warns: bool) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    tunnel = SimpleNamespace(intercept=SimpleNamespace(capture=dataclasses.replace(REDIRECT, mark=mark)))
+    assert bool(list(caller_is_shared([tunnel]))) is warns  # type: ignore[list-item]
 
 
 def test_a_control_group_is_a_second_criterion() -> None:
