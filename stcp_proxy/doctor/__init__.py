@@ -1,10 +1,10 @@
-"""What keeps this machine, a configuration, or the peers it names from working: looked at without changing anything.
+"""`stcp-proxy doctor`: checks of this machine, a configuration, and the peers in it. Nothing is changed.
 
-- ``finding``   one thing that was looked at, and what to do about it
+- ``finding``   the result of one check, and what to do about it
 - ``machine``   this machine: kernel module, limits, clock
-- ``ports``     where the tunnels of a plan would listen, and the admin address
-- ``rules``     where a tunnel intercepts: the rules of this host
-- ``peers``     whom they would talk to: names, and a real handshake with every peer
+- ``ports``     the addresses at which tunnels and the admin pages listen
+- ``rules``     the interception rules of this host, where a tunnel intercepts
+- ``peers``     peers and targets: names, connections, and a real handshake with every peer
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["Finding", "Level", "examine"]
 
 
 def examine(config: Path | None) -> list[Finding]:
-    """Everything that can be found out.
+    """Run every check.
 
     Args:
-        config: a YAML file; None looks at this machine alone.
+        config: a YAML file; None checks this machine alone.
     """
     import trio
 

@@ -1,4 +1,4 @@
-"""One thing that was looked at."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 
 class Level(enum.StrEnum):
-    """How a finding is meant."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARN = "warn"
-    """It works, and not as well as it could."""
+    """It works, but not as well as it could."""
     FAIL = "fail"
     """It does not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found.
+    """The result of one check.
 
     Attributes:
-        level: whether it is well.
-        subject: what was looked at.
+        level: its severity.
+        subject: what was checked.
         what: what was found, and why where that is known.
-        remedy: what to do about it; empty where all is well.
+        remedy: what to do about it; empty where nothing is wrong.
     """
 
     level: Level

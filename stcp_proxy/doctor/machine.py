@@ -1,4 +1,4 @@
-"""This machine: what a proxy needs of it."""
+"""Checks of this machine: kernel module, byte path, limits, clock."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from stcp_proxy.relay.kernel import KernelUnavailable, probe
 from stcp_proxy.relay.trio_loop import obstacle
 
 BUILT: Final = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-"""No machine that runs this program has an earlier date."""
+"""This program is younger than this date, so a clock before it is wrong."""
 _FEW: Final = 4096
-"""Descriptors that are little for a proxy of which nothing else is known."""
+"""Fewer descriptors are a warning where no plan is known."""
 _OWN: Final = 64
-"""Descriptors of a process that are no connection's."""
+"""Descriptors that a process needs beside those of connections."""
 _BACKLOG: Final = 1024
 _PROC: Final = Path("/proc/sys/net")
 
 
 def look(plan: Plan | None = None) -> list[Finding]:
-    """All of it.
+    """Run every check of this machine.
 
     Args:
-        plan: what is to run here, where that is known.
+        plan: the plan that is to run here; None where none is known.
     """
     return [_kernel(plan), _byte_path(), _event_loop(), _descriptors(plan), _backlog(), _congestion(), clock(time.time())]
 
@@ -47,7 +47,7 @@ def _kernel(plan: Plan | None) -> Finding:
 
 def _byte_path() -> Finding:
     if compiled():
-        return Finding(Level.OK, "byte path", "compiled: the user-space engine takes what is common without the interpreter")
+        return Finding(Level.OK, "byte path", "compiled: the user-space engine relays common frames without the interpreter")
     remedy = "install gcc and Python's headers, then stcp-proxy again; unset STCP_COMPILED"
     return Finding(Level.WARN, "byte path", "not compiled: the user-space engine is slower than it could be", remedy)
 
@@ -86,7 +86,7 @@ def _congestion() -> Finding:
 
 
 def clock(now: float) -> Finding:
-    """Whether a time can be right, in seconds since 1970."""
+    """Check a time, in seconds since 1970."""
     date = datetime.datetime.fromtimestamp(now, datetime.UTC)
     if date < BUILT:
         what = f"it is {date:%Y-%m-%d} here, before this program was made; tunnels do not depend on it, logs do"

@@ -1,8 +1,8 @@
-"""Whom the tunnels of a plan would talk to: names, ways, and the keys on both sides.
+"""Checks of the peers and targets of a plan: names, connections, and the keys on both sides.
 
-A connect tunnel's peer is asked for a connection as for any application, with the code that serves: handshake, OPEN, ACCEPT or
-REJECT. So the peer dials its own target once; the connection ends in order without a byte. A listen tunnel's target is only
-dialled. Whatever else goes wrong on the way is a finding like any other.
+The peer of a connect tunnel is asked for a connection in the same way as for an application: handshake, OPEN, ACCEPT or
+REJECT. So the peer dials its own target once, and the connection ends in order without a byte. The target of a listen tunnel
+gets a health check. Every failure is a finding.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from stcp_proxy.upstream.health_check import greet
 _PATIENCE: Final = 5.0
 """Seconds for a name, for a connection, and for a handshake; less where the tunnel's own deadline is shorter."""
 _ANSWER: Final = 12.0
-"""Seconds for the peer's answer to OPEN: it dials its target first, and has ten seconds for that unless its file says else."""
+"""Seconds for the peer's answer to OPEN. The peer dials its target first, within its dial_timeout. [default there: 10 s]"""
 _AT_ONCE: Final = 16
-"""Targets that are asked at a time."""
+"""Targets that are checked at a time."""
 _IN_ITS_LOG: Final = "look in the peer's log for the reason"
 
 
@@ -43,10 +43,10 @@ class _Question:
     """One target of a tunnel.
 
     Attributes:
-        tunnel: whose.
-        auth: who is to be there.
-        target: where.
-        service: what it is asked for.
+        tunnel: its tunnel.
+        auth: the access rule for the peer there.
+        target: its address as configured.
+        service: the service to ask for; None for none.
         header: the version of the PROXY header that it expects; None for none.
     """
 
@@ -58,7 +58,7 @@ class _Question:
 
 
 async def look(plan: Plan) -> list[Finding]:
-    """Every target of every tunnel, in the order of the file."""
+    """Check every target of every tunnel, in the order of the file."""
     names, limit = NameCache(plan.dns), trio.CapacityLimiter(_AT_ONCE)
     questions = [question for tunnel in plan.tunnels for question in _questions(tunnel)]
     found: list[list[Finding]] = [[] for _ in questions]
@@ -74,7 +74,7 @@ async def look(plan: Plan) -> list[Finding]:
 
 
 def _questions(tunnel: TunnelPlan) -> Iterator[_Question]:
-    """Each target once, whichever routes or services lead to it."""
+    """Each target once, although several routes or services may lead to it."""
     if tunnel.intercept is None:
         asked = [_Question(tunnel, tunnel.auth, target, tunnel.service, tunnel.hand_on.proxy_protocol) for target in tunnel.to]
         for offer in tunnel.services.values():
@@ -102,7 +102,7 @@ async def _target(names: NameCache, question: _Question) -> list[Finding]:
 
 
 async def _place(question: _Question, subject: str, place: SocketAddress) -> Finding:
-    """What is found at one address. Nothing that a stranger there does may end the examination."""
+    """Check one address. No answer of a stranger there ends the examination."""
     try:
         return Finding(Level.OK, subject, await _by_each_key(question, place))
     except _NotThere as exc:
@@ -117,16 +117,16 @@ async def _place(question: _Question, subject: str, place: SocketAddress) -> Fin
     except StcpError as exc:
         return Finding(Level.FAIL, subject, exc.what, exc.remedy or _IN_ITS_LOG)
     except Exception as exc:
-        what = f"this was not to be expected: {type(exc).__name__}: {exc}"
-        return Finding(Level.FAIL, subject, what, f"{_IN_ITS_LOG}; if it has none, report this as a mistake in stcp-proxy")
+        what = f"unexpected failure: {type(exc).__name__}: {exc}"
+        return Finding(Level.FAIL, subject, what, f"{_IN_ITS_LOG}; if it has none, report this to the authors of stcp-proxy")
 
 
 class _NotThere(Exception):
-    """No connection could be made."""
+    """No connection came about."""
 
 
 async def _by_each_key(question: _Question, address: SocketAddress) -> str:
-    """Ask as a session does, with each pair of keys on a connection of its own. Returns words for what was found."""
+    """Ask as a session does, with each pair of keys on a connection of its own. Returns words for the finding."""
     tunnel = question.tunnel
     if tunnel.mode is Mode.LISTEN:
         await greet(await _dial(tunnel, address), question.header)

@@ -1,7 +1,6 @@
-"""Where the tunnels of a plan would listen: free, or taken.
+"""Checks of the addresses at which the tunnels of a plan listen: free, or in use.
 
-Nothing listens here, not for a moment: a socket is bound and closed again. The running proxy itself, where there is one, is
-recognised by its admin address.
+A socket is bound and closed again, and never listens. A running proxy is recognised by its admin address.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from stcp_proxy.net.listen_error import explain
 from stcp_proxy.net.unix_socket import is_bound
 
 _PATIENCE: Final = 3.0
-"""Seconds for the admin address, for each step."""
+"""Seconds for each step at the admin address."""
 
 
 def look(plan: Plan) -> list[Finding]:
-    """The address of each tunnel, and the admin address."""
+    """Check the address of each tunnel, and the admin address."""
     if plan.admin is None:
         return [_tunnel(tunnel, None) for tunnel in plan.tunnels]
     runs, admin = _admin(plan.admin)
@@ -45,11 +44,11 @@ def _lost(plan: AdminPlan) -> set[str]:
 
 
 def _tunnel(tunnel: TunnelPlan, runs: bool | None, *, lost: bool = False) -> Finding:
-    """What is at the address of a tunnel.
+    """Check the address of a tunnel.
 
     Args:
         tunnel: the tunnel.
-        runs: whether this proxy runs already; None where that is not known.
+        runs: whether this proxy runs; None where that is unknown.
         lost: whether it says that its socket file is lost.
     """
     subject = f"{tunnel.name}: bind {tunnel.bind}"
@@ -63,15 +62,15 @@ def _tunnel(tunnel: TunnelPlan, runs: bool | None, *, lost: bool = False) -> Fin
     if status != errno.EADDRINUSE:
         return _free(subject, tunnel.bind, status, "free")
     if runs:
-        return Finding(Level.OK, subject, "taken, as it seems by the proxy that runs: its admin address answers")
+        return Finding(Level.OK, subject, "in use, as expected while this proxy is running: its admin address answers")
     remedy = "stop what listens there ('ss -ltnp' as root shows it), or bind another address"
     if runs is False:
-        return Finding(Level.FAIL, subject, "taken, and not by this proxy: its admin address does not answer", remedy)
-    return Finding(Level.WARN, subject, "somebody listens there already", f"if it is not this proxy, {remedy}")
+        return Finding(Level.FAIL, subject, "in use by another program: the admin address of this proxy does not answer", remedy)
+    return Finding(Level.WARN, subject, "in use", f"if it is not this proxy, {remedy}")
 
 
 def _admin(plan: AdminPlan) -> tuple[bool, Finding]:
-    """Whether this proxy runs, and what is at its admin address."""
+    """Whether this proxy runs, and the finding for its admin address."""
     from stcp_proxy.admin.client import AdminError, NobodyThere, ask
 
     subject = f"admin {plan.address}"
@@ -91,7 +90,7 @@ def _admin(plan: AdminPlan) -> tuple[bool, Finding]:
     except AdminError as exc:
         return False, Finding(Level.FAIL, subject, exc.what, exc.remedy or "choose another address")
     if (status, body) != (200, b"ok\n"):
-        what = f"what answers there is no proxy that is well (HTTP status {status})"
+        what = f"what answers there is not a healthy proxy (HTTP status {status})"
         return False, Finding(Level.FAIL, subject, what, "look in the proxy's log, or choose another address")
     return True, Finding(Level.OK, subject, "a proxy runs and answers")
 

@@ -1,6 +1,6 @@
-"""The rules of a host that send connections to a tunnel: there, missing, or older than the file.
+"""Checks of the interception rules of this host: installed, missing, or older than the file.
 
-No key is needed for that: whoever may look at rules need not be whoever may read keys.
+The check reads no key: a user that may list rules need not be one that may read keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SUBJECT = "interception rules"
 
 
 def look(config: Path) -> list[Finding]:
-    """The rules for the tunnel of a file that intercepts; nothing where there is none.
+    """Check the rules for the intercepting tunnel of a file. No finding where no tunnel intercepts.
 
     Args:
         config: the file.

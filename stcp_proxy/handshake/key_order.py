@@ -1,9 +1,9 @@
-"""Which of several keys a connect tunnel uses, while keys are rotated.
+"""The order in which a connect tunnel tries pairs of keys, while keys are rotated.
 
-A listening side does not say why it refuses a handshake: it closes. So where this side has several keys of its own, or knows
-several of the peer's, a handshake that is closed is tried again with the next pair, on a new connection to the same address. The
-pair that worked is remembered for each address and comes first from then on. Every so often one connection starts again from the
-beginning of the configured order: an old key must not stay in use because it once was the only one that worked.
+A responder closes the connection when it refuses a handshake, and gives no reason. So after a close the next pair of keys is
+tried, on a new connection to the same address. The pair that worked is remembered for the address and tried first from then
+on. Once in `LOOK_AGAIN` seconds one connection starts with the first pair of the file: an old key must not stay in use
+because it was once the only one that worked.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Final
 from stcp_proxy.protocol.noise import KeyPair
 
 LOOK_AGAIN: Final = 60.0
-"""Seconds after which a pair that is not the first of the configuration is questioned."""
+"""Seconds after which the first pair of the file is tried again."""
 _MOST: Final = 256
-"""Addresses that are remembered."""
+"""Most addresses that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What one handshake is tried with.
+    """The keys of one handshake.
 
     Attributes:
         own: this side's key pair; None with a shared secret.
@@ -35,14 +35,14 @@ class Pair:
 
 @dataclass(slots=True)
 class _Known:
-    """What worked for an address, and when to doubt it."""
+    """The pair that worked at an address, and until when it is tried first."""
 
     pair: Pair
     until: float
 
 
 class Choice:
-    """The pairs of a connect tunnel.
+    """The pairs of keys of a connect tunnel.
 
     Args:
         own: this side's key pairs, the preferred first; a single None with a shared secret.
@@ -55,7 +55,7 @@ class Choice:
         self._known: dict[str, _Known] = {}
 
     def order(self, address: str, now: float) -> list[Pair]:
-        """The pairs to try at an address, one after the other.
+        """The pairs to try at an address, in this order.
 
         Args:
             address: text of where the connection goes.
@@ -65,16 +65,16 @@ class Choice:
         if known is None:
             return list(self._pairs)
         if now >= known.until:
-            known.until = now + LOOK_AGAIN  # this connection finds out, the others need not
+            known.until = now + LOOK_AGAIN  # this connection tries the first pair, the others need not
             return list(self._pairs)
         return [known.pair, *(pair for pair in self._pairs if pair != known.pair)]
 
     def forget(self) -> None:
-        """Start again from the beginning everywhere: somebody has changed keys, here or there."""
+        """Forget which pairs worked: keys may have changed on either side."""
         self._known.clear()
 
     def worked(self, address: str, pair: Pair, now: float) -> None:
-        """A handshake with `pair` came through at an address."""
+        """Note that a handshake with `pair` succeeded at an address."""
         if len(self._pairs) == 1:
             return
         known = self._known.get(address)

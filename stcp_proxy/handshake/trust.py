@@ -1,4 +1,4 @@
-"""Who may talk to whom, in the form that handshakes use, and which connections a new rule no longer covers."""
+"""Access rules in the form that handshakes use, and the connections that a new rule no longer covers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Trust:
     """A tunnel's access rule.
 
     Attributes:
-        credentials: what this side proves itself with.
+        credentials: the keys or the shared secret of this side.
         names: peers by public key, 32 bytes; empty with a shared secret.
-        choice: what a connect tunnel tries, in which order.
+        choice: the order in which a connect tunnel tries pairs of keys.
         own: this side's public keys, 32 bytes each; empty with a shared secret.
     """
 
@@ -45,19 +45,19 @@ class Trust:
         return "(shared secret)" if peer is None else self.names.get(peer, "")
 
     def full_name(self, peer: bytes | None) -> str:
-        """The same for others to read: a peer without a name by its whole key, and nothing for a shared secret."""
+        """The name of an authenticated peer for a target: its whole key where it has no name; empty with a shared secret."""
         if peer is None:
             return ""
         name = self.name(peer)
         return str(PublicKey(peer)) if name.startswith(PUBLIC_PREFIX) else name
 
     def covers(self, before: Trust, *, own: bytes | None, peer: bytes | None) -> bool:
-        """Whether a connection could come to be by this rule too.
+        """Whether this rule would also admit a connection.
 
         Args:
-            before: the rule by which it came to be.
-            own: the key of this side's that the peer knows it by; None with a shared secret.
-            peer: the key that the peer proved; likewise.
+            before: the rule that admitted it.
+            own: the public key of this side in its handshake; None with a shared secret.
+            peer: the public key of the peer; None with a shared secret.
         """
         if before is self:
             return True
@@ -66,7 +66,7 @@ class Trust:
         return own in self.own and peer in self.names
 
     def remains(self, keys: Collection[PublicKey], secrets: Collection[Secret]) -> Trust:
-        """What is left of the rule of a tunnel that was removed, for its connections: the keys that the file still names.
+        """The rule for the connections of a removed tunnel: the part whose keys the file still names.
 
         Args:
             keys: public keys in the file, own ones among them.
@@ -79,5 +79,5 @@ class Trust:
 
 
 def revoked() -> KeyRevoked:
-    """Why a connection was ended whose key, or this side's, has been taken out of the file."""
-    return KeyRevoked("the key that it came by has been taken out of this side's file")
+    """The failure of a connection whose key, the peer's or this side's, was removed from the file."""
+    return KeyRevoked("a key of this connection was removed from this side's file")

@@ -1,12 +1,12 @@
-"""Who the application's client is said to be, and the PROXY header that tells the target.
+"""The address of the application's client, and the PROXY header that tells it to the target.
 
-A peer's word about its client is authentic and not thereby true: whoever holds an allowed key can name any address. What is
-passed on is therefore
+A client address from a peer is authentic, but it may be false: a peer can name any address. So the target is told
 
-- the address in OPEN, where the rule allows it: everything that is no danger to believe, or what `allow_clients` lists;
-- the wire leg's address, which this side has seen itself, where OPEN has none, and where it has one that says nothing outside of
-  the peer's host (a client that came to its sidecar over loopback is on that host);
-- a refusal for everything else: this host's own addresses, multicast, and what `allow_clients` leaves out.
+- the address in OPEN, where the rule allows it: any harmless address, or those that `allow_clients` lists;
+- the address of the wire leg, which this side sees itself, where OPEN has no address, or an address that only means something
+  on the peer's host (a client that connects to its sidecar over loopback is on that host);
+- nothing, and the connection is refused, for any other address: this host's own, multicast, and those outside of
+  `allow_clients`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stcp_proxy.session.record import Connection
 
 
 def endpoint_of(sock: socket.socket) -> Endpoint | None:
-    """The other end's IP address and port; None for a unix socket, and for one that is gone."""
+    """The IP address and port of the other end; None for a unix socket, and for a connection that has ended."""
     with contextlib.suppress(OSError, ValueError):
         name = sock.getpeername()
         if isinstance(name, tuple):
@@ -39,12 +39,12 @@ def endpoint_of(sock: socket.socket) -> Endpoint | None:
 
 @functools.lru_cache(maxsize=256)
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address that a socket's host is, less its scope; the same few clients come again and again."""
+    """The IP address of a socket name, without its zone. Cached, because the same few clients connect again and again."""
     return ipaddress.ip_address(host.partition("%")[0])
 
 
 def plain_endpoint(endpoint: Endpoint) -> Endpoint:
-    """The same with an IPv4 address undressed."""
+    """The endpoint, with an IPv4 address instead of an IPv4-mapped one."""
     return Endpoint(plain_ip(endpoint.ip), endpoint.port)
 
 
@@ -52,15 +52,15 @@ def client_of(claimed: Endpoint | None, seen: Endpoint | None, hand_on: HandOn) 
     """The address to pass on as the client's.
 
     Args:
-        claimed: what the peer says.
-        seen: the other end of the wire leg; None where that is a unix socket.
+        claimed: the address in OPEN.
+        seen: the other end of the wire leg; None for a unix socket.
         hand_on: the rule.
 
     Returns:
-        None where nothing is known. Where nobody is told, no claim is judged.
+        The address; None where nothing is known. Where the target is told no address, none is checked.
 
     Raises:
-        Denied: the peer may not claim this.
+        Denied: the peer may not name this address.
     """
     if claimed is None or not hand_on.tells_client:
         return seen
@@ -83,7 +83,7 @@ def source_for(client: Endpoint | None, hand_on: HandOn) -> Endpoint | None:
         hand_on: the rule.
 
     Raises:
-        Denied: it should be the client's, and nobody knows that. The target may trust this host's own, so that is no stand-in.
+        Denied: the client's address is unknown. This host's own is no substitute: the target may trust it.
     """
     if not hand_on.transparent:
         return None
@@ -110,14 +110,14 @@ def _why_not(client: Endpoint) -> str:
 def proxy_header(
     hand_on: HandOn, client: Endpoint | None, original: Endpoint | None, plain: socket.socket, record: Connection, *, peer: str
 ) -> bytes:
-    """The header that goes ahead of a connection's bytes; empty where none is wanted.
+    """The PROXY header of a connection; empty where none is configured.
 
     Args:
         hand_on: the rule.
         client: from `client_of`.
-        original: where the client wanted to go, if the peer says.
+        original: the client's destination, where the peer tells it.
         plain: the connected leg to the target.
-        record: what is known of the connection.
+        record: the record of the connection.
         peer: its name; empty where it has none.
     """
     if hand_on.proxy_protocol is None:
@@ -131,7 +131,7 @@ def proxy_header(
 
 
 def _destination(client: Endpoint, original: Endpoint | None, plain: socket.socket) -> Endpoint:
-    """Where the client wanted to go, or else where the target is: of the client's family, as the format demands."""
+    """The client's destination, or else the target's address: of the client's family, as the format demands."""
     target = endpoint_of(plain)
     for endpoint in (original, target):
         if endpoint is not None and (found := plain_endpoint(endpoint)).ip.version == client.ip.version:
@@ -141,10 +141,10 @@ def _destination(client: Endpoint, original: Endpoint | None, plain: socket.sock
 
 
 async def send_header(stream: LegStream, header: bytes) -> None:
-    """Give the target its header, which fits into what any new connection takes at once.
+    """Send the target its header. It fits into the send buffer of any new connection.
 
     Raises:
-        TargetUnreachable: it closed the connection instead.
+        TargetUnreachable: the target closed the connection.
     """
     try:
         await stream.send_all(header)

@@ -2,7 +2,7 @@
 
     plain leg accepted -> peer dialled -> handshake -> OPEN -> ACCEPT -> engine
 
-A session ends in one of two ways: an engine has both sockets, or an exception says why not and both are closed.
+A session ends in one of two ways: an engine has both sockets, or an exception tells the failure and both are closed.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class ConnectSession:
 
     Args:
         plan: the tunnel.
-        trust: whom it trusts: exactly one peer with one or several keys, or a shared secret.
-        targets: where that peer is.
-        engine: who carries the connection afterwards.
+        trust: the access rule: exactly one peer with one or several keys, or a shared secret.
+        targets: the addresses of that peer.
+        engine: carries the connection after the handover.
         plain: the accepted socket, non-blocking and tuned; owned by the session.
-        record: what is known of the connection.
-        opening: what the peer is told beside the client's address; the tunnel's service unless given.
+        record: the record of the connection.
+        opening: contents of OPEN beside the client's address. [default: the tunnel's service]
     """
 
     def __init__(
@@ -76,21 +76,21 @@ class ConnectSession:
         """Whether this peer may have passed on what the application has said."""
 
     async def run(self) -> None:
-        """Bring the connection to its handover, trying one address of the peer after the other.
+        """Bring the connection to its handover, from one endpoint of the peer to the next.
 
         Raises:
-            StcpError: why it did not come to that; the application got a TCP RST.
+            StcpError: no endpoint served the connection; the application got a TCP RST.
         """
         try:
             if self._plan.accept_proxy is not None:
-                await self._believe(self._plan.accept_proxy)
+                await self._read_header(self._plan.accept_proxy)
             await self._try_each()
         except BaseException:
             self._plain.reset()
             raise
 
-    async def _believe(self, rule: AcceptProxy) -> None:
-        """Learn from a PROXY header who the client is, and where it wanted to go."""
+    async def _read_header(self, rule: AcceptProxy) -> None:
+        """Take the client's address and its destination from the PROXY header."""
         header, self._early = await read_announcement(self._plain, rule, timeout=self._plan.handshake_timeout)
         if header.source is not None and header.destination is not None:
             client, original = plain_endpoint(header.source), plain_endpoint(header.destination)
@@ -174,7 +174,7 @@ class ConnectSession:
         raise NoAnswer(f"the peer did not answer OPEN within {patience:g} s")
 
     def _first_bytes(self) -> bytes:
-        """What the application has sent already; kept, because another peer may have to be asked."""
+        """The bytes that the application has sent already. They are kept for the next peer."""
         if not self._early:
             try:
                 self._early = self._plain.receive_nowait(MAX_PLAINTEXT)

@@ -1,4 +1,4 @@
-"""The end of a session: an engine takes both sockets over, or a stop cuts the session short."""
+"""The end of a session: an engine takes both sockets, or a stop cancels the session."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def hand_over(
 
 
 def stopping() -> ShuttingDown:
-    """Why a session was cut short by a stop."""
+    """The failure of a session that a stop cancels."""
     return ShuttingDown("this proxy is shutting down", remedy="connect again once it runs")
 
 
 def removed() -> ShuttingDown:
-    """Why a connection was ended whose tunnel is no longer in the file."""
+    """The failure of a connection whose tunnel was removed from the file."""
     return ShuttingDown("this tunnel has been removed", remedy="put it back into the file and reload, if it was meant to stay")

@@ -1,4 +1,4 @@
-"""One intercepted connection: where it was going decides what becomes of it."""
+"""One intercepted connection: its destination decides where it goes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _AT_ONCE: Final = 0.005
 
 
 def check(plan: TunnelPlan) -> None:
-    """See to it that this process may do what a plan needs, before anything is changed.
+    """Check that this process has the privileges that a plan needs.
 
     Raises:
         ConfigError: a privilege is missing.
@@ -51,7 +51,7 @@ def needs_transparent(plan: TunnelPlan) -> bool:
 
 
 def fit(plan: TunnelPlan, listeners: list[socket.socket]) -> None:
-    """Make listening sockets accept what the rules for a plan send there.
+    """Prepare listening sockets for the connections that the interception rules redirect to them.
 
     Raises:
         ConfigError: a privilege is missing.
@@ -70,10 +70,10 @@ class InterceptSession:
     Args:
         plan: the tunnel.
         router: its routes.
-        engine: who carries the connection afterwards.
+        engine: carries the connection after the handover.
         plain: the accepted socket, non-blocking; owned by the session.
-        record: what is known of the connection.
-        gate: hears when the connection needs no handshake any more.
+        record: the record of the connection.
+        gate: is told when the connection needs no handshake.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class InterceptSession:
         self._gate = gate
 
     async def run(self) -> None:
-        """Bring the connection to its handover; what is passed on unencrypted, to its end.
+        """Bring the connection to its handover, or to its end where it is passed on unencrypted.
 
         Raises:
-            StcpError: why it did not come to that; the application got a TCP RST.
+            StcpError: the connection was refused; the application got a TCP RST.
         """
         started = trio.current_time()
         try:

@@ -2,8 +2,10 @@
 
     wire leg accepted -> handshake -> OPEN authenticated -> target dialled -> ACCEPT -> engine
 
-A session ends in one of two ways: an engine has both sockets, or an exception says why not and both are closed. The order is the
-security argument: nothing is dialled, and nothing told, before the peer's first frame has authenticated.
+A session ends in one of two ways: an engine has both sockets, or an exception tells the failure and both are closed.
+
+Invariants:
+- nothing is dialled, and the peer is told nothing, before its first frame has authenticated
 """
 
 from __future__ import annotations
@@ -44,13 +46,13 @@ _log = structlog.get_logger("stcp_proxy.session")
 
 
 class Gate(Protocol):
-    """Who counts the connections that have not proved themselves."""
+    """Counts the connections whose peer has not authenticated."""
 
     def heard(self, record: Connection, /) -> None:
-        """The first message was good; it may have been a replay."""
+        """Note that message 1 was valid; it may be a replay."""
 
     def proved(self, record: Connection, /) -> None:
-        """The peer has proved itself."""
+        """Note that the peer has authenticated."""
 
 
 class ListenSession:
@@ -59,11 +61,11 @@ class ListenSession:
     Args:
         plan: the tunnel.
         trust: its access rule.
-        offers: what its connections can have.
-        engine: who carries the connection afterwards.
+        offers: the services of the tunnel.
+        engine: carries the connection after the handover.
         wire: the accepted socket, non-blocking and tuned; owned by the session.
-        record: what is known of the connection.
-        gate: hears how far the peer has come.
+        record: the record of the connection.
+        gate: is told how far the handshake is.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class ListenSession:
         """Bring the connection to its handover.
 
         Raises:
-            StcpError: why it did not come to that; the wire leg is closed.
+            StcpError: the connection was refused; the wire leg is closed.
         """
         try:
             with self._record.ledger.handshakes.step():
@@ -108,14 +110,13 @@ class ListenSession:
             record.channel = established.channel_id
             self._gate.heard(record)
             opening = await exchange.read_open(self._stream, channel)
-            # Not before: the first message may have been a replay of its own.
+            # Not earlier: message 1 may be a replay.
             record.proved(trust.name(established.peer), established.peer, established.own)
             return channel, opening
+        what = f"the peer did not authenticate within {plan.handshake_timeout:g} s"
         if path_mtu.is_unacknowledged(self._stream.socket):
-            what = f"the peer did not prove itself within {plan.handshake_timeout:g} s: this side's answer was never acknowledged"
-            raise HandshakeTimedOut(what, remedy=path_mtu.REMEDY)
-        what = "it answered nothing" if channel is None else "its first frame did not come"
-        raise HandshakeTimedOut(f"the peer did not prove itself within {plan.handshake_timeout:g} s: {what}")
+            raise HandshakeTimedOut(f"{what}: this side's answer was never acknowledged", remedy=path_mtu.REMEDY)
+        raise HandshakeTimedOut(f"{what}: its {'first message' if channel is None else 'first frame'} did not come")
 
     async def _reach_target(self, channel: exchange.Channel, opening: Opening) -> None:
         plain: socket.socket | None = None
@@ -123,7 +124,7 @@ class ListenSession:
             try:
                 plain = await self._dial(channel, opening)
             except StcpError as exc:
-                # The peer learns the kind of failure; addresses behind this side are not its business.
+                # The peer is told the kind of the failure, and no address behind this side.
                 await channel.reject(self._stream, code_for(exc))
                 raise
             await channel.accept(self._stream)
@@ -140,7 +141,7 @@ class ListenSession:
             raise
 
     async def _dial(self, channel: exchange.Channel, opening: Opening) -> socket.socket:
-        """What the peer asked for, connected, and told who the client is."""
+        """Connect to the target that the peer asks for, and send it the PROXY header where one is configured."""
         record, peer = self._record, channel.established.peer
         if opening.client is not None:
             record.origin = str(plain_endpoint(opening.client))
@@ -176,7 +177,7 @@ class ListenSession:
     async def _dial_original(
         self, original: Endpoint | None, offer: Offer, rules: tuple[Pattern, ...], source: Endpoint | None
     ) -> Dialled:
-        """Where the client was going, where that is allowed; the offer's own targets otherwise."""
+        """Connect to the client's destination where that is allowed; to the offer's own targets otherwise."""
         if original is not None:
             self._record.original = str(plain_endpoint(original))
         try:

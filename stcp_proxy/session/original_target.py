@@ -1,9 +1,9 @@
-"""Where a peer's client was going before it was intercepted: dialled when the file allows it.
+"""The destination that a peer's client dialled before it was intercepted: dialled here if the file allows it.
 
-The destination in OPEN is the peer's word, and to dial it is to lend the peer this host's place in its network. So nothing is
-dialled that no rule of `allow_targets` covers, and what is dangerous for being near (loopback, link-local, this host's own
-addresses and their like) only where a rule is about that alone: 127.0.0.1:6379 allows it, 0.0.0.0/0 does not. The tunnel itself
-is never dialled. The address is looked at as it is dialled: an IPv4 address dressed as IPv6 has been undressed before both.
+A peer can put any destination into OPEN, and this host may reach addresses that the peer cannot. So a rule of `allow_targets`
+has to cover the destination. Loopback, link-local, this host's own addresses and the like need a rule for that address alone:
+127.0.0.1:6379 allows it, 0.0.0.0/0 does not. The tunnel itself is never dialled. An IPv4-mapped address is checked, and
+dialled, as the IPv4 address that it stands for.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def allowed_destination(original: Endpoint | None, rules: Sequence[Pattern], *, 
     """The destination to dial.
 
     Args:
-        original: what the peer says; None where it says nothing.
-        rules: what may be dialled.
+        original: the destination in OPEN; None where OPEN has none.
+        rules: the destinations that may be dialled.
         listening: the tunnel's own port; None where it has none.
 
     Raises:
-        Denied: it may not be dialled; the text, which is for the log, says what and why.
+        Denied: it may not be dialled. The text, for the log, says what and why.
     """
     if original is None:
         raise Denied(
@@ -56,7 +56,7 @@ def allowed_destination(original: Endpoint | None, rules: Sequence[Pattern], *, 
 
 
 async def dial_destination(target: Endpoint, timeout: float, *, source: Endpoint | None = None) -> Dialled:
-    """Connect to an allowed destination, and to nothing else if it does not answer.
+    """Connect to an allowed destination. If it does not answer, nothing else is dialled.
 
     Args:
         target: from `allowed_destination`.

@@ -1,7 +1,7 @@
-"""What the file lets pass unencrypted: a plain relay between the application and where it was going.
+"""The relay of intercepted connections that the file lets pass unencrypted: to the destination that the application dialled.
 
-It is no engine: two tasks copy for each connection. What the application sees is what it would have seen without interception:
-each direction ends by itself, and a reset is a reset.
+It is no engine: two tasks copy for each connection. The application sees what it would see without interception: each direction
+ends by itself, and a reset stays a reset.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _CHUNK: Final = 65536
 
 
 async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: OwnConnections, record: Connection) -> None:
-    """Connect to where the application was going, and relay until the end. Both sockets are closed behind it.
+    """Connect to the destination that the application dialled, and relay until the end. Both sockets are closed then.
 
     Raises:
-        TargetError: it cannot be reached; the application got a TCP RST.
+        TargetError: the destination cannot be reached; the application got a TCP RST.
     """
     place = socket_address(original)
     try:
@@ -54,7 +54,7 @@ async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: O
 
 
 class _Relay:
-    """One connection that is passed on; a `Relay` for whoever looks at it."""
+    """One connection that is passed on; fulfils `Relay`."""
 
     engine = ENGINE
     why_engine = "no route covers its destination, and the file lets such connections pass"
@@ -81,7 +81,7 @@ class _Relay:
             self._scope.cancel()
 
     async def run(self) -> RelayEnd:
-        """Relay to the end, whatever it is; it is told, not raised."""
+        """Relay until the connection ends. The end is returned, never raised."""
         self._rest()
         with self._scope:
             async with trio.open_nursery() as watching:
@@ -106,7 +106,7 @@ class _Relay:
         return EndReason.HALF_CLOSE_TIMEOUT if self._ended else EndReason.IDLE_TIMEOUT
 
     def _rest(self) -> None:
-        """Something happened: the deadline begins again."""
+        """Start the idle deadline again."""
         self._deadline = self._wait.deadline = trio.current_time() + min(self._limits[: 1 + bool(self._ended)])
 
     async def _watch_deadline(self) -> None:
@@ -133,7 +133,7 @@ class _Relay:
                 self._rest()
                 await trio.lowlevel.checkpoint()
             if self._broken is not None:
-                return  # the system tells a reset once, here to the other task, and a clean end from then on
+                return  # the system reports a reset once, to the other task here, and EOF from then on
             await sink.send_eof()
             self._ended += 1
             self._rest()

@@ -1,7 +1,7 @@
-"""The PROXY header that somebody sends ahead of a connection, on the connect side.
+"""The PROXY header that a load balancer sends ahead of a connection, on the connect side.
 
-Who may send one is asked before a byte is read: everybody else could claim to be anybody. There is no connection without a header
-here, whether it would have been allowed to come or not.
+The sender's address is checked before a byte is read: any other sender could claim any client address. A connection without a
+valid header is refused.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ from __future__ import annotations
 import trio
 
 from stcp_proxy.config import AcceptProxy
-from stcp_proxy.errors import ClientGone, ProxyHeaderRefused
+from stcp_proxy.errors import ClientGone, ConnectCheck, ProxyHeaderRefused
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.proxy_header import MAX_HEADER, ProxyHeader, parse_header
 from stcp_proxy.session.client_address import endpoint_of
 
 
 async def read_announcement(stream: LegStream, rule: AcceptProxy, *, timeout: float) -> tuple[ProxyHeader, bytes]:
-    """The header, and the application's first bytes where some came with it.
+    """Read the header, and the bytes of the application that came with it.
 
     Args:
         stream: the plain leg.
-        rule: who may send one.
+        rule: the addresses that may send a header.
         timeout: seconds for the whole header.
 
     Raises:
-        ProxyHeaderRefused: there is none, it is malformed, too late, or not from a proxy that may send one.
-        ClientGone: the connection ended before its first byte, as those of a health check do.
+        ProxyHeaderRefused: the header is missing, malformed, late, or from an address that may not send one.
+        ConnectCheck: the connection ended before its first byte, as a health check does.
+        ClientGone: the connection was reset inside its header.
     """
     _check_sender(stream, rule)
     data = b""
@@ -44,8 +45,8 @@ def _check_sender(stream: LegStream, rule: AcceptProxy) -> None:
     sender = endpoint_of(stream.socket)
     if sender is None or not any(each.covers(sender.ip) for each in rule.senders):
         raise ProxyHeaderRefused(
-            "whoever connected may not send a PROXY header, and without one nobody may connect",
-            remedy="if it is a proxy of yours, add its address to 'from' under 'accept_proxy_protocol'",
+            "the client's address may not send a PROXY header, and a connection without one is refused",
+            remedy="if it is your load balancer, add its address to 'from' under 'accept_proxy_protocol'",
         )
 
 
@@ -53,9 +54,11 @@ async def _more(stream: LegStream, data: bytes) -> bytes:
     try:
         more = await stream.receive_some(MAX_HEADER)
     except trio.BrokenResourceError:
+        if not data:
+            raise ConnectCheck("the connection was reset before its first byte") from None
         raise ClientGone("the connection was reset before its PROXY header was complete") from None
     if not more and not data:
-        raise ClientGone("the connection was closed before its PROXY header")
+        raise ConnectCheck("the connection was closed before its first byte")
     if not more:
         raise ProxyHeaderRefused("the connection was closed inside its PROXY header")
     return more

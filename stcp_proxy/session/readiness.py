@@ -1,8 +1,8 @@
-"""Whether a tunnel's far target answers: what `ready: target` asks, end to end.
+"""The readiness check of `ready: target`: whether a tunnel's far target answers, end to end.
 
-A connect tunnel does what it does for an application, up to the answer: it dials the peer, proves itself, sends OPEN, and has
-ACCEPT or REJECT from the far proxy, which has dialled its target by then. A listen tunnel dials the targets of its own `to`.
-Nothing is sent to a target, and every connection is ended in order.
+A connect tunnel does what it does for an application, up to the answer: it connects to the peer, completes the handshake, sends
+OPEN, and waits for ACCEPT or REJECT. The far proxy has dialled its target by then. A listen tunnel connects to the targets of its
+own `to`. No application byte is sent, and every connection is ended in order.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from stcp_proxy.upstream.health_check import greet
 from stcp_proxy.upstream.routes import Way
 
 PATIENCE = 5.0
-"""Seconds for all of it: whoever asks whether a proxy is ready does not wait for long."""
+"""Seconds for the whole check."""
 _FAREWELL = 1.0
-"""Seconds for the far target to end its direction, too."""
+"""Seconds for the far target to end its direction."""
 
 
 async def reach(plan: TunnelPlan, way: Way) -> None:
@@ -95,11 +95,11 @@ class _Question:
 
 
 async def ask(stream: LegStream, channel: exchange.Channel, opening: Opening) -> None:
-    """OPEN, up to the far proxy's answer, and the end in order of what was opened.
+    """Send OPEN, wait for the far proxy's answer, and end the connection in order.
 
     Raises:
-        PeerRejected: that was the answer.
-        FrameError: it was none.
+        PeerRejected: the answer was REJECT.
+        FrameError: the answer was another frame.
         Truncated: the wire leg ended first.
     """
     await exchange.open_channel(stream, channel, opening, bytes)
@@ -108,9 +108,7 @@ async def ask(stream: LegStream, channel: exchange.Channel, opening: Opening) ->
 
 
 async def _say_farewell(stream: LegStream, channel: exchange.Channel) -> None:
-    """End what nothing was sent on: FIN both ways; where the target does not end its own, RESET, so that no connection is left
-    behind it.
-    """
+    """End the connection with FIN both ways. Where the target does not end its direction, RESET closes the far connection."""
     try:
         await stream.send_all(channel.seal(FrameType.FIN))
         with trio.move_on_after(_FAREWELL):
@@ -120,4 +118,4 @@ async def _say_farewell(stream: LegStream, channel: exchange.Channel) -> None:
         await stream.send_all(channel.seal(FrameType.RESET, encode_reason(Code.PLAIN_RESET, "")))
         await stream.send_eof()
     except (StcpError, trio.BrokenResourceError):
-        return  # it has answered, and that was the question
+        return  # the peer has answered before, which is enough

@@ -1,4 +1,4 @@
-"""What is known of one connection, from accept to its one log line."""
+"""The record of one connection, from accept to its one log line."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _log = structlog.get_logger("stcp_proxy.connection")
 
 @dataclass(slots=True)
 class Totals:
-    """What a process has done so far.
+    """Totals of a process since its start.
 
     Attributes:
         served: connections that were relayed and have ended.
-        refused: connections that did not come to be relayed.
+        refused: connections that were not relayed.
         bytes_to_wire: application bytes read from plain legs.
         bytes_to_plain: application bytes given to plain legs.
     """
@@ -36,11 +36,11 @@ class Totals:
 
     @classmethod
     def of(cls, ledger: Ledger) -> Totals:
-        """What a tunnel has done so far."""
+        """The totals of a tunnel."""
         return cls(ledger.total_ended, ledger.total_refused, ledger.bytes_to_wire, ledger.bytes_to_plain)
 
     def add(self, other: Totals) -> None:
-        """Count `other` in."""
+        """Add `other`."""
         self.served += other.served
         self.refused += other.refused
         self.bytes_to_wire += other.bytes_to_wire
@@ -48,17 +48,17 @@ class Totals:
 
 
 class Owner(Protocol):
-    """Who keeps the live connections."""
+    """Keeps the live connections of a tunnel."""
 
     @property
     def ledger(self) -> Ledger:
-        """Where it is counted."""
+        """The counters of the tunnel."""
 
     def settle(self, connection: Connection, end: RelayEnd) -> None:
-        """From an engine's thread: see to it that `connection.ended(end)` is called in Trio's."""
+        """Call `connection.ended(end)` in Trio's thread. Called from an engine's thread."""
 
     def forget(self, connection: Connection) -> None:
-        """In Trio's thread: the connection has ended, whatever its end was."""
+        """Drop a connection that has ended. Called in Trio's thread."""
 
 
 class Connection:
@@ -66,23 +66,23 @@ class Connection:
 
     Args:
         tunnel: the tunnel's name.
-        client: address of whoever connected, as text.
-        owner: who keeps it.
+        client: address of the client, as text.
+        owner: keeps the connection.
 
     Attributes:
         channel: the channel id that both sides log; empty before the handshake.
-        peer: the peer's name in this side's configuration; empty before the handshake.
-        key: the key that the peer has proved, 32 bytes; None before that, and with a shared secret.
-        own: the key of this side's that it was proved to, likewise.
-        service: what the peer asked for, or is asked for.
-        origin: address of the application's client where that is not who connected: as the peer told it, or a PROXY header.
-        target: address this side dialled.
-        original: where the application was going before it was intercepted; empty where it was not.
-        endpoint: the same with what is known of it, for as long as this connection counts as one of its own.
-        in_the_clear: whether it is passed on unencrypted: it came by no key, and none that goes takes it along.
-        relay: the engine's handle, once an engine carries it.
-        early: application bytes that went with OPEN, before the engine counted.
-        cut: why its way to an engine was cut short, where this side decided that.
+        peer: the peer's name in this side's configuration; empty before it has authenticated.
+        key: the public key of the authenticated peer, 32 bytes; None before that, and with a shared secret.
+        own: the public key of this side in that handshake; likewise.
+        service: the service that the initiator asks for.
+        origin: address of the application's client as the peer or a PROXY header tells it; empty where nobody does.
+        target: the address that this side dialled.
+        original: the destination that the application dialled, where the connection was intercepted; empty elsewhere.
+        endpoint: the endpoint that counts this connection as live; None before and afterwards.
+        in_the_clear: whether it is passed on unencrypted; the removal of a key does not end it then.
+        relay: the engine's handle; None before the handover.
+        early: application bytes that were sent with OPEN, which the engine does not count.
+        cut: why this side cancelled the session; None where it did not.
     """
 
     __slots__ = (
@@ -126,16 +126,16 @@ class Connection:
 
     @property
     def ledger(self) -> Ledger:
-        """The tunnel's."""
+        """The counters of the tunnel."""
         return self._owner.ledger
 
     def proved(self, peer: str, key: bytes | None, own: bytes | None = None) -> None:
-        """The peer has proved who it is.
+        """Note that the peer has authenticated.
 
         Args:
             peer: its configured name.
-            key: its key; None with a shared secret.
-            own: the key of this side's that it was proved to.
+            key: its public key, 32 bytes; None with a shared secret.
+            own: the public key of this side in the handshake; None with a shared secret.
         """
         self.peer, self.key, self.own = peer, key, own
         if key is not None and own is not None:
@@ -147,7 +147,7 @@ class Connection:
             use.last = time.time()
 
     def relay_ended(self, end: RelayEnd) -> None:
-        """The engine's callback, in its thread."""
+        """Take the end of the relay from the engine, in the engine's thread."""
         self._owner.settle(self, end)
 
     def ended(self, end: RelayEnd) -> None:

@@ -1,7 +1,7 @@
-"""What a listen tunnel offers, and which of it a peer gets: OPEN and the proved key in, targets and how to hand on out.
+"""The services of a listen tunnel, and the one that a peer gets for its key and the service in OPEN.
 
-A peer that asks for a service that it may not use is told the same as one that asks for a service that does not exist, and as
-soon: nobody learns by asking what is offered to others. The log tells them apart.
+A peer that may not use a service gets the same answer, as fast, as a peer that asks for an unknown service. So no peer can
+find out what is offered to others. The log tells the two apart.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from stcp_proxy.upstream.targets import Targets
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One thing that peers can have.
+    """A service: targets, and the peers that may use them.
 
     Attributes:
-        service: its name; empty for what peers get that name none.
-        allow: public keys that may have it; None for every peer that is admitted.
-        targets: where it is.
+        service: its name; empty for the tunnel's own `to`, which is for peers that name no service.
+        allow: public keys that may use it, 32 bytes each; None for every peer of the tunnel.
+        targets: its targets.
         hand_on: how connections are handed on to it.
     """
 
@@ -32,11 +32,11 @@ class Offer:
 
 
 class Offers:
-    """Everything that one listen tunnel offers.
+    """The services of one listen tunnel.
 
     Args:
         plan: the tunnel.
-        targets: of its `to`.
+        targets: the targets of its own `to`.
     """
 
     def __init__(self, plan: TunnelPlan, targets: Targets) -> None:
@@ -50,7 +50,7 @@ class Offers:
 
     @property
     def targets(self) -> dict[str, Targets]:
-        """Those of its services by name; the tunnel's own are whoever's who made it."""
+        """The targets of its services by name, without those of its own `to`."""
         return {name: offer.targets for name, offer in self._services.items()}
 
     @property
@@ -59,20 +59,20 @@ class Offers:
         return [(offer.targets, offer.hand_on) for offer in self._services.values()]
 
     def adopt(self, other: Offers) -> None:
-        """Take over what `other`, whom this one replaces, knows of the addresses of services that both have."""
+        """Take over the endpoints of the services that these replace, by name."""
         for name, offer in self._services.items():
             if name in other._services:
                 offer.targets.adopt(other._services[name].targets)
 
     def choose(self, service: str | None, peer: bytes | None) -> Offer:
-        """What the peer gets.
+        """The service that a peer gets.
 
         Args:
-            service: what OPEN names.
-            peer: its public key; None where it proved a shared secret.
+            service: the name in OPEN; None where OPEN has none.
+            peer: its public key; None with a shared secret.
 
         Raises:
-            ServiceUnknown: there is no such thing, or not for this peer; the text, which is for the log, says which.
+            ServiceUnknown: the service does not exist, or not for this peer. The text, for the log, says which.
         """
         offer = self._default if service is None else self._services.get(service)
         if offer is None:

@@ -122,6 +122,7 @@ def test_a_refusal_comes_with_its_remedy_and_is_counted(pair: Pair, server: Admi
     assert refusal["count"] == 3
     assert refusal["why"] == "the peer's key is not allowed here"
     assert refusal["remedy"] == "if it should be, add the key shown here to 'allow'"
+    assert refusal["key"] == str(pair.keys.stranger.public)
     assert server.metric("stcp_connections_refused_total", peer="(unknown)", reason="unknown_peer") == 3
     assert server.metric("stcp_handshakes_total", result="unknown_peer") == 3
     assert client.metric("stcp_handshakes_total", result="unknown_peer") == 0

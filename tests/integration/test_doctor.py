@@ -142,7 +142,7 @@ def test_ports(files: Files, echo: Target) -> None:
             status, found = findings(config)
         assert status == 0
         assert found[f"admin {admin}"]["what"] == "a proxy runs and answers"
-        assert found[f"out: bind {bind}"]["what"].startswith("taken, as it seems by the proxy that runs")
+        assert found[f"out: bind {bind}"]["what"].startswith("in use, as expected while this proxy is running")
 
 
 def test_an_admin_address_where_somebody_else_answers(files: Files) -> None:

@@ -236,5 +236,8 @@ def test_a_header_in_single_bytes_and_all_that_is_behind(tmp_path: Path) -> None
 def test_a_health_check_leaves_no_alarm(tmp_path: Path) -> None:
     with Target() as target, tunnel(tmp_path, target.to, out="    accept_proxy_protocol: true\n") as (_, far):
         connect(far.address).close()
-        (line,) = far.refused()
-        assert (line["reason"], line["level"]) == ("plain_reset", "info")
+        with connect(far.address) as sock:
+            sock.sendall(b"no header at all\r\n")
+            (line,) = far.refused()
+        assert line["reason"] == "proxy_header"
+        assert not far.log("health check received")  # a line at debug

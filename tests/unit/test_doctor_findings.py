@@ -58,5 +58,5 @@ def test_a_failure_that_nobody_thought_of_is_a_finding(config: Path, monkeypatch
     monkeypatch.setattr(peers, "connect", broken)
     (finding,) = trio.run(peers.look, load_plan(config))
     assert finding.level is Level.FAIL
-    assert finding.what == "this was not to be expected: ZeroDivisionError: by zero"
+    assert finding.what == "unexpected failure: ZeroDivisionError: by zero"
     assert finding.remedy

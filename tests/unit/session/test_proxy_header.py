@@ -12,7 +12,7 @@ from harness.sockets import reset
 from trio.testing import MockClock
 
 from stcp_proxy.config import AcceptProxy
-from stcp_proxy.errors import ClientGone, ProxyHeaderRefused, StcpError
+from stcp_proxy.errors import ClientGone, ConnectCheck, ProxyHeaderRefused, StcpError
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.pattern import parse_pattern
 from stcp_proxy.net.proxy_header import MAX_HEADER
@@ -91,13 +91,15 @@ async def test_closed_inside(legs: tuple[socket.socket, LegStream]) -> None:
 async def test_a_health_check_is_no_alarm(legs: tuple[socket.socket, LegStream]) -> None:
     near, stream = legs
     near.close()
-    assert isinstance(await outcome(stream), ClientGone)
+    assert isinstance(await outcome(stream), ConnectCheck)
 
 
-async def test_reset(legs: tuple[socket.socket, LegStream]) -> None:
+@pytest.mark.parametrize(("begun", "failure"), [(b"", ConnectCheck), (LINE[:20], ClientGone)])
+async def test_reset(legs: tuple[socket.socket, LegStream], begun: bytes, failure: type[StcpError]) -> None:
     near, stream = legs
+    near.sendall(begun)
     reset(near)
-    assert isinstance(await outcome(stream), ClientGone)
+    assert isinstance(await outcome(stream), failure)
 
 
 @pytest.mark.parametrize("begun", [b"", LINE[:-1], BINARY[:-1]])
