@@ -7,6 +7,7 @@ tells what is left "shutting down", and only then closes the engines.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import gc
 import resource
@@ -210,3 +211,5 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
+    with contextlib.suppress(AttributeError):  # a C library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)  # give back what start-up has freed
