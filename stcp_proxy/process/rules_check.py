@@ -14,7 +14,7 @@ from stcp_proxy.net.rules_sign import Installed, installed_rules
 
 _log = structlog.get_logger("stcp_proxy.intercept")
 
-PERIOD: Final = 2.0
+PERIOD: Final = 1.0
 """Seconds between two questions."""
 REMEDY: Final = "run 'stcp-proxy intercept CONFIG --apply' as root, with the --uid of the proxy's user"
 _WORDS: Final = {
