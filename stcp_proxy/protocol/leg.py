@@ -187,6 +187,7 @@ class Leg:
         self._role = role
         self._hash = established.handshake_hash
         self._offered: int | None = None
+        self._stream_ended = False
 
     @property
     def channel_id(self) -> str:
@@ -262,8 +263,12 @@ class Leg:
         self._commit(FrameType.FIN, _BOTH_ENDED, self.keep)
 
     def end_of_stream(self) -> EndOfStream:
-        """The meaning of the end of the incoming stream in this state."""
-        return _ENDS[self._role].get(self.state, EndOfStream.TRUNCATED)
+        """Note the end of the incoming stream, after which the leg carries no further connection. Returns its meaning."""
+        meaning = _ENDS[self._role].get(self.state, EndOfStream.TRUNCATED)
+        self._stream_ended = True
+        if self.state is State.IDLE:
+            self.state = State.OVER
+        return meaning
 
     def _next(self, way: Way, kind: FrameType) -> State:
         """The state after a frame. Raises FrameError when it is out of place."""
@@ -304,7 +309,8 @@ class Leg:
             self._offered, self.keep = agreed, None
         else:
             self.keep = agreed
-        self.state = State.OVER if state is State.IDLE and self.keep is None else state
+        closes = self.keep is None or self._stream_ended
+        self.state = State.OVER if state is State.IDLE and closes else state
 
 
 def _known(number: int) -> FrameType:

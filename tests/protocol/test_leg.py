@@ -264,6 +264,19 @@ def test_end_of_the_stream_in_every_state(state: State) -> None:
         assert leg_in(role, state)[0].end_of_stream() is meaning
 
 
+def test_leg_whose_stream_has_ended_carries_no_further_connection() -> None:
+    """The responder's stream ends right after its FIN, while the initiator still has something to say."""
+    initiator, responder = legs()
+    deliver(initiator, responder, OPEN)
+    deliver(responder, initiator, ACCEPT)
+    deliver(responder, initiator, FIN)
+    assert initiator.end_of_stream() is EndOfStream.AFTER_FIN
+    deliver(initiator, responder, FIN)
+    assert (initiator.state, responder.state) == (State.OVER, State.IDLE)
+    assert responder.end_of_stream() is EndOfStream.IN_ORDER
+    assert responder.state is State.OVER
+
+
 # -- keys -----------------------------------------------------------------------------------------------------------------------
 
 
