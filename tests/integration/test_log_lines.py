@@ -132,3 +132,11 @@ def test_reader_of_the_log_goes_away(tmp_path: Path) -> None:
                     assert read_exactly(steady, 5) == b"still"
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(("bind", "count"), [("0.0.0.0:0", 1), ("127.0.0.1:0", 0)])
+def test_a_plain_leg_that_the_network_reaches_is_told_at_the_start(tmp_path: Path, bind: str, count: int) -> None:
+    keys = Keys(tmp_path)
+    with Proxy(["connect", "--bind", bind, "--to", "127.0.0.1:1", *keys.connect()], log=tmp_path / "log") as proxy:
+        lines = proxy.ready().log("plain leg open to the network")
+        assert [(line["level"], line["address"]) for line in lines] == [("warning", bind)] * count

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from stcp_proxy.config import AcceptProxy, HandOn, Mode, PskAuth, ServicePlan, TunnelPlan
+from stcp_proxy.config import AcceptProxy, HandOn, Mode, Plan, PskAuth, ServicePlan, TunnelPlan, describe_plan
 from stcp_proxy.config.exposure import exposures
 from stcp_proxy.config.plan import CapturePlan, InterceptPlan
 from stcp_proxy.net.address import parse_address, parse_destination
@@ -61,3 +61,10 @@ def test_an_intercepting_tunnel_refuses_who_dials_it() -> None:
     plan = tunnel(Mode.CONNECT, ":5432")
     capture = CapturePlan(Interception.REDIRECT, 15001, True, True, True, None, None, (), (), ())
     assert exposures(dataclasses.replace(plan, intercept=InterceptPlan((), False, capture))) == []
+
+
+def test_check_warns_of_them() -> None:
+    shown = describe_plan(Plan(tunnels=(tunnel(Mode.CONNECT, ":5432", "10.0.0.1:7443"),)))
+    assert "WARNING" in shown
+    assert ":5432 is open to the network" in shown
+    assert "WARNING" not in describe_plan(Plan(tunnels=(tunnel(Mode.CONNECT, "127.0.0.1:5432", "10.0.0.1:7443"),)))
