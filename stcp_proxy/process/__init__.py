@@ -9,6 +9,7 @@
 - ``rules_check``     which rules of interception the host has, asked while the proxy runs
 - ``application``     a program beside the proxy: signals, status, and the duties of PID 1
 - ``sd_notify``       what systemd is told
+- ``running_clock``   deadlines leave out the time in which the process was paused
 - ``signals``         every signal is held back or handled from the first instant on
 - ``terminal``        whether SIGHUP means that the terminal has gone
 """

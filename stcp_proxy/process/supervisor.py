@@ -12,7 +12,7 @@ import dataclasses
 import gc
 import resource
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -27,6 +27,7 @@ from stcp_proxy.process import sd_notify, signals, workers
 from stcp_proxy.process.reload import Read, Reloader
 from stcp_proxy.process.reload_worker import ReloadWorker
 from stcp_proxy.process.running import Companion, Running, State
+from stcp_proxy.process.running_clock import RunningClock
 from stcp_proxy.process.terminal import Terminal
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.session.record import Totals
@@ -57,10 +58,16 @@ def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -
                 return ReloadWorker(tunnels, read, plan, setup.link, setup.number)
 
             share = partial(serve, setup.plan, None, setup.listeners, setup.tell, worker=setup.number, workers=plan.workers)
-            return trio.run(partial(share, beside=beside, follow=follow))
+            return _run(partial(share, beside=beside, follow=follow))
 
         return workers.run(plan, work, read=read, given=given, forked=None if beside is None else beside.forked)
-    return trio.run(partial(serve, plan, read, given, beside=beside))
+    return _run(partial(serve, plan, read, given, beside=beside))
+
+
+def _run(work: Callable[[], Awaitable[int]]) -> int:
+    """Run Trio by a clock that leaves out the time in which this process does not run."""
+    clock = RunningClock()
+    return trio.run(work, clock=clock, instruments=[clock])
 
 
 async def serve(
