@@ -1,39 +1,114 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Buffers: exactly one whole frame each.
+ * Buffers: up to one whole frame in single pages.
  *
- * A direction holds a buffer only while bytes are in it, so a busy one takes
- * and returns it at every wake-up. To make that cheap each CPU keeps one spare.
- * The exchange needs no lock: whoever swaps the pointer out owns the buffer,
- * and migrating to another CPU between two steps only changes which spare it is.
+ * A direction holds pages only for the bytes that it has: a peer that sends five
+ * bytes of a frame makes us hold one page, whatever length the header announces.
+ * The pages are charged to the memory cgroup of the relay's owner, which
+ * stcp_turn() has made the active one. Allocation never sleeps: a carrier
+ * serves all users, so it must not wait for the memory of one of them.
+ *
+ * Single pages are always found where there is memory at all; 64 KiB in one
+ * piece are not.
  */
 #include <linux/mm.h>
-#include <linux/percpu.h>
+#include <linux/scatterlist.h>
 
 #include "internal.h"
 
-static DEFINE_PER_CPU(void *, stcp_spare);
+#define STCP_BUFFER_GFP	(GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT)
 
-u8 *stcp_buffer_get(void)
+/* Make room for the first @size bytes. Return: 0 or -ENOBUFS. */
+int stcp_buffer_grow(struct stcp_buffer *b, u32 size)
 {
-	void *buffer = this_cpu_xchg(stcp_spare, NULL);
+	while (b->count * PAGE_SIZE < size) {
+		struct page *page = alloc_page(STCP_BUFFER_GFP);
 
-	/* May fall back to vmalloc: 64 KiB in one piece can be hard to find. */
-	return buffer ?: kvmalloc(STCP_MAX_FRAME, GFP_KERNEL | __GFP_NOWARN);
+		if (!page)
+			return -ENOBUFS;
+		b->pages[b->count] = page;
+		WRITE_ONCE(b->count, b->count + 1);
+	}
+	return 0;
 }
 
-void stcp_buffer_put(u8 *buffer)
+void stcp_buffer_free(struct stcp_buffer *b)
 {
-	/* KASAN watches a freed buffer, not a spare one. */
-	if (IS_ENABLED(CONFIG_KASAN) ||
-	    this_cpu_cmpxchg(stcp_spare, NULL, buffer))
-		kvfree(buffer);
+	u32 count = b->count;
+
+	WRITE_ONCE(b->count, 0);
+	while (count--)
+		__free_page(b->pages[count]);
 }
 
-void stcp_buffer_exit(void)
+static u8 *stcp_buffer_at(const struct stcp_buffer *b, u32 at)
 {
-	int cpu;
+	return (u8 *)page_address(b->pages[at / PAGE_SIZE]) + offset_in_page(at);
+}
 
-	for_each_possible_cpu(cpu)
-		kvfree(per_cpu(stcp_spare, cpu));
+/* How many of the @len bytes from @at on lie in the page of the first. */
+static u32 stcp_buffer_part(u32 at, u32 len)
+{
+	return min_t(u32, len, PAGE_SIZE - offset_in_page(at));
+}
+
+void stcp_buffer_write(struct stcp_buffer *b, u32 at, const void *from, u32 len)
+{
+	u32 part;
+
+	for (; len; at += part, from += part, len -= part) {
+		part = stcp_buffer_part(at, len);
+		memcpy(stcp_buffer_at(b, at), from, part);
+	}
+}
+
+void stcp_buffer_read(const struct stcp_buffer *b, u32 at, void *to, u32 len)
+{
+	u32 part;
+
+	for (; len; at += part, to += part, len -= part) {
+		part = stcp_buffer_part(at, len);
+		memcpy(to, stcp_buffer_at(b, at), part);
+	}
+}
+
+/* Copy bytes of a segment. Return: 0 or a negative errno. */
+int stcp_buffer_write_skb(struct stcp_buffer *b, u32 at, const struct sk_buff *skb,
+			  u32 offset, u32 len)
+{
+	u32 part;
+	int err;
+
+	for (; len; at += part, offset += part, len -= part) {
+		part = stcp_buffer_part(at, len);
+		err = skb_copy_bits(skb, offset, stcp_buffer_at(b, at), part);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Describe bytes for an iterator. Return: entries used of STCP_BUFFER_PAGES. */
+u32 stcp_buffer_bvec(const struct stcp_buffer *b, struct bio_vec *vec, u32 at,
+		     u32 len)
+{
+	u32 i = 0, part;
+
+	for (; len; at += part, len -= part, i++) {
+		part = stcp_buffer_part(at, len);
+		vec[i].bv_page = b->pages[at / PAGE_SIZE];
+		vec[i].bv_offset = offset_in_page(at);
+		vec[i].bv_len = part;
+	}
+	return i;
+}
+
+/* Describe the first @len bytes for the cipher. */
+void stcp_buffer_sg(const struct stcp_buffer *b, struct scatterlist *sg, u32 len)
+{
+	u32 i, count = DIV_ROUND_UP(len, PAGE_SIZE);
+
+	sg_init_table(sg, count);
+	for (i = 0; i < count; i++, len -= PAGE_SIZE)
+		sg_set_page(sg + i, b->pages[i], min_t(u32, len, PAGE_SIZE), 0);
 }

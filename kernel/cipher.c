@@ -3,80 +3,82 @@
  * Frames as PROTOCOL.md section 2 has them, in place, one AES-256-GCM key and
  * counter per direction.
  *
- * A frame lies in one buffer as header | text | tag. The header is the
- * associated data and stands directly in front of the text, so one scatterlist
- * over the whole frame is source and destination at once.
+ * A frame lies at the start of a buffer as header | text | tag. The header is
+ * the associated data and stands directly in front of the text, so one
+ * scatterlist over the whole frame is source and destination at once.
  *
  * No copy of the key is kept: it lives in the crypto object alone, which wipes
  * itself when it is freed or given its next key.
  *
- * gcm(aes) may call itself asynchronous and yet complete at once; both are
- * handled, by waiting. Callers may sleep.
+ * Nothing here sleeps or allocates memory after stcp_cipher_init(). The ciphers
+ * that the kernel computes on the CPU may call themselves asynchronous, yet they
+ * complete at once in a work item. Ciphers of accelerators, which complete
+ * later, are not asked for (STCP_NO_OFFLOAD).
  */
-#include <linux/mm.h>
 #include <linux/scatterlist.h>
 
 #include "internal.h"
 
+/* Accelerators set at least one of these flags. */
+#define STCP_NO_OFFLOAD	(CRYPTO_ALG_KERN_DRIVER_ONLY | CRYPTO_ALG_NEED_FALLBACK | \
+			 CRYPTO_ALG_ALLOCATES_MEMORY)
+
+static void stcp_nonce(struct stcp_cipher *c, u64 n)
+{
+	memset(c->nonce, 0, STCP_NONCE_LEN - sizeof(n));
+	put_unaligned_be64(n, c->nonce + STCP_NONCE_LEN - sizeof(n));
+}
+
+/* The key after the present one. */
+static int stcp_cipher_next_key(struct stcp_cipher *c)
+{
+	struct scatterlist sg;
+	int err;
+
+	memset(c->scratch, 0, sizeof(c->scratch));
+	sg_init_one(&sg, c->scratch, sizeof(c->scratch));
+	stcp_nonce(c, STCP_REKEY_NONCE);
+	aead_request_set_ad(c->req, 0);
+	aead_request_set_crypt(c->req, &sg, &sg, STCP_KEY_LEN, c->nonce);
+	err = crypto_wait_req(crypto_aead_encrypt(c->req), &c->wait);
+	if (!err)
+		err = crypto_aead_setkey(c->tfm, c->scratch, STCP_KEY_LEN);
+	memzero_explicit(c->scratch, sizeof(c->scratch));
+	return err;
+}
+
 #ifndef STCP_TEST_NULL_CIPHER
-/* A frame can start anywhere in a page, so one page more than its size. */
-#define STCP_SG_MAX	(STCP_MAX_FRAME / PAGE_SIZE + 1)
-
-static void stcp_sg_frame(struct scatterlist *sg, u8 *frame, u32 len)
+static int stcp_encrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len)
 {
-	u32 part;
+	struct scatterlist sg[STCP_BUFFER_PAGES];
 
-	if (!is_vmalloc_addr(frame)) {
-		sg_init_one(sg, frame, len);
-		return;
-	}
-	sg_init_table(sg, STCP_SG_MAX);
-	for (; len; frame += part, len -= part, sg++) {
-		part = min_t(u32, len, PAGE_SIZE - offset_in_page(frame));
-		sg_set_page(sg, vmalloc_to_page(frame), part,
-			    offset_in_page(frame));
-		if (part == len)
-			sg_mark_end(sg);
-	}
-}
-
-static void stcp_nonce(u8 *nonce, u64 n)
-{
-	memset(nonce, 0, STCP_NONCE_LEN - sizeof(n));
-	put_unaligned_be64(n, nonce + STCP_NONCE_LEN - sizeof(n));
-}
-
-static int stcp_encrypt(struct stcp_cipher *c, u8 *frame, u32 ad, u32 len, u64 n)
-{
-	struct scatterlist sg[STCP_SG_MAX];
-	u8 nonce[STCP_NONCE_LEN];
-
-	stcp_sg_frame(sg, frame, ad + len + STCP_TAG_LEN);
-	stcp_nonce(nonce, n);
-	aead_request_set_ad(c->req, ad);
-	aead_request_set_crypt(c->req, sg, sg, len, nonce);
+	stcp_buffer_sg(frame, sg, STCP_FRAME_OVERHEAD + len);
+	stcp_nonce(c, c->n);
+	aead_request_set_ad(c->req, STCP_HEADER_LEN);
+	aead_request_set_crypt(c->req, sg, sg, len, c->nonce);
 	return crypto_wait_req(crypto_aead_encrypt(c->req), &c->wait);
 }
 
-static int stcp_decrypt(struct stcp_cipher *c, u8 *frame, u32 len)
+static int stcp_decrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len)
 {
-	struct scatterlist sg[STCP_SG_MAX];
-	u8 nonce[STCP_NONCE_LEN];
+	struct scatterlist sg[STCP_BUFFER_PAGES];
 
-	stcp_sg_frame(sg, frame, STCP_HEADER_LEN + len);
-	stcp_nonce(nonce, c->n);
+	stcp_buffer_sg(frame, sg, STCP_HEADER_LEN + len);
+	stcp_nonce(c, c->n);
 	aead_request_set_ad(c->req, STCP_HEADER_LEN);
-	aead_request_set_crypt(c->req, sg, sg, len, nonce);
+	aead_request_set_crypt(c->req, sg, sg, len, c->nonce);
 	return crypto_wait_req(crypto_aead_decrypt(c->req), &c->wait);
 }
 #else
-static int stcp_encrypt(struct stcp_cipher *c, u8 *frame, u32 ad, u32 len, u64 n)
+static int stcp_encrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len)
 {
-	memset(frame + ad + len, 0, STCP_TAG_LEN);
+	static const u8 tag[STCP_TAG_LEN];
+
+	stcp_buffer_write(frame, STCP_HEADER_LEN + len, tag, sizeof(tag));
 	return 0;
 }
 
-static int stcp_decrypt(struct stcp_cipher *c, u8 *frame, u32 len)
+static int stcp_decrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len)
 {
 	return 0;
 }
@@ -88,21 +90,11 @@ static int stcp_decrypt(struct stcp_cipher *c, u8 *frame, u32 len)
  */
 static int stcp_cipher_advance(struct stcp_cipher *c)
 {
-	u8 *scratch;
-	int err;
-
 	if (c->n == STCP_REKEY_NONCE)
 		return -EKEYEXPIRED;
 	if (!c->n || c->n % STCP_REKEY_INTERVAL)
 		return 0;
-	scratch = kzalloc(STCP_KEY_LEN + STCP_TAG_LEN, GFP_KERNEL);
-	if (!scratch)
-		return -ENOMEM;
-	err = stcp_encrypt(c, scratch, 0, STCP_KEY_LEN, STCP_REKEY_NONCE);
-	if (!err)
-		err = crypto_aead_setkey(c->tfm, scratch, STCP_KEY_LEN);
-	kfree_sensitive(scratch);
-	return err;
+	return stcp_cipher_next_key(c);
 }
 
 int stcp_cipher_init(struct stcp_cipher *c, const u8 *key, u64 n)
@@ -110,7 +102,7 @@ int stcp_cipher_init(struct stcp_cipher *c, const u8 *key, u64 n)
 	int err;
 
 	c->n = n;
-	c->tfm = crypto_alloc_aead("gcm(aes)", 0, 0);
+	c->tfm = crypto_alloc_aead("gcm(aes)", 0, STCP_NO_OFFLOAD);
 	if (IS_ERR(c->tfm)) {
 		err = PTR_ERR(c->tfm);
 		c->tfm = NULL;
@@ -121,12 +113,11 @@ int stcp_cipher_init(struct stcp_cipher *c, const u8 *key, u64 n)
 		err = crypto_aead_setauthsize(c->tfm, STCP_TAG_LEN);
 	if (err)
 		return err;
-	c->req = aead_request_alloc(c->tfm, GFP_KERNEL);
+	c->req = aead_request_alloc(c->tfm, GFP_KERNEL_ACCOUNT);
 	if (!c->req)
 		return -ENOMEM;
 	crypto_init_wait(&c->wait);
-	aead_request_set_callback(c->req, CRYPTO_TFM_REQ_MAY_BACKLOG |
-				  CRYPTO_TFM_REQ_MAY_SLEEP,
+	aead_request_set_callback(c->req, CRYPTO_TFM_REQ_MAY_BACKLOG,
 				  crypto_req_done, &c->wait);
 	return 0;
 }
@@ -151,16 +142,17 @@ void stcp_cipher_destroy(struct stcp_cipher *c)
  *
  * Return: 0, or a negative errno after which the direction cannot go on.
  */
-int stcp_cipher_seal(struct stcp_cipher *c, u8 *frame, u8 type, u32 len)
+int stcp_cipher_seal(struct stcp_cipher *c, struct stcp_buffer *frame, u8 type,
+		     u32 len)
 {
+	u8 header[STCP_HEADER_LEN] = { type };
 	int err = stcp_cipher_advance(c);
 
 	if (err)
 		return err;
-	frame[0] = type;
-	frame[1] = 0;
-	put_unaligned_be16(len + STCP_TAG_LEN, frame + 2);
-	err = stcp_encrypt(c, frame, STCP_HEADER_LEN, len, c->n);
+	put_unaligned_be16(len + STCP_TAG_LEN, header + 2);
+	stcp_buffer_write(frame, 0, header, sizeof(header));
+	err = stcp_encrypt(c, frame, len);
 	if (!err)
 		WRITE_ONCE(c->n, c->n + 1);
 	return err;
@@ -175,7 +167,7 @@ int stcp_cipher_seal(struct stcp_cipher *c, u8 *frame, u8 type, u32 len)
  * Return: 0, -EBADMSG for a frame that is not authentic, or another negative
  * errno. The direction cannot go on after any of them.
  */
-int stcp_cipher_open(struct stcp_cipher *c, u8 *frame, u32 len)
+int stcp_cipher_open(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len)
 {
 	int err = stcp_cipher_advance(c);
 

@@ -52,4 +52,16 @@ static inline int stcp_refuse_sendpage(struct sock *sk, struct page *page,
 #define STCP_REFUSE_SENDPAGE(proto) do { } while (0)
 #endif
 
+/*
+ * Options of SOL_SOCKET come to the protocol only since 6.4. Before that the
+ * owner can still set them. Those that a relay cannot live with are overridden
+ * one by one (leg.c, io.c).
+ */
+static inline void stcp_ask_for_socket_options(struct socket *sock)
+{
+#ifdef SOCK_CUSTOM_SOCKOPT
+	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
+#endif
+}
+
 #endif /* _STCP_COMPAT_H */

@@ -8,23 +8,26 @@
  *              setsockopt(TCP_ULP) to close().
  *   relay      one connection: two legs and two directions (relay.c). Owned by
  *              the wire leg; lives from STCP_RELAY to the wire's close().
- *   direction  one flow of bytes in a relay: a place in the line of those that
- *              have something to do, a cipher, at most one buffer (pump.c,
+ *   direction  one flow of bytes in a relay: a place in its owner's line of those
+ *              that have something to do, a cipher, at most one buffer (pump.c,
  *              seal.c, open.c).
  *
  * Locks, in the order in which they may nest (outer first)
- *   lock_sock(sk)            leg->role, hooking and unhooking a leg. Never two
- *                            sockets at once.
+ *   the socket lock          leg->role, hooking a leg, every call of TCP. Never two
+ *                            sockets at once. System calls sleep for it; carriers
+ *                            and work items only try (io.c).
  *   sk->sk_callback_lock     leg->relay as the socket callbacks see it.
  *   relay->lock              mode, cause and "settled" of a relay.
- *   stcp_line_lock           who is in the line, has a turn, waits for its end
- *                            (pump.c). Nothing nests in it.
+ *   stcp_line_lock           the lines, who has a turn, waits for its end (pump.c).
+ *                            Nothing nests in it.
+ * The mutex of the owners (owner.c) nests in nothing and nothing in it.
  * A direction's other fields belong to whoever has its turn, and it never has
  * two turns at once.
  */
 #ifndef _STCP_INTERNAL_H
 #define _STCP_INTERNAL_H
 
+#include <linux/bvec.h>
 #include <linux/completion.h>
 #include <linux/list.h>
 #include <linux/net.h>
@@ -52,6 +55,25 @@ enum stcp_mode {
 	STCP_MODE_BREAK,	/* both legs are given up */
 };
 
+/* -- buffer.c -------------------------------------------------------------- */
+
+#define STCP_BUFFER_PAGES	DIV_ROUND_UP(STCP_MAX_FRAME, PAGE_SIZE)
+
+struct stcp_buffer {
+	struct page *pages[STCP_BUFFER_PAGES];
+	u32 count;
+};
+
+int stcp_buffer_grow(struct stcp_buffer *b, u32 size);
+void stcp_buffer_free(struct stcp_buffer *b);
+void stcp_buffer_write(struct stcp_buffer *b, u32 at, const void *from, u32 len);
+void stcp_buffer_read(const struct stcp_buffer *b, u32 at, void *to, u32 len);
+int stcp_buffer_write_skb(struct stcp_buffer *b, u32 at, const struct sk_buff *skb,
+			  u32 offset, u32 len);
+u32 stcp_buffer_bvec(const struct stcp_buffer *b, struct bio_vec *vec, u32 at,
+		     u32 len);
+void stcp_buffer_sg(const struct stcp_buffer *b, struct scatterlist *sg, u32 len);
+
 /* -- cipher.c -------------------------------------------------------------- */
 
 struct stcp_cipher {
@@ -59,19 +81,31 @@ struct stcp_cipher {
 	struct aead_request *req;
 	struct crypto_wait wait;
 	u64 n;
+	/* Not on the stack: the crypto API addresses them by page. */
+	u8 nonce[STCP_NONCE_LEN];
+	u8 scratch[STCP_KEY_LEN + STCP_TAG_LEN];	/* a rekey; else zero */
 };
 
 int stcp_cipher_init(struct stcp_cipher *c, const u8 *key, u64 n);
 void stcp_cipher_destroy(struct stcp_cipher *c);
-int stcp_cipher_seal(struct stcp_cipher *c, u8 *frame, u8 type, u32 len);
-int stcp_cipher_open(struct stcp_cipher *c, u8 *frame, u32 len);
+int stcp_cipher_seal(struct stcp_cipher *c, struct stcp_buffer *frame, u8 type,
+		     u32 len);
+int stcp_cipher_open(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len);
 enum stcp_end stcp_cipher_blame(int err);
 
-/* -- buffer.c -------------------------------------------------------------- */
+/* -- owner.c --------------------------------------------------------------- */
 
-u8 *stcp_buffer_get(void);
-void stcp_buffer_put(u8 *buffer);
-void stcp_buffer_exit(void);
+struct stcp_owner {
+	struct mem_cgroup *memcg;	/* pays; NULL without memory cgroups */
+	kuid_t user;
+	struct list_head all;		/* this and relays: under the owners' mutex */
+	unsigned int relays;
+	struct list_head line;		/* directions with something to do; under */
+	struct list_head turn;		/* stcp_line_lock, as its place between owners */
+};
+
+struct stcp_owner *stcp_owner_get(void);
+void stcp_owner_put(struct stcp_owner *owner);
 
 /* -- leg.c ----------------------------------------------------------------- */
 
@@ -89,6 +123,8 @@ struct stcp_leg {
 	const struct proto *base;
 	const struct proto_ops *base_ops;
 	struct stcp_relay *relay;
+	bool over;			/* had a relay, which has let go */
+	bool wanted;			/* a carrier found it locked; under its spinlock */
 	/* what stcp_leg_look() found last; under lock_sock */
 	u32 acknowledged;
 	bool eased;			/* TCP_USER_TIMEOUT is lifted ... */
@@ -99,6 +135,9 @@ struct stcp_leg {
 	void (*state_change)(struct sock *sk);
 	void (*error_report)(struct sock *sk);
 };
+
+/* While relaying TCP does not wait for memory. */
+#define STCP_SK_ALLOCATION	(GFP_NOWAIT | __GFP_NOWARN)
 
 extern struct tcp_ulp_ops stcp_ulp_ops;
 
@@ -118,12 +157,20 @@ enum stcp_look {
 	STCP_LOOK_DEAD,		/* the other end does not answer any more */
 };
 
+struct stcp_direction;
+
+bool stcp_leg_trylock(struct stcp_leg *leg);
+void stcp_leg_unlock(struct stcp_leg *leg);
 bool stcp_leg_readable(const struct stcp_leg *leg);
 bool stcp_leg_broken(const struct stcp_leg *leg);
-int stcp_leg_recv(struct stcp_leg *leg, void *to, size_t len);
-int stcp_leg_send(struct stcp_leg *leg, void *from, size_t len, bool more);
-void stcp_leg_shutdown(struct stcp_leg *leg);
+int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d);
+int stcp_leg_send(struct stcp_leg *leg, const struct stcp_buffer *from, u32 at,
+		  u32 len, bool more);
+bool stcp_leg_shutdown(struct stcp_leg *leg);
+bool stcp_leg_abort(struct stcp_leg *leg, int err);
 void stcp_leg_tune(struct stcp_leg *leg, bool plain);
+int stcp_leg_charge(struct stcp_leg *leg, u32 size);
+void stcp_leg_uncharge(struct stcp_leg *leg, u32 size);
 enum stcp_look stcp_leg_look(struct stcp_leg *leg);
 
 /* -- sockopt.c ------------------------------------------------------------- */
@@ -145,7 +192,7 @@ enum stcp_next {
 };
 
 struct stcp_direction {
-	struct list_head line;		/* the next four under stcp_line_lock: in the line */
+	struct list_head line;		/* in its owner's; this and three more: stcp_line_lock */
 	bool running;			/* has its turn */
 	bool again;			/* was kicked during it */
 	struct completion *awaited;	/* somebody waits for its end */
@@ -154,9 +201,11 @@ struct stcp_direction {
 	struct stcp_leg *from, *to;
 	enum stcp_next (*step)(struct stcp_direction *d);
 	struct stcp_cipher cipher;
-	u8 *buffer;			/* NULL at rest */
+	struct stcp_buffer buffer;	/* empty at rest */
 	u32 out, out_end;		/* of the buffer: still to be sent */
-	u32 in, in_end;			/* of the buffer: not opened yet */
+	u32 in_end;			/* of the buffer: end of a frame that is not whole yet */
+	u32 (*want)(const struct stcp_direction *d);	/* where in_end is to get to */
+	u32 retry_delay;		/* jiffies; doubles while memory is short */
 	u8 *queued;			/* came with the handover, read first */
 	u32 queued_at, queued_end;
 	u32 turn;			/* bytes received in this turn */
@@ -168,21 +217,25 @@ struct stcp_direction {
 	int error;
 	bool blocked;			/* waits for room in @to: readers need not call */
 	enum stcp_mode mode;		/* the relay's, when the last step began */
+	bool follows;			/* open: another DATA frame is there already */
 	bool settled;			/* in that mode; under relay->lock */
 };
 
 void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 			 struct stcp_leg *from, struct stcp_leg *to,
-			 enum stcp_next (*step)(struct stcp_direction *d));
+			 enum stcp_next (*step)(struct stcp_direction *d),
+			 u32 (*want)(const struct stcp_direction *d));
 void stcp_direction_start(struct stcp_direction *d);
 void stcp_direction_free(struct stcp_direction *d);
 void stcp_direction_kick(struct stcp_direction *d);
 void stcp_direction_cancel(struct stcp_direction *d);
-int stcp_direction_recv(struct stcp_direction *d, u32 at, u32 room);
+int stcp_direction_recv(struct stcp_direction *d);
 enum stcp_next stcp_recv_next(int err);
 enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool more);
 enum stcp_next stcp_seal_step(struct stcp_direction *d);
 enum stcp_next stcp_open_step(struct stcp_direction *d);
+u32 stcp_seal_want(const struct stcp_direction *d);
+u32 stcp_open_want(const struct stcp_direction *d);
 extern struct workqueue_struct *stcp_queue;
 int stcp_pump_init(void);
 void stcp_pump_exit(void);
@@ -194,12 +247,13 @@ struct stcp_relay {
 	struct file *plain_file;	/* pins the plain leg; NULL once let go */
 	struct stcp_direction seal;	/* plain to wire */
 	struct stcp_direction open;	/* wire to plain */
+	struct stcp_owner *owner;
 	struct delayed_work clock;	/* idle, half-close and linger deadlines */
 	unsigned long last;		/* jiffies of the last progress */
 	u32 idle_ms, half_close_ms, linger_ms;
 	bool watching;			/* the clock looks after what was sent */
 	bool stop;			/* turns and work items end at once */
-	struct work_struct finish;
+	struct delayed_work finish;
 
 	spinlock_t lock;		/* protects the rest */
 	enum stcp_mode mode;

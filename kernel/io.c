@@ -1,12 +1,50 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a relay does with its legs: receive, send, tell an end from a break,
- * bound what waits in a socket and see what became of it.
+ * What a relay does with its legs: lock, receive, send, end, bound what waits in
+ * a socket and see what became of it.
  *
- * Nothing here waits for the network. Receiving and sending go to TCP's own
- * functions, past those that leg.c has put in front of user space.
+ * Nothing here sleeps. A carrier serves the relays of all users, and the owner of
+ * a socket can hold its lock for as long as it likes: a system call that reads its
+ * argument under the lock waits for a page that never comes. So a leg is locked
+ * only where it is free (stcp_leg_trylock()). Where it is not, the attempt is noted
+ * and stcp_release_cb() kicks the relay when the holder lets go.
+ *
+ * TCP is called with bottom halves off. It then takes memory without reclaim and
+ * charges the memory cgroup without waiting for it.
  */
+#include <linux/bvec.h>
+
 #include "internal.h"
+
+/* -- the socket lock ------------------------------------------------------- */
+
+/*
+ * Become the socket's owner, as lock_sock() does, or note that we wanted to.
+ * Return: whether the lock is ours.
+ */
+bool stcp_leg_trylock(struct stcp_leg *leg)
+{
+	struct sock *sk = leg->sk;
+	bool free;
+
+	spin_lock_bh(&sk->sk_lock.slock);
+	free = !sk->sk_lock.owned;
+	if (free)
+		sk->sk_lock.owned = 1;
+	else
+		leg->wanted = true;
+	spin_unlock_bh(&sk->sk_lock.slock);
+#ifdef CONFIG_LOCKDEP
+	if (free)
+		lock_acquire(&sk->sk_lock.dep_map, 0, 1, 0, 1, NULL, _RET_IP_);
+#endif
+	return free;
+}
+
+void stcp_leg_unlock(struct stcp_leg *leg)
+{
+	release_sock(leg->sk);
+}
 
 /* -- bytes ----------------------------------------------------------------- */
 
@@ -38,36 +76,209 @@ bool stcp_leg_broken(const struct stcp_leg *leg)
 		!sock_flag(sk, SOCK_DONE));
 }
 
-/* Return: bytes, 0 at EOF, or a negative errno; -EAGAIN when there are none. */
-int stcp_leg_recv(struct stcp_leg *leg, void *to, size_t len)
+/* Copy what the direction wants of a segment; tcp_read_sock() calls this. */
+static int stcp_read_segment(read_descriptor_t *desc, struct sk_buff *skb,
+			     unsigned int offset, size_t len)
 {
-	struct kvec vec = { .iov_base = to, .iov_len = len };
-	struct msghdr msg = { };
+	struct stcp_direction *d = desc->arg.data;
+	u32 n, taken = 0;
+
+	while (len && (n = min_t(u32, d->want(d) - d->in_end, len))) {
+		desc->error = stcp_buffer_grow(&d->buffer, d->in_end + n);
+		if (!desc->error)
+			desc->error = stcp_buffer_write_skb(&d->buffer, d->in_end,
+							    skb, offset, n);
+		if (desc->error)
+			break;
+		d->in_end += n;
+		offset += n;
+		taken += n;
+		len -= n;
+	}
+	desc->count = desc->error ? 0 : d->want(d) - d->in_end;
+	return taken;
+}
+
+/* Is there a whole DATA frame with text at the front of the queue? */
+static int stcp_peek_segment(read_descriptor_t *desc, struct sk_buff *skb,
+			     unsigned int offset, size_t len)
+{
+	struct stcp_direction *d = desc->arg.data;
+	u8 header[STCP_HEADER_LEN];
+	u32 length;
+
+	if (len < sizeof(header) || skb_copy_bits(skb, offset, header, sizeof(header)))
+		return 0;
+	length = get_unaligned_be16(header + 2);
+	d->follows = header[0] == STCP_FRAME_DATA && length > STCP_TAG_LEN &&
+		     tcp_inq(d->from->sk) >= STCP_HEADER_LEN + length;
+	return 0;
+}
+
+static int stcp_skip_segment(read_descriptor_t *desc, struct sk_buff *skb,
+			     unsigned int offset, size_t len)
+{
+	int taken = desc->count;
+
+	desc->count = 0;
+	return taken;
+}
+
+/*
+ * tcp_read_sock() stops at an urgent byte. On the wire it is a byte as any other;
+ * on the plain leg it is left out, as recv() does.
+ */
+static void stcp_leg_pass_urgent(struct stcp_leg *leg)
+{
+	read_descriptor_t desc = { .count = 1 };
+	struct tcp_sock *tp = tcp_sk(leg->sk);
+
+	if (likely(!tp->urg_data) || before(tp->copied_seq, tp->urg_seq))
+		return;
+	if (!leg->wire && tp->copied_seq == tp->urg_seq &&
+	    !sock_flag(leg->sk, SOCK_URGINLINE)) {
+		if (skb_queue_empty(&leg->sk->sk_receive_queue))
+			return;
+		WRITE_ONCE(tp->urg_data, 0);
+		tcp_read_sock(leg->sk, &desc, stcp_skip_segment);
+	}
+	WRITE_ONCE(tp->urg_data, 0);
+}
+
+/* Why there is nothing to receive. */
+static int stcp_leg_recv_end(const struct sock *sk)
+{
+	if (sock_flag(sk, SOCK_DONE))
+		return 0;
+	if (READ_ONCE(sk->sk_err))
+		return -READ_ONCE(sk->sk_err);
+	if ((sk->sk_shutdown & RCV_SHUTDOWN) || sk->sk_state == TCP_CLOSE)
+		return -ECONNRESET;
+	return -EAGAIN;
+}
+
+/*
+ * Receive into the direction's buffer, from in_end on, what it wants.
+ *
+ * Return: bytes, 0 at EOF, or a negative errno: -EAGAIN when there are none,
+ * -EINPROGRESS when somebody holds the socket, -ENOBUFS without memory.
+ */
+int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d)
+{
+	read_descriptor_t desc = { .arg.data = d, .count = 1 };
 	int n;
 
-	iov_iter_kvec(&msg.msg_iter, ITER_DEST, &vec, 1, len);
-	n = stcp_proto_recvmsg(leg->base, leg->sk, &msg, len, MSG_DONTWAIT);
-	if (n == 0 && !sock_flag(leg->sk, SOCK_DONE))
-		return -ECONNRESET;
+	if (!stcp_leg_trylock(leg))
+		return -EINPROGRESS;
+	local_bh_disable();
+	stcp_leg_pass_urgent(leg);
+	n = tcp_read_sock(leg->sk, &desc, stcp_read_segment);
+	d->follows = false;
+	if (leg->wire && n > 0 && !skb_queue_empty(&leg->sk->sk_receive_queue)) {
+		desc.count = 1;
+		tcp_read_sock(leg->sk, &desc, stcp_peek_segment);
+	}
+	local_bh_enable();
+	if (!n)
+		n = desc.error ?: stcp_leg_recv_end(leg->sk);
+	stcp_leg_unlock(leg);
 	return n;
 }
 
-/* Return: bytes taken, or a negative errno. */
-int stcp_leg_send(struct stcp_leg *leg, void *from, size_t len, bool more)
-{
-	struct kvec vec = { .iov_base = from, .iov_len = len };
-	struct msghdr msg = {
-		.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0),
-	};
+/*
+ * Segments that one call of tcp_sendmsg_locked() may fill: after sixteen it takes
+ * what has arrived meanwhile, which may sleep.
+ */
+#define STCP_SEND_SEGMENTS	12
 
-	iov_iter_kvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, len);
-	return leg->base->sendmsg(leg->sk, &msg, len);
+static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
+			    bool more)
+{
+	size_t left = len, part;
+	int n;
+
+	do {
+		part = min_t(size_t, left,
+			     STCP_SEND_SEGMENTS * max(tcp_sk(sk)->mss_cache, 64U));
+		msg->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+		if (more || part < left)
+			msg->msg_flags |= MSG_MORE;
+		iov_iter_truncate(&msg->msg_iter, part);
+		local_bh_disable();
+		n = tcp_sendmsg_locked(sk, msg, part);
+		local_bh_enable();
+		if (n < 0)
+			return left < len ? len - left : n;
+		left -= n;
+		iov_iter_reexpand(&msg->msg_iter, left);
+	} while (left && n == part);
+	return len - left;
 }
 
-/* FIN behind everything sent so far. */
-void stcp_leg_shutdown(struct stcp_leg *leg)
+/*
+ * Send bytes of the buffer. Return: bytes taken, or a negative errno; -EINPROGRESS
+ * when somebody holds the socket.
+ */
+int stcp_leg_send(struct stcp_leg *leg, const struct stcp_buffer *from, u32 at,
+		  u32 len, bool more)
 {
-	kernel_sock_shutdown(leg->sk->sk_socket, SHUT_WR);
+	struct bio_vec vec[STCP_BUFFER_PAGES];
+	struct msghdr msg = { };
+	int n;
+
+	if (!stcp_leg_trylock(leg))
+		return -EINPROGRESS;
+	n = stcp_buffer_bvec(from, vec, at, len);
+	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, vec, n, len);
+	n = stcp_send_locked(leg->sk, &msg, len, more);
+	stcp_leg_unlock(leg);
+	return n;
+}
+
+/*
+ * FIN behind everything sent so far. Return: false when somebody holds the socket.
+ * A FIN that finds no memory is lost for ever, so it may use the reserves.
+ */
+bool stcp_leg_shutdown(struct stcp_leg *leg)
+{
+	struct sock *sk = leg->sk;
+
+	if (!stcp_leg_trylock(leg))
+		return false;
+	local_bh_disable();
+	if (sk->sk_state != TCP_CLOSE && !(sk->sk_shutdown & SEND_SHUTDOWN)) {
+		WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | SEND_SHUTDOWN);
+		sk->sk_allocation = GFP_ATOMIC;
+		leg->base->shutdown(sk, SEND_SHUTDOWN);
+		sk->sk_allocation = STCP_SK_ALLOCATION;
+	}
+	local_bh_enable();
+	stcp_leg_unlock(leg);
+	return true;
+}
+
+/*
+ * An RST to the other end. Return: false when somebody holds the socket.
+ * tcp_abort() would wait for the lock, and what it calls is not exported but for
+ * tcp_disconnect(). Nobody can use the socket for anything else afterwards.
+ */
+bool stcp_leg_abort(struct stcp_leg *leg, int err)
+{
+	struct sock *sk = leg->sk;
+
+	if (inet_sk_state_load(sk) == TCP_CLOSE)
+		return true;
+	if (!stcp_leg_trylock(leg))
+		return false;
+	local_bh_disable();
+	if (sk->sk_state != TCP_CLOSE) {
+		tcp_disconnect(sk, 0);
+		WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
+		WRITE_ONCE(sk->sk_err, err);
+	}
+	local_bh_enable();
+	stcp_leg_unlock(leg);
+	return true;
 }
 
 /* -- what waits in a socket ------------------------------------------------ */
@@ -79,30 +290,61 @@ void stcp_leg_shutdown(struct stcp_leg *leg)
 /* Window probes without an answer after which the other end is dead. */
 #define STCP_DEAD_AFTER_PROBES	4
 
+static int stcp_plain_rcvbuf(const struct sock *sk)
+{
+	int limit = READ_ONCE(sock_net(sk)->ipv4.sysctl_tcp_rmem[2]);
+
+	/* SO_RCVBUF allows twice rmem_max too. */
+	limit = min_t(s64, limit, 2LL * READ_ONCE(sysctl_rmem_max));
+	return clamp_t(int, limit, SOCK_MIN_RCVBUF, STCP_PLAIN_RCVBUF);
+}
+
 /*
- * Small writes leave at once, and what waits in the sockets is bounded: the
- * unsent part of a send queue, and the receive queue of a plain leg, which has
- * no long way to fill. The wire's windows are left to TCP, which needs them for
- * its way. A socket whose owner has set a receive buffer keeps it. One whose
- * owner wants to be woken for many bytes only does not: nobody would come for the
- * last ones.
+ * Take back what user space has set and a relay cannot live with. The socket is
+ * locked by a caller that may sleep.
+ *
+ * What waits in the sockets is bounded: the unsent
+ * part of a send queue, and the receive queue of a plain leg, whose application
+ * is near. The wire's windows are left to TCP, which needs them for its way. An
+ * owner that has set a receive buffer keeps it. SO_RCVLOWAT would leave the last
+ * bytes of a message unread. Timestamps would fill the error queue, which nobody
+ * reads. SO_LINGER would make close() sleep, also in the kernel's workers.
  */
 void stcp_leg_tune(struct stcp_leg *leg, bool plain)
 {
 	struct sock *sk = leg->sk;
 	struct tcp_sock *tp = tcp_sk(sk);
 
-	tcp_sock_set_nodelay(sk);
-	lock_sock(sk);
+	sock_reset_flag(sk, SOCK_LINGER);
+	sk->sk_allocation = STCP_SK_ALLOCATION;
+	WRITE_ONCE(sk->sk_tsflags, 0);
+	skb_queue_purge(&sk->sk_error_queue);
 	WRITE_ONCE(sk->sk_rcvlowat, 1);
 	WRITE_ONCE(tp->notsent_lowat, STCP_NOTSENT);
 	if (plain && !(sk->sk_userlocks & SOCK_RCVBUF_LOCK)) {
+		int rcvbuf = stcp_plain_rcvbuf(sk);
+
 		sk->sk_userlocks |= SOCK_RCVBUF_LOCK;
-		WRITE_ONCE(sk->sk_rcvbuf, STCP_PLAIN_RCVBUF);
-		WRITE_ONCE(tp->window_clamp,
-			   tcp_win_from_space(sk, STCP_PLAIN_RCVBUF));
+		WRITE_ONCE(sk->sk_rcvbuf, rcvbuf);
+		WRITE_ONCE(tp->window_clamp, tcp_win_from_space(sk, rcvbuf));
 	}
-	release_sock(sk);
+}
+
+/*
+ * Charge memory that the kernel has allocated without an account to the socket,
+ * and by it to its memory cgroup. The socket is locked by a caller that may sleep.
+ */
+int stcp_leg_charge(struct stcp_leg *leg, u32 size)
+{
+	if (!sk_wmem_schedule(leg->sk, size))
+		return -ENOMEM;
+	sk_mem_charge(leg->sk, size);
+	return 0;
+}
+
+void stcp_leg_uncharge(struct stcp_leg *leg, u32 size)
+{
+	sk_mem_uncharge(leg->sk, size);
 }
 
 static void stcp_leg_ease(struct stcp_leg *leg, bool ease)
@@ -117,21 +359,31 @@ static void stcp_leg_ease(struct stcp_leg *leg, bool ease)
 	leg->eased = ease;
 }
 
+/* Has the other end been silent for as long as TCP_USER_TIMEOUT allows? */
+static bool stcp_leg_silent(const struct stcp_leg *leg)
+{
+	u32 silence = tcp_jiffies32 - tcp_sk(leg->sk)->rcv_tstamp;
+
+	return leg->user_timeout && silence >= msecs_to_jiffies(leg->user_timeout) &&
+	       inet_csk(leg->sk)->icsk_probes_out >= STCP_DEAD_AFTER_PROBES;
+}
+
 /*
  * Something was sent a while ago: see what became of it.
  *
  * TCP_USER_TIMEOUT would end a leg even when its other end lives and only does
  * not read: a closed window that answers every probe counts as unacknowledged.
  * So where bytes wait, none is under way and nothing moves, the option is
- * lifted, and probes without an answer are counted here instead. In all other
- * cases it stands as it was, and decides. The Python engine does the same.
+ * lifted. Then the leg is dead when probes stay without an answer for as long as
+ * the option says. Without the option TCP's own number of probes decides.
  */
 enum stcp_look stcp_leg_look(struct stcp_leg *leg)
 {
 	const struct tcp_sock *tp = tcp_sk(leg->sk);
 	enum stcp_look look = STCP_LOOK_WAITING;
 
-	lock_sock(leg->sk);
+	if (!stcp_leg_trylock(leg))
+		return STCP_LOOK_WAITING;
 	if (tp->write_seq == tp->snd_una) {
 		stcp_leg_ease(leg, false);
 		look = STCP_LOOK_AT_REST;
@@ -139,10 +391,10 @@ enum stcp_look stcp_leg_look(struct stcp_leg *leg)
 		stcp_leg_ease(leg, false);
 	} else if (!leg->eased) {
 		stcp_leg_ease(leg, true);
-	} else if (inet_csk(leg->sk)->icsk_probes_out >= STCP_DEAD_AFTER_PROBES) {
+	} else if (stcp_leg_silent(leg)) {
 		look = STCP_LOOK_DEAD;
 	}
 	leg->acknowledged = tp->snd_una;
-	release_sock(leg->sk);
+	stcp_leg_unlock(leg);
 	return look;
 }

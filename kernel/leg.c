@@ -6,21 +6,25 @@
  * so each holds a reference on the module of its own, and nothing of ours can
  * be called on a socket after the module is gone.
  *
- * What is overridden. From setsockopt(TCP_ULP) on: close, disconnect,
- * setsockopt and getsockopt. While relaying also send, receive, splice and
- * poll: the bytes are the relay's, and poll tells EPOLLHUP when it has ended
- * and nothing before. disconnect is refused throughout, for it would make a
- * fresh socket out of one that still has our callbacks.
+ * What is overridden. From setsockopt(TCP_ULP) on: release (close), disconnect,
+ * setsockopt and getsockopt. While relaying also send, receive, splice, poll
+ * and SOL_SOCKET options: the bytes are the relay's, and poll tells EPOLLHUP when
+ * it has ended and nothing before. disconnect is refused throughout, for it
+ * would make a fresh socket out of one that still has our callbacks.
  *
- * The callbacks of TCP (data_ready, write_space, state_change, error_report)
- * run under the socket's spinlock, often in softirq. They only kick the
- * directions of the relay, and do so under read_lock(sk_callback_lock). Unhooking
- * takes the write lock, so that once stcp_leg_unhook() has returned, no
+ * sk_user_data holds the leg from TCP_ULP to close: nobody else (KCM, a sockmap)
+ * can put its callbacks on the socket meanwhile.
+ *
+ * The callbacks of TCP (data_ready, write_space, state_change, error_report,
+ * release_cb) run under the socket's spinlock, often in softirq. They only kick
+ * the directions of the relay, and do so under read_lock(sk_callback_lock).
+ * Unhooking takes the write lock, so that once stcp_leg_unhook() has returned, no
  * callback can kick anything any more, and the relay may be freed.
  *
  * close() gives everything back in this order: relay, callbacks, sk_prot,
- * protocol data, then TCP's own close, then the module reference. The last
- * statement is a call that need not come back here.
+ * protocol data, then TCP's own close. The socket layer drops its reference on
+ * the module (proto_ops->owner) after our release() has returned, so no code of
+ * ours runs without one.
  */
 #include <linux/module.h>
 #include <linux/poll.h>
@@ -32,8 +36,9 @@ enum { STCP_IPV4, STCP_IPV6, STCP_FAMILIES };
 
 static struct proto stcp_bare_prots[STCP_FAMILIES];
 static struct proto stcp_relay_prots[STCP_FAMILIES];
+static struct proto_ops stcp_bare_ops[STCP_FAMILIES];
 static struct proto_ops stcp_relay_ops[STCP_FAMILIES];
-/* What stcp_relay_ops[] was made from, at the first socket of its family. */
+/* What stcp_bare_ops[] and stcp_relay_ops[] were made from, at the first socket of its family. */
 static const struct proto_ops *stcp_base_ops[STCP_FAMILIES];
 static DEFINE_MUTEX(stcp_ops_mutex);
 
@@ -94,6 +99,22 @@ static void stcp_state_change(struct sock *sk)
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
+/* Whoever held the socket lets go of it, and a carrier wanted it meanwhile. */
+static void stcp_release_cb(struct sock *sk)
+{
+	struct stcp_leg *leg;
+
+	tcp_prot.release_cb(sk);
+	read_lock_bh(&sk->sk_callback_lock);
+	leg = stcp_leg_of(sk);
+	if (leg && leg->wanted) {
+		leg->wanted = false;
+		if (leg->relay)
+			stcp_relay_kick(leg->relay);
+	}
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
 /* -- what user space may not do with a leg --------------------------------- */
 
 static int stcp_refuse_disconnect(struct sock *sk, int flags)
@@ -111,6 +132,11 @@ static int stcp_refuse_recvmsg STCP_RECVMSG_ARGS
 	return -EBUSY;
 }
 
+static int stcp_refuse_rcvlowat(struct sock *sk, int val)
+{
+	return -EBUSY;
+}
+
 static ssize_t stcp_refuse_splice(struct socket *sock, loff_t *ppos,
 				  struct pipe_inode_info *pipe, size_t len,
 				  unsigned int flags)
@@ -124,37 +150,46 @@ static __poll_t stcp_poll(struct file *file, struct socket *sock,
 	struct stcp_leg *leg = stcp_leg_of(sock->sk);
 
 	sock_poll_wait(file, sock, wait);
-	/* A plain leg that somebody kept open has lost its relay by the end. */
-	if (!leg || !leg->wire || !leg->relay)
+	if (!leg)
 		return 0;
+	/* A plain leg that somebody kept open has lost its relay by the end. */
+	if (!leg->wire || !leg->relay)
+		return READ_ONCE(leg->over) ? EPOLLHUP : 0;
 	/* Pairs with stcp_finish(). */
 	return smp_load_acquire(&leg->relay->ended) ? EPOLLHUP : 0;
 }
 
 /* -- putting the protocol on and taking it off ----------------------------- */
 
-static void stcp_close(struct sock *sk, long timeout)
+static int stcp_release(struct socket *sock)
 {
+	struct sock *sk = sock->sk;
 	struct inet_connection_sock *icsk = inet_csk(sk);
 	struct stcp_leg *leg = stcp_leg_of(sk);
-	const struct proto *base = leg->base;
+	const struct proto_ops *base_ops = leg->base_ops;
 
 	/* Only a wire leg gets here with a relay: a relay pins its plain leg. */
 	if (leg->relay)
 		stcp_relay_destroy(leg->relay);
 
 	lock_sock(sk);
-	WRITE_ONCE(sk->sk_prot, (struct proto *)base);
+	WRITE_ONCE(sk->sk_prot, (struct proto *)leg->base);
+	/* A setsockopt(SO_LINGER) may have begun before the handover. */
+	if (leg->role == STCP_ROLE_RELAYING)
+		sock_reset_flag(sk, SOCK_LINGER);
+	sk->sk_allocation = GFP_KERNEL;
 	/* An error report that began before unhooking may still look at the leg. */
 	write_lock_bh(&sk->sk_callback_lock);
+	if (sk->sk_user_data == leg)
+		rcu_assign_sk_user_data(sk, NULL);
 	rcu_assign_pointer(icsk->icsk_ulp_data, NULL);
 	write_unlock_bh(&sk->sk_callback_lock);
 	icsk->icsk_ulp_ops = NULL;
 	release_sock(sk);
 	kfree(leg);
-
-	base->close(sk, timeout);
+	/* TCP's reference; the socket layer still has its own. */
 	module_put(THIS_MODULE);
+	return base_ops->release(sock);
 }
 
 static int stcp_family_of(const struct sock *sk)
@@ -178,8 +213,12 @@ static int stcp_learn_ops(int family, const struct proto_ops *base)
 
 	mutex_lock(&stcp_ops_mutex);
 	if (!stcp_base_ops[family]) {
-		stcp_relay_ops[family] = *base;
+		stcp_bare_ops[family] = *base;
+		stcp_bare_ops[family].owner = THIS_MODULE;
+		stcp_bare_ops[family].release = stcp_release;
+		stcp_relay_ops[family] = stcp_bare_ops[family];
 		stcp_relay_ops[family].poll = stcp_poll;
+		stcp_relay_ops[family].set_rcvlowat = stcp_refuse_rcvlowat;
 		stcp_relay_ops[family].splice_read = stcp_refuse_splice;
 		stcp_base_ops[family] = base;
 	} else if (stcp_base_ops[family] != base) {
@@ -194,6 +233,18 @@ static bool stcp_connected(const struct sock *sk)
 	return (1 << sk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT);
 }
 
+static bool stcp_claim_user_data(struct sock *sk, struct stcp_leg *leg)
+{
+	bool free;
+
+	write_lock_bh(&sk->sk_callback_lock);
+	free = !sk->sk_user_data;
+	if (free)
+		rcu_assign_sk_user_data(sk, leg);
+	write_unlock_bh(&sk->sk_callback_lock);
+	return free;
+}
+
 /* setsockopt(TCP_ULP, "stcp"); TCP holds the socket lock. */
 static int stcp_leg_init(struct sock *sk)
 {
@@ -202,7 +253,7 @@ static int stcp_leg_init(struct sock *sk)
 
 	if (!stcp_connected(sk))
 		return -ENOTCONN;
-	if (sk->sk_user_data || !sk->sk_socket)
+	if (!sk->sk_socket)
 		return -EBUSY;
 	family = stcp_family_of(sk);
 	if (family < 0)
@@ -217,8 +268,17 @@ static int stcp_leg_init(struct sock *sk)
 	leg->family = family;
 	leg->base = sk->sk_prot;
 	leg->base_ops = sk->sk_socket->ops;
+	if (!stcp_claim_user_data(sk, leg)) {
+		kfree(leg);
+		return -EBUSY;
+	}
+	/* The socket layer gives it back after stcp_release(). */
+	__module_get(THIS_MODULE);
 	rcu_assign_pointer(inet_csk(sk)->icsk_ulp_data, leg);
-	WRITE_ONCE(sk->sk_prot, &stcp_bare_prots[family]);
+	/* Whoever finds our operations finds the leg. */
+	smp_store_release(&sk->sk_prot, &stcp_bare_prots[family]);
+	/* And so for these. */
+	smp_store_release(&sk->sk_socket->ops, &stcp_bare_ops[family]);
 	return 0;
 }
 
@@ -233,7 +293,6 @@ static void stcp_build_prots(int family, const struct proto *base)
 	struct proto *prot = &stcp_bare_prots[family];
 
 	*prot = *base;
-	prot->close = stcp_close;
 	prot->disconnect = stcp_refuse_disconnect;
 	prot->setsockopt = stcp_setsockopt;
 	prot->getsockopt = stcp_getsockopt;
@@ -242,6 +301,7 @@ static void stcp_build_prots(int family, const struct proto *base)
 	*prot = stcp_bare_prots[family];
 	prot->sendmsg = stcp_refuse_sendmsg;
 	prot->recvmsg = stcp_refuse_recvmsg;
+	prot->release_cb = stcp_release_cb;
 	STCP_REFUSE_SENDPAGE(prot);
 }
 
@@ -302,8 +362,12 @@ void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay)
 	lock_sock(sk);
 	leg->role = STCP_ROLE_RELAYING;
 	leg->wire = leg == relay->wire;
-	WRITE_ONCE(sk->sk_prot, &stcp_relay_prots[leg->family]);
-	WRITE_ONCE(sk->sk_socket->ops, &stcp_relay_ops[leg->family]);
+	stcp_leg_tune(leg, !leg->wire);
+	stcp_ask_for_socket_options(sk->sk_socket);
+	/* Whoever finds the operations of a relay finds the leg's role. */
+	smp_store_release(&sk->sk_prot, &stcp_relay_prots[leg->family]);
+	/* And so for these. */
+	smp_store_release(&sk->sk_socket->ops, &stcp_relay_ops[leg->family]);
 
 	write_lock_bh(&sk->sk_callback_lock);
 	leg->relay = relay;
@@ -317,23 +381,31 @@ void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay)
 	sk->sk_error_report = stcp_state_change;
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
+	/* Whoever waits for the socket looks again. */
+	leg->state_change(sk);
 }
 
 /*
  * The reverse. The leg stays refused to user space: what is left in its queue
- * was the relay's.
+ * was the relay's. The socket lock is not needed: sk_callback_lock decides which
+ * relay a callback sees, and ours do nothing without one.
  */
 void stcp_leg_unhook(struct stcp_leg *leg)
 {
 	struct sock *sk = leg->sk;
 
-	lock_sock(sk);
 	write_lock_bh(&sk->sk_callback_lock);
 	leg->relay = NULL;
-	sk->sk_data_ready = leg->data_ready;
-	sk->sk_write_space = leg->write_space;
-	sk->sk_state_change = leg->state_change;
-	sk->sk_error_report = leg->error_report;
+	WRITE_ONCE(leg->over, true);
+	if (sk->sk_data_ready == stcp_data_ready)
+		sk->sk_data_ready = leg->data_ready;
+	if (sk->sk_write_space == stcp_write_space)
+		sk->sk_write_space = leg->write_space;
+	if (sk->sk_state_change == stcp_state_change)
+		sk->sk_state_change = leg->state_change;
+	if (sk->sk_error_report == stcp_state_change)
+		sk->sk_error_report = leg->error_report;
 	write_unlock_bh(&sk->sk_callback_lock);
-	release_sock(sk);
+	/* Whoever waits for the socket looks again. */
+	leg->state_change(sk);
 }

@@ -45,7 +45,6 @@ static void __exit stcp_exit(void)
 {
 	tcp_unregister_ulp(&stcp_ulp_ops);
 	stcp_pump_exit();
-	stcp_buffer_exit();
 	stcp_stat_exit();
 }
 

@@ -3,12 +3,11 @@
  * Wire to plain: whole frames are authenticated, decrypted where they lie, and
  * only then is anything done with them.
  *
- * The buffer is one largest frame long. Received bytes are appended at in_end;
- * a frame that is complete is opened in place and its text [out, out_end) sent
- * before the next one is looked at; a frame that is not stays at the front of
- * the buffer until its rest has come. Nothing is allocated by the word of the
- * peer: a header is checked as soon as its four bytes are there, and what it
- * announces always fits.
+ * One frame is received at a time, first its header, then exactly what that
+ * announces, so a frame starts at the front of the buffer. It is opened in place
+ * and its text [out, out_end) sent before the next one is received. Nothing is
+ * allocated by the word of the peer: a header is checked as soon as its four bytes
+ * are there, and pages are taken only for bytes that have come.
  *
  * This direction owns the sending side of the plain leg, and so also says the
  * last word there: a FIN after the peer's FIN and all bytes, an RST otherwise.
@@ -55,68 +54,67 @@ static bool stcp_header_valid(const struct stcp_direction *d, const u8 *header)
 	}
 }
 
-/* A whole frame is at @d->in. */
-static enum stcp_next stcp_open_frame(struct stcp_direction *d, u32 length)
+static u32 stcp_frame_length(const struct stcp_direction *d)
 {
-	u8 *frame = d->buffer + d->in;
-	u8 *text = frame + STCP_HEADER_LEN;
-	u32 len = length - STCP_TAG_LEN;
-	int err = stcp_cipher_open(&d->cipher, frame, length);
+	u8 header[STCP_HEADER_LEN];
+
+	stcp_buffer_read(&d->buffer, 0, header, sizeof(header));
+	return get_unaligned_be16(header + 2);
+}
+
+/* A frame, its header first. What a bad header announces is not received. */
+u32 stcp_open_want(const struct stcp_direction *d)
+{
+	u8 header[STCP_HEADER_LEN];
+
+	/* After a RESET of ours all is read and thrown away. */
+	if (d->mode != STCP_MODE_RUN)
+		return STCP_MAX_FRAME;
+	if (d->in_end < STCP_HEADER_LEN)
+		return STCP_HEADER_LEN;
+	stcp_buffer_read(&d->buffer, 0, header, sizeof(header));
+	if (!stcp_header_valid(d, header))
+		return d->in_end;
+	return STCP_HEADER_LEN + get_unaligned_be16(header + 2);
+}
+
+static void stcp_open_peer_reset(struct stcp_direction *d, u32 len)
+{
+	u8 code[STCP_CODE_LEN], text[STCP_MAX_TEXT];
+
+	stcp_buffer_read(&d->buffer, STCP_HEADER_LEN, code, sizeof(code));
+	len -= STCP_CODE_LEN;
+	stcp_buffer_read(&d->buffer, STCP_HEADER_LEN + STCP_CODE_LEN, text, len);
+	stcp_relay_peer_reset(d->relay, get_unaligned_be16(code), text, len);
+}
+
+/* A whole frame is in the buffer. */
+static enum stcp_next stcp_open_frame(struct stcp_direction *d)
+{
+	u32 length = stcp_frame_length(d), len = length - STCP_TAG_LEN;
+	int err = stcp_cipher_open(&d->cipher, &d->buffer, length);
+	u8 type;
 
 	if (err) {
 		stcp_relay_break(d->relay, stcp_cipher_blame(err), err);
 		return STCP_NEXT_MORE;
 	}
 	stcp_stat_add(sock_net(d->relay->wire->sk), STCP_STAT_FRAMES_OPENED, 1);
-	d->in += STCP_HEADER_LEN + length;
-	switch (frame[0]) {
+	d->in_end = 0;
+	stcp_buffer_read(&d->buffer, 0, &type, sizeof(type));
+	switch (type) {
 	case STCP_FRAME_DATA:
-		d->out = text - d->buffer;
+		d->out = STCP_HEADER_LEN;
 		d->out_end = d->out + len;
 		break;
 	case STCP_FRAME_FIN:
 		d->fin = true;
 		break;
 	case STCP_FRAME_RESET:
-		stcp_relay_peer_reset(d->relay, get_unaligned_be16(text),
-				      text + STCP_CODE_LEN, len - STCP_CODE_LEN);
+		stcp_open_peer_reset(d, len);
 		break;
 	}
 	return STCP_NEXT_MORE;
-}
-
-static u32 stcp_have(const struct stcp_direction *d)
-{
-	return d->in_end - d->in;
-}
-
-/* Is there a whole frame at @d->in? */
-static bool stcp_whole_frame(const struct stcp_direction *d)
-{
-	return stcp_have(d) >= STCP_HEADER_LEN &&
-	       stcp_have(d) - STCP_HEADER_LEN >=
-			get_unaligned_be16(d->buffer + d->in + 2);
-}
-
-/* Will there be text to send straight after this? Then TCP may wait for it. */
-static bool stcp_text_follows(const struct stcp_direction *d)
-{
-	return stcp_whole_frame(d) &&
-	       d->buffer[d->in] == STCP_FRAME_DATA &&
-	       get_unaligned_be16(d->buffer + d->in + 2) > STCP_TAG_LEN;
-}
-
-/* Bring what is not opened yet to the front, so that a whole frame fits. */
-static void stcp_open_compact(struct stcp_direction *d)
-{
-	if (!d->in)
-		return;
-	if (stcp_have(d))
-		memmove(d->buffer, d->buffer + d->in, stcp_have(d));
-	d->in_end = stcp_have(d);
-	d->in = 0;
-	d->out = 0;
-	d->out_end = 0;
 }
 
 /*
@@ -130,7 +128,7 @@ static enum stcp_next stcp_open_end(struct stcp_direction *d, int err)
 	/* Pairs with stcp_seal_broken(): its error. */
 	if (smp_load_acquire(&seal->broken))
 		return stcp_open_truncated(d, seal->error);
-	if (!d->fin || stcp_have(d) || err)
+	if (!d->fin || d->in_end || err)
 		return stcp_open_truncated(d, err);
 	if (stcp_leg_broken(d->from))
 		return stcp_open_truncated(d, READ_ONCE(d->from->sk->sk_err));
@@ -139,14 +137,10 @@ static enum stcp_next stcp_open_end(struct stcp_direction *d, int err)
 
 static enum stcp_next stcp_open_recv(struct stcp_direction *d)
 {
-	int n;
+	int n = stcp_direction_recv(d);
 
-	stcp_open_compact(d);
-	n = stcp_direction_recv(d, d->in_end, STCP_MAX_FRAME - d->in_end);
-	if (n > 0) {
-		d->in_end += n;
+	if (n > 0)
 		return STCP_NEXT_MORE;
-	}
 	if (!n || stcp_recv_next(n) == STCP_NEXT_SETTLED)
 		return stcp_open_end(d, n);
 	/* The peer's FIN came and all before it was delivered. */
@@ -158,28 +152,29 @@ static enum stcp_next stcp_open_recv(struct stcp_direction *d)
 static enum stcp_next stcp_open_run(struct stcp_direction *d)
 {
 	enum stcp_next next;
+	u8 header[STCP_HEADER_LEN];
 	int err = 0;
 
 	if (stcp_leg_broken(d->to))
 		return stcp_open_plain_reset(d, READ_ONCE(d->to->sk->sk_err));
-	next = stcp_direction_send(d, &err, stcp_text_follows(d));
+	next = stcp_direction_send(d, &err, d->follows);
 	if (err)
 		return stcp_open_plain_reset(d, err);
 	if (next != STCP_NEXT_MORE)
 		return next;
 	if (d->fin && !d->fin_passed) {
+		if (!stcp_leg_shutdown(d->to))
+			return STCP_NEXT_WAIT;
 		d->fin_passed = true;
-		stcp_leg_shutdown(d->to);
 		stcp_relay_progress(d->relay);
 		stcp_relay_half_closed(d->relay);
 	}
-	if (stcp_have(d) >= STCP_HEADER_LEN) {
-		const u8 *header = d->buffer + d->in;
-
+	if (d->in_end >= STCP_HEADER_LEN) {
+		stcp_buffer_read(&d->buffer, 0, header, sizeof(header));
 		if (!stcp_header_valid(d, header))
 			return stcp_open_bad(d, -EPROTO);
-		if (stcp_whole_frame(d))
-			return stcp_open_frame(d, get_unaligned_be16(header + 2));
+		if (d->in_end == stcp_open_want(d))
+			return stcp_open_frame(d);
 	}
 	return stcp_open_recv(d);
 }
@@ -189,14 +184,12 @@ static enum stcp_next stcp_open_reset(struct stcp_direction *d)
 {
 	int n;
 
-	/* Once: where tcp_abort() does not look, it would wake us for ever. */
-	if (inet_sk_state_load(d->to->sk) != TCP_CLOSE)
-		tcp_abort(d->to->sk, ECONNRESET);
-	d->out = 0;
-	d->out_end = 0;
-	d->in = 0;
+	if (!stcp_leg_abort(d->to, ECONNRESET))
+		return STCP_NEXT_WAIT;
+	d->out = d->out_end;
 	d->in_end = 0;
-	n = stcp_direction_recv(d, 0, STCP_MAX_FRAME);
+	n = stcp_direction_recv(d);
+	d->in_end = 0;
 	if (n > 0)
 		return STCP_NEXT_MORE;
 	return n ? stcp_recv_next(n) : STCP_NEXT_SETTLED;
@@ -204,9 +197,10 @@ static enum stcp_next stcp_open_reset(struct stcp_direction *d)
 
 static enum stcp_next stcp_open_break(struct stcp_direction *d)
 {
-	tcp_abort(d->to->sk, ECONNRESET);
+	if (!stcp_leg_abort(d->to, ECONNRESET))
+		return STCP_NEXT_WAIT;
 	d->out = d->out_end;
-	d->in = d->in_end;
+	d->in_end = 0;
 	return STCP_NEXT_SETTLED;
 }
 

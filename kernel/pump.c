@@ -2,12 +2,12 @@
 /*
  * The pump: what both directions have in common.
  *
- * Socket callbacks kick a direction: it joins the line of those that have
- * something to do, unless it stands there already. A few carriers, one work
- * item for each CPU, take direction after direction from the front and give
- * each a turn: it receives without waiting into one buffer, works on the bytes
- * in place, sends without waiting, and returns when a step says so. The steps
- * themselves are in seal.c and open.c.
+ * Socket callbacks kick a direction: it joins the line of its owner's directions
+ * that have something to do, unless it stands there already. A few carriers, one
+ * work item for each CPU, serve the owners in turn: each takes the direction at the
+ * front of the owner's line and gives it a turn. The direction receives without
+ * waiting into one buffer, works on the bytes in place, sends without waiting, and
+ * returns when a step says so. The steps themselves are in seal.c and open.c.
  *
  * A direction as a work item of its own would do the same, but the workqueue
  * wakes a worker for every item, and here nobody is woken while all carriers
@@ -19,8 +19,10 @@
  * never has two turns at once. The lock of the line passes what one turn wrote
  * on to the next, on whatever CPU.
  *
- * Fairness. The line is first come, first served; a turn is bounded in bytes
- * and steps, and who has more to do joins at the end.
+ * Fairness. A carrier never sleeps in a turn (io.c, buffer.c, cipher.c). A turn is
+ * bounded in bytes and steps, and ends after the step at hand when another owner
+ * waits. So an owner waits for one step of each other owner, however many relays
+ * these have. Within one owner's line the order is first come, first served.
  *
  * Back-pressure and the memory bound are the same thing. A direction that
  * cannot send keeps its one buffer and does not receive; TCP's window then
@@ -29,9 +31,12 @@
  *
  * Sending can fail for want of memory with nothing in flight whose
  * acknowledgment would wake us. So -EAGAIN from a socket that has room, and a
- * buffer that cannot be had, ask for a retry by time.
+ * buffer that cannot be had, ask for a retry by time. The time doubles while
+ * memory stays short.
  */
-#include <linux/mm.h>
+#include <linux/cpumask.h>
+#include <linux/memcontrol.h>
+#include <linux/sched/mm.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 
@@ -44,6 +49,7 @@
 #define STCP_TURN_STEPS		64
 #define STCP_TURN_BYTES		(STCP_MAX_FRAME / 2)
 #define STCP_RETRY_DELAY	(HZ / 100 + 1)
+#define STCP_RETRY_MAX		(HZ / 4)
 
 /* Turns after which a carrier makes way for other work items. */
 #define STCP_CARRIER_TURNS	256
@@ -57,8 +63,55 @@ struct workqueue_struct *stcp_queue;
 static struct stcp_carrier *stcp_carriers;
 /* Taken in softirq; held for a few list operations. */
 static DEFINE_SPINLOCK(stcp_line_lock);
-static LIST_HEAD(stcp_line);
+/* Owners with a direction in their line, by their turn. */
+static LIST_HEAD(stcp_turns);
 static LIST_HEAD(stcp_idle_carriers);
+static unsigned int stcp_busy_carriers;
+
+/* Put @d at the end of its owner's line. */
+static void stcp_line_join(struct stcp_direction *d)
+{
+	struct stcp_owner *o = d->relay->owner;
+
+	lockdep_assert_held(&stcp_line_lock);
+	list_add_tail(&d->line, &o->line);
+	if (list_empty(&o->turn))
+		list_add_tail(&o->turn, &stcp_turns);
+}
+
+static void stcp_line_leave(struct stcp_direction *d)
+{
+	struct stcp_owner *o = d->relay->owner;
+
+	lockdep_assert_held(&stcp_line_lock);
+	list_del_init(&d->line);
+	if (list_empty(&o->line))
+		list_del_init(&o->turn);
+}
+
+/* The next direction, out of its line; the owner's next turn is the last. */
+static struct stcp_direction *stcp_line_next(void)
+{
+	struct stcp_owner *o;
+	struct stcp_direction *d;
+
+	lockdep_assert_held(&stcp_line_lock);
+	o = list_first_entry_or_null(&stcp_turns, struct stcp_owner, turn);
+	if (!o)
+		return NULL;
+	d = list_first_entry(&o->line, struct stcp_direction, line);
+	list_move_tail(&o->turn, &stcp_turns);
+	stcp_line_leave(d);
+	return d;
+}
+
+/* Does another owner wait? A look without the lock, good for one step. */
+static bool stcp_others_wait(const struct stcp_direction *d)
+{
+	const struct list_head *first = READ_ONCE(stcp_turns.next);
+
+	return first != &stcp_turns && first != &d->relay->owner->turn;
+}
 
 /*
  * Come again when there may be memory. TCP has just said, from within the send
@@ -66,37 +119,50 @@ static LIST_HEAD(stcp_idle_carriers);
  */
 static void stcp_direction_retry(struct stcp_direction *d)
 {
-	queue_delayed_work(stcp_queue, &d->retry, STCP_RETRY_DELAY);
+	queue_delayed_work(stcp_queue, &d->retry, d->retry_delay);
+	d->retry_delay = min_t(u32, 2 * d->retry_delay, STCP_RETRY_MAX);
 	spin_lock_bh(&stcp_line_lock);
 	d->again = false;
 	spin_unlock_bh(&stcp_line_lock);
 }
 
-static void stcp_turn(struct stcp_direction *d)
+static void stcp_turn_end(struct stcp_direction *d, enum stcp_next next)
 {
-	enum stcp_next next = STCP_NEXT_MORE;
-	int steps = STCP_TURN_STEPS;
-
-	d->turn = 0;
-	/* Pairs with stcp_data_ready(). */
-	smp_store_mb(d->blocked, false);
-	while (next == STCP_NEXT_MORE && steps--) {
-		if (READ_ONCE(d->relay->stop))
-			return;
-		/* Pairs with stcp_relay_enter(): the cause. */
-		d->mode = smp_load_acquire(&d->relay->mode);
-		next = d->step(d);
-	}
-	if (d->buffer && d->out == d->out_end && d->in == d->in_end) {
-		stcp_buffer_put(d->buffer);
-		WRITE_ONCE(d->buffer, NULL);
-	}
+	if (d->out == d->out_end && !d->in_end)
+		stcp_buffer_free(&d->buffer);
+	if (next != STCP_NEXT_RETRY)
+		d->retry_delay = STCP_RETRY_DELAY;
 	if (next == STCP_NEXT_MORE || next == STCP_NEXT_YIELD)
 		stcp_direction_kick(d);
 	else if (next == STCP_NEXT_RETRY)
 		stcp_direction_retry(d);
 	else if (next == STCP_NEXT_SETTLED)
 		stcp_relay_settle(d);
+}
+
+static void stcp_turn(struct stcp_direction *d)
+{
+	enum stcp_next next = STCP_NEXT_MORE;
+	struct mem_cgroup *old;
+	int steps = STCP_TURN_STEPS;
+
+	d->turn = 0;
+	/* Pairs with stcp_data_ready(). */
+	smp_store_mb(d->blocked, false);
+	/* The owner of the relay pays for buffers. */
+	old = set_active_memcg(d->relay->owner->memcg);
+	while (next == STCP_NEXT_MORE && steps--) {
+		if (READ_ONCE(d->relay->stop))
+			goto out;
+		/* Pairs with stcp_relay_enter(): the cause. */
+		d->mode = smp_load_acquire(&d->relay->mode);
+		next = d->step(d);
+		if (stcp_others_wait(d))
+			steps = 0;
+	}
+	stcp_turn_end(d, next);
+out:
+	set_active_memcg(old);
 }
 
 static void stcp_carry(struct work_struct *work)
@@ -106,14 +172,7 @@ static void stcp_carry(struct work_struct *work)
 	int turns = STCP_CARRIER_TURNS;
 
 	spin_lock_bh(&stcp_line_lock);
-	while (!list_empty(&stcp_line)) {
-		if (!turns--) {
-			spin_unlock_bh(&stcp_line_lock);
-			queue_work(stcp_queue, &carrier->work);
-			return;
-		}
-		d = list_first_entry(&stcp_line, struct stcp_direction, line);
-		list_del_init(&d->line);
+	while ((d = stcp_line_next())) {
 		d->running = true;
 		spin_unlock_bh(&stcp_line_lock);
 		stcp_turn(d);
@@ -121,14 +180,37 @@ static void stcp_carry(struct work_struct *work)
 		spin_lock_bh(&stcp_line_lock);
 		d->running = false;
 		if (d->again)
-			list_add_tail(&d->line, &stcp_line);
+			stcp_line_join(d);
 		d->again = false;
 		if (d->awaited)
 			complete(d->awaited);
 		d->awaited = NULL;
+		if (!--turns) {
+			spin_unlock_bh(&stcp_line_lock);
+			queue_work(stcp_queue, &carrier->work);
+			return;
+		}
 	}
+	stcp_busy_carriers--;
 	list_add(&carrier->idle, &stcp_idle_carriers);
 	spin_unlock_bh(&stcp_line_lock);
+}
+
+/* A carrier that is free, where not all CPUs have one at work; NULL else. */
+static struct stcp_carrier *stcp_free_carrier(void)
+{
+	struct stcp_carrier *carrier;
+
+	lockdep_assert_held(&stcp_line_lock);
+	if (stcp_busy_carriers >= num_online_cpus())
+		return NULL;
+	carrier = list_first_entry_or_null(&stcp_idle_carriers,
+					   struct stcp_carrier, idle);
+	if (carrier) {
+		list_del(&carrier->idle);
+		stcp_busy_carriers++;
+	}
+	return carrier;
 }
 
 /* Give @d a turn: soon, or once more after the one that it has. */
@@ -140,11 +222,8 @@ void stcp_direction_kick(struct stcp_direction *d)
 	if (d->running) {
 		d->again = true;
 	} else if (list_empty(&d->line)) {
-		list_add_tail(&d->line, &stcp_line);
-		carrier = list_first_entry_or_null(&stcp_idle_carriers,
-						   struct stcp_carrier, idle);
-		if (carrier)
-			list_del(&carrier->idle);
+		stcp_line_join(d);
+		carrier = stcp_free_carrier();
 	}
 	spin_unlock_bh(&stcp_line_lock);
 	if (carrier)
@@ -169,7 +248,8 @@ void stcp_direction_cancel(struct stcp_direction *d)
 	do {
 		cancel_delayed_work_sync(&d->retry);
 		spin_lock_bh(&stcp_line_lock);
-		list_del_init(&d->line);
+		if (!list_empty(&d->line))
+			stcp_line_leave(d);
 		d->again = false;
 		running = d->running;
 		if (running)
@@ -182,7 +262,8 @@ void stcp_direction_cancel(struct stcp_direction *d)
 
 void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 			 struct stcp_leg *from, struct stcp_leg *to,
-			 enum stcp_next (*step)(struct stcp_direction *d))
+			 enum stcp_next (*step)(struct stcp_direction *d),
+			 u32 (*want)(const struct stcp_direction *d))
 {
 	INIT_LIST_HEAD(&d->line);
 	INIT_DELAYED_WORK(&d->retry, stcp_retry);
@@ -192,6 +273,8 @@ void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 	d->from = from;
 	d->to = to;
 	d->step = step;
+	d->want = want;
+	d->retry_delay = STCP_RETRY_DELAY;
 }
 
 /* From now on it may have turns, the first at once. */
@@ -208,25 +291,29 @@ void stcp_direction_start(struct stcp_direction *d)
 void stcp_direction_free(struct stcp_direction *d)
 {
 	stcp_cipher_destroy(&d->cipher);
-	if (d->buffer)
-		stcp_buffer_put(d->buffer);
-	WRITE_ONCE(d->buffer, NULL);
+	stcp_buffer_free(&d->buffer);
 	kvfree(d->queued);
 	d->queued = NULL;
 }
 
-static int stcp_take_queued(struct stcp_direction *d, u8 *to, u32 room)
+static int stcp_take_queued(struct stcp_direction *d)
 {
-	u32 n = min(room, d->queued_end - d->queued_at);
+	u32 n, taken = 0;
 
-	memcpy(to, d->queued + d->queued_at, n);
-	d->queued_at += n;
+	while ((n = min(d->want(d) - d->in_end, d->queued_end - d->queued_at))) {
+		if (stcp_buffer_grow(&d->buffer, d->in_end + n))
+			return taken ?: -ENOBUFS;
+		stcp_buffer_write(&d->buffer, d->in_end, d->queued + d->queued_at, n);
+		d->in_end += n;
+		d->queued_at += n;
+		taken += n;
+	}
 	if (d->queued_at == d->queued_end) {
 		kvfree(d->queued);
 		d->queued = NULL;
 		WRITE_ONCE(d->queued_end, 0);
 	}
-	return n;
+	return taken;
 }
 
 /* What a failed stcp_direction_recv() asks for, where it is no end. */
@@ -234,6 +321,7 @@ enum stcp_next stcp_recv_next(int err)
 {
 	switch (err) {
 	case -EAGAIN:
+	case -EINPROGRESS:	/* stcp_release_cb() kicks */
 		return STCP_NEXT_WAIT;
 	case -EINTR:
 		return STCP_NEXT_YIELD;
@@ -245,15 +333,14 @@ enum stcp_next stcp_recv_next(int err)
 }
 
 /**
- * stcp_direction_recv() - receive into the buffer, getting one if need be
+ * stcp_direction_recv() - receive what the direction wants into its buffer
  * @d: the direction
- * @at: where in the buffer
- * @room: at most this many bytes
  *
- * Return: bytes, 0 at EOF, -EAGAIN when there is nothing, -EINTR when the turn
- * is over, -ENOBUFS when there is no buffer, or another negative errno.
+ * Return: bytes, 0 at EOF, -EAGAIN when there is nothing, -EINPROGRESS when
+ * somebody holds the socket, -EINTR when the turn is over, -ENOBUFS when there is
+ * no memory, or another negative errno.
  */
-int stcp_direction_recv(struct stcp_direction *d, u32 at, u32 room)
+int stcp_direction_recv(struct stcp_direction *d)
 {
 	int n;
 
@@ -261,16 +348,10 @@ int stcp_direction_recv(struct stcp_direction *d, u32 at, u32 room)
 		return -EAGAIN;
 	if (d->turn >= STCP_TURN_BYTES)
 		return -EINTR;
-	if (!d->buffer) {
-		WRITE_ONCE(d->buffer, stcp_buffer_get());
-		if (!d->buffer) {
-			stcp_stat_add(sock_net(d->relay->wire->sk),
-				      STCP_STAT_BUFFER_FAILURES, 1);
-			return -ENOBUFS;
-		}
-	}
-	n = d->queued ? stcp_take_queued(d, d->buffer + at, room) :
-			stcp_leg_recv(d->from, d->buffer + at, room);
+	n = d->queued ? stcp_take_queued(d) : stcp_leg_recv(d->from, d);
+	if (n == -ENOBUFS)
+		stcp_stat_add(sock_net(d->relay->wire->sk),
+			      STCP_STAT_BUFFER_FAILURES, 1);
 	if (n > 0)
 		d->turn += n;
 	return n;
@@ -288,9 +369,11 @@ int stcp_direction_recv(struct stcp_direction *d, u32 at, u32 room)
 enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool more)
 {
 	while (d->out < d->out_end) {
-		int n = stcp_leg_send(d->to, d->buffer + d->out,
+		int n = stcp_leg_send(d->to, &d->buffer, d->out,
 				      d->out_end - d->out, more);
 
+		if (n == -EINPROGRESS)
+			return STCP_NEXT_WAIT;
 		if (n == -EAGAIN) {
 			if (sk_stream_is_writeable(d->to->sk))
 				return STCP_NEXT_RETRY;
@@ -316,12 +399,12 @@ enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool mo
 
 int stcp_pump_init(void)
 {
-	unsigned int i, count = num_online_cpus();
+	unsigned int i, count = num_possible_cpus();
 
 	stcp_carriers = kcalloc(count, sizeof(*stcp_carriers), GFP_KERNEL);
 	if (!stcp_carriers)
 		return -ENOMEM;
-	stcp_queue = alloc_workqueue("stcp", WQ_UNBOUND, 0);
+	stcp_queue = alloc_workqueue("stcp", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
 	if (!stcp_queue) {
 		kfree(stcp_carriers);
 		return -ENOMEM;

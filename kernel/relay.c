@@ -17,11 +17,17 @@
  * Stopping. relay->stop makes turns and work items end at once. They are
  * cancelled, then the leg is unhooked, then they are cancelled once more, for a
  * callback may have kicked one in between. After that nobody looks at the relay.
- * None of this is done under a socket lock, which they take.
+ * None of this is done under a socket lock, which turns try to take.
+ *
+ * Work items of the module serve all users and so never wait for a socket lock.
+ * Where one is taken, "finish" comes again later, the clock looks a second later,
+ * and a direction is kicked by stcp_release_cb(). Only the owner's own system
+ * calls, the handover and close(), wait.
  *
  * The wire's close() frees the relay, so the wire's socket and file outlive
  * it. The plain leg is pinned by its file until the relay finishes.
  */
+#include <linux/err.h>
 #include <linux/file.h>
 #include <linux/slab.h>
 
@@ -29,6 +35,10 @@
 
 /* Time between two looks at what was sent. */
 #define STCP_WATCH		HZ
+/* Time until another try to lock a leg whose relay finishes. */
+#define STCP_FINISH_RETRY	(HZ / 50 + 1)
+/* What two crypto objects take, which the crypto API charges to nobody. */
+#define STCP_CIPHERS_SIZE	(2 * 4096)
 
 void stcp_relay_kick(struct stcp_relay *relay)
 {
@@ -152,10 +162,18 @@ static bool stcp_relay_look(struct stcp_relay *relay)
 /* Something was sent: see to it that the clock looks what becomes of it. */
 void stcp_relay_watch(struct stcp_relay *relay)
 {
-	if (READ_ONCE(relay->watching) || READ_ONCE(relay->stop))
+	if (READ_ONCE(relay->watching) || READ_ONCE(relay->stop) ||
+	    READ_ONCE(relay->mode) != STCP_MODE_RUN)
 		return;
 	WRITE_ONCE(relay->watching, true);
+	/* A deadline that comes sooner looks too. */
+	if (delayed_work_pending(&relay->clock) &&
+	    time_before(READ_ONCE(relay->clock.timer.expires), jiffies + STCP_WATCH))
+		return;
 	mod_delayed_work(stcp_queue, &relay->clock, STCP_WATCH);
+	/* The mode may have changed meanwhile: its deadline is not to be missed. */
+	if (READ_ONCE(relay->mode) != STCP_MODE_RUN)
+		mod_delayed_work(stcp_queue, &relay->clock, 0);
 }
 
 /* What the clock does while bytes flow. Return: jiffies until its next turn, or 0. */
@@ -237,7 +255,7 @@ void stcp_relay_settle(struct stcp_direction *d)
 			 * for the work item.
 			 */
 			relay->finishing = true;
-			queue_work(stcp_queue, &relay->finish);
+			queue_delayed_work(stcp_queue, &relay->finish, 0);
 		}
 	}
 	spin_unlock(&relay->lock);
@@ -278,15 +296,27 @@ static void stcp_relay_release(struct stcp_relay *relay, bool abort)
 
 static void stcp_finish(struct work_struct *work)
 {
-	struct stcp_relay *relay = container_of(work, struct stcp_relay, finish);
+	struct stcp_relay *relay = container_of(to_delayed_work(work),
+						struct stcp_relay, finish);
 	struct stcp_leg *wire = relay->wire;
 
-	stcp_relay_release(relay, false);
-	if (relay->end == STCP_END_FINISHED)
-		stcp_leg_shutdown(wire);
+	if (relay->plain)
+		stcp_relay_release(relay, false);
+	if (relay->end == STCP_END_FINISHED && !stcp_leg_shutdown(wire)) {
+		queue_delayed_work(stcp_queue, &relay->finish, STCP_FINISH_RETRY);
+		return;
+	}
 	/* Whoever polls the end finds everything given up. */
 	smp_store_release(&relay->ended, true);
 	wire->state_change(wire->sk);
+}
+
+static void stcp_relay_free(struct stcp_relay *relay)
+{
+	stcp_cipher_destroy(&relay->open.cipher);
+	stcp_cipher_destroy(&relay->seal.cipher);
+	stcp_owner_put(relay->owner);
+	kfree_sensitive(relay);
 }
 
 /* The owner closes the wire. Ends the relay if nothing else did, and frees it. */
@@ -300,12 +330,15 @@ void stcp_relay_destroy(struct stcp_relay *relay)
 	spin_unlock(&relay->lock);
 
 	if (finishing)
-		flush_work(&relay->finish);
+		flush_delayed_work(&relay->finish);
 	else
 		stcp_relay_release(relay, true);
 	stcp_leg_unhook(relay->wire);
 	stcp_relay_cancel(relay);
-	kfree_sensitive(relay);
+	lock_sock(relay->wire->sk);
+	stcp_leg_uncharge(relay->wire, STCP_CIPHERS_SIZE);
+	release_sock(relay->wire->sk);
+	stcp_relay_free(relay);
 }
 
 /* -- the beginning --------------------------------------------------------- */
@@ -313,11 +346,18 @@ void stcp_relay_destroy(struct stcp_relay *relay)
 static struct stcp_relay *stcp_relay_alloc(const struct stcp_relay_args *args)
 {
 	struct stcp_relay *relay = kzalloc(sizeof(*relay), GFP_KERNEL_ACCOUNT);
+	struct stcp_owner *owner;
 
 	if (!relay)
-		return NULL;
+		return ERR_PTR(-ENOMEM);
+	owner = stcp_owner_get();
+	if (IS_ERR(owner)) {
+		kfree(relay);
+		return ERR_CAST(owner);
+	}
+	relay->owner = owner;
 	spin_lock_init(&relay->lock);
-	INIT_WORK(&relay->finish, stcp_finish);
+	INIT_DELAYED_WORK(&relay->finish, stcp_finish);
 	INIT_DELAYED_WORK(&relay->clock, stcp_clock);
 	relay->last = jiffies;
 	relay->idle_ms = args->idle_ms;
@@ -326,16 +366,54 @@ static struct stcp_relay *stcp_relay_alloc(const struct stcp_relay_args *args)
 	return relay;
 }
 
+static int stcp_relay_ciphers(struct stcp_relay *relay,
+			      const struct stcp_relay_args *args)
+{
+	int err = stcp_cipher_init(&relay->seal.cipher, args->send.key,
+				   args->send.counter);
+
+	return err ?: stcp_cipher_init(&relay->open.cipher, args->receive.key,
+				       args->receive.counter);
+}
+
+/* Both legs, and the memory of the ciphers charged to the wire. */
+static int stcp_relay_claim(struct stcp_relay *relay, struct sock *wire,
+			    struct sock *plain)
+{
+	int err = stcp_leg_claim(wire, &relay->wire);
+
+	if (err)
+		return err;
+	err = stcp_leg_claim(plain, &relay->plain);
+	if (err)
+		goto err_wire;
+	lock_sock(wire);
+	err = stcp_leg_charge(relay->wire, STCP_CIPHERS_SIZE);
+	release_sock(wire);
+	if (!err)
+		return 0;
+	stcp_leg_unclaim(relay->plain);
+err_wire:
+	stcp_leg_unclaim(relay->wire);
+	return err;
+}
+
+static void stcp_leg_send_at_once(struct stcp_leg *leg)
+{
+	tcp_sock_set_cork(leg->sk, false);
+	tcp_sock_set_nodelay(leg->sk);
+}
+
 static void stcp_relay_start(struct stcp_relay *relay)
 {
 	struct net *net = sock_net(relay->wire->sk);
 
 	stcp_direction_init(&relay->seal, relay, relay->plain, relay->wire,
-			    stcp_seal_step);
+			    stcp_seal_step, stcp_seal_want);
 	stcp_direction_init(&relay->open, relay, relay->wire, relay->plain,
-			    stcp_open_step);
-	stcp_leg_tune(relay->plain, true);
-	stcp_leg_tune(relay->wire, false);
+			    stcp_open_step, stcp_open_want);
+	stcp_leg_send_at_once(relay->plain);
+	stcp_leg_send_at_once(relay->wire);
 	stcp_stat_add(net, STCP_STAT_RELAYS, 1);
 	stcp_stat_add(net, STCP_STAT_RELAYS_LIVE, 1);
 	stcp_leg_hook(relay->plain, relay);
@@ -369,23 +447,14 @@ int stcp_relay_create(struct sock *wire, const struct stcp_relay_args *args,
 	struct stcp_relay *relay = stcp_relay_alloc(args);
 	int err;
 
-	if (!relay)
-		return -ENOMEM;
-	err = stcp_cipher_init(&relay->seal.cipher, args->send.key,
-			       args->send.counter);
-	if (err)
-		goto err_free;
-	err = stcp_cipher_init(&relay->open.cipher, args->receive.key,
-			       args->receive.counter);
-	if (err)
-		goto err_free;
-	err = stcp_leg_claim(wire, &relay->wire);
-	if (err)
-		goto err_free;
-	err = stcp_leg_claim(plain->sk, &relay->plain);
-	if (err)
-		goto err_unclaim;
-
+	if (IS_ERR(relay))
+		return PTR_ERR(relay);
+	err = stcp_relay_ciphers(relay, args) ?:
+	      stcp_relay_claim(relay, wire, plain->sk);
+	if (err) {
+		stcp_relay_free(relay);
+		return err;
+	}
 	relay->plain_file = plain->file;
 	relay->open.queued = wire_bytes;
 	relay->open.queued_end = args->wire_len;
@@ -393,19 +462,11 @@ int stcp_relay_create(struct sock *wire, const struct stcp_relay_args *args,
 	relay->seal.queued_end = args->plain_len;
 	stcp_relay_start(relay);
 	return 0;
-
-err_unclaim:
-	stcp_leg_unclaim(relay->wire);
-err_free:
-	stcp_cipher_destroy(&relay->open.cipher);
-	stcp_cipher_destroy(&relay->seal.cipher);
-	kfree_sensitive(relay);
-	return err;
 }
 
 static u32 stcp_buffered(const struct stcp_direction *d)
 {
-	return (READ_ONCE(d->buffer) ? STCP_MAX_FRAME : 0) +
+	return READ_ONCE(d->buffer.count) * PAGE_SIZE +
 	       READ_ONCE(d->queued_end);
 }
 

@@ -37,21 +37,48 @@ static enum stcp_next stcp_seal_broken(struct stcp_direction *d, int err)
 static enum stcp_next stcp_seal_frame(struct stcp_direction *d, u8 type, u32 len)
 {
 	struct net *net = sock_net(d->relay->wire->sk);
-	int err = stcp_cipher_seal(&d->cipher, d->buffer, type, len);
+	int err;
 
+	/* There may be no memory for the tag: the text stays until there is. */
+	if (stcp_buffer_grow(&d->buffer, STCP_FRAME_OVERHEAD + len))
+		return STCP_NEXT_RETRY;
+	err = stcp_cipher_seal(&d->cipher, &d->buffer, type, len);
 	if (err)
 		return stcp_seal_failed(d, err);
+	d->in_end = 0;
 	d->out = 0;
 	d->out_end = STCP_FRAME_OVERHEAD + len;
 	stcp_stat_add(net, STCP_STAT_FRAMES_SEALED, 1);
 	return STCP_NEXT_MORE;
 }
 
-static enum stcp_next stcp_seal_data(struct stcp_direction *d, u32 len)
+/* Text is in the buffer behind the room for its header. */
+static enum stcp_next stcp_seal_data(struct stcp_direction *d)
 {
-	WRITE_ONCE(d->bytes, d->bytes + len);
-	stcp_stat_add(sock_net(d->relay->wire->sk), STCP_STAT_BYTES_TO_WIRE, len);
-	return stcp_seal_frame(d, STCP_FRAME_DATA, len);
+	u32 len = d->in_end - STCP_HEADER_LEN;
+	enum stcp_next next = stcp_seal_frame(d, STCP_FRAME_DATA, len);
+
+	if (next == STCP_NEXT_MORE && !d->in_end) {
+		WRITE_ONCE(d->bytes, d->bytes + len);
+		stcp_stat_add(sock_net(d->relay->wire->sk),
+			      STCP_STAT_BYTES_TO_WIRE, len);
+	}
+	return next;
+}
+
+static enum stcp_next stcp_seal_fin(struct stcp_direction *d)
+{
+	enum stcp_next next = stcp_seal_frame(d, STCP_FRAME_FIN, 0);
+
+	if (next == STCP_NEXT_MORE)
+		d->fin = true;
+	return next;
+}
+
+/* A whole frame of text at most. */
+u32 stcp_seal_want(const struct stcp_direction *d)
+{
+	return STCP_HEADER_LEN + STCP_MAX_PLAINTEXT;
 }
 
 static enum stcp_next stcp_seal_run(struct stcp_direction *d)
@@ -66,53 +93,58 @@ static enum stcp_next stcp_seal_run(struct stcp_direction *d)
 		}
 		return STCP_NEXT_SETTLED;
 	}
-	n = stcp_direction_recv(d, STCP_HEADER_LEN, STCP_MAX_PLAINTEXT);
-	if (n < 0 && stcp_recv_next(n) != STCP_NEXT_SETTLED)
+	if (d->in_end)
+		return stcp_seal_data(d);
+	d->in_end = STCP_HEADER_LEN;
+	n = stcp_direction_recv(d);
+	if (n > 0)
+		return stcp_seal_data(d);
+	d->in_end = 0;
+	if (!n)
+		return stcp_seal_fin(d);
+	if (stcp_recv_next(n) != STCP_NEXT_SETTLED)
 		return stcp_recv_next(n);
-	if (n < 0) {
-		stcp_relay_reset(relay, STCP_END_PLAIN_RESET, n,
-				 STCP_CODE_PLAIN_RESET, NULL, 0);
-		return STCP_NEXT_MORE;
-	}
-	if (n)
-		return stcp_seal_data(d, n);
-	d->fin = true;
-	return stcp_seal_frame(d, STCP_FRAME_FIN, 0);
+	stcp_relay_reset(relay, STCP_END_PLAIN_RESET, n, STCP_CODE_PLAIN_RESET,
+			 NULL, 0);
+	return STCP_NEXT_MORE;
 }
 
 static enum stcp_next stcp_seal_reset(struct stcp_direction *d)
 {
 	struct stcp_relay *relay = d->relay;
-	u8 *text;
+	u32 len = STCP_CODE_LEN + relay->text_len;
+	u8 code[STCP_CODE_LEN];
+	enum stcp_next next;
 
-	if (d->last_frame) {
-		stcp_leg_shutdown(d->to);
-		return STCP_NEXT_SETTLED;
-	}
-	if (!d->buffer)
-		WRITE_ONCE(d->buffer, stcp_buffer_get());
-	if (!d->buffer)
+	if (d->last_frame)
+		return stcp_leg_shutdown(d->to) ? STCP_NEXT_SETTLED : STCP_NEXT_WAIT;
+	/* Text that was not sealed yet goes nowhere. */
+	d->in_end = 0;
+	if (stcp_buffer_grow(&d->buffer, STCP_FRAME_OVERHEAD + len))
 		return STCP_NEXT_RETRY;
 	/* code and text were set before the mode and do not change after it */
-	text = d->buffer + STCP_HEADER_LEN;
-	put_unaligned_be16(relay->code, text);
-	memcpy(text + STCP_CODE_LEN, relay->text, relay->text_len);
-	d->last_frame = true;
-	return stcp_seal_frame(d, STCP_FRAME_RESET,
-			       STCP_CODE_LEN + relay->text_len);
+	put_unaligned_be16(relay->code, code);
+	stcp_buffer_write(&d->buffer, STCP_HEADER_LEN, code, sizeof(code));
+	stcp_buffer_write(&d->buffer, STCP_HEADER_LEN + STCP_CODE_LEN, relay->text,
+			  relay->text_len);
+	next = stcp_seal_frame(d, STCP_FRAME_RESET, len);
+	if (next == STCP_NEXT_MORE)
+		d->last_frame = true;
+	return next;
 }
 
 static enum stcp_next stcp_seal_break(struct stcp_direction *d)
 {
-	enum stcp_end end = d->relay->end;
+	bool done;
 
 	d->out = d->out_end;
+	d->in_end = 0;
 	/* A peer that said RESET waits for our end of the stream. */
-	if (end == STCP_END_PEER_RESET)
-		stcp_leg_shutdown(d->to);
+	if (d->relay->end == STCP_END_PEER_RESET)
+		done = stcp_leg_shutdown(d->to);
 	else
-		tcp_abort(d->to->sk, ECONNABORTED);
-	return STCP_NEXT_SETTLED;
+		done = stcp_leg_abort(d->to, ECONNABORTED);
+	return done ? STCP_NEXT_SETTLED : STCP_NEXT_WAIT;
 }
 
 enum stcp_next stcp_seal_step(struct stcp_direction *d)

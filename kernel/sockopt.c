@@ -3,7 +3,9 @@
  * The options at SOL_STCP: every argument of user space is checked here, and
  * copies of keys are wiped here, whatever the outcome.
  *
- * Options of other levels go to TCP as ever.
+ * Options of other levels go to TCP as ever until the leg relays. From then on only
+ * those in the lists below do: an option that moves, keeps or stamps bytes would
+ * take them from the relay, and the peer would be blamed.
  */
 #include <linux/file.h>
 #include <linux/mm.h>
@@ -11,14 +13,10 @@
 
 #include "internal.h"
 
-static const struct proto *stcp_base_of(const struct sock *sk)
+static int stcp_check_relay_args(const struct stcp_relay_args *args,
+				 unsigned int optlen)
 {
-	return stcp_leg_of(sk)->base;
-}
-
-static int stcp_check_relay_args(const struct stcp_relay_args *args)
-{
-	if (args->interface != STCP_INTERFACE || args->size != sizeof(*args))
+	if (args->interface != STCP_INTERFACE || args->size != optlen)
 		return -EPROTONOSUPPORT;
 	if (args->reserved)
 		return -EINVAL;
@@ -77,16 +75,40 @@ err_wire:
 	return err;
 }
 
+/*
+ * Copy a struct whose version may be longer than ours, as copy_struct_from_user()
+ * does. Return: 0; -EPROTONOSUPPORT for one that is too short, -E2BIG for one that
+ * uses fields that we do not know, -EFAULT.
+ */
+static int stcp_copy_struct(void *to, size_t size, sockptr_t from, unsigned int len)
+{
+	u8 rest[64];
+	size_t n;
+
+	if (len < size)
+		return -EPROTONOSUPPORT;
+	if (len > PAGE_SIZE)
+		return -E2BIG;
+	if (copy_from_sockptr(to, from, size))
+		return -EFAULT;
+	for (; size < len; size += n) {
+		n = min_t(size_t, len - size, sizeof(rest));
+		if (copy_from_sockptr_offset(rest, from, size, n))
+			return -EFAULT;
+		if (memchr_inv(rest, 0, n))
+			return -E2BIG;
+	}
+	return 0;
+}
+
 static int stcp_set_relay(struct sock *sk, sockptr_t optval, unsigned int optlen)
 {
 	struct stcp_relay_args args;
 	int err;
 
-	if (optlen != sizeof(args))
-		return -EPROTONOSUPPORT;
-	err = copy_from_sockptr(&args, optval, sizeof(args)) ? -EFAULT : 0;
+	err = stcp_copy_struct(&args, sizeof(args), optval, optlen);
 	if (!err)
-		err = stcp_check_relay_args(&args);
+		err = stcp_check_relay_args(&args, optlen);
 	if (!err)
 		err = stcp_relay_with_bytes(sk, &args);
 	memzero_explicit(&args, sizeof(args));
@@ -101,11 +123,12 @@ static int stcp_set_relay(struct sock *sk, sockptr_t optval, unsigned int optlen
  */
 static struct stcp_relay *stcp_relay_of(struct sock *sk)
 {
-	struct stcp_leg *leg = stcp_leg_of(sk);
+	struct stcp_leg *leg;
 	struct stcp_relay *relay;
 
 	read_lock_bh(&sk->sk_callback_lock);
-	relay = leg->wire ? leg->relay : NULL;
+	leg = stcp_leg_of(sk);
+	relay = leg && leg->wire ? leg->relay : NULL;
 	read_unlock_bh(&sk->sk_callback_lock);
 	return relay;
 }
@@ -114,27 +137,84 @@ static int stcp_set_abort(struct sock *sk, sockptr_t optval, unsigned int optlen
 {
 	struct stcp_relay *relay = stcp_relay_of(sk);
 	struct stcp_abort_args args;
+	int err;
 
 	if (!relay)
 		return -ENOTCONN;
-	if (optlen != sizeof(args))
-		return -EPROTONOSUPPORT;
-	if (copy_from_sockptr(&args, optval, sizeof(args)))
-		return -EFAULT;
+	err = stcp_copy_struct(&args, sizeof(args), optval, optlen);
+	if (err)
+		return err;
 	if (args.interface != STCP_INTERFACE)
 		return -EPROTONOSUPPORT;
-	if (args.text_len > STCP_MAX_TEXT)
+	if (!args.code || args.code > STCP_CODE_INTERNAL_ERROR ||
+	    args.text_len > STCP_MAX_TEXT)
 		return -EINVAL;
 	return stcp_relay_reset(relay, STCP_END_ABORTED, 0, args.code, args.text,
 				args.text_len) ? 0 : -EALREADY;
+}
+
+/* -- options of other levels ------------------------------------------------ */
+
+static bool stcp_relaying(const struct sock *sk)
+{
+	const struct stcp_leg *leg = stcp_leg_of(sk);
+
+	return leg && READ_ONCE(leg->role) == STCP_ROLE_RELAYING;
+}
+
+static bool stcp_may_set(int level, int optname)
+{
+	switch (level) {
+	case SOL_SOCKET:
+		return optname == SO_KEEPALIVE || optname == SO_PRIORITY ||
+		       optname == SO_MARK;
+	case SOL_TCP:
+		return optname == TCP_KEEPIDLE || optname == TCP_KEEPINTVL ||
+		       optname == TCP_KEEPCNT || optname == TCP_USER_TIMEOUT;
+	case SOL_IP:
+		return optname == IP_TOS;
+	case SOL_IPV6:
+		return optname == IPV6_TCLASS;
+	default:
+		return false;
+	}
+}
+
+static bool stcp_may_get(int level, int optname)
+{
+	switch (level) {
+	case SOL_TCP:
+		return optname != TCP_ZEROCOPY_RECEIVE && optname != TCP_REPAIR &&
+		       optname != TCP_REPAIR_QUEUE && optname != TCP_REPAIR_OPTIONS &&
+		       optname != TCP_REPAIR_WINDOW;
+	case SOL_SOCKET:
+	case SOL_IP:
+	case SOL_IPV6:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static int stcp_set_other(struct sock *sk, int level, int optname, sockptr_t optval,
+			  unsigned int optlen)
+{
+	const struct stcp_leg *leg = stcp_leg_of(sk);
+
+	if (!leg)
+		return -ENOTCONN;
+	if (stcp_relaying(sk) && !stcp_may_set(level, optname))
+		return -EBUSY;
+	if (level == SOL_SOCKET)
+		return sock_setsockopt(sk->sk_socket, level, optname, optval, optlen);
+	return leg->base->setsockopt(sk, level, optname, optval, optlen);
 }
 
 int stcp_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
 		    unsigned int optlen)
 {
 	if (level != SOL_STCP)
-		return stcp_base_of(sk)->setsockopt(sk, level, optname, optval,
-						    optlen);
+		return stcp_set_other(sk, level, optname, optval, optlen);
 	switch (optname) {
 	case STCP_RELAY:
 		return stcp_set_relay(sk, optval, optlen);
@@ -145,6 +225,7 @@ int stcp_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
 	}
 }
 
+/* A caller that knows a shorter or a longer struct gets as much as both know. */
 static int stcp_get_status(struct sock *sk, char __user *optval,
 			   int __user *optlen)
 {
@@ -154,22 +235,29 @@ static int stcp_get_status(struct sock *sk, char __user *optval,
 
 	if (get_user(len, optlen))
 		return -EFAULT;
-	if (len != sizeof(status))
+	if (len < (int)offsetof(struct stcp_status, bytes_to_wire))
 		return -EPROTONOSUPPORT;
 	/* This order is how user space tests for our interface. */
 	if (!relay)
 		return -ENOTCONN;
 	stcp_relay_status(relay, &status);
-	return copy_to_user(optval, &status, sizeof(status)) ? -EFAULT : 0;
+	len = min_t(int, len, sizeof(status));
+	if (put_user(len, optlen))
+		return -EFAULT;
+	return copy_to_user(optval, &status, len) ? -EFAULT : 0;
 }
 
 int stcp_getsockopt(struct sock *sk, int level, int optname,
 		    char __user *optval, int __user *optlen)
 {
-	if (level != SOL_STCP)
-		return stcp_base_of(sk)->getsockopt(sk, level, optname, optval,
-						    optlen);
-	if (optname != STCP_STATUS)
-		return -ENOPROTOOPT;
-	return stcp_get_status(sk, optval, optlen);
+	const struct stcp_leg *leg = stcp_leg_of(sk);
+
+	if (!leg)
+		return -ENOTCONN;
+	if (level == SOL_STCP)
+		return optname == STCP_STATUS ?
+		       stcp_get_status(sk, optval, optlen) : -ENOPROTOOPT;
+	if (stcp_relaying(sk) && !stcp_may_get(level, optname))
+		return -EBUSY;
+	return leg->base->getsockopt(sk, level, optname, optval, optlen);
 }

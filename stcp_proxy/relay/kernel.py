@@ -183,20 +183,38 @@ class KernelEngine:
 
     def adopt(self, handover: Handover, on_end: Callable[[RelayEnd], None]) -> Relay:
         """Carry a connection until it ends; see `Engine.adopt`."""
-        try:
-            _hand_over(handover)
-        except OSError as exc:
-            return self._fall_back(_words(exc, handover), handover, on_end)
-        handover.plain.close()  # the module has its own hold on it
-        relay = KernelRelay(self, handover.wire.detach(), on_end)
         with self.lock:
             stopping = self._stopping
-            if not stopping:
-                self._relays[relay.fd] = relay
-                self._epoll.register(relay.fd, 0)  # EPOLLHUP comes unasked
+            failure: OSError | None = None
+            try:
+                self._hand_over(handover, watch=not stopping)
+            except OSError as exc:
+                failure = exc
+            else:
+                handover.plain.close()  # the module has its own hold on it
+                relay = KernelRelay(self, handover.wire.detach(), on_end)
+                if not stopping:
+                    self._relays[relay.fd] = relay
+        if failure is not None:
+            return self._fall_back(_words(failure, handover), handover, on_end)
         if stopping:
             self._drop(relay)
         return relay
+
+    def _hand_over(self, handover: Handover, *, watch: bool) -> None:
+        """Watch the wire leg for its end, then give both legs to the module: nothing that can fail comes after that.
+
+        Raises:
+            OSError: one of the two failed; the wire leg is not watched.
+        """
+        if watch:
+            self._epoll.register(handover.wire.fileno(), 0)  # EPOLLHUP comes unasked
+        try:
+            _hand_over(handover)
+        except OSError:
+            if watch:
+                self._epoll.unregister(handover.wire.fileno())
+            raise
 
     def close(self) -> None:
         """Give every leg a TCP RST, stop the thread, close everything. Idempotent."""
@@ -228,8 +246,13 @@ class KernelEngine:
 
     def _ended(self, fd: int) -> None:
         """The module has let go of a connection."""
-        relay = self._relays.pop(fd)
-        end = _end_of(_status(fd))
+        with self.lock:  # a leg that is being handed over may have hung up already
+            relay = self._relays.get(fd)
+            status = None if relay is None else _status(fd)
+            if relay is None or status is None or not status.ended:
+                return
+            del self._relays[fd]
+        end = _end_of(status)
         relay.close(end)
         _tell(relay, end)
 

@@ -8,6 +8,8 @@ import errno
 import os
 import select
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -262,12 +264,30 @@ def test_a_relaying_wire_polls_nothing() -> None:
     r.close()
 
 
-@pytest.mark.parametrize("size", [1, abi.STATUS_ARGS.size - 1, abi.STATUS_ARGS.size + 1, 1000])
-def test_status_has_one_size(size: int) -> None:
+def test_a_longer_struct_is_taken_while_the_rest_is_zero(legs: Legs) -> None:
+    """User space that is newer than the module may hand over, unless it uses a field that the module does not know."""
+    size = abi.RELAY_ARGS.size + 8
+    raw = args(legs[1].fileno(), size=size) + bytes(8)
+    with refused(errno.E2BIG):
+        legs[2].setsockopt(abi.SOL_STCP, abi.RELAY, raw[:-1] + b"\x01")
+    check_untouched(legs)
+    legs[2].setsockopt(abi.SOL_STCP, abi.RELAY, raw)
+    assert len(legs[2].getsockopt(abi.SOL_STCP, abi.STATUS, abi.STATUS_ARGS.size)) == abi.STATUS_ARGS.size
+
+
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_a_status_without_its_head_is_refused(size: int) -> None:
     r = Relay()
     with refused(errno.EPROTONOSUPPORT):
         r.wire.getsockopt(abi.SOL_STCP, abi.STATUS, size)
     r.check_alive()
+    r.close()
+
+
+def test_status_tells_how_long_it_is() -> None:
+    r = Relay()
+    assert len(r.wire.getsockopt(abi.SOL_STCP, abi.STATUS, 1000)) == abi.STATUS_ARGS.size
+    assert len(r.wire.getsockopt(abi.SOL_STCP, abi.STATUS, 16)) == 16
     r.close()
 
 
@@ -276,6 +296,8 @@ def test_abort_checks_its_arguments() -> None:
     for raw, number in (
         (abi.ABORT_ARGS.pack(abi.INTERFACE, 7, 257, b""), errno.EINVAL),
         (abi.ABORT_ARGS.pack(abi.INTERFACE, 7, (1 << 32) - 1, b""), errno.EINVAL),
+        (abi.ABORT_ARGS.pack(abi.INTERFACE, 0, 0, b""), errno.EINVAL),
+        (abi.ABORT_ARGS.pack(abi.INTERFACE, 13, 0, b""), errno.EINVAL),
         (abi.ABORT_ARGS.pack(abi.INTERFACE + 1, 7, 0, b""), errno.EPROTONOSUPPORT),
         (abi.ABORT_ARGS.pack(abi.INTERFACE, 7, 0, b"")[:-1], errno.EPROTONOSUPPORT),
     ):
@@ -289,7 +311,7 @@ def test_abort_checks_its_arguments() -> None:
     r.close()
 
 
-def test_options_of_tcp_work_on_as_ever() -> None:
+def test_options_of_keeping_a_connection_work_on() -> None:
     r = Relay()
     r.wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     r.wire.setsockopt(socket.SOL_TCP, socket.TCP_KEEPIDLE, 77)
@@ -297,6 +319,100 @@ def test_options_of_tcp_work_on_as_ever() -> None:
     assert r.wire.getsockopt(socket.SOL_TCP, abi.TCP_ULP, 16).rstrip(b"\0") == b"stcp"
     assert len(r.wire.getsockopt(socket.SOL_TCP, socket.TCP_INFO, 104)) == 104
     r.close()
+
+
+TAKING: list[tuple[int, int]] = [(socket.SOL_TCP, 35), (socket.SOL_TCP, 19), (socket.SOL_TCP, 20)]
+"""Options that read or break the bytes: TCP_ZEROCOPY_RECEIVE, TCP_REPAIR, TCP_REPAIR_QUEUE."""
+FORBIDDEN = [
+    *TAKING,
+    (socket.SOL_TCP, socket.TCP_CORK),
+    (socket.SOL_TCP, socket.TCP_NODELAY),
+    (socket.IPPROTO_IP, socket.IP_OPTIONS),
+]
+
+
+@pytest.mark.parametrize("leg", ["wire", "plain"])
+def test_other_options_are_refused_while_relaying(leg: str) -> None:
+    """An option that takes bytes out of a relay, or keeps them back, would have the peer blamed."""
+    r = Relay(keep_plain=True)
+    sock: socket.socket = getattr(r, leg)
+    for level, number in FORBIDDEN:
+        with refused(errno.EBUSY):
+            sock.setsockopt(level, number, 1)
+    for level, number in TAKING:
+        with refused(errno.EBUSY):
+            sock.getsockopt(level, number, 64)
+    with refused(errno.EBUSY):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 100)
+    r.check_alive()
+    r.close()
+
+
+def test_an_ended_leg_polls_its_end() -> None:
+    """A kept descriptor of the plain leg tells that the relay is over."""
+    r = Relay(keep_plain=True)
+    r.app.close()
+    r.peer.close()
+    r.wait_ended()
+    poll = select.poll()
+    poll.register(r.plain, select.POLLIN)
+    assert poll.poll(2000) == [(r.plain.fileno(), select.POLLHUP)]
+    r.close()
+
+
+def test_a_thread_that_waits_for_a_leg_is_woken_by_the_end() -> None:
+    app, plain = tcp_pair()
+    peer, wire = tcp_pair()
+    plain.settimeout(None)
+    woken = threading.Event()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            plain.recv(100)
+        woken.set()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    time.sleep(0.3)
+    for leg in (plain, wire):
+        ulp(leg)
+    wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(plain.fileno()))
+    app.close()
+    peer.close()
+    assert woken.wait(10), "the reader sleeps for ever"
+    for sock in (plain, wire):
+        sock.close()
+
+
+def test_a_cork_is_drawn_at_the_handover() -> None:
+    app, plain = tcp_pair()
+    peer, wire = tcp_pair()
+    plain.setsockopt(socket.SOL_TCP, socket.TCP_CORK, 1)
+    for leg in (plain, wire):
+        ulp(leg)
+    assert not plain.getsockopt(socket.SOL_TCP, socket.TCP_NODELAY)
+    wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(plain.fileno()))
+    assert plain.getsockopt(socket.SOL_TCP, socket.TCP_CORK) == 0
+    assert plain.getsockopt(socket.SOL_TCP, socket.TCP_NODELAY)
+    for sock in (app, plain, peer, wire):
+        sock.close()
+
+
+def test_the_receive_buffer_keeps_to_the_limits_of_the_machine() -> None:
+    paths = [Path("/proc/sys/net/core/rmem_max"), Path("/proc/sys/net/ipv4/tcp_rmem")]
+    before = [path.read_text() for path in paths]
+    try:
+        for rmem_max, tcp_rmem, limit in (("212992", "4096 65536 131072", 131072), ("50000", "4096 65536 6291456", 100000)):
+            paths[0].write_text(rmem_max)
+            paths[1].write_text(tcp_rmem)
+            r = Relay(keep_plain=True)
+            assert r.plain is not None
+            assert r.plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= limit
+            r.check_alive()
+            r.close()
+    finally:
+        for path, text in zip(paths, before, strict=True):
+            path.write_text(text)
 
 
 def test_anybody_may_read_the_counters() -> None:
@@ -324,7 +440,7 @@ def test_anybody_may_read_the_counters() -> None:
 def test_references_are_given_back() -> None:
     eventually(lambda: references() == 0, "somebody else holds the module")
     r = Relay(keep_plain=True)
-    assert references() == 2
+    assert references() == 4
     r.app.close()
     r.peer.close()
     r.wait_ended()

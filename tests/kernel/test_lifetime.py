@@ -300,6 +300,18 @@ def test_a_stuck_wire_gives_way_after_the_linger() -> None:
     r.close()
 
 
+def test_a_short_linger_is_kept() -> None:
+    """The look at what was sent, once a second, must not put the deadline off."""
+    r = Relay(linger_ms=100)
+    r.check_alive()
+    time.sleep(2.5)  # nobody looks any more
+    began = time.monotonic()
+    r.wire.setsockopt(abi.SOL_STCP, abi.ABORT, abi.ABORT_ARGS.pack(abi.INTERFACE, 7, 0, b""))
+    assert r.wait_ended(10).end is abi.End.ABORTED
+    assert time.monotonic() - began < 0.8
+    r.close()
+
+
 def test_many_relays_at_once() -> None:
     relays = [Relay() for _ in range(200)]
     for r in relays:

@@ -104,6 +104,35 @@ def test_what_the_module_does_not_take_goes_to_the_python_engine(
         sock.close()
 
 
+def test_a_wire_leg_that_cannot_be_watched_is_not_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the handover nothing may fail: the module would carry a connection whose end nobody hears of."""
+
+    class Full:
+        def register(self, fd: int, events: int) -> None:
+            raise OSError(errno.ENOSPC, "no epoll watch is left")
+
+    handed_over: list[Handover] = []
+    monkeypatch.setattr(kernel, "probe", present)
+    monkeypatch.setattr(kernel, "_hand_over", handed_over.append)
+    monkeypatch.setattr(kernel, "_is_unix", lambda sock: False)
+    engine, ends = KernelEngine(), Ends()
+    engine.start()
+    epoll = engine._epoll
+    engine._epoll = Full()  # type: ignore[assignment]
+    app, plain = socket.socketpair()
+    peer, wire = socket.socketpair()
+    for sock in (plain, wire):
+        sock.setblocking(False)
+    key = DirectionKey(Secret(bytes(32)), 0)
+    assert engine.adopt(Handover(plain, wire, key, key), ends).engine == "python"
+    assert handed_over == []
+    engine._epoll = epoll
+    engine.close()
+    assert len(ends.ends) == 1
+    for sock in (app, peer):
+        sock.close()
+
+
 def test_a_unix_plain_leg_is_the_python_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the module the real handover fails at its first option, and the reason is still the one that stays true with it."""
     monkeypatch.setattr(kernel, "probe", present)

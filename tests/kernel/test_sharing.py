@@ -1,0 +1,229 @@
+"""Nobody stops or slows the relays of others, and everybody pays for its own memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stcp_proxy.relay import kernel_abi as abi
+
+from .peer import DATA, FIN, KEY_DOWN, KEY_UP, Cipher, Relay, args, eventually, references, tcp_pair, ulp
+
+NOBODY = 65534
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@contextlib.contextmanager
+def lock_holder() -> Iterator[None]:
+    """A user without privileges holds the locks of the wire legs of its own relays."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        os.chmod(folder, 0o777)
+        subprocess.run(["modprobe", "fuse"], check=True)
+        os.chmod("/dev/fuse", 0o666)
+        # fmt: off
+        command = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", sys.executable, "-m",
+                   "tests.kernel.hostile", folder]
+        # fmt: on
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "held\n"
+                yield
+            finally:
+                abort_fuse()
+                process.kill()
+
+
+def abort_fuse() -> None:
+    """A process that waits for its own FUSE file system cannot be killed."""
+    control = Path("/sys/fs/fuse/connections")
+    if not any(control.iterdir()):
+        subprocess.run(["mount", "-t", "fusectl", "none", str(control)], check=True)
+    for connection in control.glob("*/abort"):
+        connection.write_text("1")
+
+
+def test_a_user_that_holds_its_sockets_stops_nobody_else() -> None:
+    victim = Relay()
+    victim.check_alive()
+    with lock_holder():
+        for sock in (victim.app, victim.peer):
+            sock.settimeout(10)
+        for _ in range(5):
+            victim.check_alive()
+        fresh = Relay()
+        fresh.check_alive()
+        fresh.close()
+    victim.close()
+    eventually(lambda: references() == 0, "a leg of the killed user is left")
+
+
+def finish(linger: int) -> tuple[socket.socket, socket.socket, socket.socket]:
+    """A relay that ends in order while its application reads nothing. Returns application, peer, wire."""
+    app, plain = tcp_pair()
+    peer, wire = tcp_pair()
+    app.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, linger))
+    ulp(plain)
+    ulp(wire)
+    wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(plain.fileno()))
+    plain.close()
+    down = Cipher(KEY_DOWN)
+    for _ in range(10):
+        peer.sendall(down.seal(DATA, bytes(60_000)))
+    app.shutdown(socket.SHUT_WR)
+    peer.sendall(down.seal(FIN))
+    return app, peer, wire
+
+
+def test_linger_keeps_no_worker_of_the_kernel() -> None:
+    """The plain leg is closed by the kernel's one worker for that; SO_LINGER would have it sleep, and all others' files wait."""
+    app, peer, wire = finish(linger=1000)
+    eventually(lambda: abi.Status.unpack(wire.getsockopt(abi.SOL_STCP, abi.STATUS, abi.STATUS_ARGS.size)).ended, "it goes on")
+    wire.close()
+    eventually(lambda: references() == 0, "the plain leg lingers", 10)
+    app.close()
+    peer.close()
+
+
+@contextlib.contextmanager
+def cgroup(name: str, limit: int) -> Iterator[Path]:
+    if not (CGROUPS / "cgroup.procs").exists():
+        subprocess.run(["mount", "-t", "cgroup2", "none", str(CGROUPS)], check=True)
+    (CGROUPS / "cgroup.subtree_control").write_text("+memory")
+    group = CGROUPS / name
+    group.mkdir(exist_ok=True)
+    (group / "memory.max").write_text(str(limit))
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield group
+    finally:
+        (CGROUPS / "cgroup.procs").write_text(str(os.getpid()))
+        eventually(lambda: not (group / "cgroup.procs").read_text(), "the cgroup is in use")
+
+
+def free_memory() -> int:
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(lines["MemFree"].split()[0]) * 1024
+
+
+def test_the_memory_of_relays_is_charged() -> None:
+    """Pieces of frames in many relays: what the machine has less, the cgroup has more."""
+    with cgroup("stcp-memory", 256 << 20) as group:
+        current = group / "memory.current"
+        relays = [Relay() for _ in range(60)]
+        time.sleep(0.5)
+        free, charged = free_memory(), int(current.read_text())
+        piece = b"\x00\x00\xff\xfc" + bytes(60_000)
+        for r in relays:
+            r.peer.sendall(piece)
+        eventually(lambda: all(r.status().buffered >= 60_000 for r in relays), "the pieces are not there")
+        taken, paid = free - free_memory(), int(current.read_text()) - charged
+        print(f"{taken} bytes taken, {paid} charged")
+        assert paid > 60 * 60_000 * 0.9
+        for r in relays:
+            r.close()
+    eventually(lambda: references() == 0, "a relay is left")
+
+
+def circle() -> socket.socket:
+    """A relay whose legs are connected to themselves: its bytes go round for ever."""
+
+    def to_itself() -> socket.socket:
+        while True:
+            sock = socket.socket()
+            sock.bind(("127.0.0.1", 0))
+            try:
+                sock.connect(sock.getsockname())
+            except OSError:
+                sock.close()
+            else:
+                return sock
+
+    plain, wire = to_itself(), to_itself()
+    plain.sendall(b"go round and round" * 50)
+    ulp(plain)
+    ulp(wire)
+    wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(plain.fileno(), send_key=KEY_UP, receive_key=KEY_UP))
+    plain.close()
+    return wire
+
+
+def round_trip(victim: Relay, count: int = 30) -> float:
+    """Median of seconds."""
+    times = []
+    for _ in range(count):
+        began = time.monotonic()
+        victim.check_alive()
+        times.append(time.monotonic() - began)
+    return statistics.median(times)
+
+
+@contextlib.contextmanager
+def circles(count: int) -> Iterator[None]:
+    """Another user's relays, all of them at work."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setuid(NOBODY)
+            held = [circle() for _ in range(count)]
+            os.write(writer, b"x")
+            time.sleep(600)
+            del held
+        finally:
+            os._exit(1)
+    os.close(writer)
+    assert os.read(reader, 1) == b"x"
+    os.close(reader)
+    try:
+        yield
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def test_a_bystander_does_not_feel_how_many_relays_others_have() -> None:
+    """With ten hostile relays the CPUs are full; ten times as many must not make it worse. Alone is measured too."""
+    victim = Relay()
+    victim.check_alive()
+    alone = round_trip(victim)
+    with circles(10):
+        few = round_trip(victim)
+    with circles(100):
+        many = round_trip(victim)
+    print(f"round trip: alone {1e3 * alone:.1f} ms, beside 10 hostile relays {1e3 * few:.1f} ms, beside 100 {1e3 * many:.1f} ms")
+    assert many < 2 * max(few, alone)
+    victim.close()
+    eventually(lambda: references() == 0, "a relay is left")
+
+
+def test_an_owner_has_a_limited_number_of_relays() -> None:
+    limit = Path("/sys/module/stcp/parameters/max_relays")
+    before = limit.read_text()
+    first = Relay()
+    app, plain = tcp_pair()
+    peer, wire = tcp_pair()
+    ulp(plain)
+    ulp(wire)
+    limit.write_text("1")
+    try:
+        with pytest.raises(OSError, match=r"[Qq]uota"):
+            wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(plain.fileno()))
+    finally:
+        limit.write_text(before)
+    first.check_alive()
+    first.close()
+    for sock in (app, plain, peer, wire):
+        sock.close()
