@@ -95,10 +95,12 @@ class Tunnels:
         return sum(len(tunnel.listeners) for tunnel in self.all)
 
     def _check_descriptors(self) -> None:
-        """Warn when descriptors run out before the connections that the file allows."""
-        wanted = sum(tunnel.plan.max_connections for tunnel in self.serving)
+        """Log when the descriptors do for fewer connections than the file allows; warn when one tunnel lacks half."""
+        limits = [tunnel.plan.max_connections for tunnel in self.serving]
+        wanted = sum(limits)
         if wanted > self.descriptors.places:
-            _log.warning(
+            scarce = 2 * self.descriptors.places < max(limits)
+            (_log.warning if scarce else _log.info)(
                 "fewer descriptors than connections: new connections will wait",
                 connections=self.descriptors.places,
                 max_connections=wanted,
