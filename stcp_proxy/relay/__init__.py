@@ -3,7 +3,12 @@
 - ``engine``         the interface, the handover, and the invariants that every engine keeps
 - ``pump``           the user-space engine: one thread, one epoll set, shared buffers
 - ``trio_loop``      run the pump in Trio's own thread
-- ``duplex``         one connection inside the pump: both directions, from handover to close
+- ``duplex``         one connection inside the pump: act when a leg has news
+- ``connection``     the state of such a connection, and what it needs of the pump
+- ``plain_to_wire``  move bytes up: read, seal, send
+- ``wire_to_plain``  move bytes down: receive, open, deliver
+- ``ends``           end a connection: finish, reset, lose, close
+- ``timeouts``       idle and half-close deadlines, and looks at stalled legs
 - ``states``         the states of such a connection, as a table
 - ``fast_path``      load the part of the pump in C (``lane/``), which handles DATA frames without the interpreter
 - ``held_bytes``     bound and return the memory that stalled readers cost

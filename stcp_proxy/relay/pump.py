@@ -23,6 +23,7 @@ from typing import Final
 
 from stcp_proxy.protocol.frames import Scratch
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT
+from stcp_proxy.relay.connection import Connection
 from stcp_proxy.relay.deadlines import Deadlines
 from stcp_proxy.relay.duplex import INTEREST, Duplex
 from stcp_proxy.relay.engine import Handover, RelayEnd
@@ -57,17 +58,17 @@ class PumpEngine:
         self.scratch: Final = Scratch(chunk)
         self.now = time.monotonic()
         """Time of the batch under way, seconds."""
-        self.deadlines: Final[Deadlines[Duplex]] = Deadlines()
-        self.stalls: Final[Deadlines[Duplex]] = Deadlines()
+        self.deadlines: Final[Deadlines[Connection]] = Deadlines()
+        self.stalls: Final[Deadlines[Connection]] = Deadlines()
         """When to look at a connection that has bytes waiting in a leg."""
         self._looked_at = 0.0
         self._look_at = _NEVER
         """When to look for such connections; never while none is active."""
-        self.again: Final[collections.deque[Duplex]] = collections.deque()
+        self.again: Final[collections.deque[Connection]] = collections.deque()
         """Connections that have more to do, in turn."""
         self._handlers: dict[int, Callable[[int], None]] = {}
         """By descriptor: a bound method of the Duplex that has it as a leg."""
-        self._inbox: collections.deque[tuple[Duplex, Callable[[], None]]] = collections.deque()
+        self._inbox: collections.deque[tuple[Connection, Callable[[], None]]] = collections.deque()
         self._lock = threading.Lock()
         self._own_thread: threading.Thread | None = None
         self.why_thread = ""
@@ -140,7 +141,7 @@ class PumpEngine:
             duplex.drop()
         return duplex
 
-    def call(self, duplex: Duplex, function: Callable[[], None]) -> bool:
+    def call(self, duplex: Connection, function: Callable[[], None]) -> bool:
         """Run `function` for `duplex` in the engine's thread, soon, or now if this is that thread.
 
         Returns:
@@ -324,7 +325,7 @@ class PumpEngine:
             _guarded(duplex, function)
 
 
-def _guarded(duplex: Duplex, step: Callable[[], None]) -> None:
+def _guarded(duplex: Connection, step: Callable[[], None]) -> None:
     """Run `step`; what it raises is a bug of ours that ends `duplex`, and no other connection."""
     try:
         step()

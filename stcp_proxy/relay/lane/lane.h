@@ -26,7 +26,7 @@ enum {
 	MAX_PLAINTEXT = MAX_FRAME - OVERHEAD,
 };
 
-/* duplex.py; a test compares them. */
+/* wire_to_plain.py; a test compares them. */
 enum { FRAMES_PER_TURN = 256 };
 
 typedef struct {

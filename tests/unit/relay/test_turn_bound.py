@@ -11,10 +11,10 @@ import pytest
 from stcp_proxy.protocol.frames import Sealer, begins_with_frame
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import FrameType
-from stcp_proxy.relay.duplex import FRAMES_PER_TURN
 from stcp_proxy.relay.engine import DirectionKey, EndReason, Handover, RelayEnd
 from stcp_proxy.relay.fast_path import compiled
 from stcp_proxy.relay.pump import PumpEngine
+from stcp_proxy.relay.wire_to_plain import FRAMES_PER_TURN
 
 TO_WIRE, FROM_WIRE = Secret(bytes(range(32))), Secret(bytes(range(1, 33)))
 STEPS_PER_TURN = 2
