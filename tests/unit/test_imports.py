@@ -131,6 +131,25 @@ def test_the_table_has_no_circle() -> None:
         placed |= ready
 
 
+CIRCLE = {"stcp_proxy.__main__", "stcp_proxy.cli.__init__", "stcp_proxy.cli.start"}
+"""The one circle of modules: the command line starts a process that runs the command line."""
+
+
+def test_no_other_modules_import_each_other_in_a_circle() -> None:
+    known = {module.removesuffix(".__init__"): module for module in modules()}
+
+    def targets(module: str, path: Path) -> set[str]:
+        names = imports(path.read_text(encoding="utf-8"), module)
+        found = {known.get(name) or known.get(name.rpartition(".")[0], "") for name in names}
+        return found - {module, ""}
+
+    imported = {module: targets(module, path) for module, path in modules().items()}
+    placed = set(CIRCLE)
+    while ready := {module for module in imported.keys() - placed if imported[module] <= placed}:
+        placed |= ready
+    assert imported.keys() - placed == set()
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [
