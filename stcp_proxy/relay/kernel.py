@@ -1,11 +1,11 @@
-"""The kernel engine: stcp.ko carries the connection, and user space hears of it again when it ends.
+"""The kernel engine: the module stcp.ko carries the connection, and reports its end to user space.
 
-What it costs here: one descriptor, the wire leg, kept open because the relay lives as long as it does, and one small object.
-The module tells EPOLLHUP on that descriptor when it has let go of both legs, and nothing before, so one thread in epoll_wait
-serves any number of connections without waking for a byte.
+A relayed connection costs this process one descriptor, the wire leg, and one small object. The relay lives as long as this
+descriptor is open. The module reports EPOLLHUP on it after it has released both legs, and no event before. So one thread in
+epoll_wait serves any number of connections, and does not wake up for their bytes.
 
-A connection that the kernel cannot take (the plain leg is a unix socket, or is gone already) goes to the user-space engine, with
-the reason in its `why_engine` and in `fallbacks`. Both sockets are still whole then: the module takes a connection whole or not.
+The module cannot take a connection whose plain leg is a unix socket, or whose leg is already gone. The user-space engine then
+carries it, with the reason in `why_engine` and in `fallbacks`. A refused connection is unchanged.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _MAX_EVENTS: Final = 512
 
 
 class KernelUnavailable(OSError):
-    """The module cannot be used on this machine; the text says why."""
+    """The module cannot be used on this machine; the text gives the reason."""
 
 
 def probe() -> None:
-    """Find out whether the module is there and speaks our interface; loads it where the process may.
+    """Check that the module is there and has the interface version of this program. Loads it if the process may do that.
 
     Raises:
-        KernelUnavailable: it is not, and why.
+        KernelUnavailable: the module is missing, or has another interface version.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -57,7 +57,7 @@ def probe() -> None:
         try:
             near.getsockopt(abi.SOL_STCP, abi.STATUS, abi.STATUS_ARGS.size)
         except OSError as exc:
-            if exc.errno != errno.ENOTCONN:  # nothing is relayed yet, and that is all there should be to say
+            if exc.errno != errno.ENOTCONN:  # ENOTCONN is right: nothing is relayed yet
                 raise KernelUnavailable(
                     exc.errno, f"the module stcp speaks another interface than version {abi.INTERFACE}"
                 ) from None
@@ -74,7 +74,7 @@ def _relay_args(
     wire_len: int = 0,
     milliseconds: tuple[int, int, int] = (0, 0, 0),
 ) -> bytearray:
-    """struct stcp_relay_args. A bytearray, so that the caller can wipe it."""
+    """struct stcp_relay_args, as a bytearray that the caller can overwrite with zeros: it holds keys."""
     args = bytearray(abi.RELAY_ARGS.size)
     abi.RELAY_ARGS.pack_into(
         args, 0,
@@ -96,7 +96,7 @@ class KernelRelay:
     def __init__(self, engine: KernelEngine, fd: int, on_end: Callable[[RelayEnd], None]) -> None:
         self._engine = engine
         self.fd = fd
-        """The wire leg's descriptor; closed by the engine's thread alone, under its lock."""
+        """The wire leg's descriptor. Only the engine's thread closes it, under the engine's lock."""
         self.on_end = on_end
         self._end: RelayEnd | None = None
 
@@ -109,7 +109,7 @@ class KernelRelay:
         return self._end.bytes_to_wire, self._end.bytes_to_plain
 
     def status(self) -> abi.Status | None:
-        """What the module tells of it, None once it has ended."""
+        """The module's counters and state of this connection; None after its end."""
         with self._engine.lock:
             return _status(self.fd) if self._end is None else None
 
@@ -119,18 +119,18 @@ class KernelRelay:
         args = abi.ABORT_ARGS.pack(abi.INTERFACE, code, len(raw), raw)
         with self._engine.lock:
             if self._end is None:
-                with _borrow(self.fd) as wire, contextlib.suppress(OSError):  # EALREADY: it is ending
+                with _borrow(self.fd) as wire, contextlib.suppress(OSError):  # EALREADY: the connection ends already
                     wire.setsockopt(abi.SOL_STCP, abi.ABORT, args)
 
     def close(self, end: RelayEnd) -> None:
-        """Take the end down and close the wire leg. The engine's thread."""
+        """Keep the end and close the wire leg. For the engine's thread."""
         with self._engine.lock:
             self._end = end
             os.close(self.fd)
 
 
 class FallenBack:
-    """A connection that the kernel did not take and the user-space engine carries, with the reason."""
+    """A connection that the module refused and the user-space engine carries, with the reason."""
 
     __slots__ = ("_relay", "why_engine")
 
@@ -156,9 +156,9 @@ class KernelEngine:
 
     def __init__(self) -> None:
         self.lock: Final = threading.Lock()
-        """Held while a relay's descriptor is used or closed, so that nobody uses the number of another file."""
+        """Held while a relay's descriptor is used or closed: a closed number may already belong to another file."""
         self.fallbacks: Final[collections.Counter[str]] = collections.Counter()
-        """Connections that went to the user-space engine, by reason."""
+        """Connections that the user-space engine carries instead, by reason."""
         self._relays: dict[int, KernelRelay] = {}
         self._python = PumpEngine()
         self._thread: threading.Thread | None = None
@@ -167,7 +167,7 @@ class KernelEngine:
     # -- from any thread ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Try the module, open the epoll set, start the thread and the engine to fall back to.
+        """Check the module, open the epoll set, start the thread and the user-space engine for refused connections.
 
         Raises:
             KernelUnavailable: the module is not there.
@@ -191,7 +191,7 @@ class KernelEngine:
             except OSError as exc:
                 failure = exc
             else:
-                handover.plain.close()  # the module has its own hold on it
+                handover.plain.close()  # the module holds a reference of its own
                 relay = KernelRelay(self, handover.wire.detach(), on_end)
                 if not stopping:
                     self._relays[relay.fd] = relay
@@ -202,13 +202,13 @@ class KernelEngine:
         return relay
 
     def _hand_over(self, handover: Handover, *, watch: bool) -> None:
-        """Watch the wire leg for its end, then give both legs to the module: nothing that can fail comes after that.
+        """Watch the wire leg for its end, then give both legs to the module. No step after that can fail.
 
         Raises:
-            OSError: one of the two failed; the wire leg is not watched.
+            OSError: one of the two steps failed, and the wire leg is not watched.
         """
         if watch:
-            self._epoll.register(handover.wire.fileno(), 0)  # EPOLLHUP comes unasked
+            self._epoll.register(handover.wire.fileno(), 0)  # epoll always reports EPOLLHUP
         try:
             _hand_over(handover)
         except OSError:
@@ -217,7 +217,7 @@ class KernelEngine:
             raise
 
     def close(self) -> None:
-        """Give every leg a TCP RST, stop the thread, close everything. Idempotent."""
+        """Send a TCP RST to every leg, stop the thread and close the descriptors. Idempotent."""
         with self.lock:
             already, self._stopping = self._stopping, True
         if self._thread is None or already:
@@ -245,8 +245,8 @@ class KernelEngine:
         os.close(self._wake)
 
     def _ended(self, fd: int) -> None:
-        """The module has let go of a connection."""
-        with self.lock:  # a leg that is being handed over may have hung up already
+        """The module has released a connection: report its end."""
+        with self.lock:  # during a handover, the leg may already report EPOLLHUP
             relay = self._relays.get(fd)
             status = None if relay is None else _status(fd)
             if relay is None or status is None or not status.ended:
@@ -257,7 +257,7 @@ class KernelEngine:
         _tell(relay, end)
 
     def _drop(self, relay: KernelRelay) -> None:
-        """Closing the wire is what ends a relay without ceremony."""
+        """Close the wire leg, which makes the module send a TCP RST to both legs."""
         status = _status(relay.fd)
         text = "the engine was closed"
         end = RelayEnd(EndReason.ABORTED, status.bytes_to_wire, status.bytes_to_plain, text=text)
@@ -272,7 +272,7 @@ def _tell(relay: KernelRelay, end: RelayEnd) -> None:
     relay.on_end = _nobody
     try:
         on_end(end)
-    except Exception:  # the owner's bug or its end: no reason for the other connections to suffer
+    except Exception:  # a bug of the owner must not end the other connections
         _log.exception("on_end of a relayed connection raised")
 
 
@@ -287,7 +287,7 @@ def _hand_over(handover: Handover) -> None:
     """Give both sockets to the module.
 
     Raises:
-        OSError: it does not take them. Both are as they were, but for the protocol, which has no effect by itself.
+        OSError: the module refused them. Both are unchanged, but for the protocol "stcp", which has no effect by itself.
     """
     if len(handover.wire_bytes) > abi.MAX_QUEUED:
         raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
@@ -315,7 +315,7 @@ def _hand_over(handover: Handover) -> None:
 
 @contextlib.contextmanager
 def _borrow(fd: int) -> Iterator[socket.socket]:
-    """A socket object for a descriptor, for a moment: kept, it would cost more than the rest of a relay."""
+    """Make a socket object for a descriptor, for one use. It is not kept, because it is larger than the rest of a relay."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=fd)
     try:
         yield sock
@@ -324,7 +324,7 @@ def _borrow(fd: int) -> Iterator[socket.socket]:
 
 
 def _milliseconds(seconds: float | None) -> int:
-    """A deadline as the module takes it: 0 is none, so the shortest is 1."""
+    """A deadline in the module's unit. 0 is no deadline, so the shortest deadline is 1."""
     return 0 if seconds is None else min(max(1, round(seconds * 1000)), (1 << 31) - 1)
 
 
@@ -354,7 +354,7 @@ def _is_unix(sock: socket.socket) -> bool:
 
 
 def _words(exc: OSError, handover: Handover) -> str:
-    """Why the kernel did not take a connection."""
+    """Why the module refused a connection."""
     if _is_unix(handover.plain):
         return "its plain leg is a unix socket"
     if exc.errno == errno.ENOTCONN:

@@ -1,11 +1,11 @@
 """The user-space engine: one epoll set and one pair of scratch buffers for all connections.
 
-It wakes for readiness, not for connections: what costs is a system call for each chunk and about half a microsecond of cipher,
-and nothing is allocated for it. Trio runs no task between handover and end.
+A chunk of bytes costs its system calls and the cipher, and allocates no memory. Trio runs no task for a connection between its
+handover and its end.
 
-Somebody has to wait for the epoll set. By itself the engine starts a thread for that (`start`), and other threads talk to it
-through `call`, which queues a function and wakes the thread by an eventfd. In a process that runs Trio, `trio_loop` lets
-Trio's own thread do it instead, which saves the change of threads and contention for the GIL.
+One thread waits in the epoll set. `start` makes a thread for that. Other threads use `call`, which queues a function and wakes
+that thread by an eventfd. In a process that runs Trio, `trio_loop` drives the engine from Trio's own thread instead. This saves
+the switch between threads, and GIL contention.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from stcp_proxy.relay.fast_path import GUEST, SEEN, Lane, make_lane
 from stcp_proxy.relay.held_bytes import LIMIT, SHORT_READ, HeldBytes
 
 CHUNK: Final = 16 * MAX_PLAINTEXT
-"""Bytes of one read of a plain leg: sixteen full frames. Four cost a sixth more processor time in bulk; small connections beside
-a bulk one did not suffer."""
+"""Bytes of one read: sixteen full frames. Four frames cost a sixth more processor time in bulk, and were no better for small
+connections beside a bulk one."""
 _MAX_EVENTS: Final = 128
 _NEVER: Final = math.inf
 LOOK_AFTER: Final = 5.0
-"""Seconds after which connections that were active are looked at; well below any TCP_USER_TIMEOUT."""
+"""Seconds between two searches for active connections, whose legs then get a look; well below any TCP_USER_TIMEOUT."""
 
 
 class PumpEngine:
@@ -44,8 +44,8 @@ class PumpEngine:
 
     Args:
         chunk: most bytes of one read.
-        held_limit: bytes held for stalled readers beyond which reads are short.
-        compiled: whether to use the short way in C; None is where it was built, and True requires it.
+        held_limit: bytes held for stalled readers, in all connections, above which reads are short.
+        compiled: whether to use the fast path in C. True requires it; None uses it if it was built.
     """
 
     name: Final = "python"
@@ -53,21 +53,21 @@ class PumpEngine:
     def __init__(self, *, chunk: int = CHUNK, held_limit: int = LIMIT, compiled: bool | None = None) -> None:
         self.chunk: Final = chunk
         self.read_size = chunk
-        """Bytes of one read now."""
+        """Most bytes of one read at present: `chunk`, or fewer while much is held for stalled readers."""
         self.held: Final = HeldBytes(held_limit)
         self.scratch: Final = Scratch(chunk)
         self.now = time.monotonic()
         """Time of the batch under way, seconds."""
         self.deadlines: Final[Deadlines[Connection]] = Deadlines()
         self.stalls: Final[Deadlines[Connection]] = Deadlines()
-        """When to look at a connection that has bytes waiting in a leg."""
+        """When to look at a connection with bytes that wait in a leg."""
         self._looked_at = 0.0
         self._look_at = _NEVER
-        """When to look for such connections; never while none is active."""
+        """When to search for active connections; never while none is active."""
         self.again: Final[collections.deque[Connection]] = collections.deque()
         """Connections that have more to do, in turn."""
         self._handlers: dict[int, Callable[[int], None]] = {}
-        """By descriptor: a bound method of the Duplex that has it as a leg."""
+        """By descriptor of a leg: `on_plain` or `on_wire` of its Duplex."""
         self._inbox: collections.deque[tuple[Connection, Callable[[], None]]] = collections.deque()
         self._lock = threading.Lock()
         self._own_thread: threading.Thread | None = None
@@ -78,22 +78,22 @@ class PumpEngine:
         self._guest = -1
         self._compiled = compiled
         self.lane: Lane | None = None
-        """The short way in C, while the epoll set is open."""
+        """The fast path in C, while the epoll set is open."""
         self._opened = False
         self._stopping = False
 
     # -- from any thread ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open the epoll set and start a thread that drives it. Raises OSError when the process is out of descriptors."""
+        """Open the epoll set and start a thread that drives the engine. Raises OSError when the process is out of descriptors."""
         self.open()
         self.start_thread()
 
     def start_driven(self, guest: int) -> None:
-        """Open the epoll set; the calling thread promises to drive the engine by `turn`.
+        """Open the epoll set. The calling thread has to drive the engine by `turn` or `run`.
 
         Args:
-            guest: a descriptor to watch along with the legs, for `turn` to report.
+            guest: a further descriptor to watch; `turn` and `run` report when it is ready.
 
         Raises:
             OSError: the process is out of descriptors.
@@ -106,7 +106,7 @@ class PumpEngine:
         self._owner = threading.get_ident()
 
     def start_thread(self) -> None:
-        """Drive the opened engine by a thread of its own from now on."""
+        """Drive the open engine from a thread of its own from now on."""
         if self._guest >= 0:
             self._epoll.unregister(self._guest)
             self._guest = -1
@@ -117,7 +117,7 @@ class PumpEngine:
         self._own_thread.start()
 
     def open(self) -> None:
-        """Open the epoll set, if that has not happened yet. Raises OSError when the process is out of descriptors."""
+        """Open the epoll set, once. Raises OSError when the process is out of descriptors."""
         if self._opened:
             return
         self._epoll = select.epoll()
@@ -142,10 +142,10 @@ class PumpEngine:
         return duplex
 
     def call(self, duplex: Connection, function: Callable[[], None]) -> bool:
-        """Run `function` for `duplex` in the engine's thread, soon, or now if this is that thread.
+        """Run `function` for `duplex` in the engine's thread: now if the caller is in that thread, else soon.
 
         Returns:
-            False when the engine is closed and nothing runs any more.
+            False when the engine is closed, and `function` will not run.
         """
         if self._owner == threading.get_ident() and not self._stopping:
             _guarded(duplex, function)
@@ -159,7 +159,7 @@ class PumpEngine:
             return True
 
     def close(self) -> None:
-        """Give every leg a TCP RST, stop driving, close everything. Idempotent."""
+        """Send a TCP RST to every leg, stop the engine and close its descriptors. Idempotent."""
         with self._lock:
             already, self._stopping = self._stopping, True
             if not self._opened or already:
@@ -177,19 +177,19 @@ class PumpEngine:
 
     @property
     def has_thread(self) -> bool:
-        """Whether a thread of its own drives it."""
+        """Whether the engine has a thread of its own."""
         return self._own_thread is not None
 
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 
     def forget(self, leg: socket.socket) -> None:
-        """A leg is about to be closed: no event of it is acted on any more."""
+        """Act on no further event of a leg that is about to be closed."""
         self._handlers.pop(leg.fileno(), None)
         if self.lane is not None:
             self.lane.forget(leg.fileno())
 
     def hold(self, difference: int) -> None:
-        """A connection holds `difference` bytes more for a reader that stalls, or less."""
+        """Count `difference` more bytes that a connection holds for a stalled reader; negative for fewer."""
         self.held.change(difference)
         read_size = SHORT_READ if self.held.crowded else self.chunk
         if read_size != self.read_size:
@@ -198,6 +198,7 @@ class PumpEngine:
                 self.lane.read_size = read_size
 
     def _begin(self, duplex: Duplex) -> None:
+        """Register both legs, and let the connection take its first step."""
         plain, wire = duplex.legs
         for leg, other, handler in ((plain, wire, duplex.on_plain), (wire, plain, duplex.on_wire)):
             self._handlers[leg.fileno()] = handler
@@ -217,7 +218,7 @@ class PumpEngine:
     def _shut(self) -> None:
         with self._lock:
             self._stopping = True
-        self._take_calls()  # what was adopted last ends like the rest
+        self._take_calls()  # a connection that was adopted last must end too
         for duplex in self._carried():
             duplex.drop()
         self.lane = None
@@ -229,10 +230,10 @@ class PumpEngine:
         return self.run(patience, once=True)
 
     def run(self, patience: float | None, *, once: bool = False) -> bool:
-        """Relay until the guest descriptor is ready or the time is over: every connection that has news gets one step a turn.
+        """Relay until the guest descriptor is ready or the time is over. In a turn, each connection with an event gets one step.
 
         Args:
-            patience: seconds; None is no limit.
+            patience: seconds to relay; None is no limit.
             once: return after the first wait.
 
         Returns:
@@ -268,7 +269,7 @@ class PumpEngine:
         return guest
 
     def _serve(self, wait: float | None) -> int:
-        """Wait for events once and have them handled: what `Lane.run` does, and returns."""
+        """Wait for events once and call their handlers. Returns GUEST and SEEN, as `Lane.run` does."""
         handler_of, seen = self._handlers.get, 0
         events = self._epoll.poll(wait, _MAX_EVENTS)
         self.now = time.monotonic()
@@ -285,7 +286,7 @@ class PumpEngine:
         return seen
 
     def _after_events(self) -> None:
-        """What is due besides readiness: further turns, calls from other threads, deadlines."""
+        """Run the work that no event of a leg announces: further turns, calls from other threads, deadlines."""
         for _ in range(len(self.again)):
             duplex = self.again.popleft()
             _guarded(duplex, duplex.step)
@@ -297,7 +298,7 @@ class PumpEngine:
             _guarded(duplex, duplex.on_stall_check)
 
     def _look_around(self) -> None:
-        """Have every connection looked at that was active since the last time: a connection at rest costs nothing."""
+        """Schedule a look at each connection that was active since the last search. An idle connection costs nothing."""
         since, self._looked_at, self._look_at = self._looked_at, self.now, _NEVER
         for duplex in self._carried():
             duplex.watch_if_active(since)
@@ -306,6 +307,7 @@ class PumpEngine:
         return {handler.__self__ for handler in self._handlers.values()}  # type: ignore[attr-defined]
 
     def _timeout(self, patience: float | None) -> float | None:
+        """Seconds to wait for events: until the next deadline, at most `patience`. None is no limit."""
         if self.again:
             return 0
         due = min((when for when in (self.deadlines.next(), self.stalls.next()) if when is not None), default=_NEVER)
@@ -326,7 +328,7 @@ class PumpEngine:
 
 
 def _guarded(duplex: Connection, step: Callable[[], None]) -> None:
-    """Run `step`; what it raises is a bug of ours that ends `duplex`, and no other connection."""
+    """Run `step`. An exception is a bug of this program: it ends `duplex`, and no other connection."""
     try:
         step()
     except Exception as exc:
