@@ -1,4 +1,4 @@
-"""Builds what pyproject.toml describes, and the user-space engine's short way in C where there is a compiler.
+"""Builds what pyproject.toml describes, and the user-space engine's fast path in C where there is a compiler.
 
 pip install .                      with it where that can be built, else without
 STCP_COMPILED=1 pip install .      with it, or not at all

@@ -1,7 +1,7 @@
-"""The user-space engine's short way in C (lane/): whether it is there, and what the engine needs of it.
+"""Load the fast path in C (``lane/``), and describe its interface.
 
-It is built with the package where there is a C compiler (setup.py), and is never needed: the engine does the same without it.
-``STCP_COMPILED=0`` in the environment leaves it unused; ``STCP_COMPILED=1`` refuses to start without it.
+setup.py builds it where there is a C compiler. It is optional: the engine does the same without it, more slowly.
+``STCP_COMPILED=0`` in the environment turns it off. With ``STCP_COMPILED=1`` the proxy does not start without it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from stcp_proxy.protocol.lifecycle import Phase
 from stcp_proxy.relay.states import State
 
 GUEST: Final = 1
-"""In what `Lane.run` returns: the guest descriptor is ready."""
+"""Bit in the result of `Lane.run`: the guest descriptor is ready."""
 SEEN: Final = 2
-"""In what `Lane.run` returns: there was an event of any kind."""
+"""Bit in the result of `Lane.run`: there was an event of any kind."""
 
 
 class Lane(Protocol):
-    """What lane/ offers to the engine."""
+    """The interface of the fast path."""
 
     guest: int
-    """Descriptor to report, or -1."""
+    """A further descriptor to watch, whose readiness `run` reports; -1 is none."""
     read_size: int
     """Most bytes of one read."""
 
     def run(self, wait: float | None, once: bool) -> int:
-        """Relay until the engine has something to do besides, or the time is over.
+        """Relay until the engine has other work to do, or the time is over.
 
         Args:
             wait: seconds; None is no limit.
@@ -42,24 +42,32 @@ class Lane(Protocol):
         ...
 
     def up(self, duplex: object, plain: int, wire: int) -> None:
-        """Plain to wire, for a wire leg that has nothing left to send: what `Duplex._up` does, by descriptors."""
+        """Do the work of `PlainToWire._up`, by descriptors. The wire leg has nothing left to send."""
         ...
 
     def down(self, duplex: object, wire: int, plain: int) -> None:
-        """Wire to plain, while DATA may come and the plain leg has nothing left to send: what `Duplex._down` does."""
+        """Do the work of `WireToPlain._down` while DATA may come. The plain leg has nothing left to send."""
         ...
 
     def set(self, fd: int, other: int, duplex: object, handler: Callable[[int], None], wire: bool) -> None:
-        """A leg: its descriptor, the connection's other, the method for what is not the common case, and which leg it is."""
+        """Add a leg.
+
+        Args:
+            fd: descriptor of the leg.
+            other: descriptor of the connection's other leg.
+            duplex: the connection.
+            handler: its method for events that the fast path does not handle.
+            wire: whether it is the wire leg.
+        """
         ...
 
     def forget(self, fd: int) -> None:
-        """No event of this descriptor is acted on any more."""
+        """Act on no further event of this descriptor."""
         ...
 
 
 class Driven(Protocol):
-    """What the short way needs of an engine."""
+    """What the fast path needs of an engine."""
 
     now: float
     """Time of the batch under way, seconds; set by `Lane.run`."""
@@ -71,16 +79,16 @@ class Driven(Protocol):
 
 
 def make_lane(engine: Driven, epoll: int, duplex: type, *, wanted: bool | None = None) -> Lane | None:
-    """The short way for one engine, or None where it was not built or is not wanted.
+    """Make the fast path of one engine. Returns None if it was not built or is turned off.
 
     Args:
-        engine: whose connections it carries.
+        engine: the engine whose connections it carries.
         epoll: descriptor of the engine's epoll set.
         duplex: the class of the connections.
-        wanted: whether to have it; None leaves it to the environment and to how the package was built.
+        wanted: whether to use it. None leaves that to STCP_COMPILED and to whether it was built.
 
     Raises:
-        ImportError: it is required, and was not built.
+        ImportError: the fast path is required, and was not built.
     """
     module = _module(wanted)
     if module is None:
@@ -90,7 +98,7 @@ def make_lane(engine: Driven, epoll: int, duplex: type, *, wanted: bool | None =
 
 
 def compiled() -> bool:
-    """Whether the user-space engine has its short way in C."""
+    """Whether the user-space engine uses the fast path in C."""
     try:
         return _module(None) is not None
     except ImportError:
@@ -98,7 +106,7 @@ def compiled() -> bool:
 
 
 def is_missing() -> bool:
-    """Whether the environment insists on it, and it was not built."""
+    """Whether STCP_COMPILED requires the fast path, and it was not built."""
     return os.environ.get("STCP_COMPILED") == "1" and not compiled()
 
 

@@ -1,4 +1,4 @@
-"""The short way in C: what it shares with Python, what it refuses, and that the engine is the same with it and without."""
+"""The fast path in C: numbers that it shares with Python, arguments that it refuses, and equality with the engine without it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from stcp_proxy.relay.states import State
 
 TO_WIRE, FROM_WIRE = Secret(bytes(range(32))), Secret(bytes(range(1, 33)))
 needs_lane = pytest.mark.skipif(
-    not fast_path.compiled(), reason="the short way in C was not built: gcc or Python's headers are missing"
+    not fast_path.compiled(), reason="the fast path in C was not built: gcc or Python's headers are missing"
 )
 
 
@@ -219,8 +219,8 @@ def test_an_interrupt_in_a_step_is_nobodys_bug(bench: Callable[..., Bench], monk
 
 
 @needs_lane
-def test_the_short_way_is_the_one_that_is_taken(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of what is common runs in Python: it would be found out by no other test."""
+def test_the_fast_path_handles_common_frames_alone(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Python method runs for common frames. No other test would notice."""
     one = bench(compiled=True, counter=REKEY_INTERVAL - 3)
     one.turn()
     with monkeypatch.context() as patched:

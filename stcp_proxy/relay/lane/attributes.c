@@ -1,4 +1,4 @@
-/* The state that the short way works on is that of Python objects: where they keep it, reading and writing it, and their methods. */
+/* Attributes of Python objects: find their offsets, read and write them, and call methods. */
 #include "lane.h"
 
 PyObject *s_now, *s_queue, *s_encrypt_into, *s_decrypt_into, *s_up_read, *s_down_failed, *s_end_of_wire, *s_open_frames;
@@ -23,7 +23,7 @@ static const struct {
 	{ &s_fail, "fail" },
 };
 
-/* The names that are looked up at run time. */
+/* Intern the names of attributes and methods. False with an exception. */
 bool make_names(void)
 {
 	for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++) {
@@ -34,7 +34,7 @@ bool make_names(void)
 	return true;
 }
 
-/* Takes over the reference to `value`. Returns false, with an exception, where there is none. */
+/* Store `value` in a slot and take over its reference. A NULL value, whose exception is set already, returns false. */
 bool put(PyObject *object, Py_ssize_t offset, PyObject *value)
 {
 	PyObject **slot = (PyObject **)((char *)object + offset);
@@ -64,7 +64,7 @@ bool add(PyObject *object, Py_ssize_t offset, Py_ssize_t amount)
 	return !PyErr_Occurred() && put_number(object, offset, number + (uint64_t)amount);
 }
 
-/* Call a method of a Duplex with what arguments it takes; references to the arguments are taken over. */
+/* Send the kept writes, then call a method of a Duplex with up to three arguments. Takes over the references to the arguments. */
 bool call(Lane *lane, PyObject *duplex, PyObject *name, PyObject *a, PyObject *b, PyObject *c)
 {
 	PyObject *args[] = { duplex, a, b, c };
@@ -72,7 +72,7 @@ bool call(Lane *lane, PyObject *duplex, PyObject *name, PyObject *a, PyObject *b
 	PyObject *done = NULL;
 
 	lane->slow = true;
-	if (!PyErr_Occurred() && send_kept(lane)) /* an argument that could not be made is NULL */
+	if (!PyErr_Occurred() && send_kept(lane)) /* NULL for an argument may be a failed allocation */
 		done = PyObject_VectorcallMethod(name, args, count, NULL);
 	Py_XDECREF(a);
 	Py_XDECREF(b);
@@ -81,13 +81,13 @@ bool call(Lane *lane, PyObject *duplex, PyObject *name, PyObject *a, PyObject *b
 	return done != NULL;
 }
 
-/* Call a method of a Duplex with the OSError that a value of errno stands for. */
+/* Call a method of a Duplex with the OSError for a value of errno. */
 bool call_with_errno(Lane *lane, PyObject *duplex, PyObject *name, int error)
 {
 	return call(lane, duplex, name, PyObject_CallFunction(PyExc_OSError, "is", error, strerror(error)), NULL, NULL);
 }
 
-/* Where instances of `type` keep a slot, or -1 with an exception. */
+/* Offset of a slot in instances of `type`, or -1 with an exception. */
 static Py_ssize_t offset_of(PyTypeObject *type, const char *name)
 {
 	PyObject *slot = PyObject_GetAttrString((PyObject *)type, name);
@@ -103,6 +103,7 @@ static Py_ssize_t offset_of(PyTypeObject *type, const char *name)
 	return offset;
 }
 
+/* Find the offset of every slot that the fast path uses. False with an exception. */
 bool lay_out(struct layout *at, PyTypeObject *duplex, PyTypeObject *direction)
 {
 	const struct {

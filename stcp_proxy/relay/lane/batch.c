@@ -1,12 +1,12 @@
-/* Small sends of one batch go out together.
+/* Batch small writes: one wake-up of the receiver then drains several messages.
  *
- * Whoever waits for a message is woken by its send. Where the messages of a batch are sent one by one, each between two turns of the
- * cipher, the other process wakes, serves one and sleeps again; where some leave at once, it finds them all. So while a batch is
- * served, what is small is kept here, and goes out when FEW have come, or something else is to happen: a large message, the end of
- * the batch, and above all any call of Python, which may send on the same connection, or end it.
+ * A send wakes the process that waits for it. If each message of a batch is sent right after its cipher call, the receiver wakes up,
+ * serves one message and sleeps again. So small writes are kept here while a batch of events is served. They are sent when FEW are
+ * kept, before a large write, at the end of the batch, and before any call of Python, which may send on the same connection or end it.
  */
 #include "lane.h"
 
+/* Whether a write of this connection is kept. */
 bool has_kept(const Lane *lane, const PyObject *duplex)
 {
 	for (int i = 0; i < lane->kept; i++) {
@@ -16,10 +16,11 @@ bool has_kept(const Lane *lane, const PyObject *duplex)
 	return false;
 }
 
-/* All of them are sent before Python hears of any that did not go: it may end a connection, and send on it. */
+/* Send every kept write, then report the failed and the short ones to Python, which may send on a connection or end it.
+ * False with an exception. */
 bool send_kept(Lane *lane)
 {
-	const struct later *later = lane->later; /* nothing is kept meanwhile: Python's own steps keep nothing */
+	const struct later *later = lane->later; /* stays valid: steps that Python starts keep no writes */
 	ssize_t done[FEW];
 	int error[FEW], kept = lane->kept;
 	bool fine = true;
@@ -39,6 +40,7 @@ bool send_kept(Lane *lane)
 	return fine;
 }
 
+/* Keep a copy of a small write; send the others first if there is no room. False with an exception. */
 bool keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size)
 {
 	struct later *later;

@@ -1,27 +1,27 @@
-/* Waiting for the engine's epoll set, and serving what it tells. */
+/* Wait in the engine's epoll set, and serve the events. */
 #include "lane.h"
 
 #include <sched.h>
 
 #define EVENTS 128
-#define CLOSE 200e-6                    /* seconds between two batches of events upon which a next one is looked for */
-#define LOOK_FOR 50e-6                  /* seconds */
-#define JUST_BYTES (EPOLLIN | EPOLLOUT) /* what epoll reports of a leg that has bytes to read, and is otherwise as it was */
+#define CLOSE 200e-6                    /* seconds between two batches below which the next wait polls first */
+#define LOOK_FOR 50e-6                  /* seconds of polling */
+#define JUST_BYTES (EPOLLIN | EPOLLOUT) /* mask of a leg that has bytes to read, and no end, error or urgent data */
 
-/* One event of one leg. False with an exception. */
+/* Serve one event of one leg: move a buffer here, or call its handler. False with an exception. */
 static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mask, int fd)
 {
 	const struct layout *at = &lane->at;
 	PyObject *argument, *done;
 
-	if (has_kept(lane, duplex) && !send_kept(lane)) /* it may end with that */
+	if (has_kept(lane, duplex) && !send_kept(lane)) /* the connection may end with that */
 		return false;
 	if (!(mask & ~(uint32_t)JUST_BYTES) && relaying(lane, duplex) && get(duplex, at->plain_left) == Py_None &&
 	    get(duplex, at->wire_left) == Py_None) {
 		if (!put(duplex, at->active, Py_NewRef(lane->now)))
 			return false;
 		if (mask == EPOLLOUT)
-			return true; /* each leg's first event, unless it has bytes already: nothing waits to be sent */
+			return true; /* usually a leg's first event: nothing is left to send */
 		if (!leg->wire && get(duplex, at->state) == lane->open)
 			return up(lane, duplex, fd, leg->other);
 		if (leg->wire && get(duplex, at->phase) == lane->stream)
@@ -39,7 +39,8 @@ static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mas
 	return done != NULL;
 }
 
-/* Tell a Duplex of the exception that its step raised: a bug of ours, which ends that connection and no other. */
+/* Report the exception that a step raised to its Duplex: a bug of this program, which ends that connection and no other.
+ * False with an exception that is no such bug. */
 bool tell(Lane *lane, PyObject *duplex)
 {
 	PyObject *type, *value, *traceback;
@@ -64,7 +65,7 @@ static double seconds(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t); /* time.monotonic()'s */
+	clock_gettime(CLOCK_MONOTONIC, &t); /* the clock of time.monotonic() */
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
@@ -74,10 +75,10 @@ static int milliseconds(double wait)
 		return -1;
 	if (wait <= 0)
 		return 0;
-	return wait > 86400 ? 86400 * 1000 : (int)ceil(wait * 1000); /* rounded up, so that what is waited for is due */
+	return wait > 86400 ? 86400 * 1000 : (int)ceil(wait * 1000); /* rounded up: after the wait, the deadline has passed */
 }
 
-/* Serve what one wait has told. Returns GUEST and SEEN, or -1 with an exception that is no bug of a step. */
+/* Serve the events of one wait. Returns GUEST and SEEN, or -1 with an exception that did not come from a bug of a step. */
 static int serve(Lane *lane, const struct epoll_event *events, int ready)
 {
 	int answer = ready ? SEEN : 0;
@@ -93,10 +94,10 @@ static int serve(Lane *lane, const struct epoll_event *events, int ready)
 			continue;
 		}
 		if (fd < 0 || fd >= lane->room || !lane->legs[fd].duplex) {
-			lane->slow = true; /* the engine's own wake-up, or a leg that is gone */
+			lane->slow = true; /* the engine's own wake-up, or a closed leg */
 			continue;
 		}
-		leg = lane->legs[fd]; /* a step may take it from the table */
+		leg = lane->legs[fd]; /* a copy: a step may change the table */
 		Py_INCREF(leg.duplex);
 		Py_INCREF(leg.handler);
 		done = on_event(lane, &leg, leg.duplex, events[i].events, fd) || tell(lane, leg.duplex);
@@ -109,16 +110,16 @@ static int serve(Lane *lane, const struct epoll_event *events, int ready)
 	return send_kept(lane) ? answer : -1;
 }
 
-/* Set the time of the batch under way, for both languages. */
+/* Set the time of the batch under way, here and in the engine. False with an exception. */
 static bool tell_time(Lane *lane, double now)
 {
 	Py_XSETREF(lane->now, PyFloat_FromDouble(now));
 	return lane->now && !PyObject_SetAttr(lane->engine, s_now, lane->now);
 }
 
-/* Wait for events. A process that sleeps is woken late, and its processor with it, which on a quiet connection is most of a round
- * trip's time: so where one event came close upon those before, look for the next ones for a moment, letting others run, before
- * going to sleep. Where they are rare, nobody looks; where they are many, there is work enough. */
+/* Wait for events. On a quiet connection, waking a sleeping process and processor is most of the time of a round trip. So if a single
+ * event came within CLOSE of the batch before, poll for LOOK_FOR and yield the processor, and only then sleep. Rare events cause no
+ * polling. A batch of several events causes none either, because then there is work enough. */
 static int wait_for_events(Lane *lane, struct epoll_event *events, double wait)
 {
 	int ready = 0, patience = milliseconds(wait);
@@ -135,6 +136,7 @@ static int wait_for_events(Lane *lane, struct epoll_event *events, double wait)
 	return ready ? ready : epoll_wait(lane->epoll, events, EVENTS, patience);
 }
 
+/* Relay until Python has work to do, the guest is ready or `wait` seconds have passed. */
 int run(Lane *lane, double wait, bool once)
 {
 	struct epoll_event events[EVENTS];
@@ -142,7 +144,7 @@ int run(Lane *lane, double wait, bool once)
 	int ready, served, answer = 0;
 
 	lane->slow = lane->keeping = false;
-	if (!send_kept(lane)) /* what an interrupt has left */
+	if (!send_kept(lane)) /* an interrupt may have left kept writes */
 		return -1;
 	do {
 		Py_BEGIN_ALLOW_THREADS
@@ -163,7 +165,7 @@ int run(Lane *lane, double wait, bool once)
 		if (served < 0)
 			return -1;
 		answer |= served;
-		lane->gap = ready == 1 && served == SEEN ? now - lane->last : INFINITY; /* the guest does not count: it is not ours */
+		lane->gap = ready == 1 && served == SEEN ? now - lane->last : INFINITY; /* events of the guest do not count */
 		lane->last = now;
 		wait = until - now;
 	} while (!once && !lane->slow && !(answer & GUEST) && wait > 0);

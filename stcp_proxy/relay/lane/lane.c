@@ -1,17 +1,17 @@
-/* The user-space engine's short way: one message from one leg to the other without the interpreter.
+/* The fast path of the user-space engine: it moves DATA frames from one leg to the other without the interpreter.
  *
- * pump.py and duplex.py are the engine; what stands here knows none of its rules. It waits in the engine's epoll set and, for a leg that
- * has bytes to read and is otherwise as it was, does what Duplex._up and Duplex._down do for exactly that: one recv into the shared
- * scratch, one call of the cipher for each frame, one send. Whatever else comes (the end of a stream, an error, a frame that is
- * not DATA, a counter at which something is due, a send that came up short) goes to the method of the Duplex that is for it,
- * with the scratch as it stands. Without this extension the engine is the same, and slower.
+ * pump.py drives the engine, and Duplex with its base classes holds the rules of a connection. The code here has no rules of its own.
+ * It waits in the engine's epoll set. For a leg that has bytes to read, and no end or error, it does the work of
+ * PlainToWire._up or WireToPlain._down: one recv into the shared scratch, one call of the cipher for each frame, one send.
+ * It calls a method of the Duplex, with the scratch unchanged, for every other case: the end of a stream, an error, a frame that is
+ * not DATA, a rekey, a short write. Without this extension the engine does the same, more slowly.
  *
- * What it holds to:
- * - The state is the Python objects'. Slots are read and written where their classes say they are (offset_of), at each step anew,
- *   so there is nothing to keep in step. Classes that are laid out in another way are refused when the Lane is made.
- * - The cipher is `cryptography`'s, called as from Python: encrypt_into and decrypt_into, with buffers that say where in the scratch
- *   a frame lies (Span). No key is ever seen here.
- * - Everything but the wait runs under the interpreter lock.
+ * Invariants:
+ * - All state belongs to the Python objects. Each step reads and writes their slots, at the offsets that the classes report
+ *   (offset_of). Nothing is cached here. lane_init refuses a class without the expected slots.
+ * - The cipher is the one of `cryptography`: encrypt_into and decrypt_into, called as from Python. A Span tells them where in the
+ *   scratch a frame is. This code never reads a key.
+ * - Everything but the wait runs under the GIL.
  *
  * lane.c        the type Lane, and the module
  * event_loop.c  wait for events and serve them
@@ -23,9 +23,9 @@
 #include "lane.h"
 
 PyDoc_STRVAR(run_doc, "run(wait, once)\n--\n\n"
-		      "Relay until the engine has something to do besides, or the time is over.\n\n"
+		      "Relay until the engine has other work to do, or the time is over.\n\n"
 		      "Args:\n    wait: seconds; None is no limit.\n    once: return after the first wait.\n\n"
-		      "Returns:\n    GUEST where the guest descriptor is ready, plus SEEN where anything was.");
+		      "Returns:\n    GUEST if the guest descriptor is ready, plus SEEN if there was any event.");
 
 static PyObject *lane_run(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -47,7 +47,7 @@ static PyObject *lane_run(PyObject *self, PyObject *const *args, Py_ssize_t coun
 
 PyDoc_STRVAR(set_doc,
 	     "set(fd, other, duplex, handler, wire)\n--\n\n"
-	     "A leg of a Duplex: its descriptor, the other leg's, the method for what is not the common case, and which leg it is.");
+	     "Add a leg of a Duplex: its descriptor, the other leg's, the method for other events, and whether it is the wire leg.");
 
 static PyObject *lane_set(PyObject *self, PyObject *args)
 {
@@ -96,14 +96,14 @@ static PyObject *step(PyObject *self, PyObject *const *args, Py_ssize_t count, s
 	to = (int)PyLong_AsLong(args[2]);
 	if (PyErr_Occurred())
 		return NULL;
-	lane->keeping = false; /* Python may send behind it at once */
+	lane->keeping = false; /* Python may send on the same connection right after this */
 	done = way(lane, args[0], from, to);
 	lane->keeping = keeping;
 	return done ? Py_NewRef(Py_None) : NULL;
 }
 
 PyDoc_STRVAR(up_doc, "up(duplex, plain, wire)\n--\n\n"
-		     "Plain to wire, for a wire leg that has nothing left to send: what Duplex._up does, by descriptors.");
+		     "Do the work of PlainToWire._up, by descriptors. The wire leg has nothing left to send.");
 
 static PyObject *lane_up(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -111,7 +111,7 @@ static PyObject *lane_up(PyObject *self, PyObject *const *args, Py_ssize_t count
 }
 
 PyDoc_STRVAR(down_doc, "down(duplex, wire, plain)\n--\n\n"
-		       "Wire to plain, while DATA may come and the plain leg has nothing left to send: what Duplex._down does.");
+		       "Do the work of WireToPlain._down while DATA may come. The plain leg has nothing left to send.");
 
 static PyObject *lane_down(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -124,7 +124,7 @@ static void drop_leg(struct leg *leg)
 	Py_CLEAR(leg->handler);
 }
 
-PyDoc_STRVAR(forget_doc, "forget(fd)\n--\n\nNo event of this descriptor is acted on any more.");
+PyDoc_STRVAR(forget_doc, "forget(fd)\n--\n\nAct on no further event of this descriptor.");
 
 static PyObject *lane_forget(PyObject *self, PyObject *argument)
 {
@@ -251,7 +251,7 @@ static PyMemberDef lane_members[] = {
 };
 
 PyDoc_STRVAR(lane_doc, "Lane(engine, epoll, guest, duplex_type, direction_type, stream, states, source, result)\n--\n\n"
-		       "Waits for an engine's epoll set and carries the common case; relay/lane/ tells what that is.");
+		       "Waits in an engine's epoll set and moves DATA frames between the legs of its connections.");
 
 static PyTypeObject LaneType = {
 	/* clang-format off */ /* the macro below ends in a comma */
@@ -273,7 +273,7 @@ static PyTypeObject LaneType = {
 static struct PyModuleDef module = {
 	PyModuleDef_HEAD_INIT,
 	.m_name = "stcp_proxy.relay._lane",
-	.m_doc = "The user-space engine's short way, in C; relay/lane/.",
+	.m_doc = "The fast path of the user-space engine.",
 	.m_size = -1,
 };
 

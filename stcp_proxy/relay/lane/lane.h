@@ -1,4 +1,4 @@
-/* What the parts of the short way know of each other; lane.c tells what it is for. */
+/* Declarations that the files of the fast path share; lane.c describes the fast path. */
 #ifndef STCP_LANE_H
 #define STCP_LANE_H
 
@@ -35,7 +35,7 @@ typedef struct {
 	Py_ssize_t size;
 } Span;
 
-/* Where Duplex and CipherDirection keep what is needed here. */
+/* Offsets of the slots that the fast path uses: of Duplex, then of CipherDirection. */
 struct layout {
 	Py_ssize_t state, phase, plain_ready, wire_ready, plain_to_end, wire_to_end, sent, received, active;
 	Py_ssize_t partial, plain_left, wire_left, sealer, opener;
@@ -44,15 +44,15 @@ struct layout {
 
 struct leg {
 	PyObject *duplex;  /* NULL: no leg has this descriptor */
-	PyObject *handler; /* its method for whatever is not the common case */
+	PyObject *handler; /* on_plain or on_wire, for every event that is not the common case */
 	int other;         /* descriptor of the connection's other leg */
 	bool wire;
 };
 
 /* batch.c */
 enum {
-	FEW = 8,      /* sends that leave together; with more, what follows them in the batch waits for too long */
-	SMALL = 1024, /* bytes; larger ones are sent at once */
+	FEW = 8,      /* most writes that are kept: with more, the later events of the batch wait too long */
+	SMALL = 1024, /* bytes; a larger write is sent at once */
 };
 
 struct later {
@@ -72,24 +72,24 @@ typedef struct {
 	PyObject *open, *resetting, *closed; /* members of State */
 	struct layout at;
 	Py_buffer source, result;
-	Py_ssize_t read_size; /* most bytes of one read, as the engine says */
+	Py_ssize_t read_size; /* most bytes of one read; the engine sets it */
 	Span *nonce, *header, *input, *output;
 	uint8_t nonce_bytes[NONCE_LEN];
 	struct leg *legs; /* by descriptor */
-	int room;         /* in `legs` */
-	bool slow;        /* Python code has run since the wait: the engine may have more to do */
+	int room;         /* entries of `legs` */
+	bool slow;        /* a Python method has run since the wait, so the engine may have work */
 	PyObject *now;    /* time of the batch under way, seconds */
-	double last, gap; /* time of the last batch, and how close it came upon the one before */
-	bool keeping;     /* a batch of several events is being served */
-	int kept;         /* in `later` */
+	double last, gap; /* time of the last batch, and seconds between the last two */
+	bool keeping;     /* the batch has several events, so small writes are kept */
+	int kept;         /* entries of `later` in use */
 	struct later later[FEW];
 } Lane;
 
-/* span.c: a buffer that can be pointed elsewhere */
+/* span.c: a buffer object whose start and size can be changed */
 extern PyTypeObject SpanType;
 Span *span_new(uint8_t *at, Py_ssize_t size);
 
-/* attributes.c: the attributes of Python objects, and their methods. Where these say false, there is an exception. */
+/* attributes.c: read and write attributes of Python objects, and call their methods. On false, an exception is set. */
 extern PyObject *s_now, *s_queue, *s_encrypt_into, *s_decrypt_into, *s_up_read, *s_down_failed, *s_end_of_wire, *s_open_frames;
 extern PyObject *s_plain_failed, *s_wire_broke, *s_sent_short, *s_delivered_short, *s_fail;
 bool make_names(void);
@@ -106,12 +106,12 @@ static inline PyObject *get(PyObject *object, Py_ssize_t offset)
 	return *(PyObject **)((char *)object + offset); /* borrowed */
 }
 
-/* batch.c: small sends of one batch go out together */
+/* batch.c: send the small writes of one batch of events together */
 bool keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size);
 bool has_kept(const Lane *lane, const PyObject *duplex);
 bool send_kept(Lane *lane);
 
-/* transfer.c: one buffer from one leg to the other */
+/* transfer.c: move one buffer from one leg to the other */
 bool relaying(const Lane *lane, PyObject *duplex);
 bool alive(const Lane *lane, PyObject *duplex, int fd);
 ssize_t transmit(int fd, const uint8_t *from, size_t size);
@@ -119,7 +119,7 @@ bool account(Lane *lane, PyObject *duplex, bool wire, const uint8_t *from, size_
 bool up(Lane *lane, PyObject *duplex, int plain, int wire);
 bool down(Lane *lane, PyObject *duplex, int wire, int plain);
 
-/* event_loop.c: waiting, and serving what that tells. Returns GUEST and SEEN together, or -1 with an exception. */
+/* event_loop.c: wait for events and serve them. `run` returns GUEST and SEEN, or -1 with an exception. */
 enum { GUEST = 1, SEEN = 2 };
 int run(Lane *lane, double wait, bool once);
 bool tell(Lane *lane, PyObject *duplex);

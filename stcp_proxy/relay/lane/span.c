@@ -1,4 +1,4 @@
-/* A buffer that can be pointed elsewhere: says to the cipher where a frame lies, and nothing is made for it. */
+/* A buffer object whose start and size can be changed. It tells the cipher where a frame is, without a new object for each frame. */
 #include "lane.h"
 
 static int span_getbuffer(PyObject *self, Py_buffer *view, int flags)

@@ -1,7 +1,7 @@
-/* One buffer from one leg to the other: receive, cipher, send.
+/* Move one buffer from one leg to the other: receive, cipher, send.
  *
- * A header is read before it is authenticated only to find the bounds of frames within what has been received, and to tell the common
- * case. Nothing is delivered that did not open. What comes besides goes to the Duplex, with the scratch as it stands.
+ * An unauthenticated header is read for two purposes only: to find the bounds of the received frames, and to see that they are DATA.
+ * Only authenticated plaintext is delivered. A method of the Duplex handles every other case, with the scratch unchanged.
  */
 #include "lane.h"
 
@@ -20,7 +20,7 @@ static ssize_t receive(int fd, uint8_t *into, size_t room)
 	return n;
 }
 
-/* Bytes that one read may take. */
+/* Most bytes of one read. */
 static size_t read_limit(const Lane *lane)
 {
 	bool is_short = lane->read_size > 0 && lane->read_size < lane->source.len;
@@ -28,7 +28,7 @@ static size_t read_limit(const Lane *lane)
 	return (size_t)(is_short ? lane->read_size : lane->source.len);
 }
 
-/* Returns the bytes that went, 0 where none can go now, negative with errno. */
+/* Send once. Returns the bytes sent, 0 if the socket would block, negative with errno. */
 ssize_t transmit(int fd, const uint8_t *from, size_t size)
 {
 	ssize_t n;
@@ -39,7 +39,7 @@ ssize_t transmit(int fd, const uint8_t *from, size_t size)
 	return n < 0 && would_block() ? 0 : n;
 }
 
-/* One call of the cipher. False with an exception: InvalidTag, or a bug. */
+/* Call the cipher once, for frame number `n`. False with an exception: InvalidTag, or a bug. */
 static bool cipher(Lane *lane, PyObject *aead, PyObject *name, uint64_t n, uint8_t *header, uint8_t *input, size_t input_size,
 		   uint8_t *output, size_t output_size)
 {
@@ -58,7 +58,8 @@ static bool cipher(Lane *lane, PyObject *aead, PyObject *name, uint64_t n, uint8
 	return done != NULL;
 }
 
-/* Number of the next frame of a direction, if `frames` of them can go without anything being due. */
+/* Set `n` to the number of the next frame of a direction. False if a rekey or the limit of the counter falls within `frames`
+ * frames, or with an exception. */
 static bool numbers(Lane *lane, PyObject *direction, size_t frames, uint64_t *n)
 {
 	uint64_t check_at = PyLong_AsUnsignedLongLong(get(direction, lane->at.check_at));
@@ -67,7 +68,7 @@ static bool numbers(Lane *lane, PyObject *direction, size_t frames, uint64_t *n)
 	return !PyErr_Occurred() && *n < check_at && frames <= check_at - *n;
 }
 
-/* Whether bytes from the wire leg go to the plain leg: RELAYING in states.py. */
+/* Whether the state is one of RELAYING in states.py. */
 bool relaying(const Lane *lane, PyObject *duplex)
 {
 	PyObject *state = get(duplex, lane->at.state);
@@ -75,15 +76,16 @@ bool relaying(const Lane *lane, PyObject *duplex)
 	return state != lane->resetting && state != lane->closed;
 }
 
-/* Whether a connection still has this leg, and has not been lost: Python has run. */
+/* Whether a connection still has this leg and relays: a Python method may have ended it meanwhile. */
 bool alive(const Lane *lane, PyObject *duplex, int fd)
 {
 	return fd >= 0 && fd < lane->room && lane->legs[fd].duplex == duplex && relaying(lane, duplex);
 }
 
-/* See to what became of a send, of frames to the wire leg or of plaintext to the plain leg. False with an exception.
+/* Act on the result of a send: count the bytes, or report a failure or a short write to the Duplex. False with an exception.
  *
- * done: what transmit has returned; error: errno then. */
+ * wire: the bytes are frames for the wire leg, else plaintext for the plain leg.
+ * done: the result of `transmit`; error: errno after it. */
 bool account(Lane *lane, PyObject *duplex, bool wire, const uint8_t *from, size_t size, ssize_t done, int error)
 {
 	if (done < 0)
@@ -96,6 +98,7 @@ bool account(Lane *lane, PyObject *duplex, bool wire, const uint8_t *from, size_
 		    PyBytes_FromStringAndSize((const char *)from + done, (Py_ssize_t)size - done), NULL, NULL);
 }
 
+/* Keep a small write while a batch is served; send any other at once. False with an exception. */
 static bool send_or_keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size)
 {
 	ssize_t done;
@@ -110,7 +113,7 @@ static bool send_or_keep(Lane *lane, PyObject *duplex, int to, bool wire, const 
 	return account(lane, duplex, wire, from, size, done, errno);
 }
 
-/* Plain to wire, for a wire leg that has nothing left to send: what Duplex._up does. False with an exception. */
+/* Do the work of PlainToWire._up. The wire leg has nothing left to send. False with an exception. */
 bool up(Lane *lane, PyObject *duplex, int plain, int wire)
 {
 	uint8_t *source = lane->source.buf, *result = lane->result.buf;
@@ -152,7 +155,7 @@ static bool begins_with_frame(const uint8_t *data, size_t size)
 	return size >= HEADER_LEN && size >= HEADER_LEN + ((size_t)data[2] << 8 | data[3]);
 }
 
-/* Whole DATA frames at the beginning of what was received, at most FRAMES_PER_TURN, or -1 for a header that is not a common one. */
+/* Count whole DATA frames at the beginning of `data`, up to FRAMES_PER_TURN. Returns -1 if a header is not one of DATA. */
 static Py_ssize_t data_frames(const uint8_t *data, size_t size)
 {
 	Py_ssize_t frames = 0;
@@ -172,7 +175,7 @@ static Py_ssize_t data_frames(const uint8_t *data, size_t size)
 	return frames;
 }
 
-/* Wire to plain, while DATA may come and the plain leg has nothing left to send: what Duplex._down does. False with an exception. */
+/* Do the work of WireToPlain._down while DATA may come. The plain leg has nothing left to send. False with an exception. */
 bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 {
 	uint8_t *source = lane->source.buf, *result = lane->result.buf;
@@ -193,7 +196,7 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 		room = read_limit(lane);
 	if (held)
 		memcpy(source, PyBytes_AS_STRING(partial), held);
-	rest = begins_with_frame(source, held); /* of a turn that had more frames than it may open */
+	rest = begins_with_frame(source, held); /* the last turn left whole frames */
 	got = rest ? 0 : receive(wire, source + held, room);
 	if (got < 0)
 		return would_block() ? put_flag(duplex, lane->at.wire_ready, false) : call_with_errno(lane, duplex, s_down_failed, errno);
@@ -216,7 +219,7 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 		at += HEADER_LEN + length;
 		filled += length - TAG_LEN;
 	}
-	if (PyErr_Occurred()) { /* let the engine open that frame, and say what is wrong with it */
+	if (PyErr_Occurred()) { /* let the Duplex open that frame and report the fault */
 		PyErr_Clear();
 		return put_number(opener, lane->at.n, n) &&
 		       call(lane, duplex, s_open_frames, PyLong_FromSize_t(size), PyLong_FromSize_t(at), PyLong_FromSize_t(filled));
