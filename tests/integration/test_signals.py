@@ -149,7 +149,7 @@ def test_a_stop_ends_a_start_that_hangs(config: Path) -> None:
     os.mkfifo(fifo)
     process = subprocess.Popen([*COMMAND, "run", str(fifo)], stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: not _dies_of(process.pid, signal.SIGHUP), words="the first line of the program has run")
+        wait_for(lambda: _has(process.pid, signal.SIGTERM, "SigCgt"), words="the first line of the program has run")
         process.terminate()
         assert process.wait(10) in (2, 128 + signal.SIGTERM)
     finally:

@@ -195,18 +195,28 @@ def circles(count: int) -> Iterator[None]:
 
 
 def test_a_bystander_does_not_feel_how_many_relays_others_have() -> None:
-    """With ten hostile relays the CPUs are full; ten times as many must not make it worse. Alone is measured too."""
+    """With ten hostile relays the CPUs are full; ten times as many must not make it worse. Alone is measured too.
+
+    The machine around this one has other work, which makes single measurements longer and none shorter: the best of five turns counts.
+    """
     victim = Relay()
-    victim.check_alive()
+    try:
+        victim.check_alive()
+        assert min(_times_worse(victim) for _ in range(5)) < 2
+    finally:
+        victim.close()
+    eventually(lambda: references() == 0, "a relay is left")
+
+
+def _times_worse(victim: Relay) -> float:
+    """How many times longer a round trip takes beside 100 hostile relays than beside 10 or alone."""
     alone = round_trip(victim)
     with circles(10):
         few = round_trip(victim)
     with circles(100):
         many = round_trip(victim)
     print(f"round trip: alone {1e3 * alone:.1f} ms, beside 10 hostile relays {1e3 * few:.1f} ms, beside 100 {1e3 * many:.1f} ms")
-    assert many < 2 * max(few, alone)
-    victim.close()
-    eventually(lambda: references() == 0, "a relay is left")
+    return many / max(few, alone)
 
 
 def test_an_owner_has_a_limited_number_of_relays() -> None:
