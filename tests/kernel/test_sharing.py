@@ -197,7 +197,7 @@ def circles(count: int) -> Iterator[None]:
 def test_a_bystander_does_not_feel_how_many_relays_others_have() -> None:
     """With ten hostile relays the CPUs are full; ten times as many must not make it worse. Alone is measured too.
 
-    The machine around this one has other work, which makes single measurements longer and none shorter: the best of five turns counts.
+    Other work of the machine makes a measurement longer and never shorter, so the best of five turns counts.
     """
     victim = Relay()
     try:
