@@ -1,4 +1,4 @@
-"""The admin address: look into a proxy that runs, and tell it to stop. docs/ADMIN.md tells users about it.
+"""The admin address: show the state of a running proxy, reload it, stop it. docs/ADMIN.md tells users about it.
 
 It knows nothing of tunnels but what ``host`` says; the command line brings the two together. Nothing here is imported where no
 admin address is configured, and nothing here wakes up unless somebody asks.

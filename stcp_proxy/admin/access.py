@@ -1,7 +1,7 @@
-"""Who may ask: every request passes here before anything looks at it.
+"""Access control: the first check of every request.
 
-An address that only this machine reaches is reached by its web browsers, too, and they do what any page of the web tells them.
-Three things keep such a page out:
+Web browsers of this machine reach a loopback address too, and any page of the web can make them send requests. Three rules keep
+such a page out:
 
 - DNS rebinding: a page's own name is made to mean 127.0.0.1, and the browser takes the proxy for that page's server. The name is
   in the Host header, so without a token only names of this machine itself are answered there.
@@ -9,7 +9,7 @@ Three things keep such a page out:
   must be the address itself.
 - A frame around the dashboard: forbidden by its headers.
 
-With a token all that is left to a page is to guess it.
+With a token, a page would have to guess it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stcp_proxy.admin.rate_limit import Pace
+from stcp_proxy.admin.rate_limit import RateLimit
 from stcp_proxy.admin.source_limit import SourceLimit, source_of
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.net.address import TcpAddress, UnixAddress
 
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz"})
 PROBE_PATHS: Final = frozenset({"/healthz", "/readyz"})
-"""What is answered by whatever name it is asked, and in HTTP/1.0 without one: a load balancer asks by any name, and a page that
-asks by DNS rebinding learns a yes or a no. Each source has a rate of its own here, so that a flood of others delays no probe."""
+"""Paths that accept any Host header, and HTTP/1.0 without one, as load balancers send it. A page that uses DNS rebinding learns
+a yes or a no. Each source has its own rate here, so a flood from one source delays no probe of the others."""
 OPEN_PREFIX: Final = "/assets/"
-"""What needs no token: yes-or-no for orchestrators, and the dashboard's fixed files, which hold no data."""
+"""Prefix of the dashboard's fixed files, which need no token because they contain no data."""
 TRUSTED: Final = "stcp.trusted"
-"""In the scope of a request: whether it may know everything."""
+"""The key in the scope of a request that tells whether it has full access."""
 _HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z.-]+))(?::[0-9]{1,5})?")
 _MAX_BODY: Final = 64 * 1024
 _MAX_PIECES: Final = 64
@@ -55,24 +55,24 @@ _HEADERS: Final = {
 }
 
 
-class Unwelcome(Exception):
-    """A request that gets no answer: the connection is to be closed."""
+class RequestDropped(Exception):
+    """A request that gets no answer: close the connection."""
 
 
-class Guard:
-    """An ASGI application in front of another.
+class AccessControl:
+    """An ASGI application that checks each request before it passes it on.
 
     Args:
-        app: what is guarded.
+        app: gets the admitted requests.
         plan: the admin address and its token.
-        pace: says when a request may be answered.
+        rate_limit: decides when a request may be answered.
 
-    Calling it raises `Unwelcome` for a request that gets no answer.
+    Calling it raises `RequestDropped` for a request that gets no answer.
     """
 
-    def __init__(self, app: ASGIApp, plan: AdminPlan, pace: Pace | None = None) -> None:
+    def __init__(self, app: ASGIApp, plan: AdminPlan, rate_limit: RateLimit | None = None) -> None:
         self._app = app
-        self._pace = pace or Pace()
+        self._rate_limit = rate_limit or RateLimit()
         self._probes = SourceLimit()
         self._token = plan.token
         self._any_name = plan.token is not None or isinstance(plan.address, UnixAddress)  # no browser reaches a unix socket
@@ -88,7 +88,7 @@ class Guard:
         own_name = self._any_name or self._is_own_name(headers.get("host", ""))
         scope[TRUSTED] = own_name and (self._token is None or self._has_token(headers.getlist("authorization")))
         if not (_is_probe(scope) and self._probes.allow(source_of(scope.get("client")))):
-            await self._pace.turn(trusted=scope[TRUSTED])
+            await self._rate_limit.turn(trusted=scope[TRUSTED])
         refusal = self._refusal(scope)
         await (refusal or self._app)(scope, receive, _with_headers(send))
 
@@ -125,7 +125,11 @@ class Guard:
 
 
 async def _discard_body(receive: Receive) -> None:
-    """Nothing here takes a body. A small one does no harm; one that is long, slow or in crumbs is not waited for."""
+    """Read and drop a small body: no request needs one.
+
+    Raises:
+        RequestDropped: the body is long, slow or in many pieces.
+    """
     size = 0
     with trio.move_on_after(_BODY_PATIENCE):
         for _ in range(_MAX_PIECES):
@@ -135,7 +139,7 @@ async def _discard_body(receive: Receive) -> None:
                 return
             if size > _MAX_BODY:
                 break
-    raise Unwelcome
+    raise RequestDropped
 
 
 def _is_open(path: str) -> bool:
@@ -154,7 +158,7 @@ def _name_of(host: str) -> str:
 
 
 def _is_same_origin(headers: Headers) -> bool:
-    """Whether a request may change something: programs name no origin, browsers always do."""
+    """Whether a request may change something. Browsers always send an Origin; programs send none."""
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = headers.get("origin")

@@ -1,4 +1,4 @@
-"""Ask a running proxy at its admin address, for the commands that do."""
+"""Client of the admin address, for the commands that use it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class AdminError(StcpError):
     label = "admin"
 
 
-class NobodyThere(AdminError):
+class Unreachable(AdminError):
     """Nothing answers at the admin address."""
 
 
-class NoAnswer(NobodyThere):
-    """Something listens at the admin address, and does not answer in time."""
+class AnswerTimeout(Unreachable):
+    """The process at the admin address does not answer in time."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -47,17 +47,17 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ask(plan: AdminPlan, path: str, *, method: str = "GET", timeout: float = _TIMEOUT) -> tuple[int, bytes]:
-    """One request. Returns status and body, whatever the status is.
+    """Send one request. Returns the HTTP status, also one of a failure, and the body.
 
     Args:
-        plan: where, and with what token.
-        path: what to ask for, query included.
+        plan: the address and its token.
+        path: the path with its query.
         method: GET or POST.
         timeout: seconds for each step.
 
     Raises:
-        NobodyThere: nothing answers.
-        AdminError: what answers does not speak HTTP, or says too much.
+        Unreachable: nothing answers.
+        AdminError: the answer is not HTTP, or too long.
     """
     headers = {} if plan.token is None else {"Authorization": f"Bearer {plan.token.reveal()}"}
     connection = _connection(plan.address, timeout)
@@ -66,12 +66,12 @@ def ask(plan: AdminPlan, path: str, *, method: str = "GET", timeout: float = _TI
         answer = connection.getresponse()
         body = answer.read(MAX_ANSWER + 1)
     except TimeoutError:
-        raise NoAnswer(
+        raise AnswerTimeout(
             f"nothing answers at {plan.address} within {timeout:g} s", remedy="check that this is the proxy's admin address"
         ) from None
     except OSError as exc:
         why = exc.strerror or str(exc)
-        raise NobodyThere(
+        raise Unreachable(
             f"no proxy answers at {plan.address}: {why.lower()}", remedy="check that it runs, and with this admin address"
         ) from None
     except http.client.HTTPException:
@@ -84,10 +84,10 @@ def ask(plan: AdminPlan, path: str, *, method: str = "GET", timeout: float = _TI
 
 
 def ask_well(plan: AdminPlan, path: str, *, method: str = "GET", timeout: float = _TIMEOUT) -> bytes:
-    """The same, where anything but success is an error.
+    """Send one request that must succeed. Returns the body; see `ask`.
 
     Raises:
-        AdminError: it does not do it; the text has its reason.
+        AdminError: the request failed; the text has the reason.
     """
     status, body = ask(plan, path, method=method, timeout=timeout)
     if status == http.client.NOT_FOUND:
@@ -101,7 +101,7 @@ def ask_well(plan: AdminPlan, path: str, *, method: str = "GET", timeout: float 
 
 
 def ask_json(plan: AdminPlan, path: str) -> Any:
-    """The same, for an answer that is JSON."""
+    """Send one GET request whose answer is JSON; see `ask_well`."""
     try:
         return json.loads(ask_well(plan, path))
     except ValueError:

@@ -8,11 +8,11 @@ from typing import Final
 import trio
 
 STEP: Final = 0.003
-"""Seconds of work after which the loop has its turn."""
+"""Seconds of work after which the loop runs."""
 
 
 class Steps:
-    """Gives the event loop a turn whenever a step has lasted long enough."""
+    """Lets the event loop run after each step of work."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -20,11 +20,11 @@ class Steps:
 
     @property
     def worked(self) -> float:
-        """Seconds of work so far, without the turns of others."""
+        """Seconds of work so far, without the time of other tasks."""
         return self._worked + time.perf_counter() - self._began
 
     async def pause(self) -> None:
-        """Let the loop run if the step has lasted for `STEP`; to be called between small pieces of work."""
+        """Let the loop run if the step has lasted for `STEP`. Call it between small pieces of work."""
         lasted = time.perf_counter() - self._began
         if lasted >= STEP:
             self._worked += lasted

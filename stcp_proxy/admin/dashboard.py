@@ -1,7 +1,7 @@
-"""The dashboard: fixed files, the same for everybody, without a figure in them. What they show they fetch from `/status`, with
-the token where there is one; so they can be served to whoever asks.
+"""The dashboard: fixed files without data, which need no token. The page fetches its figures from `/status`, with the token if
+there is one.
 
-Files are known by their names in the package: nothing of a request ever becomes a path.
+Files are looked up by their names in the package. No part of a request becomes a path.
 """
 
 from __future__ import annotations

@@ -16,43 +16,43 @@ from stcp_proxy.admin.codec import encode
 from stcp_proxy.admin.metrics import expose
 from stcp_proxy.admin.readiness import words
 from stcp_proxy.admin.report import Report, status_of
-from stcp_proxy.admin.snapshot_request import MAX_CONNECTIONS, Wanted
+from stcp_proxy.admin.snapshot_request import MAX_CONNECTIONS, SnapshotRequest
 from stcp_proxy.errors import StcpError
 
 
-class Desk(Protocol):
-    """Where the pages ask."""
+class Backend(Protocol):
+    """The source of all answers."""
 
-    async def report(self, wanted: Wanted) -> Report:
-        """What all workers tell."""
+    async def report(self, wanted: SnapshotRequest) -> Report:
+        """The merged report of all worker processes."""
 
     async def reload(self, *, check: bool) -> dict[str, Any]:
-        """Read the configuration again; raises StcpError where it is refused."""
+        """Read the configuration again. Raises StcpError when the reload is refused."""
 
     async def failures(self) -> dict[str, StcpError]:
-        """The tunnels whose far target does not answer, of those that are ready only while it does."""
+        """The tunnels with `ready: target` whose far target does not answer."""
 
     def quit(self) -> None:
-        """Stop all workers in order."""
+        """Stop all worker processes in order."""
 
 
 class _BadQuery(Exception):
-    """A parameter of the address that cannot be used."""
+    """A query parameter with an invalid value."""
 
 
-def build(desk: Desk) -> Starlette:
-    """The application.
+def build(backend: Backend) -> Starlette:
+    """Build the application.
 
     Args:
-        desk: where it asks.
+        backend: the source of all answers.
     """
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        found = await desk.report(Wanted(count=0))
-        failures = await desk.failures() if found.process.state == "ready" else {}
+        found = await backend.report(SnapshotRequest(count=0))
+        failures = await backend.failures() if found.process.state == "ready" else {}
         why = words(found, failures, in_full=request.scope[TRUSTED])
         if not why:
             return PlainTextResponse("ready\n")
@@ -63,10 +63,12 @@ def build(desk: Desk) -> Starlette:
             wanted = _wanted(request)
         except _BadQuery as exc:
             return PlainTextResponse(f"{exc}\n", status_code=400)
-        return Response(encode(status_of(await desk.report(wanted))), media_type="application/json")
+        return Response(encode(status_of(await backend.report(wanted))), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
-        body, content_type = await expose(await desk.report(Wanted(count=0, metrics=True)), request.headers.get("accept", ""))
+        body, content_type = await expose(
+            await backend.report(SnapshotRequest(count=0, metrics=True)), request.headers.get("accept", "")
+        )
         return Response(body, headers={"content-type": content_type})
 
     async def reload(request: Request) -> Response:
@@ -74,12 +76,12 @@ def build(desk: Desk) -> Starlette:
         if check not in ("0", "1"):
             return PlainTextResponse("check is 0 or 1\n", status_code=400)
         try:
-            return JSONResponse(await desk.reload(check=check == "1"))
+            return JSONResponse(await backend.reload(check=check == "1"))
         except StcpError as exc:
             return PlainTextResponse(f"{exc}\n", status_code=REFUSED)
 
     async def quit_(_: Request) -> Response:
-        desk.quit()
+        backend.quit()
         return PlainTextResponse("stopping\n", status_code=202)
 
     app = Starlette(
@@ -93,11 +95,11 @@ def build(desk: Desk) -> Starlette:
             Route("/quit", quit_, methods=["POST"]),
         ]
     )
-    app.router.redirect_slashes = False  # it would say in Location whatever the client has said in Host
+    app.router.redirect_slashes = False  # its Location header would repeat the client's Host header
     return app
 
 
-def _wanted(request: Request) -> Wanted:
+def _wanted(request: Request) -> SnapshotRequest:
     """What ?connections=N&order=newest|busiest&tunnel=NAME asks for."""
     query = request.query_params
     count, order = query.get("connections", "100"), query.get("order", "newest")
@@ -105,4 +107,4 @@ def _wanted(request: Request) -> Wanted:
         raise _BadQuery(f"connections is a number from 0 to {MAX_CONNECTIONS}")
     if order not in ("newest", "busiest"):
         raise _BadQuery("order is newest or busiest")
-    return Wanted(int(count), cast("Literal['newest', 'busiest']", order), query.get("tunnel", ""))
+    return SnapshotRequest(int(count), cast("Literal['newest', 'busiest']", order), query.get("tunnel", ""))

@@ -1,4 +1,4 @@
-"""What the admin pages need of a running proxy. The tunnel room fulfils it without knowing it."""
+"""What the admin address needs of a running proxy. `process/` and `tunnel/` fulfil it without importing it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Application bytes of connections that are open, without a cost to the bytes.
+"""Application bytes of open connections, at no cost for the bytes.
 
-The user-space engine counts in fields that are read here. The kernel's counts take a system call for each connection, some
-microseconds in the loop that also carries the others; so no look reads more than `READS` of them, those first that were read
-longest ago, and the rest are as they were seen last. Sums never go down by that: what was seen is never more than what is.
+The user-space engine counts in fields that are read here. Each count of the kernel takes a system call, some microseconds in
+the loop that also carries the other connections. So one snapshot reads at most `READS` of them, the oldest values first; the
+rest keep their last value. Sums never go down, because an old value is never larger than the present one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.interface import Link
 
 READS: Final = 1000
-"""Most connections that one look asks the kernel about."""
+"""The largest number of kernel counts that one snapshot reads."""
 _IN_KERNEL: Final = "kernel"
 
 BytesOfConnections = Mapping[Link, tuple[int, int]]
@@ -25,20 +25,20 @@ class Meter:
     """Reads the counts of open connections.
 
     Args:
-        reads: most connections that one look asks the kernel about.
+        reads: the largest number of kernel counts that one snapshot reads.
     """
 
     def __init__(self, reads: int = READS) -> None:
         self._reads = reads
         self._seen: dict[Link, tuple[int, int]] = {}
-        """Of connections in the kernel, what was seen last; the one read longest ago first."""
+        """The last values of connections in the kernel, the oldest first."""
 
     async def read(self, links: Iterable[Link], steps: Steps) -> BytesOfConnections:
-        """The counts of `links`, which are all that are open.
+        """Read the counts of `links`, all open connections.
 
         Args:
             links: the connections.
-            steps: gives the event loop its turn.
+            steps: lets the event loop run between steps.
         """
         counts: dict[Link, tuple[int, int]] = {}
         in_kernel = []

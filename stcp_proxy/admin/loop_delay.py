@@ -1,6 +1,6 @@
-"""How late the event loop is: the time by which a short sleep is overslept.
+"""The delay of the event loop: how much longer than planned a short sleep lasts.
 
-It is measured only while somebody asks for metrics, and for a minute after that: a proxy that nobody looks at sleeps undisturbed.
+It is measured from a request for metrics until a minute after the last one. Without such requests nothing wakes the proxy.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from stcp_proxy.counters import Durations
 _EVERY: Final = 0.25
 """Seconds between two measurements."""
 _AFTER: Final = 60.0
-"""Seconds that are measured behind a question."""
+"""Seconds that the measurement goes on after a request."""
 
 
-class Lag:
-    """Measures the loop's lag while it is asked for.
+class LoopDelay:
+    """Measures the delay while metrics are requested.
 
     Attributes:
-        durations: what was measured so far.
+        durations: the results so far.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Lag:
         self._asked = trio.Event()
 
     def ask(self) -> Durations:
-        """What was measured so far; measure on for a minute."""
+        """Return the results so far, and measure for a further minute."""
         self._until = trio.current_time() + _AFTER
         self._asked.set()
         return self.durations

@@ -1,8 +1,8 @@
 """Whether a proxy is ready, and why not.
 
-It is when every tunnel listens, no socket file is lost, and the rules of interception are those of the file. A tunnel with
-`ready: target` is also asked for its far target, end to end. The answer holds for some seconds, and one such question at a time
-is under way for a tunnel: nobody who asks can load a target.
+It is ready when every tunnel listens, no socket file is lost, and the rules of interception are those of the file. A tunnel with
+`ready: target` also checks its far target, end to end. A result is valid for some seconds, and each tunnel runs one check at a
+time: requests cannot overload a target.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from stcp_proxy.admin.report import Report
 from stcp_proxy.errors import StcpError
 
 HOLDS: Final = 5.0
-"""Seconds for which a result holds."""
+"""Seconds for which a result is valid."""
 
 
 class Readiness:
-    """Asks the tunnels of a process that want it for their far targets.
+    """Checks the far targets of the tunnels with `ready: target`.
 
     Args:
         host: the process.
@@ -58,12 +58,12 @@ class Readiness:
 
 
 def words(report: Report, failures: dict[str, StcpError], *, in_full: bool) -> list[str]:
-    """Why a proxy is not ready, a line for each reason; none when it is.
+    """The reasons why a proxy is not ready, one line each; empty when it is ready.
 
     Args:
-        report: of all workers.
+        report: the merged report of all worker processes.
         failures: tunnels whose far target does not answer.
-        in_full: whether addresses are the reader's business.
+        in_full: whether the lines may contain addresses.
     """
     return list(_lines(report, failures, in_full))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated
 
 from stcp_proxy.admin.key_removal import judge
-from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, Wanted
+from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, SnapshotRequest
 from stcp_proxy.admin.status_schema import Overview, Status, TunnelState, TunnelStatus, Worker, state_of
 from stcp_proxy.counters import Counts, Durations
 from stcp_proxy.counters.merging import NESTED, SUM, SUM_EACH, by, merge, nested_as
@@ -46,7 +46,7 @@ class Report(Overview):
     loop_delay: Annotated[Durations, NESTED] = field(default_factory=Durations)
 
 
-def merge_reports(reports: Sequence[Report], wanted: Wanted, *, silent: Iterable[int] = ()) -> Report:
+def merge_reports(reports: Sequence[Report], wanted: SnapshotRequest, *, silent: Iterable[int] = ()) -> Report:
     """One report for those of several workers.
 
     Args:

@@ -1,11 +1,11 @@
 """The admin address, served inside the proxy's own loop.
 
-Hypercorn speaks HTTP, one of its TCP servers for each connection. Accepting is done here, because the address may be reached by
-strangers: there are few places, the one taken longest ago is given up for a newcomer, whoever does not read its answer is cut
-off after a while, and whatever goes wrong on one connection ends that one alone. HTTP/1.1 is all that is spoken: HTTP/2 gives one
-connection too many ways to keep a server busy, and nobody needs it here.
+Hypercorn speaks HTTP, one of its TCP servers for each connection. Accepting is done here, because unauthenticated clients may
+reach the address. Connections are few: a new one ends the oldest of the busiest source. A client that does not read its answer
+is cut off after a while. A failure ends its own connection only. Only HTTP/1.1 is spoken: HTTP/2 gives one connection too many
+ways to keep a server busy.
 
-Between requests nothing here wakes up: a task waits for the listening socket, and that is all.
+Between requests nothing wakes up: one task waits for the listening socket.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp
 
 from stcp_proxy.admin import http_app, worker_reports
-from stcp_proxy.admin.access import TRUSTED, Guard, Unwelcome
+from stcp_proxy.admin.access import TRUSTED, AccessControl, RequestDropped
 from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.interface import Host
 from stcp_proxy.admin.live_bytes import Meter
-from stcp_proxy.admin.loop_delay import Lag
-from stcp_proxy.admin.rate_limit import Pace
+from stcp_proxy.admin.loop_delay import LoopDelay
+from stcp_proxy.admin.rate_limit import RateLimit
 from stcp_proxy.admin.readiness import Readiness
 from stcp_proxy.admin.report import Report
 from stcp_proxy.admin.snapshot import snapshot
-from stcp_proxy.admin.snapshot_request import Wanted
+from stcp_proxy.admin.snapshot_request import SnapshotRequest
 from stcp_proxy.admin.source_limit import SourceLimit, source_of
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import ConfigError, StcpError
@@ -50,15 +50,15 @@ PLACES: Final = 64
 _BACKLOG: Final = 256
 _MAX_HEAD: Final = 16 * 1024
 _CHUNK: Final = 4096
-"""Bytes that are parsed at a time: what they come to is done before the relays have their next turn."""
+"""Bytes that are parsed at a time. The relays wait while these bytes are processed."""
 _SPOKEN: Final = b"HTTP/1.1 "
-"""How every answer begins."""
+"""The beginning of every answer."""
 _SWITCHED: Final = b"HTTP/1.1 101 "
-"""How one begins after which another protocol is spoken."""
+"""The beginning of an answer that switches to a different protocol."""
 _PATIENCE: Final = 10.0
-"""Seconds that a client may take to read what it has asked for, or to say all of its request."""
+"""Seconds that a client may take to read an answer or to send a request."""
 _LAST_WORDS: Final = 2.0
-"""Seconds for the answer to somebody who has said that nothing more will come."""
+"""Seconds for the last answer, after the client has ended its side."""
 
 
 def _config() -> Config:
@@ -72,11 +72,11 @@ def _config() -> Config:
 
 
 class AdminServer:
-    """The admin address of one proxy, from before its start to behind its end; a context manager.
+    """The admin address of one proxy, for the whole life of the process; a context manager.
 
     Args:
-        plan: where, and with what token.
-        workers: processes that the proxy is going to have.
+        plan: the address and its token.
+        workers: the number of worker processes that the proxy will have.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -85,10 +85,10 @@ class AdminServer:
     def __init__(self, plan: AdminPlan, *, workers: int = 1) -> None:
         self._plan = plan
         self._pairs = {number: worker_reports.pair() for number in range(1, workers)}
-        """For each worker but the first, the socket that asks it and the one by which it answers."""
+        """For each worker process but the first: the socket that asks it, and the socket on which it answers."""
         self._listeners = open_listeners(plan.address, backlog=_BACKLOG)
-        self._places: dict[_Impatient, None] = {}
-        """Conversations under way, the oldest first."""
+        self._places: dict[_ClientStream, None] = {}
+        """Open connections, the oldest first."""
         self._sources = SourceLimit()
         self._accepting: dict[socket.socket, trio.CancelScope] = {}
 
@@ -99,7 +99,7 @@ class AdminServer:
         close_listeners(self._listeners)
 
     def forked(self, worker: int | None) -> None:
-        """See `stcp_proxy.process.running.Companion`: the first worker answers for all."""
+        """See `stcp_proxy.process.running.Companion`: the first worker process answers for all."""
         for number, (asker, answerer) in self._pairs.items():
             if worker != 0:
                 asker.close()
@@ -115,27 +115,27 @@ class AdminServer:
 
     async def serve(self, host: Host) -> None:
         """Answer until cancelled."""
-        lag, meter, pace = Lag(), Meter(), Pace()
+        loop_delay, meter, rate_limit = LoopDelay(), Meter(), RateLimit()
 
         one_at_a_time = trio.Lock()
 
-        async def take(wanted: Wanted) -> Report:
+        async def take(wanted: SnapshotRequest) -> Report:
             async with one_at_a_time:
                 steps = Steps()
-                report = await snapshot(host, wanted, meter, lag.ask() if wanted.metrics else lag.durations, steps)
-                pace.charge(steps.worked)
+                report = await snapshot(host, wanted, meter, loop_delay.ask() if wanted.metrics else loop_delay.durations, steps)
+                rate_limit.charge(steps.worked)
                 return report
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lag.measure)
+            nursery.start_soon(loop_delay.measure)
             if host.worker == 0:
-                colleagues = [worker_reports.Colleague(number, asker) for number, (asker, _) in self._pairs.items()]
-                await self._serve(_Desk(host, take, colleagues), pace)
+                others = [worker_reports.WorkerClient(number, asker) for number, (asker, _) in self._pairs.items()]
+                await self._serve(_Backend(host, take, others), rate_limit)
             else:
                 await worker_reports.answer(self._pairs[host.worker][1], take)
 
-    async def _serve(self, desk: _Desk, pace: Pace) -> None:
-        app = Guard(http_app.build(desk), self._plan, pace)
+    async def _serve(self, backend: _Backend, rate_limit: RateLimit) -> None:
+        app = AccessControl(http_app.build(backend), self._plan, rate_limit)
         config = _config()
         _log.info("admin address", addresses=listening_on(self._listeners), token=self._plan.token is not None)
         async with trio.open_nursery() as connections, trio.open_nursery() as nursery:
@@ -147,7 +147,7 @@ class AdminServer:
 
             for listener in self._listeners:
                 nursery.start_soon(accept, listener)
-            desk.after_reload(functools.partial(self._bind_lost, lambda listener: nursery.start_soon(accept, listener)))
+            backend.after_reload(functools.partial(self._bind_lost, lambda listener: nursery.start_soon(accept, listener)))
 
     def _bind_lost(self, accept: Callable[[socket.socket], None]) -> None:
         """Bind the address anew where its socket file was removed or replaced."""
@@ -169,7 +169,7 @@ class AdminServer:
         _log.info("admin address", addresses=listening_on(found), token=self._plan.token is not None)
 
     async def _clear_at_end(self) -> None:
-        """Let no client's slowness hold up the end."""
+        """At the end, close every connection: a slow client does not delay the stop."""
         try:
             await trio.sleep_forever()
         finally:
@@ -189,7 +189,7 @@ class AdminServer:
             if len(self._places) >= PLACES:
                 self._give_up_place()
             try:
-                stream = _Impatient(trio.SocketStream(trio.socket.from_stdlib_socket(sock)), source_of(address))
+                stream = _ClientStream(trio.SocketStream(trio.socket.from_stdlib_socket(sock)), source_of(address))
             except OSError:
                 sock.close()  # gone already
                 continue
@@ -197,21 +197,21 @@ class AdminServer:
             connections.start_soon(self._converse, stream, app, config)
 
     def _give_up_place(self) -> None:
-        """End the oldest connection of the source that has most, those with the token last."""
+        """End the oldest connection of the source with the most connections; connections with the token come last."""
         untrusted = [stream for stream in self._places if not stream.trusted] or list(self._places)
         most, _ = collections.Counter(stream.source for stream in untrusted).most_common(1)[0]
         oldest = next(stream for stream in untrusted if stream.source == most)
         del self._places[oldest]
         oldest.abort()
 
-    async def _converse(self, stream: _Impatient, app: ASGIApp, config: Config) -> None:
-        """All requests of one connection; nothing that happens here reaches another."""
+    async def _converse(self, stream: _ClientStream, app: ASGIApp, config: Config) -> None:
+        """Serve all requests of one connection. A failure ends this connection only."""
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
             stream.request = scope
             try:
                 await app(scope, receive, send)
-            except Unwelcome:
+            except RequestDropped:
                 stream.abort()
 
         server = TCPServer(ASGIWrapper(answer), config, WorkerContext(None), ConnectionState({}), cast("Any", stream))
@@ -226,9 +226,9 @@ class AdminServer:
         self._places.pop(stream, None)
 
 
-class _Impatient:
-    """A socket stream that does not wait for ever for its other end to read. Hypercorn sends behind a shield, so that nothing
-    else would end it.
+class _ClientStream:
+    """The socket stream of one client, with deadlines. Hypercorn sends behind a shield, so nothing else would end a
+    send to a client that does not read.
 
     Args:
         stream: the connection.
@@ -241,16 +241,16 @@ class _Impatient:
         self.socket: Final = stream.socket
         self.scope: Final = trio.CancelScope()
         self.request: dict[str, Any] = {}
-        """The request that it is about, or was last, as the guard has marked it."""
+        """The present or last request, as `AccessControl` has marked it."""
         self._has_spoken = False
 
     @property
     def trusted(self) -> bool:
-        """Whether its last request may know everything: such a one gives way to no stranger."""
+        """Whether its last request had full access. Such a connection is never ended for one without the token."""
         return bool(self.request.get(TRUSTED))
 
     def abort(self) -> None:
-        """End the conversation now, whatever it waits for, shielded or not."""
+        """Close the connection now, even during a shielded wait."""
         self.socket.close()
         self.scope.cancel()
 
@@ -282,17 +282,17 @@ class _Impatient:
         self.scope.cancel()
 
 
-class _Desk:
-    """Where the pages ask: this process, and through it all workers."""
+class _Backend:
+    """The source of all answers: this process, and through it all worker processes."""
 
-    def __init__(self, host: Host, take: worker_reports.TakeSnapshot, colleagues: list[worker_reports.Colleague]) -> None:
+    def __init__(self, host: Host, take: worker_reports.TakeSnapshot, others: list[worker_reports.WorkerClient]) -> None:
         self._host = host
         self._take = take
-        self._colleagues = colleagues
+        self._others = others
         self._readiness = Readiness(host)
 
-    async def report(self, wanted: Wanted) -> Report:
-        return await worker_reports.gather(self._take, self._colleagues, wanted)
+    async def report(self, wanted: SnapshotRequest) -> Report:
+        return await worker_reports.gather(self._take, self._others, wanted)
 
     async def reload(self, *, check: bool) -> dict[str, Any]:
         return await self._host.reload(check=check)

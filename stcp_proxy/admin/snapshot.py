@@ -17,7 +17,7 @@ from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.interface import Endpoint, Host, Link, Tunnel
 from stcp_proxy.admin.live_bytes import BytesOfConnections, Meter
 from stcp_proxy.admin.report import Report, TunnelReport
-from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, Wanted
+from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, SnapshotRequest
 from stcp_proxy.admin.status_schema import (
     Connections,
     ConnectionStatus,
@@ -39,7 +39,7 @@ from stcp_proxy.keys import PublicKey
 _PAGE: Final = resource.getpagesize()
 
 
-async def snapshot(host: Host, wanted: Wanted, meter: Meter, loop_delay: Durations, steps: Steps) -> Report:
+async def snapshot(host: Host, wanted: SnapshotRequest, meter: Meter, loop_delay: Durations, steps: Steps) -> Report:
     """What a process is doing now.
 
     Keys and connections, which may be thousands, are read in steps; the loop has its turn in between. A connection that ends
@@ -161,7 +161,7 @@ def _target(endpoint: Endpoint, now: float) -> Target:
     return Target(address=str(endpoint), health=health, live=endpoint.live)
 
 
-async def _connections(host: Host, wanted: Wanted, counts: BytesOfConnections, steps: Steps) -> Connections:
+async def _connections(host: Host, wanted: SnapshotRequest, counts: BytesOfConnections, steps: Steps) -> Connections:
     mine = [
         (tunnel.plan.name, link)
         for tunnel in host.tunnels

@@ -1,4 +1,4 @@
-"""What a reader of the admin address wants to know."""
+"""The request for a snapshot: which connections to list, and in which order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_REFUSALS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SnapshotRequest:
     """A request for a report.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The shape of `/status`: one look at a running proxy, all workers together.
+"""The shape of `/status`: a snapshot of a running proxy, all worker processes together.
 
 Times are seconds since 1970, spans are seconds, bytes are the applications' own. Fields are only ever added. What is counted
 begins with the process and never goes down, so that the difference of two looks, divided by that of their `time`, is a rate.

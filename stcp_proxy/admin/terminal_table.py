@@ -1,4 +1,4 @@
-"""A status for a person at a terminal, and live."""
+"""`stcp-proxy status` as tables on a terminal, once or live."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def span(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Two looks at a proxy as a picture.
+    """A status as tables.
 
     Attributes:
-        status: the look.
-        before: an earlier one, for rates; None where there is none.
+        status: the status.
+        before: an earlier status, for rates; None without one.
     """
 
     status: Status

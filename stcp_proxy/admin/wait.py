@@ -1,4 +1,4 @@
-"""Wait for a proxy to be ready, or to have ended, from outside it."""
+"""Wait until a running proxy is ready or has ended, from a different process."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import http.client
 import time
 from typing import Final
 
-from stcp_proxy.admin.client import AdminError, NoAnswer, NobodyThere, ask, ask_json
+from stcp_proxy.admin.client import AdminError, AnswerTimeout, Unreachable, ask, ask_json
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.redact import printable
 
 _FIRST: Final = 0.05
 _LONGEST: Final = 1.0
-"""Seconds between two questions, which get rarer."""
+"""The longest pause between two requests, in seconds; pauses grow up to it."""
 _ANSWER: Final = 5.0
 
 
 def wait_until_ready(plan: AdminPlan, timeout: float) -> None:
-    """Return when the proxy at an admin address says that it is ready.
+    """Return when the proxy at an admin address is ready.
 
     Args:
-        plan: where it is.
+        plan: the admin address.
         timeout: seconds; 0 asks once.
 
     Raises:
-        AdminError: it is not ready in time, or what answers there is no proxy.
+        AdminError: it is not ready in time, or no proxy answers there.
     """
     deadline = time.monotonic() + timeout
     pause = _FIRST
     while True:
         try:
             status, body = ask(plan, "/readyz", timeout=max(1.0, min(_ANSWER, timeout)))
-        except NobodyThere as exc:
+        except Unreachable as exc:
             why, remedy = exc.what, exc.remedy  # it may not have been started yet
         else:
             if status == http.client.OK:
@@ -48,10 +48,10 @@ def wait_until_ready(plan: AdminPlan, timeout: float) -> None:
 
 
 def started(plan: AdminPlan) -> float:
-    """When the proxy at an admin address started: what tells it from its successor there.
+    """The start time of the proxy at an admin address, seconds since 1970. It differs for a successor at the same address.
 
     Raises:
-        AdminError: nothing answers there, or what answers is no proxy.
+        AdminError: nothing answers, or the answer is not a proxy's.
     """
     return float(ask_json(plan, "/status?connections=0")["process"]["started"])
 
@@ -60,8 +60,8 @@ def wait_until_ended(plan: AdminPlan, since: float, timeout: float) -> None:
     """Return when the proxy that started at `since` no longer answers at an admin address.
 
     Args:
-        plan: where it is.
-        since: when it started.
+        plan: the admin address.
+        since: its start time.
         timeout: seconds.
 
     Raises:
@@ -73,9 +73,9 @@ def wait_until_ended(plan: AdminPlan, since: float, timeout: float) -> None:
         try:
             if started(plan) != since:
                 return
-        except NoAnswer:
+        except AnswerTimeout:
             pass  # it is there, and busy
-        except NobodyThere:
+        except Unreachable:
             return
         left = deadline - time.monotonic()
         if left <= 0:

@@ -1,10 +1,10 @@
-"""One look at all workers.
+"""Collect the reports of all worker processes.
 
-The first worker has the admin address. For each of the others there is a pair of connected sockets, made before the fork and
-known to nobody else: a question goes down as a line of JSON, the answer comes up as its length and a report. Nothing of it is in
-the file system, and nobody wakes up unless asked.
+The first worker process serves the admin address. A pair of connected sockets, made before the fork, leads to each of the
+others. A request is a line of JSON; the answer is a length and a report. Nothing is in the file system, and no process wakes up
+without a request.
 
-A worker that does not answer in time is reported as silent. Its answer, should it come, is read before it is asked again.
+A worker process that does not answer in time is reported as silent. A late answer is read before the next request.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import trio
 
 from stcp_proxy.admin.codec import decode, encode
 from stcp_proxy.admin.report import Report, merge_reports
-from stcp_proxy.admin.snapshot_request import Wanted
+from stcp_proxy.admin.snapshot_request import SnapshotRequest
 
 _log = structlog.get_logger("stcp_proxy.admin")
 
 PATIENCE: Final = 2.0
-"""Seconds that a worker has for its answer."""
+"""Seconds that a worker process has for its answer."""
 _LENGTH: Final = 8
 _CHUNK: Final = 65536
 
-TakeSnapshot = Callable[[Wanted], Awaitable[Report]]
+TakeSnapshot = Callable[[SnapshotRequest], Awaitable[Report]]
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -68,7 +68,7 @@ class _Reader:
 
 
 async def answer(sock: socket.socket, take: TakeSnapshot) -> None:
-    """In a worker: answer the first one's questions until it is gone or this is cancelled.
+    """In a worker process: answer the requests of the first one until it has ended or this is cancelled.
 
     Args:
         sock: the end that answers.
@@ -78,15 +78,15 @@ async def answer(sock: socket.socket, take: TakeSnapshot) -> None:
     reader = _Reader(stream)
     try:
         while True:
-            wanted = decode(Wanted, await reader.line())
+            wanted = decode(SnapshotRequest, await reader.line())
             body = encode(await take(wanted))
             await stream.send_all(len(body).to_bytes(_LENGTH, "big") + body)
     except (EOFError, trio.BrokenResourceError):
         return
 
 
-class Colleague:
-    """Another worker, as the first one sees it.
+class WorkerClient:
+    """A worker process as the first one sees it.
 
     Args:
         number: which one.
@@ -103,7 +103,7 @@ class Colleague:
         self._length: bytes | None = None
         """Of the answer under way, once it has come."""
 
-    async def ask(self, wanted: Wanted) -> Report | None:
+    async def ask(self, wanted: SnapshotRequest) -> Report | None:
         """Its report, or None when it did not answer in time."""
         with trio.move_on_after(PATIENCE):
             async with self._turn:
@@ -115,7 +115,7 @@ class Colleague:
                     _log.error("a worker's report cannot be read", worker_asked=self.number, why=str(exc))
         return None
 
-    async def _ask(self, wanted: Wanted) -> Report:
+    async def _ask(self, wanted: SnapshotRequest) -> Report:
         while self._owed:
             await self._receive()
         with trio.CancelScope(shield=True):  # nothing is under way, so that there is room for a line
@@ -133,21 +133,21 @@ class Colleague:
         return body
 
 
-async def gather(own: TakeSnapshot, colleagues: list[Colleague], wanted: Wanted) -> Report:
-    """What all workers tell, put together.
+async def gather(own: TakeSnapshot, others: list[WorkerClient], wanted: SnapshotRequest) -> Report:
+    """Collect the reports of all worker processes, and merge them.
 
     Args:
         own: takes a snapshot of this process.
-        colleagues: the others.
-        wanted: what of the connections is to be listed.
+        others: the other worker processes.
+        wanted: the connections to list.
     """
     answers: dict[int, Report | None] = {}
 
-    async def ask(colleague: Colleague) -> None:
-        answers[colleague.number] = await colleague.ask(wanted)
+    async def ask(worker: WorkerClient) -> None:
+        answers[worker.number] = await worker.ask(wanted)
 
     async with trio.open_nursery() as nursery:
-        for colleague in colleagues:
-            nursery.start_soon(ask, colleague)
+        for worker in others:
+            nursery.start_soon(ask, worker)
     reports = [await own(wanted), *(report for _, report in sorted(answers.items()) if report is not None)]
     return merge_reports(reports, wanted, silent=[number for number, report in answers.items() if report is None])

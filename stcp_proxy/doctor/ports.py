@@ -71,12 +71,12 @@ def _tunnel(tunnel: TunnelPlan, runs: bool | None, *, lost: bool = False) -> Fin
 
 def _admin(plan: AdminPlan) -> tuple[bool, Finding]:
     """Whether this proxy runs, and the finding for its admin address."""
-    from stcp_proxy.admin.client import AdminError, NobodyThere, ask
+    from stcp_proxy.admin.client import AdminError, Unreachable, ask
 
     subject = f"admin {plan.address}"
     try:
         status, body = ask(plan, "/healthz", timeout=_PATIENCE)
-    except NobodyThere as exc:
+    except Unreachable as exc:
         try:
             bindable = _try(plan.address)
         except ConfigError as wrong:

@@ -9,7 +9,7 @@ import trio
 from starlette.responses import PlainTextResponse
 from trio.testing import MockClock
 
-from stcp_proxy.admin.access import TRUSTED, Guard
+from stcp_proxy.admin.access import TRUSTED, AccessControl
 from stcp_proxy.config import AdminPlan, Token
 from stcp_proxy.net.address import Address, TcpAddress, UnixAddress
 
@@ -32,7 +32,7 @@ async def ask(
     plan = AdminPlan(address, None if token is None else Token(token))
     raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in {"host": "localhost", **headers}.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": raw}
-    await Guard(PlainTextResponse("told"), plan)(scope, receive, send)
+    await AccessControl(PlainTextResponse("told"), plan)(scope, receive, send)
     start, *rest = sent
     answer = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], answer, b"".join(part.get("body", b"") for part in rest).decode()
@@ -75,12 +75,12 @@ async def test_a_probe_by_a_foreign_name_is_told_no_addresses(host: str, trusted
     async def app(scope: Any, _receive: Any, _send: Any) -> None:
         seen.append(scope[TRUSTED])
 
-    await probe(Guard(app, AdminPlan(LOOPBACK, None)), host=host)
+    await probe(AccessControl(app, AdminPlan(LOOPBACK, None)), host=host)
     assert seen == [trusted]
 
 
 async def test_a_flood_of_one_source_delays_no_probe_of_another(autojump_clock: MockClock) -> None:
-    guard = Guard(PlainTextResponse("told"), AdminPlan(LOOPBACK, Token(TOKEN)))
+    guard = AccessControl(PlainTextResponse("told"), AdminPlan(LOOPBACK, Token(TOKEN)))
 
     async def flood() -> None:
         while True:
@@ -97,7 +97,7 @@ async def test_a_flood_of_one_source_delays_no_probe_of_another(autojump_clock: 
         nursery.cancel_scope.cancel()
 
 
-async def probe(guard: Guard, *, host: str = "localhost", client: tuple[str, int] = ("127.0.0.1", 1)) -> None:
+async def probe(guard: AccessControl, *, host: str = "localhost", client: tuple[str, int] = ("127.0.0.1", 1)) -> None:
     async def receive() -> Any:
         return {"type": "http.request", "body": b""}
 

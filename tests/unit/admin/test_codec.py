@@ -10,7 +10,7 @@ import pytest
 
 from stcp_proxy.admin.codec import decode, encode
 from stcp_proxy.admin.report import Report, TunnelReport
-from stcp_proxy.admin.snapshot_request import Wanted
+from stcp_proxy.admin.snapshot_request import SnapshotRequest
 from stcp_proxy.admin.status_schema import Connections, Process, Target, Worker
 from stcp_proxy.counters import Ledger
 
@@ -45,7 +45,7 @@ def test_a_report_survives_the_way_to_another_worker() -> None:
 
 
 def test_a_request_too() -> None:
-    assert decode(Wanted, encode(Wanted(3, "busiest", "t"))) == Wanted(3, "busiest", "t")
+    assert decode(SnapshotRequest, encode(SnapshotRequest(3, "busiest", "t"))) == SnapshotRequest(3, "busiest", "t")
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from stcp_proxy.admin.report import Report, TunnelReport, merge_reports, status_of
-from stcp_proxy.admin.snapshot_request import Wanted
+from stcp_proxy.admin.snapshot_request import SnapshotRequest
 from stcp_proxy.admin.status_schema import (
     Connections,
     ConnectionStatus,
@@ -49,7 +49,7 @@ def report(number: int, *, state: State = "ready", targets: tuple[Target, ...] =
 
 
 def test_counts_and_limits_are_summed() -> None:
-    merged = merge_reports([report(1, accepted=3, bytes_to_wire=5), report(2, accepted=4, bytes_to_wire=6)], Wanted())
+    merged = merge_reports([report(1, accepted=3, bytes_to_wire=5), report(2, accepted=4, bytes_to_wire=6)], SnapshotRequest())
     (tunnel,) = status_of(merged).tunnels
     assert (tunnel.accepted, tunnel.ended, tunnel.refused) == (7, {"finished": 3}, {"denied": 3})
     assert (tunnel.max_connections, tunnel.max_handshakes, tunnel.open, tunnel.proving, tunnel.relayed) == (20, 20, 2, 2, 2)
@@ -75,7 +75,7 @@ def test_the_worker_that_knows_most_of_a_target_is_believed(one: Health, two: He
         report(number, targets=(Target(address="t:1", health=health, why=f"why {health}", retry=1.0 * number, live=number),))
         for number, health in enumerate((one, two), 1)
     ]
-    ((target,),) = [tunnel.targets for tunnel in merge_reports(parts, Wanted()).tunnels]
+    ((target,),) = [tunnel.targets for tunnel in merge_reports(parts, SnapshotRequest()).tunnels]
     assert (target.health, target.why, target.live) == (best, f"why {best}", 3)
     assert target.retry == (1.0 if one == best else 2.0)
 
@@ -90,16 +90,16 @@ def test_the_worker_that_knows_most_of_a_target_is_believed(one: Health, two: He
     ],
 )
 def test_the_least_ready_worker_decides_the_state(states: tuple[State, State], silent: list[int], state: State) -> None:
-    merged = merge_reports([report(number, state=each) for number, each in enumerate(states)], Wanted(), silent=silent)
+    merged = merge_reports([report(number, state=each) for number, each in enumerate(states)], SnapshotRequest(), silent=silent)
     assert merged.process.state == state
     assert [worker.number for worker in merged.process.workers] == [0, 1, *silent]
 
 
 def test_connections_are_sorted_and_cut() -> None:
     parts = [report(number) for number in (2, 3, 1)]
-    newest = merge_reports(parts, Wanted(2)).connections
+    newest = merge_reports(parts, SnapshotRequest(2)).connections
     assert (newest.total, [each.worker for each in newest.shown]) == (3, [1, 2])
-    busiest = merge_reports([report(number) for number in (2, 3, 1)], Wanted(2, "busiest")).connections
+    busiest = merge_reports([report(number) for number in (2, 3, 1)], SnapshotRequest(2, "busiest")).connections
     assert [each.worker for each in busiest.shown] == [3, 2]
 
 
@@ -107,12 +107,14 @@ def test_refusals_of_one_kind_are_one() -> None:
     refusal = RefusalStatus(time=1.0, tunnel="db", client="a:1", peer="", reason="denied", why="w", remedy="r", count=2)
     later = replace(refusal, time=3.0, client="a:2", count=5)
     other = replace(refusal, time=2.0, reason="version")
-    merged = merge_reports([replace(report(1), refusals=[refusal, other]), replace(report(2), refusals=[later])], Wanted())
+    merged = merge_reports(
+        [replace(report(1), refusals=[refusal, other]), replace(report(2), refusals=[later])], SnapshotRequest()
+    )
     assert merged.refusals == [replace(later, count=7), other]
 
 
 def test_the_last_reload_is_told_and_workers_do_not_add_up() -> None:
     first = Reloads(applied=1, failed=0, last=Reload(time=1.0, ok=True, what="a"))
     second = Reloads(applied=1, failed=1, last=Reload(time=2.0, ok=False, what="b"))
-    merged = merge_reports([replace(report(1), reloads=second), replace(report(2), reloads=first)], Wanted())
+    merged = merge_reports([replace(report(1), reloads=second), replace(report(2), reloads=first)], SnapshotRequest())
     assert merged.reloads == Reloads(applied=1, failed=1, last=Reload(time=2.0, ok=False, what="b"))
