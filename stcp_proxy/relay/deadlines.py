@@ -1,7 +1,7 @@
-"""Deadlines of many things, most of which never come to pass.
+"""Deadlines of many items, most of which are moved or removed before they pass.
 
-A heap with lazy deletion: moving or dropping a deadline leaves the old entry behind, and the heap is rebuilt when more than half
-of it is left over, so that it stays proportional to what is alive.
+This is a heap with lazy deletion: a moved or removed deadline leaves its old entry in the heap. The heap is rebuilt when more
+than half of its entries are old, so its size stays proportional to the number of deadlines in force.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ _SLACK = 64
 
 
 class Deadlines(Generic[_T]):
-    """At most one deadline for each item; items are compared by identity. Times are of any one clock, in seconds."""
+    """At most one deadline for each item. Items are compared by identity. Times are seconds of one clock."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, _T]] = []
         self.waiting: dict[int, tuple[float, int, _T]] = {}
-        """The deadlines in force; empty when there is nothing to wait for."""
+        """The deadlines in force."""
         self._serial = 0
 
     def __len__(self) -> int:
         return len(self.waiting)
 
     def set(self, item: _T, when: float) -> None:
-        """Give `item` the deadline `when`, in place of the one it may have."""
+        """Set the deadline of `item` to `when`. Replaces an earlier one."""
         self._serial += 1
         entry = (when, self._serial, item)
         self.waiting[id(item)] = entry
@@ -35,7 +35,7 @@ class Deadlines(Generic[_T]):
         self._compact()
 
     def discard(self, item: _T) -> None:
-        """Take the deadline of `item` away, if it has one."""
+        """Remove the deadline of `item`, if it has one."""
         if self.waiting.pop(id(item), None) is not None:
             self._compact()
 
@@ -47,7 +47,7 @@ class Deadlines(Generic[_T]):
         return heap[0][0] if heap else None
 
     def expired(self, now: float) -> Iterator[_T]:
-        """Take out and yield every item whose deadline is not after `now`, earliest first."""
+        """Remove and yield every item whose deadline is at or before `now`, earliest first."""
         while (when := self.next()) is not None and when <= now:
             item = heapq.heappop(self._heap)[2]
             del self.waiting[id(item)]

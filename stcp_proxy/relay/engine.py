@@ -1,15 +1,15 @@
 """The engine interface: what happens to a connection after the handshake.
 
-An engine adopts both sockets of a connection together with the keys, counters and bytes that are already read, and relays until
-the connection ends. The tunnel hears of it again exactly once. Every engine passes tests/contract/.
+An engine adopts both sockets of a connection, with the keys, the counters and the bytes already read. It relays until the
+connection ends, and reports the end exactly once. Every engine passes tests/contract/.
 
-Laws (PROTOCOL.md section 3), for every engine:
+Invariants of every engine (PROTOCOL.md section 3):
 
 1. EOF of one leg reaches the other after all bytes; the reverse direction keeps flowing.
 2. A reset plain leg is a RESET frame on the wire; RESET from the wire is a TCP RST at the plain leg.
-3. The wire leg's end without FIN, a frame that is malformed, out of place or not authentic: the plain leg gets a TCP RST, never
-   a clean EOF, and not one byte that did not authenticate.
-4. When one leg would block, reading from the other stops. A connection at rest owns no buffer.
+3. If the wire leg ends without FIN, or a frame is malformed, out of place or not authentic, the plain leg gets a TCP RST and
+   never a clean EOF. The plain leg only gets authenticated bytes.
+4. When a write to one leg would block, reading from the other leg stops. An idle connection owns no buffer.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class DirectionKey:
     """One direction's cipher state at a frame boundary.
 
     Attributes:
-        key: the AES-256-GCM key in force for the frame *before* `counter`. When `counter` is a positive multiple of 2^20 the
-            rekey that precedes it is still to be made.
-        counter: n of the next frame.
+        key: the AES-256-GCM key in force for the frame *before* `counter`. At a positive multiple of 2^20, the rekey before
+            frame `counter` is still to be made.
+        counter: number of the next frame.
     """
 
     key: Secret
@@ -46,7 +46,7 @@ class RelayLimits:
     Attributes:
         idle: no byte in either direction for this long.
         half_close: the same, while one direction has ended.
-        linger: how long the wire leg is kept after a RESET frame, so that TCP does not destroy the frame on its way.
+        linger: how long the wire leg stays open after a RESET frame, so that TCP does not destroy the frame on its way.
     """
 
     idle: float | None = None
@@ -63,7 +63,7 @@ class Handover:
         wire: connected stream socket to the peer, non-blocking.
         send: cipher state of the direction plain to wire.
         receive: cipher state of the direction wire to plain.
-        wire_bytes: ciphertext already read from the wire leg, behind the last opened frame; at most two frames' worth.
+        wire_bytes: ciphertext already read from the wire leg, after the last opened frame; at most two frames.
         limits: deadlines.
     """
 
@@ -80,11 +80,11 @@ class RelayEnd:
     """The end of a relayed connection.
 
     Attributes:
-        reason: why.
+        reason: why the connection ended.
         bytes_to_wire: application bytes read from the plain leg and sealed.
-        bytes_to_plain: application bytes that authenticated and were taken by the plain leg's socket.
-        code: RESET's code, sent or received; None where there was none.
-        text: RESET's text, or words about the failure.
+        bytes_to_plain: authenticated application bytes that the plain leg's socket took.
+        code: code of the RESET that was sent or received; None without a RESET.
+        text: text of the RESET, or a description of the failure.
     """
 
     reason: EndReason
@@ -99,11 +99,11 @@ class Relay(Protocol):
 
     @property
     def engine(self) -> str:
-        """Name of the engine that carries it."""
+        """Name of the engine that carries the connection."""
 
     @property
     def why_engine(self) -> str:
-        """Why another engine carries it than the one it was given to; empty where it did not fall back."""
+        """Why a fallback engine carries the connection; empty without a fallback."""
 
     def counts(self) -> tuple[int, int]:
         """Application bytes so far: (plain to wire, wire to plain)."""
@@ -113,22 +113,22 @@ class Relay(Protocol):
 
 
 class Engine(Protocol):
-    """Carries connections. Thread-safe: `adopt` and `abort` may be called from any thread."""
+    """Carries connections. `adopt`, and `abort` of a relay, may be called from any thread."""
 
     @property
     def name(self) -> str:
-        """What logs and status call it."""
+        """Name of the engine in logs and status."""
 
     def start(self) -> None:
-        """Take up resources (descriptors, a thread). Raises OSError when there are none."""
+        """Allocate descriptors and a thread. Raises OSError when the process is out of them."""
 
     def adopt(self, handover: Handover, on_end: Callable[[RelayEnd], None]) -> Relay:
         """Carry a connection until it ends.
 
         Args:
-            handover: the connection; its sockets belong to the engine from now on.
-            on_end: called exactly once, with both legs closed, from a thread of the engine's: it must not block.
+            handover: the connection. The engine owns its sockets from now on.
+            on_end: called exactly once, after both legs are closed, in a thread of the engine. It must not block.
         """
 
     def close(self) -> None:
-        """Abort what is left without ceremony and give up all resources."""
+        """Send a TCP RST to every leg and release all resources."""

@@ -1,4 +1,4 @@
-"""Which engine carries a tunnel's connections."""
+"""Choose the engine that carries a tunnel's connections."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ _REMEDY = "modprobe stcp, build it as docs/KERNEL.md says, or use engine auto or
 
 
 def choose(choice: str) -> tuple[Engine, str]:
-    """The engine for a configured choice, not started yet, and why it is that one.
+    """Make the engine for a configured choice, without starting it.
 
     Args:
-        choice: ``auto`` takes the kernel's where the module is there and the user-space engine elsewhere, ``python`` the
-            user-space engine, ``kernel`` requires the module.
+        choice: ``auto`` takes the kernel engine if the module is loaded, else the user-space engine. ``python`` takes the
+            user-space engine. ``kernel`` requires the module.
+
+    Returns:
+        The engine, and the reason for the choice.
 
     Raises:
-        ConfigError: what is required, of the kernel or by the environment, is not there.
+        ConfigError: the module is required and cannot be used, or STCP_COMPILED requires the fast path and it was not built.
     """
     if is_missing():
         raise ConfigError("STCP_COMPILED is 1, and the byte path was not compiled", remedy=_BUILD)
@@ -40,7 +43,7 @@ def _as_built(why: str) -> str:
 
 
 def describe_kernel() -> str:
-    """What engine auto would find on this machine now, in words."""
+    """Describe what ``engine: auto`` would choose on this machine now."""
     try:
         probe()
     except KernelUnavailable as exc:
