@@ -35,7 +35,7 @@ bool make_names(void)
 }
 
 /* Store `value` in a slot and take over its reference. A NULL value, whose exception is set already, returns false. */
-bool put(PyObject *object, Py_ssize_t offset, PyObject *value)
+bool set_slot(PyObject *object, Py_ssize_t offset, PyObject *value)
 {
 	PyObject **slot = (PyObject **)((char *)object + offset);
 	PyObject *old = *slot;
@@ -47,21 +47,21 @@ bool put(PyObject *object, Py_ssize_t offset, PyObject *value)
 	return true;
 }
 
-bool put_flag(PyObject *object, Py_ssize_t offset, bool flag)
+bool set_flag(PyObject *object, Py_ssize_t offset, bool flag)
 {
-	return put(object, offset, Py_NewRef(flag ? Py_True : Py_False));
+	return set_slot(object, offset, Py_NewRef(flag ? Py_True : Py_False));
 }
 
-bool put_number(PyObject *object, Py_ssize_t offset, uint64_t number)
+bool set_number(PyObject *object, Py_ssize_t offset, uint64_t number)
 {
-	return put(object, offset, PyLong_FromUnsignedLongLong(number));
+	return set_slot(object, offset, PyLong_FromUnsignedLongLong(number));
 }
 
-bool add(PyObject *object, Py_ssize_t offset, Py_ssize_t amount)
+bool add_to_slot(PyObject *object, Py_ssize_t offset, Py_ssize_t amount)
 {
-	uint64_t number = PyLong_AsUnsignedLongLong(get(object, offset));
+	uint64_t number = PyLong_AsUnsignedLongLong(get_slot(object, offset));
 
-	return !PyErr_Occurred() && put_number(object, offset, number + (uint64_t)amount);
+	return !PyErr_Occurred() && set_number(object, offset, number + (uint64_t)amount);
 }
 
 /* Send the kept writes, then call a method of a Duplex with up to three arguments. Takes over the references to the arguments. */
@@ -71,8 +71,8 @@ bool call(Lane *lane, PyObject *duplex, PyObject *name, PyObject *a, PyObject *b
 	size_t count = 1 + (a != NULL) + (b != NULL) + (c != NULL);
 	PyObject *done = NULL;
 
-	lane->slow = true;
-	if (!PyErr_Occurred() && send_kept(lane)) /* NULL for an argument may be a failed allocation */
+	lane->ran_python = true;
+	if (!PyErr_Occurred() && send_kept_writes(lane)) /* NULL for an argument may be a failed allocation */
 		done = PyObject_VectorcallMethod(name, args, count, NULL);
 	Py_XDECREF(a);
 	Py_XDECREF(b);
@@ -104,7 +104,7 @@ static Py_ssize_t offset_of(PyTypeObject *type, const char *name)
 }
 
 /* Find the offset of every slot that the fast path uses. False with an exception. */
-bool lay_out(struct layout *at, PyTypeObject *duplex, PyTypeObject *direction)
+bool find_slots(struct layout *at, PyTypeObject *duplex, PyTypeObject *direction)
 {
 	const struct {
 		Py_ssize_t *at;

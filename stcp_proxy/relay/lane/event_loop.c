@@ -4,8 +4,8 @@
 #include <sched.h>
 
 #define EVENTS 128
-#define CLOSE 200e-6                    /* seconds between two batches below which the next wait polls first */
-#define LOOK_FOR 50e-6                  /* seconds of polling */
+#define POLL_BELOW 200e-6               /* seconds between two batches below which the next wait polls first */
+#define POLL_FOR 50e-6                  /* seconds of polling */
 #define JUST_BYTES (EPOLLIN | EPOLLOUT) /* mask of a leg that has bytes to read, and no end, error or urgent data */
 
 /* Serve one event of one leg: move a buffer here, or call its handler. False with an exception. */
@@ -14,22 +14,22 @@ static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mas
 	const struct layout *at = &lane->at;
 	PyObject *argument, *done;
 
-	if (has_kept(lane, duplex) && !send_kept(lane)) /* the connection may end with that */
+	if (has_kept_write(lane, duplex) && !send_kept_writes(lane)) /* the connection may end with that */
 		return false;
-	if (!(mask & ~(uint32_t)JUST_BYTES) && relaying(lane, duplex) && get(duplex, at->plain_left) == Py_None &&
-	    get(duplex, at->wire_left) == Py_None) {
-		if (!put(duplex, at->active, Py_NewRef(lane->now)))
+	if (!(mask & ~(uint32_t)JUST_BYTES) && relaying(lane, duplex) && get_slot(duplex, at->plain_left) == Py_None &&
+	    get_slot(duplex, at->wire_left) == Py_None) {
+		if (!set_slot(duplex, at->active, Py_NewRef(lane->now)))
 			return false;
 		if (mask == EPOLLOUT)
 			return true; /* usually a leg's first event: nothing is left to send */
-		if (!leg->wire && get(duplex, at->state) == lane->open)
+		if (!leg->wire && get_slot(duplex, at->state) == lane->open)
 			return up(lane, duplex, fd, leg->other);
-		if (leg->wire && get(duplex, at->phase) == lane->stream)
+		if (leg->wire && get_slot(duplex, at->phase) == lane->stream)
 			return down(lane, duplex, fd, leg->other);
 	}
-	if (!send_kept(lane))
+	if (!send_kept_writes(lane))
 		return false;
-	lane->slow = true;
+	lane->ran_python = true;
 	argument = PyLong_FromUnsignedLong(mask);
 	if (!argument)
 		return false;
@@ -41,7 +41,7 @@ static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mas
 
 /* Report the exception that a step raised to its Duplex: a bug of this program, which ends that connection and no other.
  * False with an exception that is no such bug. */
-bool tell(Lane *lane, PyObject *duplex)
+bool report_bug(Lane *lane, PyObject *duplex)
 {
 	PyObject *type, *value, *traceback;
 	bool done;
@@ -94,38 +94,38 @@ static int serve(Lane *lane, const struct epoll_event *events, int ready)
 			continue;
 		}
 		if (fd < 0 || fd >= lane->room || !lane->legs[fd].duplex) {
-			lane->slow = true; /* the engine's own wake-up, or a closed leg */
+			lane->ran_python = true; /* the engine's own wake-up, or a closed leg */
 			continue;
 		}
 		leg = lane->legs[fd]; /* a copy: a step may change the table */
 		Py_INCREF(leg.duplex);
 		Py_INCREF(leg.handler);
-		done = on_event(lane, &leg, leg.duplex, events[i].events, fd) || tell(lane, leg.duplex);
+		done = on_event(lane, &leg, leg.duplex, events[i].events, fd) || report_bug(lane, leg.duplex);
 		Py_DECREF(leg.handler);
 		Py_DECREF(leg.duplex);
 		if (!done)
 			return -1;
 	}
 	lane->keeping = false;
-	return send_kept(lane) ? answer : -1;
+	return send_kept_writes(lane) ? answer : -1;
 }
 
 /* Set the time of the batch under way, here and in the engine. False with an exception. */
-static bool tell_time(Lane *lane, double now)
+static bool set_time(Lane *lane, double now)
 {
 	Py_XSETREF(lane->now, PyFloat_FromDouble(now));
 	return lane->now && !PyObject_SetAttr(lane->engine, s_now, lane->now);
 }
 
 /* Wait for events. On a quiet connection, waking a sleeping process and processor is most of the time of a round trip. So if a single
- * event came within CLOSE of the batch before, poll for LOOK_FOR and yield the processor, and only then sleep. Rare events cause no
+ * event came within POLL_BELOW of the batch before, poll for POLL_FOR and yield the processor, and only then sleep. Rare events cause no
  * polling. A batch of several events causes none either, because then there is work enough. */
 static int wait_for_events(Lane *lane, struct epoll_event *events, double wait)
 {
 	int ready = 0, patience = milliseconds(wait);
 
-	if (patience && lane->gap < CLOSE) {
-		double until = seconds() + LOOK_FOR;
+	if (patience && lane->gap < POLL_BELOW) {
+		double until = seconds() + POLL_FOR;
 
 		do {
 			ready = epoll_wait(lane->epoll, events, EVENTS, 0);
@@ -143,8 +143,8 @@ int run(Lane *lane, double wait, bool once)
 	double until = wait == INFINITY ? wait : seconds() + wait, now;
 	int ready, served, answer = 0;
 
-	lane->slow = lane->keeping = false;
-	if (!send_kept(lane)) /* an interrupt may have left kept writes */
+	lane->ran_python = lane->keeping = false;
+	if (!send_kept_writes(lane)) /* an interrupt may have left kept writes */
 		return -1;
 	do {
 		Py_BEGIN_ALLOW_THREADS
@@ -159,7 +159,7 @@ int run(Lane *lane, double wait, bool once)
 			once = true;
 		}
 		now = seconds();
-		if (!tell_time(lane, now))
+		if (!set_time(lane, now))
 			return -1;
 		served = serve(lane, events, ready);
 		if (served < 0)
@@ -168,6 +168,6 @@ int run(Lane *lane, double wait, bool once)
 		lane->gap = ready == 1 && served == SEEN ? now - lane->last : INFINITY; /* events of the guest do not count */
 		lane->last = now;
 		wait = until - now;
-	} while (!once && !lane->slow && !(answer & GUEST) && wait > 0);
+	} while (!once && !lane->ran_python && !(answer & GUEST) && wait > 0);
 	return answer;
 }

@@ -155,7 +155,7 @@ static int lane_init(PyObject *self, PyObject *args, PyObject *kwargs)
 	if (!PyArg_ParseTuple(args, "OiiO!O!OOOO", &engine, &epoll, &guest, &PyType_Type, &duplex, &PyType_Type, &direction, &stream,
 			      &states, &source, &result))
 		return -1;
-	if (!lay_out(&lane->at, (PyTypeObject *)duplex, (PyTypeObject *)direction))
+	if (!find_slots(&lane->at, (PyTypeObject *)duplex, (PyTypeObject *)direction))
 		return -1;
 	if (PyObject_GetBuffer(source, &lane->source, PyBUF_WRITABLE) || PyObject_GetBuffer(result, &lane->result, PyBUF_WRITABLE))
 		return -1;
@@ -208,7 +208,7 @@ static int lane_clear(PyObject *self)
 	for (int i = 0; i < lane->room; i++)
 		drop_leg(&lane->legs[i]);
 	while (lane->kept > 0)
-		Py_CLEAR(lane->later[--lane->kept].duplex);
+		Py_CLEAR(lane->writes[--lane->kept].duplex);
 	Py_CLEAR(lane->engine);
 	return 0;
 }

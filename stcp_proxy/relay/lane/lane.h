@@ -51,16 +51,16 @@ struct leg {
 
 /* batch.c */
 enum {
-	FEW = 8,      /* most writes that are kept: with more, the later events of the batch wait too long */
-	SMALL = 1024, /* bytes; a larger write is sent at once */
+	MAX_KEPT = 8,         /* most writes that are kept: with more, the later events of the batch wait too long */
+	MAX_KEPT_SIZE = 1024, /* bytes; a larger write is sent at once */
 };
 
-struct later {
+struct kept_write {
 	PyObject *duplex;
 	int to; /* descriptor */
 	bool wire;
 	size_t size;
-	uint8_t bytes[SMALL];
+	uint8_t bytes[MAX_KEPT_SIZE];
 };
 
 typedef struct {
@@ -77,12 +77,12 @@ typedef struct {
 	uint8_t nonce_bytes[NONCE_LEN];
 	struct leg *legs; /* by descriptor */
 	int room;         /* entries of `legs` */
-	bool slow;        /* a Python method has run since the wait, so the engine may have work */
+	bool ran_python;  /* a Python method has run since the wait, so the engine may have work */
 	PyObject *now;    /* time of the batch under way, seconds */
 	double last, gap; /* time of the last batch, and seconds between the last two */
 	bool keeping;     /* the batch has several events, so small writes are kept */
-	int kept;         /* entries of `later` in use */
-	struct later later[FEW];
+	int kept;         /* entries of `writes` in use */
+	struct kept_write writes[MAX_KEPT];
 } Lane;
 
 /* span.c: a buffer object whose start and size can be changed */
@@ -93,35 +93,35 @@ Span *span_new(uint8_t *at, Py_ssize_t size);
 extern PyObject *s_now, *s_queue, *s_encrypt_into, *s_decrypt_into, *s_up_read, *s_down_failed, *s_end_of_wire, *s_open_frames;
 extern PyObject *s_plain_failed, *s_wire_broke, *s_sent_short, *s_delivered_short, *s_fail;
 bool make_names(void);
-bool lay_out(struct layout *at, PyTypeObject *duplex, PyTypeObject *direction);
-bool put(PyObject *object, Py_ssize_t offset, PyObject *value);
-bool put_flag(PyObject *object, Py_ssize_t offset, bool flag);
-bool put_number(PyObject *object, Py_ssize_t offset, uint64_t number);
-bool add(PyObject *object, Py_ssize_t offset, Py_ssize_t amount);
+bool find_slots(struct layout *at, PyTypeObject *duplex, PyTypeObject *direction);
+bool set_slot(PyObject *object, Py_ssize_t offset, PyObject *value);
+bool set_flag(PyObject *object, Py_ssize_t offset, bool flag);
+bool set_number(PyObject *object, Py_ssize_t offset, uint64_t number);
+bool add_to_slot(PyObject *object, Py_ssize_t offset, Py_ssize_t amount);
 bool call(Lane *lane, PyObject *duplex, PyObject *name, PyObject *a, PyObject *b, PyObject *c);
 bool call_with_errno(Lane *lane, PyObject *duplex, PyObject *name, int error);
 
-static inline PyObject *get(PyObject *object, Py_ssize_t offset)
+static inline PyObject *get_slot(PyObject *object, Py_ssize_t offset)
 {
 	return *(PyObject **)((char *)object + offset); /* borrowed */
 }
 
 /* batch.c: send the small writes of one batch of events together */
-bool keep(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size);
-bool has_kept(const Lane *lane, const PyObject *duplex);
-bool send_kept(Lane *lane);
+bool keep_write(Lane *lane, PyObject *duplex, int to, bool wire, const uint8_t *from, size_t size);
+bool has_kept_write(const Lane *lane, const PyObject *duplex);
+bool send_kept_writes(Lane *lane);
 
 /* transfer.c: move one buffer from one leg to the other */
 bool relaying(const Lane *lane, PyObject *duplex);
 bool alive(const Lane *lane, PyObject *duplex, int fd);
 ssize_t transmit(int fd, const uint8_t *from, size_t size);
-bool account(Lane *lane, PyObject *duplex, bool wire, const uint8_t *from, size_t size, ssize_t done, int error);
+bool finish_send(Lane *lane, PyObject *duplex, bool wire, const uint8_t *from, size_t size, ssize_t done, int error);
 bool up(Lane *lane, PyObject *duplex, int plain, int wire);
 bool down(Lane *lane, PyObject *duplex, int wire, int plain);
 
 /* event_loop.c: wait for events and serve them. `run` returns GUEST and SEEN, or -1 with an exception. */
 enum { GUEST = 1, SEEN = 2 };
 int run(Lane *lane, double wait, bool once);
-bool tell(Lane *lane, PyObject *duplex);
+bool report_bug(Lane *lane, PyObject *duplex);
 
 #endif

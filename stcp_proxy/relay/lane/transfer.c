@@ -60,18 +60,18 @@ static bool cipher(Lane *lane, PyObject *aead, PyObject *name, uint64_t n, uint8
 
 /* Set `n` to the number of the next frame of a direction. False if a rekey or the limit of the counter falls within `frames`
  * frames, or with an exception. */
-static bool numbers(Lane *lane, PyObject *direction, size_t frames, uint64_t *n)
+static bool next_number(Lane *lane, PyObject *direction, size_t frames, uint64_t *n)
 {
-	uint64_t check_at = PyLong_AsUnsignedLongLong(get(direction, lane->at.check_at));
+	uint64_t check_at = PyLong_AsUnsignedLongLong(get_slot(direction, lane->at.check_at));
 
-	*n = PyLong_AsUnsignedLongLong(get(direction, lane->at.n));
+	*n = PyLong_AsUnsignedLongLong(get_slot(direction, lane->at.n));
 	return !PyErr_Occurred() && *n < check_at && frames <= check_at - *n;
 }
 
 /* Whether the state is one of RELAYING in states.py. */
 bool relaying(const Lane *lane, PyObject *duplex)
 {
-	PyObject *state = get(duplex, lane->at.state);
+	PyObject *state = get_slot(duplex, lane->at.state);
 
 	return state != lane->resetting && state != lane->closed;
 }
@@ -86,11 +86,11 @@ bool alive(const Lane *lane, PyObject *duplex, int fd)
  *
  * wire: the bytes are frames for the wire leg, else plaintext for the plain leg.
  * done: the result of `transmit`; error: errno after it. */
-bool account(Lane *lane, PyObject *duplex, bool wire, const uint8_t *from, size_t size, ssize_t done, int error)
+bool finish_send(Lane *lane, PyObject *duplex, bool wire, const uint8_t *from, size_t size, ssize_t done, int error)
 {
 	if (done < 0)
 		return wire ? call_with_errno(lane, duplex, s_wire_broke, error) : call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
-	if (!wire && !add(duplex, lane->at.received, done))
+	if (!wire && !add_to_slot(duplex, lane->at.received, done))
 		return false;
 	if ((size_t)done == size)
 		return true;
@@ -103,51 +103,61 @@ static bool send_or_keep(Lane *lane, PyObject *duplex, int to, bool wire, const 
 {
 	ssize_t done;
 
-	if (lane->keeping && size <= SMALL)
-		return keep(lane, duplex, to, wire, from, size);
-	if (!send_kept(lane))
+	if (lane->keeping && size <= MAX_KEPT_SIZE)
+		return keep_write(lane, duplex, to, wire, from, size);
+	if (!send_kept_writes(lane))
 		return false;
 	if (!alive(lane, duplex, to))
 		return true;
 	done = transmit(to, from, size);
-	return account(lane, duplex, wire, from, size, done, errno);
+	return finish_send(lane, duplex, wire, from, size, done, errno);
 }
 
-/* Do the work of PlainToWire._up. The wire leg has nothing left to send. False with an exception. */
-bool up(Lane *lane, PyObject *duplex, int plain, int wire)
+/* Seal `size` bytes of the source as DATA frames from number `n` on. Returns the bytes of the frames, 0 with an exception. */
+static size_t seal_frames(Lane *lane, PyObject *aead, uint64_t n, size_t size)
 {
 	uint8_t *source = lane->source.buf, *result = lane->result.buf;
-	PyObject *sealer = get(duplex, lane->at.sealer), *aead;
-	size_t limit = read_limit(lane);
-	ssize_t size = receive(plain, source, limit);
-	size_t filled = 0, left;
-	bool more;
-	uint64_t n;
+	size_t filled = 0;
 
-	if (size < 0)
-		return would_block() ? put_flag(duplex, lane->at.plain_ready, false) : call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
-	if (size == 0 || !numbers(lane, sealer, ((size_t)size + MAX_PLAINTEXT - 1) / MAX_PLAINTEXT, &n))
-		return !PyErr_Occurred() &&
-		       call(lane, duplex, s_up_read, PyLong_FromSsize_t(size), PyBool_FromLong((size_t)size == limit), NULL);
-	aead = get(sealer, lane->at.aead);
-	for (left = (size_t)size; left;) {
+	for (size_t left = size; left;) {
 		size_t part = left < MAX_PLAINTEXT ? left : MAX_PLAINTEXT, length = part + TAG_LEN;
 		uint8_t *frame = result + filled;
 
 		frame[0] = frame[1] = 0; /* DATA */
 		frame[2] = (uint8_t)(length >> 8);
 		frame[3] = (uint8_t)length;
-		if (!cipher(lane, aead, s_encrypt_into, n, frame, source + ((size_t)size - left), part, frame + HEADER_LEN, length))
-			return false;
+		if (!cipher(lane, aead, s_encrypt_into, n, frame, source + (size - left), part, frame + HEADER_LEN, length))
+			return 0;
 		n++;
 		filled += HEADER_LEN + length;
 		left -= part;
 	}
-	more = (size_t)size == limit || get(duplex, lane->at.plain_to_end) == Py_True;
-	if (!put_number(sealer, lane->at.n, n) || !add(duplex, lane->at.sent, size) || !put_flag(duplex, lane->at.plain_ready, more) ||
-	    (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
+	return filled;
+}
+
+/* Do the work of PlainToWire._up. The wire leg has nothing left to send. False with an exception. */
+bool up(Lane *lane, PyObject *duplex, int plain, int wire)
+{
+	PyObject *sealer = get_slot(duplex, lane->at.sealer);
+	size_t limit = read_limit(lane), frames, filled;
+	ssize_t size = receive(plain, lane->source.buf, limit);
+	bool more;
+	uint64_t n;
+
+	if (size < 0)
+		return would_block() ? set_flag(duplex, lane->at.plain_ready, false) : call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
+	frames = ((size_t)size + MAX_PLAINTEXT - 1) / MAX_PLAINTEXT;
+	if (size == 0 || !next_number(lane, sealer, frames, &n))
+		return !PyErr_Occurred() &&
+		       call(lane, duplex, s_up_read, PyLong_FromSsize_t(size), PyBool_FromLong((size_t)size == limit), NULL);
+	filled = seal_frames(lane, get_slot(sealer, lane->at.aead), n, (size_t)size);
+	if (!filled)
 		return false;
-	return send_or_keep(lane, duplex, wire, true, result, filled);
+	more = (size_t)size == limit || get_slot(duplex, lane->at.plain_to_end) == Py_True;
+	if (!set_number(sealer, lane->at.n, n + frames) || !add_to_slot(duplex, lane->at.sent, size) ||
+	    !set_flag(duplex, lane->at.plain_ready, more) || (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
+		return false;
+	return send_or_keep(lane, duplex, wire, true, lane->result.buf, filled);
 }
 
 static bool begins_with_frame(const uint8_t *data, size_t size)
@@ -175,16 +185,69 @@ static Py_ssize_t data_frames(const uint8_t *data, size_t size)
 	return frames;
 }
 
+/* Open up to `frames` DATA frames at the beginning of the source, from number `n` on.
+ *
+ * at, filled: set to the bytes of the opened frames, and of their plaintext in the result.
+ * Returns the number of the next frame. An exception is set if a frame did not open. */
+static uint64_t open_frames(Lane *lane, PyObject *aead, uint64_t n, Py_ssize_t frames, size_t *at, size_t *filled)
+{
+	uint8_t *source = lane->source.buf, *result = lane->result.buf;
+
+	for (; frames; frames--, n++) {
+		uint8_t *frame = source + *at;
+		size_t length = (size_t)frame[2] << 8 | frame[3];
+
+		if (!cipher(lane, aead, s_decrypt_into, n, frame, frame + HEADER_LEN, length, result + *filled, length - TAG_LEN))
+			break;
+		*at += HEADER_LEN + length;
+		*filled += length - TAG_LEN;
+	}
+	return n;
+}
+
+/* Store the rest of the received bytes in the Duplex. If it begins with a whole frame, queue a further turn. False with an exception. */
+static bool store_rest(Lane *lane, PyObject *duplex, size_t held, const uint8_t *rest, size_t size, bool queued)
+{
+	if (!queued && begins_with_frame(rest, size) &&
+	    (!set_flag(duplex, lane->at.wire_ready, true) || !call(lane, duplex, s_queue, NULL, NULL, NULL)))
+		return false;
+	if (!held && !size)
+		return true;
+	return set_slot(duplex, lane->at.partial, PyBytes_FromStringAndSize(size ? (const char *)rest : NULL, (Py_ssize_t)size));
+}
+
+/* Open and deliver the `size` bytes of frames in the source, of which `held` were in `partial`. False with an exception. */
+static bool open_and_deliver(Lane *lane, PyObject *duplex, int plain, size_t held, size_t size, bool queued)
+{
+	uint8_t *source = lane->source.buf;
+	PyObject *opener = get_slot(duplex, lane->at.opener);
+	Py_ssize_t frames = data_frames(source, size);
+	size_t at = 0, filled = 0;
+	uint64_t n, first;
+
+	if (frames < 0 || !next_number(lane, opener, (size_t)frames, &first))
+		return !PyErr_Occurred() && call(lane, duplex, s_open_frames, PyLong_FromSize_t(size), NULL, NULL);
+	n = open_frames(lane, get_slot(opener, lane->at.aead), first, frames, &at, &filled);
+	if (PyErr_Occurred()) { /* let the Duplex open that frame and report the fault */
+		PyErr_Clear();
+		return set_number(opener, lane->at.n, n) &&
+		       call(lane, duplex, s_open_frames, PyLong_FromSize_t(size), PyLong_FromSize_t(at), PyLong_FromSize_t(filled));
+	}
+	if (n != first && !set_number(opener, lane->at.n, n))
+		return false;
+	if (!store_rest(lane, duplex, held, source + at, size - at, queued))
+		return false;
+	return !filled || send_or_keep(lane, duplex, plain, false, lane->result.buf, filled);
+}
+
 /* Do the work of WireToPlain._down while DATA may come. The plain leg has nothing left to send. False with an exception. */
 bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 {
-	uint8_t *source = lane->source.buf, *result = lane->result.buf;
-	PyObject *opener = get(duplex, lane->at.opener), *partial = get(duplex, lane->at.partial), *aead;
-	size_t held, room, size, at = 0, filled = 0;
+	uint8_t *source = lane->source.buf;
+	PyObject *partial = get_slot(duplex, lane->at.partial);
+	size_t held, room;
 	ssize_t got;
-	Py_ssize_t frames;
 	bool more, rest;
-	uint64_t n, first;
 
 	if (!PyBytes_CheckExact(partial) || PyBytes_GET_SIZE(partial) >= lane->source.len) {
 		PyErr_SetString(PyExc_TypeError, "the beginning of a frame is bytes, and less than the scratch holds");
@@ -199,43 +262,11 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 	rest = begins_with_frame(source, held); /* the last turn left whole frames */
 	got = rest ? 0 : receive(wire, source + held, room);
 	if (got < 0)
-		return would_block() ? put_flag(duplex, lane->at.wire_ready, false) : call_with_errno(lane, duplex, s_down_failed, errno);
+		return would_block() ? set_flag(duplex, lane->at.wire_ready, false) : call_with_errno(lane, duplex, s_down_failed, errno);
 	if (got == 0 && !rest)
 		return call(lane, duplex, s_end_of_wire, NULL, NULL, NULL);
-	more = rest || (size_t)got == room || get(duplex, lane->at.wire_to_end) == Py_True;
-	if (!put_flag(duplex, lane->at.wire_ready, more) || (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
+	more = rest || (size_t)got == room || get_slot(duplex, lane->at.wire_to_end) == Py_True;
+	if (!set_flag(duplex, lane->at.wire_ready, more) || (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
 		return false;
-	size = held + (size_t)got;
-	frames = data_frames(source, size);
-	if (frames < 0 || !numbers(lane, opener, (size_t)frames, &first))
-		return !PyErr_Occurred() && call(lane, duplex, s_open_frames, PyLong_FromSize_t(size), NULL, NULL);
-	aead = get(opener, lane->at.aead);
-	for (n = first; n < first + (uint64_t)frames; n++) {
-		size_t length = (size_t)source[at + 2] << 8 | source[at + 3];
-
-		if (!cipher(lane, aead, s_decrypt_into, n, source + at, source + at + HEADER_LEN, length, result + filled,
-			    length - TAG_LEN))
-			break;
-		at += HEADER_LEN + length;
-		filled += length - TAG_LEN;
-	}
-	if (PyErr_Occurred()) { /* let the Duplex open that frame and report the fault */
-		PyErr_Clear();
-		return put_number(opener, lane->at.n, n) &&
-		       call(lane, duplex, s_open_frames, PyLong_FromSize_t(size), PyLong_FromSize_t(at), PyLong_FromSize_t(filled));
-	}
-	if (n != first && !put_number(opener, lane->at.n, n))
-		return false;
-	if (!more && begins_with_frame(source + at, size - at) &&
-	    (!put_flag(duplex, lane->at.wire_ready, true) || !call(lane, duplex, s_queue, NULL, NULL, NULL)))
-		return false;
-	if (held || at < size) {
-		if (!put(duplex, lane->at.partial,
-			 at < size ? PyBytes_FromStringAndSize((char *)source + at, (Py_ssize_t)(size - at)) :
-				     PyBytes_FromStringAndSize(NULL, 0)))
-			return false;
-	}
-	if (!filled)
-		return true;
-	return send_or_keep(lane, duplex, plain, false, result, filled);
+	return open_and_deliver(lane, duplex, plain, held, held + (size_t)got, more);
 }
