@@ -1,4 +1,4 @@
-"""The lab: what measures the product through its public ports, and its peers beside it.
+"""The lab: tools that measure the product, and comparable proxies beside it, through their public ports.
 
 The extra stcp-proxy[lab] has the libraries that it needs. No other room imports it, and the container image is built without it.
 
@@ -8,7 +8,7 @@ The extra stcp-proxy[lab] has the libraries that it needs. No other room imports
 - ``bench``        this project against its peers, in turns within the same minutes
 - ``ladder``       seal and open alone, frames in memory, the engine over socketpairs, the whole pair
 - ``soak``         resident memory under mixed load
-- ``reference``    the four runs of the report this project starts from
+- ``reference``    the four runs of the report that this project starts from
 
-`stcp-proxy bench --report FILE` writes down what they measured.
+`stcp-proxy bench --report FILE` writes the results to a file.
 """

@@ -22,7 +22,7 @@ from stcp_proxy.protocol.wire import FrameType, Suite
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who the stress client is, and whom it expects.
+    """The keys of the stress client and of the proxy that it expects.
 
     Attributes:
         peer: the listening proxy's public key, 32 bytes.
@@ -38,7 +38,7 @@ class Identity:
 
 
 def link_maker(key: Path | None, peer: str | None, suite: str) -> MakeLink:
-    """What makes the connections of a run: plain ones, or with a key ones that speak STCP.
+    """Choose the connections of a run: plain ones without a key, STCP ones with a key.
 
     Args:
         key: private key file of the stress client.
@@ -46,8 +46,8 @@ def link_maker(key: Path | None, peer: str | None, suite: str) -> MakeLink:
         suite: "hybrid" or "classic".
 
     Raises:
-        ConfigError: one of the two without the other, or an unknown suite.
-        KeyFileError: a key that cannot be used.
+        ConfigError: only one of key and peer is given, or the suite is unknown.
+        KeyFileError: the key cannot be used.
     """
     if key is None and peer is None:
         return Link
@@ -76,7 +76,7 @@ class SecureLink(Link):
         self._finished = False
 
     def established(self) -> None:
-        """TCP is there: begin the handshake."""
+        """Begin the handshake: TCP is connected."""
         credentials = Credentials(static=self._identity.key)
         self._initiator = Initiator(self._identity.suite, credentials, remote_static=self._identity.peer)
         self._handle = self._on_handshake
@@ -107,7 +107,7 @@ class SecureLink(Link):
         self.put(self._sealer.seal(FrameType.OPEN, Opening().encode()))
 
     def _on_answer(self, mask: int) -> None:
-        """Wait for ACCEPT; nothing else may come before the first request."""
+        """Wait for ACCEPT. A different frame before the first request is an error."""
         try:
             self._read_frames()
         except BlockingIOError:
@@ -129,10 +129,10 @@ class SecureLink(Link):
         return self._read_frames()
 
     def _read_frames(self) -> bytes:
-        """Application bytes that have come.
+        """Return the application bytes received so far.
 
         Returns:
-            Bytes; none when the peer has sent FIN.
+            Bytes; empty when the peer has sent FIN.
 
         Raises:
             BlockingIOError: no frame with application bytes is there.
@@ -169,12 +169,12 @@ class SecureLink(Link):
     # -- ends --------------------------------------------------------------------------------------------------------------
 
     def rest(self) -> None:
-        """Time is up: nothing is under way any more; events are still wanted for the goodbye."""
+        """Stop requests at the end of the run. Events are still needed for FIN."""
         self.busy = False
         self._handle = self._on_goodbye
 
     def finish(self) -> None:
-        """FIN goes out; the socket stays until the peer's has come, while another connection takes this one's place."""
+        """Send FIN and keep the socket until the peer's FIN. A new connection replaces this one meanwhile."""
         self.leave()
         self._owner.ended(self, failed=False)
 

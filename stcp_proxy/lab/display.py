@@ -15,13 +15,13 @@ from stcp_proxy.lab.tally import Summary
 
 
 def stress(run: Run, *, report_every: float, json_file: Path | None) -> int:
-    """Execute a run, print its result, write it as JSON where that is asked for.
+    """Execute a run, print its result, and write it as JSON when asked to.
 
     Args:
-        json_file: `-` is standard output, and then everything for people goes to standard error.
+        json_file: `-` is standard output; text for people then goes to standard error.
 
     Returns:
-        Exit status: 1 when anything went wrong.
+        Exit status: 1 after any failure.
     """
     to_output = str(json_file) == "-"
     console = Console(stderr=to_output)

@@ -1,8 +1,8 @@
 """The framed echo server: each message is a 4-byte big-endian length and that many bytes, sent back whole.
 
-The technique is the engine's: one epoll set a thread, one read into a buffer that all connections share, one write of everything
-whole in it. Only a message that is not complete yet, or that its socket does not take, keeps bytes of its own; a connection that
-does not read its answers is not read from either.
+The technique is the engine's: one epoll set for each thread, one read into a buffer that all connections share, one write of all
+complete messages in it. A connection keeps bytes only for a partial message or after a short write. The server does not read
+from a connection that does not read its answers.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class BadLengthError(Exception):
 
 
 def whole(data: bytes | bytearray | memoryview) -> int:
-    """How many of these bytes are whole messages.
+    """The number of bytes at the start that are complete messages.
 
     Raises:
-        BadLengthError: one announces more than 32 MiB; said as soon as its length is there.
+        BadLengthError: a message announces more than 32 MiB; raised as soon as its length has arrived.
     """
     at, size = 0, len(data)
     while size - at >= LENGTH_LEN:
@@ -48,7 +48,7 @@ def whole(data: bytes | bytearray | memoryview) -> int:
 
 
 class _Connection:
-    """What a connection keeps: the beginning of a message, and what its socket did not take."""
+    """The bytes that a connection keeps: the beginning of a message, and the remainder of a short write."""
 
     __slots__ = ("address", "out", "partial", "sock", "wanted")
 
@@ -57,7 +57,7 @@ class _Connection:
         self.address = address
         self.partial = bytearray()
         self.wanted = 0
-        """Length of the partial message, as soon as it is known."""
+        """The length of the partial message, once it is known."""
         self.out = memoryview(b"")
 
 
@@ -144,7 +144,7 @@ class _Loop:
             connection.wanted = LENGTH_LEN + int.from_bytes(rest[:LENGTH_LEN], "big") if known else LENGTH_LEN
 
     def _write(self, connection: _Connection, data: memoryview) -> None:
-        """Write; what is not taken is kept, and nothing is read before it is gone."""
+        """Write. After a short write keep the remainder, and read nothing until it is written."""
         waiting = bool(connection.out)
         try:
             sent = connection.sock.send(data)
@@ -169,8 +169,8 @@ class EchoServer:
 
     Args:
         host: address to listen on.
-        port: 0 takes a free one; `port` says which.
-        threads: loops that share the listener.
+        port: 0 takes a free port; the attribute `port` has its number.
+        threads: the number of loops that share the listener.
 
     Raises:
         LabError: the address cannot be listened on.

@@ -2,7 +2,7 @@
 
     python -m stcp_proxy.lab.engine_process connect|listen PLAIN,… WIRE,…
 
-Both sides derive the same two fixed keys: what they carry is the load generator's.
+Both sides derive the same two fixed keys, because they carry only test data.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The ladder: the same work with one layer more on each rung, so that the rung which costs names the bottleneck.
+"""The ladder: the same work with one layer more on each rung, so the rung with the largest step is the bottleneck.
 
 1. cipher: AES-256-GCM alone, called as the engine calls it
 2. frames: Sealer and Opener in memory: headers, nonces, associated data
 3. engine: two engines in processes of their own over socketpairs: system calls, epoll, buffers; no handshake, no TCP, no Trio
-4. pair: the product as it is used
+4. pair: the complete product
 
-Each rung is given as CPU seconds that both sides of the tunnel spend together, per 100,000 round trips (two messages sealed and
+A result is the CPU seconds of both sides of the tunnel together, per 100,000 round trips (two messages sealed and
 two opened) or per GB of bulk (one sealing and one opening of each byte).
 """
 
@@ -41,7 +41,7 @@ STEPS: Final = 1 + 2 * len(ROWS)
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One row on all rungs, CPU seconds for the row's unit of work; with the rates of the last two."""
+    """The results of one row: CPU seconds for its unit of work on each rung, and the rates of the last two."""
 
     row: Row
     cipher: float
@@ -52,7 +52,7 @@ class Rung:
     pair_rate: float
 
     def as_dict(self) -> dict[str, float | str]:
-        """Its figures under the row's name."""
+        """The results as JSON, by the row's name."""
         figures = ("cipher", "frames", "engine", "pair", "engine_rate", "pair_rate")
         return {"row": self.row.name} | {name: getattr(self, name) for name in figures}
 
@@ -195,7 +195,7 @@ def _engine(side: str, plain: Sequence[socket.socket], wire: Sequence[socket.soc
 
 
 def _start(stack: contextlib.ExitStack, argv: Sequence[str], sockets: Sequence[socket.socket]) -> int:
-    """Start a child with these sockets; it says one line, or opens its standard output, when it is ready."""
+    """Start a child with these sockets. It writes one line, or opens its standard output, when it is ready."""
     child = subprocess.Popen(argv, pass_fds=[sock.fileno() for sock in sockets], stdout=subprocess.PIPE)
     stack.callback(child.wait)
     stack.callback(child.kill)

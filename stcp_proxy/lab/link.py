@@ -1,9 +1,9 @@
-"""One connection of the stress client: a message goes out, comes back whole and is compared byte by byte; again.
+"""One connection of the stress client: send a message, receive it back, compare every byte, repeat.
 
-Theory. A request must cost two system calls and as little Python as possible, so a link reads exactly the bytes that its message
-still lacks: the usual answer arrives in one read and is checked by one comparison of two `bytes`. What a server sends too much is
-a difference in the next answer. Messages differ from each other (a few random ones, sent in turns from a different one on each
-link), so that an answer which belongs to another request or to another connection is noticed.
+A request must cost two system calls and little Python. So a link reads exactly the missing bytes of its message: the usual answer
+arrives in one read, and one comparison of two `bytes` checks it. Extra bytes of a server appear as a difference in the next
+answer. Links send a few random messages in turns, each link from a different start. So a link detects an answer to a different
+request or connection.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _clock = time.perf_counter_ns
 
 
 def messages(size: int, *, raw: bool, seed: int = 1) -> tuple[bytes, ...]:
-    """Different messages of `size` random bytes, each behind its length (u32, big-endian) unless `raw`."""
+    """Make different messages of `size` random bytes, each after its length (u32, big-endian) unless `raw`."""
     source, prefix = random.Random(seed), b"" if raw else size.to_bytes(LENGTH_LEN, "big")
     return tuple(prefix + source.randbytes(size) for _ in range(max(2, min(61, _BUDGET // size))))
 
 
 class Owner(Protocol):
-    """What a link needs of the run that owns it."""
+    """The part of a run that its links use."""
 
     tally: Tally
     epoll: select.epoll
     links: dict[int, Link]
     sending: bool
-    """False when time is up: nothing new is sent."""
+    """False at the end of the run: links send nothing new."""
     per_connection: int
-    """Messages after which a link asks for a new connection; 0 is never."""
+    """The number of messages after which a link asks for a new connection; 0 means never."""
 
     def ended(self, link: Link, *, failed: bool) -> None:
-        """The link is closed: dial another in its place."""
+        """Replace a closed link by a new connection."""
 
 
 class Link:
@@ -55,7 +55,7 @@ class Link:
     Args:
         owner: the run.
         queue: messages, sent in turns.
-        first: which of them comes first.
+        first: the index of the first one.
     """
 
     __slots__ = (
@@ -73,13 +73,13 @@ class Link:
         self._got = self._sent = 0
         self.started = _clock()
         self.busy = True
-        """Whether something is under way that may time out."""
+        """Whether a step is under way that can time out."""
 
     def connect(self, family: socket.AddressFamily, address: object) -> None:
         """Begin to connect.
 
         Raises:
-            OSError: refused at once.
+            OSError: the connection is refused at once.
         """
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
@@ -99,7 +99,7 @@ class Link:
         self._owner.epoll.register(sock.fileno(), BOTH)
 
     def on_event(self, mask: int) -> None:
-        """The socket is ready."""
+        """Handle a ready socket."""
         self._handle(mask)
 
     def _on_connected(self, mask: int) -> None:
@@ -111,13 +111,13 @@ class Link:
             self.established()
 
     def established(self) -> None:
-        """The connection is there: begin with requests."""
+        """Begin with requests: the connection is open."""
         self._owner.tally.connections += 1
         self._handle = self._on_ready
         self._next(_clock())
 
     def _next(self, at: int) -> None:
-        """Send the next message, unless time is up or the connection has served its turn."""
+        """Send the next message, unless the run ends or the connection has sent all its messages."""
         if not self._owner.sending:
             self.rest()
             return
@@ -132,11 +132,11 @@ class Link:
         self.put(self.encode(message))
 
     def encode(self, message: bytes) -> bytes:
-        """What goes out for a message."""
+        """The bytes to send for a message."""
         return message
 
     def put(self, out: bytes) -> None:
-        """Send, and wait for room when the socket does not take all of it."""
+        """Send. After a short write wait until the socket is writable."""
         self._out = out
         try:
             self._sent = self.sock.send(out)
@@ -188,27 +188,27 @@ class Link:
     # -- ends --------------------------------------------------------------------------------------------------------------
 
     def rest(self) -> None:
-        """Time is up: nothing is under way any more."""
+        """Stop requests at the end of the run."""
         self.busy = False
         self._owner.epoll.unregister(self.sock.fileno())
 
     def leave(self) -> None:
-        """Say goodbye, as far as this kind of connection knows how to, and close."""
+        """End the connection in the way of its kind, and close it."""
         self.close()
 
     def close(self) -> None:
-        """Close the socket; no event comes any more."""
+        """Close the socket. No event follows."""
         self._owner.links.pop(self.sock.fileno(), None)
         self.sock.close()
         self.busy = False
 
     def finish(self) -> None:
-        """This connection has carried its messages."""
+        """End a connection that has carried all its messages."""
         self.close()
         self._owner.ended(self, failed=False)
 
     def fail(self, what: str) -> None:
-        """A request failed."""
+        """Count a failed request."""
         self._owner.tally.operation_errors += 1
         self._end_badly(what)
 
@@ -217,7 +217,7 @@ class Link:
         self._end_badly(f"connect: {what}")
 
     def time_out(self) -> None:
-        """What is under way took too long."""
+        """Count a step that took too long."""
         self._owner.tally.timeouts += 1
         self._end_badly("no answer in time")
 

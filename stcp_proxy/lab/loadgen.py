@@ -19,22 +19,22 @@ from stcp_proxy.errors import StcpError
 FOLDER: Final = Path(__file__).with_name("load")
 FLAGS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
 GRACE: Final = 60.0
-"""Seconds beyond its running time after which a generator is given up (it gives up by itself after 20 without progress)."""
+"""Seconds after its running time when a generator is stopped. It stops by itself after 20 seconds without progress."""
 
 
 class LabError(StcpError):
-    """An instrument of the lab could not do its work."""
+    """A tool of the lab failed."""
 
     label = "lab"
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of the generator measured.
+    """The results of one run of the generator.
 
     Attributes:
         rate: round trips, connections or bytes (bulk) a second, warm-up excluded.
-        total: the same as a count, warm-up included: what the CPU time of the run was spent on.
+        total: the same as a count, warm-up included: the work for the CPU time of the run.
         mean, p50, p90, p99, p999, max: latency in microseconds; None for bulk.
         errors: connections that failed.
     """
@@ -51,16 +51,16 @@ class Load:
 
 
 def cache_folder() -> Path:
-    """Where compiled tools are kept: $XDG_CACHE_HOME/stcp-proxy."""
+    """The folder of compiled tools: $XDG_CACHE_HOME/stcp-proxy."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "stcp-proxy"
 
 
 def binary() -> Path:
-    """The compiled generator, compiled now when this version of its source has not been yet.
+    """Return the compiled generator. Compile it when this version of its source has no compiled one.
 
     Raises:
-        LabError: there is no C compiler, or it fails.
+        LabError: no C compiler is found, or it fails.
     """
     text = b"".join(path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]")))
     digest = hashlib.sha256(text + " ".join(FLAGS).encode()).hexdigest()[:16]
@@ -112,7 +112,7 @@ def _target(where: int | Sequence[int]) -> tuple[object, Sequence[int]]:
 
 
 def round_trips(where: int | Sequence[int], *, connections: int, size: int, seconds: float) -> Load:
-    """One message of `size` bytes under way on each of `connections`; every answer is compared with what was sent.
+    """Keep one message of `size` bytes under way on each of `connections`, and compare every answer.
 
     Args:
         where: a port on 127.0.0.1, or the descriptors of connected sockets.
@@ -122,19 +122,19 @@ def round_trips(where: int | Sequence[int], *, connections: int, size: int, seco
 
 
 def bulk(where: int | Sequence[int], *, connections: int, seconds: float) -> Load:
-    """One direction as fast as it goes; the rate counts bytes that have arrived."""
+    """Send in one direction at full speed. The rate counts received bytes."""
     target, fds = _target(where)
     return _run(["bulk", target, connections, seconds], seconds, fds)
 
 
 def new_connections(port: int, *, clients: int, seconds: float) -> Load:
-    """Each client in turns: connect, 256 bytes there and back, close."""
+    """Each client repeats: connect, send 256 bytes, receive them back, close."""
     return _run(["conns", port, clients, seconds], seconds)
 
 
 @contextmanager
 def idle(port: int, connections: int) -> Iterator[None]:
-    """Hold connections through which one message has gone there and back; nothing is said afterwards."""
+    """Hold connections open after one round trip on each, without further bytes."""
     with subprocess.Popen(
         [binary(), "idle", str(port), str(connections)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:

@@ -1,4 +1,4 @@
-"""How the stress client uses its connections: apart, because the command line needs it before anything runs."""
+"""How the stress client uses its connections. In its own module, because the command line needs it without the rest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Mode(enum.StrEnum):
-    """What becomes of a connection after some messages."""
+    """The fate of a connection after some messages."""
 
     STEADY = "steady"
     CHURN = "churn"

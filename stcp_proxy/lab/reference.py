@@ -1,6 +1,6 @@
 """The four runs of the report that this project starts from, through a pair of proxies, beside that report's figures.
 
-It measured STCP inside a kernel, with the forebears of `echo` and `stress`. Its throughput counts the message and its 4-byte
+It measured STCP inside a kernel, with the predecessors of `echo` and `stress`. Its throughput counts the message and its 4-byte
 length, both ways, as ours does (10,647 requests a second of 256 bytes are 5.54 MB/s only so). "Messages per connection" means
 that a new connection was opened after so many, which is our `churn`.
 """
@@ -27,7 +27,7 @@ DURATION: Final = 70.0
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One run: what it does, and what the report gives for it."""
+    """One run, and the report's figures for it."""
 
     title: str
     size: int
@@ -40,7 +40,7 @@ class Reference:
     p99_ms: float
 
     def arguments(self, port: int, duration: float) -> list[str]:
-        """The stress client's command line."""
+        """The arguments of the stress client."""
         options = {
             "port": port, "mode": "churn", "clients": self.clients, "duration": duration, "msg-size": self.size,
             "messages-per-conn": self.messages, "timeout": self.timeout, "json": "-",
@@ -58,7 +58,7 @@ RUNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run and what the stress client said of it."""
+    """A run and the result of the stress client."""
 
     reference: Reference
     engine: str
@@ -77,7 +77,7 @@ def run(engines: Sequence[Peer], *, duration: float, progress: Callable[[str], N
     """Make the four runs through each engine.
 
     Raises:
-        LabError: something does not start.
+        LabError: a process does not start.
     """
     pairs.raise_descriptor_limit()
     outcomes = []

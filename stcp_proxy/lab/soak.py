@@ -1,4 +1,4 @@
-"""Memory under load: a pair carries messages, a bulk stream and new connections at once, and its resident memory is watched."""
+"""Memory under load: a pair carries messages, a bulk stream and new connections at once, and its resident memory is measured."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from stcp_proxy.lab.bench.peers import Peer
 
 DURATION: Final = 300.0
 STEPS: Final = 20
-"""Times that progress is said during one soak; memory is looked at ten times as often."""
+"""The number of progress reports in one soak. Memory is measured ten times as often."""
 WARM: Final = 0.2
-"""The first part of a soak, in which buffers and allocators may still find their size."""
+"""The fraction of a soak that counts as warm-up, for buffers and allocators."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How the memory of one pair went.
+    """The memory of one pair over time.
 
     Attributes:
         points: seconds since the load began, and resident bytes by side.
-        did: operations of each kind of load.
+        did: the number of operations of each kind of load.
     """
 
     peer: str
@@ -48,7 +48,7 @@ class Course:
 
 
 def watch(peer: Peer, *, duration: float, progress: Callable[[str], None]) -> Course:
-    """Load a pair for so many seconds and watch its memory.
+    """Load a pair for some seconds and measure its memory.
 
     Raises:
         LabError: the pair does not start, or a load fails.
@@ -71,7 +71,7 @@ def watch(peer: Peer, *, duration: float, progress: Callable[[str], None]) -> Co
 
 
 def table(courses: Sequence[Course]) -> Table:
-    """Memory after the warm-up and at the end, and what was carried meanwhile."""
+    """A table of the memory after the warm-up and at the end, and of the work in between."""
     head = ["", "side", "MiB, after warm-up", "MiB, at the end", "growth", "round trips", "GB", "connections"]
     lines = []
     for course in courses:

@@ -1,7 +1,7 @@
-"""The stress client: many connections in one epoll loop, every byte that comes back compared with what was sent.
+"""The stress client: many connections in one epoll loop, which compares every received byte with the sent one.
 
 The technique is the engine's: one epoll set, one read and one write for a request, no task for either. So it is not the
-bottleneck of what it measures.
+bottleneck of a measurement.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from stcp_proxy.lab.mode import Mode as Mode
 from stcp_proxy.lab.tally import Summary, Tally
 
 TICK: Final = 0.2
-"""Seconds between looks at the clock, for deadlines and reports."""
+"""Seconds between checks of deadlines and reports."""
 RETRY: Final = 0.1
-"""Seconds before a connection that failed is dialled again."""
+"""Seconds before a failed connection is dialled again."""
 GOODBYE: Final = 1.0
-"""Seconds that connections have to end in good order."""
+"""Seconds in which connections may end in order."""
 _EVENTS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run does.
+    """The options of a run.
 
     Attributes:
         clients: connections at a time, one request under way on each.
@@ -38,7 +38,7 @@ class Options:
         size: bytes of a message, without its length prefix.
         messages: requests after which `churn` opens a new connection.
         timeout: seconds a request, or getting a connection, may take.
-        raw: messages go without their length prefix: for a server that echoes bytes as they come.
+        raw: messages go without their length prefix: for a server that echoes bytes without framing.
     """
 
     host: str = "127.0.0.1"
@@ -81,7 +81,7 @@ class Run:
         self._retry: list[tuple[float, int]] = []
 
     def execute(self, on_tick: Callable[[float], None] = lambda elapsed: None) -> Summary:
-        """Make requests for the duration, then wait for the answers that are still due.
+        """Make requests for the duration, then wait for the outstanding answers.
 
         Args:
             on_tick: called about five times a second with the seconds since the start.
@@ -112,7 +112,7 @@ class Run:
         on_tick(self.options.duration)
 
     def _drain(self) -> None:
-        """No request is sent any more; those under way get their answer or their timeout."""
+        """Send no further request. Outstanding ones get their answer or time out."""
         self.sending = False
         self._retry.clear()
         until = time.monotonic() + self.options.timeout + TICK
@@ -121,7 +121,7 @@ class Run:
             self._look_at_deadlines()
 
     def _part(self) -> None:
-        """Let connections end in good order, then close what is left."""
+        """Let connections end in order, then close the rest."""
         for link in list(self.links.values()):
             link.leave()
         until = time.monotonic() + GOODBYE
@@ -157,7 +157,7 @@ class Run:
     # -- what links say ----------------------------------------------------------------------------------------------------
 
     def ended(self, link: Link, *, failed: bool) -> None:
-        """A link is closed: another takes its place, at once unless it failed."""
+        """Replace a closed link: at once, or after a pause when it failed."""
         if not self.sending:
             return
         if failed:

@@ -1,4 +1,4 @@
-"""What a stress run counts: latencies in an HdrHistogram, bytes, and everything that went wrong."""
+"""The counts of a stress run: latencies in an HdrHistogram, bytes, failures."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Summary:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing went wrong."""
+        """Whether the run had no failure."""
         return not (self.operation_errors or self.connection_errors or self.timeouts)
 
     def as_dict(self) -> dict[str, Any]:
@@ -65,10 +65,10 @@ class Tally:
 
     Attributes:
         latencies: how many requests took so many microseconds. A plain dictionary, since the loop pays for every one; the
-            histogram is made from it when somebody asks.
+            histogram is made from it on request.
         operation_errors: answers that differ from what was sent, and connections that broke in mid-request.
-        connection_errors: connections that did not come about.
-        first_error: words about the first thing that went wrong.
+        connection_errors: connections that could not be opened.
+        first_error: the text of the first failure.
     """
 
     latencies: collections.defaultdict[int, int] = field(default_factory=lambda: collections.defaultdict(int))

@@ -12,7 +12,7 @@ from stcp_proxy.lab.bench.rows import Kind, Row
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of text: the first column is words, the others are figures."""
+    """A table of text: the first column is text, the others are figures."""
 
     title: str
     head: Sequence[str]
@@ -105,7 +105,7 @@ def memory(figures: Figures) -> Table:
 
 
 def verdicts(title: str, targets: Sequence[Target]) -> Table:
-    """Targets beside what was measured."""
+    """The targets and the measured values."""
     words = {True: "met", False: "missed", None: "not measured"}
     lines = [
         [target.text, ("≤ " if target.at_most else "≥ ") + factor(target.wanted), factor(target.value), words[target.met]]
@@ -115,5 +115,5 @@ def verdicts(title: str, targets: Sequence[Target]) -> Table:
 
 
 def overview(figures: Figures) -> list[Table]:
-    """The tables of a run that have something to show."""
+    """The tables of a run that are not empty."""
     return [table for table in (rates(figures), latencies(figures), cpu(figures), memory(figures)) if table.lines]

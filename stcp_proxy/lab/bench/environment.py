@@ -1,4 +1,4 @@
-"""What a figure was measured on: nothing is worth quoting without it."""
+"""The environment of a measurement: machine, system, versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From samples to statements: medians, ratios of pairs measured in the same round, and the targets."""
+"""Results from samples: medians, ratios of pairs measured in the same round, and the targets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IDLE_BUDGET: Final = 12 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target and what was measured.
+    """A target and the measured value.
 
     Attributes:
         value: None when the run has not measured it.
@@ -31,7 +31,7 @@ class Target:
 
     @property
     def met(self) -> bool | None:
-        """Whether it is reached; None when it was not measured."""
+        """Whether the target is met; None without a measurement."""
         if self.value is None:
             return None
         return self.value <= self.wanted if self.at_most else self.value >= self.wanted
@@ -49,7 +49,7 @@ def p99(sample: Sample) -> float | None:
 
 
 class Figures:
-    """Answers about the results of one run."""
+    """Results computed from the samples of one run."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
@@ -108,7 +108,7 @@ class Figures:
 
 
 def targets(figures: Figures, peer: str) -> tuple[Target, ...]:
-    """The project's targets for one of its engines, as far as the rows of this run tell."""
+    """The project's targets for one of its engines, for the rows of this run."""
     return tuple(target for row in figures.rows for target in _targets_of(figures, row, peer))
 
 
@@ -131,7 +131,7 @@ def _targets_of(figures: Figures, row: Row, peer: str) -> Iterable[Target]:
 
 
 FLOOR: Final = (("rt-256x50", "haproxy", 0.9), ("bulk-1", "haproxy", 1.2))
-"""The first floor: row, peer, and the ratio that must be reached."""
+"""The required minimum: row, peer, and ratio."""
 
 
 def floor(figures: Figures, peer: str) -> tuple[Target, ...]:

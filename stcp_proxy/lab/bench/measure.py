@@ -1,4 +1,4 @@
-"""The rounds: every row through every pair in turns, so that a machine whose speed drifts hurts all of them alike."""
+"""The rounds: every row through every pair in turns, so a machine whose speed drifts affects all of them alike."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BULK_LEAD: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run of the benchmark does.
+    """The plan of a benchmark run.
 
     Attributes:
         seconds: running time of one sample.
@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """How many samples the run takes at most."""
+        """The largest number of samples that the run takes."""
         memory = any(row.kind is Kind.MEMORY for row in self.rows)
         return len(self.peers) * (self.rounds * (len(self.rows) - memory) + memory)
 
@@ -83,11 +83,11 @@ class Memory:
 
 @dataclass(slots=True)
 class Results:
-    """Everything a run measured.
+    """All results of a run.
 
     Attributes:
-        absent: why a peer was left out, by its name.
-        failures: what went wrong, as (row, peer, words).
+        absent: the reason why a peer was left out, by its name.
+        failures: failed samples, as (row, peer, text).
     """
 
     plan: Plan
@@ -100,13 +100,13 @@ class Results:
 
 
 Progress = Callable[[str], None]
-"""Called before each sample with what is measured next."""
+"""Called before each sample with its description."""
 
 
 def run(plan: Plan, progress: Progress) -> Results:
     """Start all pairs, measure the plan's rows through them in turns, end them.
 
-    A peer that is missing or does not start is left out and named; a sample that fails is noted and the run goes on.
+    A peer that is missing or does not start is left out and named. A failed sample is noted, and the run goes on.
 
     Raises:
         LabError: the load generator cannot be built.
@@ -135,7 +135,7 @@ def start_pair(peer: Peer, target: int) -> Iterator[Pair]:
     """Set up one pair in a folder of its own that lives as long as the pair.
 
     Raises:
-        LabError: it is missing here, or does not carry a message.
+        LabError: the peer is missing, or does not carry a message.
     """
     if why := peer.missing():
         raise LabError(why)
@@ -167,7 +167,7 @@ def _measure_memory(plan: Plan, running: Sequence[Pair], results: Results, progr
 
 
 def _measure_round(plan: Plan, number: int, running: Sequence[Pair], results: Results, progress: Progress) -> None:
-    """One round; each begins with another peer, so that none is always behind the same one."""
+    """Run one round. Each round begins with a different peer, so the order changes."""
     turn = number % max(1, len(running))
     for row in (row for row in plan.rows if row.kind is not Kind.MEMORY):
         for pair in (*running[turn:], *running[:turn]):
@@ -180,7 +180,7 @@ def _measure_round(plan: Plan, number: int, running: Sequence[Pair], results: Re
 
 
 def measure(row: Row, pair: Pair, number: int, seconds: float) -> Sample:
-    """One sample."""
+    """Take one sample."""
     before, beside = pair.cpu_seconds(), None
     if row.kind is Kind.BULK:
         load = loadgen.bulk(pair.port, connections=row.connections, seconds=seconds)

@@ -1,4 +1,4 @@
-"""A running pair of proxies: its processes, what they cost, and how it is started and ended."""
+"""A running pair of proxies: its processes, their CPU time and memory, start and end."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _resident(pid: int) -> int:
 
 
 def raise_descriptor_limit() -> None:
-    """As many descriptors as the system lets us have; the children inherit it."""
+    """Raise the limit of descriptors to the hard limit; children inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -88,7 +88,7 @@ _next_port = 20000 + os.getpid() % 8000
 
 
 def free_port() -> int:
-    """A port nobody listens on, below the range from which outgoing connections take theirs."""
+    """A free port, below the range of ports for outgoing connections."""
     global _next_port
     while True:
         _next_port = 20000 + (_next_port + 1 - 20000) % 12000
@@ -106,7 +106,7 @@ def running(name: str, port: int, commands: Mapping[str, Sequence[str]], folder:
     """Start the processes of a pair, wait until a message goes through, end them afterwards.
 
     Args:
-        port: where the connect side takes plain connections.
+        port: the port on which the connect side accepts plain connections.
         commands: argv by side; started in this order.
         folder: working folder; each side's output goes to a log file here.
 
@@ -144,7 +144,7 @@ def _log_tails(name: str, sides: Mapping[str, object], folder: Path) -> str:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask, then insist. A drain deadline is not waited for: nothing is under way any more."""
+    """Send SIGTERM, then SIGKILL. Do not wait for the drain: no connection is in use."""
     child.terminate()
     try:
         child.wait(3)

@@ -1,8 +1,8 @@
-"""The tunnels that are compared, each set up as its own manual would tune it for this job.
+"""The tunnels that are compared, each tuned as its manual says for this job.
 
 Fairness, the same for all: loopback, no pinning, one worker thread or process a side (stunnel has a thread for each connection
-and no way to choose otherwise), access logs off, TCP_NODELAY, mutual authentication, and one encrypted connection for each
-connection of an application. Who speaks TLS speaks TLS 1.3 with ECDSA P-256 certificates of one authority on both sides, the
+and no other choice), access logs off, TCP_NODELAY, mutual authentication, and one encrypted connection for each
+connection of an application. A TLS peer speaks TLS 1.3 with ECDSA P-256 certificates of one authority on both sides, the
 library's default suite (AES-256-GCM, as STCP), and a full handshake every time: STCP/1 has no resumption, so sessions and tickets
 are switched off.
 """
@@ -34,7 +34,7 @@ class Role(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a pair is set up: a folder for its files, and its ports on 127.0.0.1."""
+    """The place of a pair: a folder for its files, and its ports on 127.0.0.1."""
 
     folder: Path
     entry: int
@@ -42,7 +42,7 @@ class Place:
     target: int
 
     def write(self, name: str, text: str) -> str:
-        """Write a configuration file; its path."""
+        """Write a configuration file. Returns its path."""
         path = self.folder / name
         path.write_text(text)
         return str(path)
@@ -56,11 +56,11 @@ class Peer:
     """One kind of tunnel.
 
     Attributes:
-        name: how `--peers` calls it.
-        missing: why it cannot be measured here, or None.
+        name: its name for `--peers`.
+        missing: the reason why it cannot be measured here, or None.
         set_up: writes its files and returns the commands by side; None means no proxy at all.
-        version: words about the version in use.
-        on_request: measured only when it is named.
+        version: the version in use, as text.
+        on_request: whether it is measured only when named.
     """
 
     name: str
@@ -263,7 +263,7 @@ def product(name: str, title: str, *, engine: str, command: Sequence[str] = PROD
     """This project as a peer, driven through its command line.
 
     Args:
-        command: how to call it: another checkout can be measured beside this one.
+        command: the command to start it; a different checkout can be measured beside this one.
         options: further options for both sides.
     """
 
@@ -347,7 +347,7 @@ def variants(specifications: Iterable[str]) -> tuple[Peer, ...]:
     can be measured side by side: `old=/path/to/python -m stcp_proxy`. Its paths begin where the benchmark was started.
 
     Raises:
-        ConfigError: a specification that says nothing, a name that is taken, a program that is not there.
+        ConfigError: the specification is empty, its name is in use, or its program is missing.
     """
     made: list[Peer] = []
     for specification in specifications:
@@ -412,7 +412,7 @@ def choose(names: Iterable[str], extra: Sequence[Peer] = ()) -> tuple[Peer, ...]
     """Peers by name, in the order of the tables; when none is named, all but those on request. Extra variants are always in.
 
     Raises:
-        ConfigError: a name fits no peer.
+        ConfigError: a name matches no peer.
     """
     wanted, known = set(names), (*OURS, *extra, *OTHERS)
     if unknown := wanted - {peer.name for peer in known}:

@@ -100,7 +100,7 @@ def _short(value: float) -> str:
 def lines(
     path: Path, title: str, axis_names: tuple[str, str], series: dict[str, list[tuple[float, float]]], *, log: bool = True
 ) -> Path:
-    """A plot of one line a pair, log-log unless said.
+    """A plot with one line for each pair; by default both axes are logarithmic.
 
     Args:
         axis_names: of x and y.

@@ -15,7 +15,7 @@ from stcp_proxy.lab.bench.figures import Figures, targets
 
 
 def as_json(figures: Figures, environment: Mapping[str, str], command: str) -> str:
-    """Every sample, the medians, the targets, and what it was measured on."""
+    """Every sample, the medians, the targets, and the environment."""
     results, plan = figures.results, figures.results.plan
     content: dict[str, Any] = {
         "command": command,
@@ -54,12 +54,12 @@ def markdown(table: Table) -> str:
 
 
 def environment_lines(environment: Mapping[str, str], command: str) -> list[str]:
-    """The command and what it ran on, as paragraphs."""
+    """The command and its environment, as paragraphs."""
     return [f"`{command}`", "\n".join(f"- {name}: {value}" for name, value in environment.items())]
 
 
 def heading(figures: Figures, environment: Mapping[str, str], command: str) -> list[str]:
-    """Paragraphs above the tables: command, method, environment, versions, and what is not in the tables."""
+    """Paragraphs above the tables: command, method, environment, versions, and missing measurements."""
     results = figures.results
     method = (
         f"{_moment(results.began)}, {results.took:.0f} s: {results.plan.rounds} rounds of {results.plan.seconds:g} s a sample, "
@@ -75,7 +75,7 @@ def heading(figures: Figures, environment: Mapping[str, str], command: str) -> l
 
 
 def write_markdown(path: Path, above: Sequence[str], tables: Sequence[Table], pictures: Sequence[Path]) -> None:
-    """Write a report: paragraphs, tables, and plots that lie in a folder of the report's name.
+    """Write a report: paragraphs, tables, and plots in a folder with the report's name.
 
     Raises:
         OSError: the file cannot be written.

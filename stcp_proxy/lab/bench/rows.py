@@ -1,4 +1,4 @@
-"""The rows of the benchmark: what is measured through each pair."""
+"""The rows of the benchmark: the measurements through each pair."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing to measure.
+    """One measurement.
 
     Attributes:
-        name: how `--rows` calls it.
+        name: its name for `--rows`.
         connections: connections or clients at a time; for fairness the small ones beside one bulk connection.
         size: bytes of a message, each way.
     """
@@ -59,7 +59,7 @@ def choose(names: Iterable[str]) -> tuple[Row, ...]:
     """Rows by name or by the beginning of one (`rt`, `bulk`, `conn`); all when none is named.
 
     Raises:
-        ConfigError: a name fits no row.
+        ConfigError: a name matches no row.
     """
     names = tuple(names)
     for name in names:

@@ -20,7 +20,7 @@ from stcp_proxy.lab.bench.measure import Plan
 
 
 class Task(enum.StrEnum):
-    """What the benchmark is asked for."""
+    """The task of a benchmark call."""
 
     COMPARE = "compare"
     GROWTH = "growth"
@@ -32,12 +32,12 @@ class Task(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user asked for; empty is all.
+    """The user's options; an empty selection means all.
 
     Attributes:
         variants: further pairs of this project, `NAME=OPTIONS`.
-        json: where every sample goes.
-        report: where the Markdown report goes.
+        json: the file for every sample.
+        report: the file for the Markdown report.
     """
 
     task: Task = Task.COMPARE
@@ -55,14 +55,14 @@ SECONDS = 2.0
 
 
 def run(options: Options) -> int:
-    """Do it and show it.
+    """Run the task and show the result.
 
     Returns:
-        Exit status: 1 when this project failed in a row, or missed the floor where that was asked for.
+        Exit status: 1 when this project failed in a row, or missed a minimum that was asked for.
 
     Raises:
-        ConfigError: a row, peer or variant that does not exist.
-        LabError: an instrument does not work here.
+        ConfigError: a row, peer or variant does not exist.
+        LabError: a tool does not work here.
     """
     console = table.standard_output()
     if options.task is Task.LADDER:
@@ -157,7 +157,7 @@ def _soak(options: Options, console: Console) -> int:
 
 
 def _deliver(shown: Table, content: object, options: Options, console: Console, drawn: Sequence[Path] = ()) -> None:
-    """Show one table, and write it where that was asked for."""
+    """Show one table, and write it to a file when asked to."""
     table.show(console, shown)
     before = environment.describe()
     if options.json:
