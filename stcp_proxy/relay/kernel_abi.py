@@ -1,4 +1,4 @@
-"""The interface of stcp.ko in Python: what stands in kernel/stcp.h, which a test compares with this file.
+"""The interface of stcp.ko in Python: the numbers and structs of kernel/stcp.h. A test compares both files.
 
 Structs are packed by `struct` with explicit sizes; the C side has no padding.
 """
@@ -14,7 +14,7 @@ from stcp_proxy.protocol.wire import MAX_TEXT
 from stcp_proxy.relay.engine import EndReason
 
 TCP_ULP: Final = 31
-"""Option of Linux at SOL_TCP; Python's `socket` does not name it."""
+"""Linux option at SOL_TCP that Python's `socket` does not define."""
 ULP_NAME: Final = b"stcp"
 SOL_STCP: Final = 21332
 INTERFACE: Final = 1
@@ -22,7 +22,7 @@ RELAY: Final = 1
 ABORT: Final = 2
 STATUS: Final = 3
 MAX_QUEUED: Final = 256 * 1024
-"""Most bytes per direction that a handover may bring along."""
+"""Most bytes, for each direction, that a handover may carry: they are already read from a leg."""
 
 RELAY_ARGS: Final = struct.Struct("=HHi Q32s Q32s QQ II III I")
 ABORT_ARGS: Final = struct.Struct(f"=HHI{MAX_TEXT}s")
@@ -52,16 +52,16 @@ class Status:
     """struct stcp_status.
 
     Attributes:
-        ended: the module has let go of both legs.
-        end: why, known a moment earlier.
+        ended: the module has released both legs.
+        end: why the connection ended; set a moment before `ended`.
         error: errno of the cause, 0 or negative.
         bytes_to_wire: application bytes sealed.
         bytes_to_plain: application bytes that the plain leg took.
-        send_counter: n of the next frame to the wire.
-        receive_counter: n of the next frame from the wire.
+        send_counter: number of the next frame to the wire.
+        receive_counter: number of the next frame from the wire.
         buffered: bytes of buffer that the module holds for the connection.
-        code: of the RESET sent or received, else 0.
-        text: of that RESET.
+        code: code of the RESET that was sent or received, else 0.
+        text: text of that RESET.
     """
 
     ended: bool
