@@ -32,6 +32,11 @@ from stcp_proxy.errors import (
 from stcp_proxy.protocol.credential import Credential
 from stcp_proxy.protocol.wire import Role
 
+_UNREADABLE: Final = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType
+)  # fmt: skip
+"""What `cryptography` raises for a field that it cannot read."""
+
 MAX_REMEMBERED: Final = 10_000
 """Most credentials that a verifier remembers. The one that was used longest ago is forgotten first."""
 
@@ -109,7 +114,7 @@ class Verifier:
         self._known.pop(digest, None)
         try:
             verified = self._verify(credential, static, role, now)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
+        except _UNREADABLE:
             # `cryptography` reads many fields only when they are used.
             raise CertificateChainRefused("a certificate of the peer cannot be read") from None
         self._known[digest] = verified

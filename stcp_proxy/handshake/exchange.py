@@ -12,6 +12,7 @@ state: close it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Final
 
@@ -24,13 +25,16 @@ from stcp_proxy.errors import (
     FrameError,
     FrameNotAuthentic,
     HandshakeClosed,
+    HandshakeTimedOut,
     MalformedHandshake,
     NotStcp,
+    OverLimit,
     PeerLeft,
     PeerRejected,
     StcpError,
     Truncated,
 )
+from stcp_proxy.net import path_mtu
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.greeting import protocol_of
 from stcp_proxy.protocol.handshake import Established, Initiator, Responder
@@ -95,8 +99,8 @@ class Channel:
                 await stream.send_eof()
                 while await stream.receive_some(_READ):
                     await trio.lowlevel.checkpoint()  # a peer that floods us must not keep the deadline from passing
-            except trio.BrokenResourceError:
-                return
+            except (trio.BrokenResourceError, OverLimit):
+                return  # the failure that REJECT reports is what counts
 
     async def accept(self, stream: trio.abc.SendStream) -> None:
         """Answer OPEN with ACCEPT.
@@ -210,8 +214,8 @@ async def read_answer(stream: trio.abc.ReceiveStream, channel: Channel) -> None:
 async def _more(stream: trio.abc.ReceiveStream, ended: StcpError) -> bytes:
     try:
         data = bytes(await stream.receive_some(_READ))
-    except trio.BrokenResourceError:
-        raise ended from None
+    except trio.BrokenResourceError as exc:
+        raise _given_up(exc, ended) from None
     if not data:
         raise ended
     return data
@@ -220,5 +224,13 @@ async def _more(stream: trio.abc.ReceiveStream, ended: StcpError) -> bytes:
 async def _send(stream: trio.abc.SendStream, data: bytes, broken: StcpError) -> None:
     try:
         await stream.send_all(data)
-    except trio.BrokenResourceError:
-        raise broken from None
+    except trio.BrokenResourceError as exc:
+        raise _given_up(exc, broken) from None
+
+
+def _given_up(broken: trio.BrokenResourceError, failure: StcpError) -> StcpError:
+    """The failure of a broken stream. In a handshake that TCP gave up, nobody closed: packets were never acknowledged."""
+    cause = broken.__cause__
+    if isinstance(failure, HandshakeClosed) and isinstance(cause, OSError) and cause.errno == errno.ETIMEDOUT:
+        return HandshakeTimedOut("TCP gave the connection up: the peer acknowledged nothing", remedy=path_mtu.REMEDY)
+    return failure

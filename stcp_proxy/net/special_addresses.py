@@ -12,6 +12,7 @@ import struct
 from typing import Final
 
 from stcp_proxy.net.pattern import IPAddress, IPNetwork, plain_ip
+from stcp_proxy.net.shortage import shortage
 
 _NETWORKS: Final = tuple(
     (ipaddress.ip_network(text), word)
@@ -84,6 +85,9 @@ def is_own_address(ip: IPAddress) -> bool:
     """Whether this host delivers packets for `ip` to itself.
 
     The routing table tells, which also knows addresses that no interface shows. Where it cannot be asked, the answer is yes.
+
+    Raises:
+        OverLimit: this machine lacks descriptors or memory to ask.
     """
     ip = plain_ip(ip)
     family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
@@ -94,7 +98,10 @@ def is_own_address(ip: IPAddress) -> bool:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE) as sock:
             sock.sendto(question, (0, 0))
             answer = sock.recv(4096)  # which is there: the kernel answers inside of the call that asks
-    except OSError:
+    except OSError as exc:
+        lack = shortage(exc.errno)
+        if lack is not None:
+            raise lack from None
         return True
     message, route = _KIND.unpack_from(answer)
     return message == _ROUTE and route in _DELIVERED_HERE  # an error instead says that no route leads there

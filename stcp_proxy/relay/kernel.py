@@ -220,7 +220,10 @@ class KernelEngine:
         """Send a TCP RST to every leg, stop the thread and close the descriptors. Idempotent."""
         with self.lock:
             already, self._stopping = self._stopping, True
-        if self._thread is None or already:
+        if already:
+            return
+        if self._thread is None:  # it was not started, or not completely
+            self._python.close()
             return
         os.eventfd_write(self._wake, 1)
         self._thread.join()

@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from stcp_proxy.config import TunnelPlan
-from stcp_proxy.errors import Code
+from stcp_proxy.errors import Code, OverLimit
 from stcp_proxy.net.dial import Failure, connect, socket_address, summary
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.own_connections import OwnConnections
@@ -19,6 +19,7 @@ from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.opening import Endpoint
 from stcp_proxy.relay.engine import EndReason, RelayEnd
 from stcp_proxy.relay.plain_leg import finish_on_close, reset_on_close
+from stcp_proxy.relay.zero_window import set_user_timeout
 from stcp_proxy.session.record import Connection
 
 ENGINE: Final = "none: unencrypted"
@@ -44,6 +45,9 @@ async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: O
         tune_leg(made)
         for leg in (plain.socket, made):
             reset_on_close(leg)
+            set_user_timeout(
+                leg, 0
+            )  # a reader that pauses is not dead, and the system's own limits are those of a direct connection
         record.target = str(place)
         relay = _Relay(plain, LegStream(made), idle=plan.idle_timeout, half_close=plan.half_close_timeout)
         record.relay = relay
@@ -51,6 +55,7 @@ async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: O
     finally:
         own.forget(name)
         made.close()
+        plain.close()
 
 
 class _Relay:
@@ -137,7 +142,7 @@ class _Relay:
             await sink.send_eof()
             self._ended += 1
             self._rest()
-        except trio.BrokenResourceError:
+        except (trio.BrokenResourceError, OverLimit):
             if self._broken is None:
                 self._broken = EndReason.PLAIN_RESET if at_fault is self._plain else EndReason.PEER_RESET
             self._scope.cancel()

@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from stcp_proxy.counters import UNKNOWN, KeyUse, Ledger, Refusal
-from stcp_proxy.errors import Judgement, StcpError, UnknownPeer, describe, remedy_for
+from stcp_proxy.errors import Code, Judgement, KeyRevoked, StcpError, UnknownPeer, describe, remedy_for
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.logs import log
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
@@ -159,11 +159,14 @@ class Connection:
         ledger.bytes_to_wire += to_wire
         ledger.bytes_to_plain += end.bytes_to_plain
         by_peer = end.code is not None and end.reason is EndReason.PEER_RESET
+        remedy = remedy_for(end.code) if by_peer and end.code is not None else end.reason.remedy
+        if end.reason is EndReason.ABORTED and end.code is Code.KEY_REVOKED:
+            remedy = KeyRevoked.usual_remedy
         self._say(
             end.reason.judgement,
             "connection closed",
             why=end.text if end.code is None else describe(end.code, end.text),
-            remedy=remedy_for(end.code) if by_peer and end.code is not None else end.reason.remedy,
+            remedy=remedy,
             reason=end.reason.value,
             bytes_to_wire=to_wire,
             bytes_to_plain=end.bytes_to_plain,

@@ -60,7 +60,11 @@ class Engines:
 
 
 def _start(engine: Engine) -> None:
-    if isinstance(engine, PumpEngine):
-        trio_loop.start(engine)
-    else:
-        engine.start()
+    try:
+        if isinstance(engine, PumpEngine):
+            trio_loop.start(engine)
+        else:
+            engine.start()
+    except OSError:
+        engine.close()
+        raise
