@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Final, TextIO, cast
+from functools import partial
+from typing import Final
 
 import structlog
 
@@ -43,8 +44,7 @@ def configure(plan: LogPlan, *, worker: int | None = None) -> None:
     structlog.configure(
         processors=_processors(plan),
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        # One write for a line: workers share the file.
-        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _output)),
+        logger_factory=partial(_LineLogger, _output),
         cache_logger_on_first_use=True,
     )
 
@@ -97,6 +97,22 @@ def is_hidden(level: str) -> bool:
     """Whether lines of this level are dropped: for whoever would make many of them for nothing."""
     first = structlog.get_config()["processors"][0]
     return isinstance(first, _OnlyFrom) and level in first.hidden
+
+
+class _LineLogger:
+    """Writes each line with one write, because workers share the file.
+
+    structlog's own WriteLogger holds a lock meanwhile. The report of dropped lines, which is logged from inside of a write, would
+    wait for it for ever.
+    """
+
+    def __init__(self, output: Output, *_name: str) -> None:
+        self._output = output
+
+    def msg(self, message: str) -> None:
+        self._output.write(message + "\n")
+
+    debug = info = warning = error = msg
 
 
 def _report_dropped(lines: int) -> None:

@@ -16,6 +16,7 @@ import os
 import select
 import socket
 import stat
+import threading
 from collections.abc import Callable
 from typing import Final, TextIO
 
@@ -46,6 +47,8 @@ class Output:
         self._rest = b""
         """The end of a line whose beginning is written."""
         self._unreported = 0
+        self._lock = threading.RLock()
+        """Held while a line is written. The report of dropped lines is written inside of it, by the same thread."""
 
     def isatty(self) -> bool:
         """Whether the file is a terminal."""
@@ -62,6 +65,10 @@ class Output:
 
     def write(self, text: str) -> None:
         """Write one line, or drop it."""
+        with self._lock:
+            self._write_or_drop(text)
+
+    def _write_or_drop(self, text: str) -> None:
         try:
             if self._write_some is None:
                 self._write_some = self._writer()

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
-from stcp_proxy.logs import output
+from stcp_proxy.config import LogPlan
+from stcp_proxy.logs import log, output
 from stcp_proxy.logs.output import Output
 
 LINE = "x" * 999 + "\n"
@@ -142,3 +147,27 @@ def test_a_file_in_memory() -> None:
     memory = io.StringIO()
     Output(memory).write("ä\n")
     assert memory.getvalue() == "ä\n"
+
+
+def test_through_structlog_the_report_is_written_and_nothing_waits(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A logger that holds a lock while it writes would wait for itself."""
+    monkeypatch.setattr(sys, "stderr", pipe.file)
+    log.configure(LogPlan(format="json"))
+    done = threading.Event()
+
+    def work() -> None:
+        logger = structlog.get_logger()
+        for number in range(500):
+            logger.info("a line", number=number)
+        pipe.read()
+        logger.info("again")
+        done.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        assert done.wait(10)
+        report, again = map(json.loads, pipe.read().splitlines())
+        assert (report["event"], again["event"]) == ("log lines dropped", "again")
+        assert report["lines"] == log.dropped_lines() > 300
+    finally:
+        structlog.reset_defaults()
