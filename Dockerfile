@@ -43,6 +43,7 @@ COPY --from=build /opt/stcp /opt/stcp
 COPY --from=build --chown=47443:47443 /keys /var/lib/stcp
 # Behind the others: an application in an image made from this one keeps its own python.
 ENV PATH="${PATH}:/opt/stcp/bin"
+RUN env --block-signal=TERM true || { echo "the base image needs an env that knows --block-signal (coreutils 8.31)" >&2; exit 1; }
 USER 47443:47443
 # Asks the proxy at the file's 'admin' address.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["stcp-proxy", "wait", "/etc/stcp/config.yaml", "--timeout", "2s"]

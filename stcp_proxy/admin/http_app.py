@@ -51,7 +51,7 @@ def build(backend: Backend) -> Starlette:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
-        found = await backend.report(SnapshotRequest(count=0))
+        found = await backend.report(SnapshotRequest(count=0, probe=True))
         failures = await backend.failures() if found.process.state == "ready" else {}
         why = words(found, failures, in_full=request.scope[TRUSTED])
         if not why:

@@ -123,7 +123,8 @@ class AdminServer:
             async with one_at_a_time:
                 steps = Steps()
                 report = await snapshot(host, wanted, meter, loop_delay.ask() if wanted.metrics else loop_delay.durations, steps)
-                rate_limit.charge(steps.worked)
+                if not wanted.probe:  # probes wait for no rate limit, so they must not use it up for others
+                    rate_limit.charge(steps.worked)
                 return report
 
         async with trio.open_nursery() as nursery:

@@ -19,6 +19,7 @@ class SnapshotRequest:
         count: the largest number of connections to list.
         order: which of them come first.
         tunnel: list connections of this tunnel alone; empty for all.
+        probe: whether the report is only for readiness.
         metrics: whether the report is for metrics: the delay of the event loop is then measured for a while.
     """
 
@@ -26,3 +27,4 @@ class SnapshotRequest:
     order: Order = "newest"
     tunnel: str = ""
     metrics: bool = False
+    probe: bool = False

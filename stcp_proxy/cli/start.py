@@ -46,7 +46,7 @@ def serve(arguments: Sequence[str]) -> NoReturn:
 
 def _read(writer: int) -> NoReturn:
     """Do what the command line says, and write to the pipe what is to be served, or else the exit status."""
-    signals.restore()
+    signals.let_stop()
     status = 1
     try:
         from stcp_proxy.cli import commands, in_a_sentence

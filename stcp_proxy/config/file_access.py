@@ -6,9 +6,13 @@ import os
 import stat
 from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.redact import shown
+
+_HOST_FOLDERS: Final = frozenset({"/", "/etc", "/home", "/opt", "/root", "/run", "/srv", "/usr", "/usr/local", "/var"})
+"""Mount points of a host itself."""
 
 
 def check_owner(path: str | Path, users: Collection[int]) -> None:
@@ -23,18 +27,33 @@ def check_owner(path: str | Path, users: Collection[int]) -> None:
     """
     problem = open_to_others(path)
     owner = os.stat(path).st_uid
-    if problem is None and owner not in {0, os.geteuid(), *users}:
+    if problem is None and not is_mounted_read_only(Path(path).resolve()) and owner not in {0, os.geteuid(), *users}:
         problem = f"user {owner} owns it"
     if problem is not None:
         what = f"{shown(str(path))} decides what this command does as root, and others can change it: {problem}"
         raise ConfigError(what, remedy="let it and its folder belong to root or the proxy's user, and nobody else write to them")
 
 
+def is_mounted_read_only(file: Path) -> bool:
+    """Whether a file was mounted into this container, read-only: whoever started the container decides what is in it.
+
+    A whole file system that is read-only for this process alone, as under systemd's ProtectSystem=, proves nothing.
+    """
+    if not os.statvfs(file).f_flag & os.ST_RDONLY:
+        return False
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    points = {line.split()[4] for line in lines}
+    return any(str(place) in points for place in (file, *file.parents) if str(place) not in _HOST_FOLDERS)
+
+
 def open_to_others(path: str | Path) -> str | None:
     """Words for how users beside the owner can change a file; None where they cannot, and where it is missing."""
     file = Path(path).resolve()
     try:
-        if os.statvfs(file).f_flag & os.ST_RDONLY:
+        if is_mounted_read_only(file):
             return None
         mode, folder = os.stat(file).st_mode, os.stat(file.parent).st_mode
     except OSError:

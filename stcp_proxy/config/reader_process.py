@@ -32,7 +32,8 @@ STATUS: Final = b"S"
 _LENGTH: Final = 8
 
 _PROGRAM: Final = """\
-import json, sys
+import json, signal, sys
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 request = json.loads(sys.stdin.buffer.readline())
 sys.path[:] = request.pop("sys.path")
 from stcp_proxy.config import reader_process
@@ -134,7 +135,12 @@ def _plan_in(message: bytes, words: str) -> Plan:
     if kind != PLAN or len(content) != int.from_bytes(message[1 : 1 + _LENGTH], "big"):
         last = words.strip().splitlines()[-1:] or ["it ended without a word"]
         raise _unread(last[0])
-    return plan_bytes.load(content)
+    try:
+        return plan_bytes.load(content)
+    except ConfigError:
+        raise
+    except Exception as exc:  # another version on disk may write what this one does not know
+        raise _unread(f"{type(exc).__name__}: {exc}") from None
 
 
 def _unread(why: str) -> ConfigError:

@@ -117,6 +117,7 @@ def _intercepted(divert: int | None) -> list[str]:
 
 def _guard(capture: CapturePlan, labels: Labels) -> list[str]:
     return [
+        "tcp flags & (syn | rst) == rst accept",  # it carries no data: the kernel's answer for a closed port
         f"ct direction original ct label {labels.let_out} accept",
         f"ct direction reply ct label {labels.answer} accept",
         f"ct direction reply {FIRST_ANSWER} goto answer",

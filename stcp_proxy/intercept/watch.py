@@ -88,10 +88,10 @@ class Watcher:
         with contextlib.suppress(StcpError):  # a file with a mistake leaves the rules as they were
             self._rules = self._make()
         done = apply(self._rules)
-        self._seen = self._whole()
         self._say(f"the rules were {'missing' if gone else 'changed'}: {done}")
         if self._hold is not None:
             self._hold.replace(self._rules)
+        self._seen = self._whole()  # only now: a second guard that could not be replaced is tried again
 
     def _whole(self) -> str | None:
         """The rules as installed; None where somebody has deleted a part of them since."""

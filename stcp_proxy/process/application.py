@@ -98,8 +98,8 @@ def _become_proxy(parent: int, mask: set[int], writer: int) -> None:
         os.dup2(nothing.fileno(), 0)  # what comes in is the application's
     sd_notify.notify_instead(tell)
     running.stop_through(parent)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    signals.resume()
+    if not signals.resume():
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -92,7 +92,7 @@ class Reloader:
         if self._waiting:
             return
         self._waiting = True
-        with contextlib.suppress(StcpError, OSError):  # it is in the log
+        with contextlib.suppress(Exception):  # it is in the log, and the tunnels go on as before
             await self.reload()
 
     def done(self, what: str) -> None:

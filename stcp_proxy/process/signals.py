@@ -53,6 +53,7 @@ def begin() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it would take the exit status of children away
 
 
 def _end(number: int, _frame: object) -> NoReturn:
@@ -75,10 +76,16 @@ def release() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, _original)
 
 
-def resume() -> None:
-    """In a process that was forked while everything was held back: be as after `begin` again."""
-    if _original is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _original | (HANDLED - STOP))
+def resume() -> bool:
+    """In a process that was forked while everything was held back: be as after `begin` again.
+
+    Returns:
+        Whether the process has begun so; otherwise nothing was done.
+    """
+    if _original is None:
+        return False
+    signal.pthread_sigmask(signal.SIG_SETMASK, _original | (HANDLED - STOP))
+    return True
 
 
 def original_mask() -> set[int]:
@@ -86,15 +93,11 @@ def original_mask() -> set[int]:
     return set(signal.pthread_sigmask(signal.SIG_BLOCK, set())) if _original is None else set(_original)
 
 
-def restore() -> None:
-    """In a child process that does not serve: have signals as at the start of this process."""
-    global _original
-    if _original is not None:
-        for number in STOP:
-            if signal.getsignal(number) is _end:
-                signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, _original)
-        _original = None
+def let_stop() -> None:
+    """In a child process that does not serve: a stop ends it, and every other signal stays held back."""
+    for number in STOP:
+        if signal.getsignal(number) is _end:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def unblock() -> None:

@@ -37,6 +37,8 @@ _log = structlog.get_logger("stcp_proxy.supervisor")
 
 _COLLECT_AFTER: Final = 20_000
 """Objects, net, between two collections: some two hundred connections' worth."""
+_RULES_PATIENCE: Final = 2.0
+"""Seconds to look at the rules of interception before the proxy is ready."""
 _GRACE: Final = LINGER + 1.0
 """Seconds for RESET and REJECT to get out after the drain."""
 
@@ -130,6 +132,8 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
             async with trio.open_nursery() as accepting:
                 tunnels.start(accepting, connections)
                 accepting.start_soon(reloader.serve)
+                with trio.move_on_after(_RULES_PATIENCE):
+                    await running.rules_check.look()  # before anybody hears "ready"
                 accepting.start_soon(running.rules_check.serve)
                 _settle_memory()
                 running.state = State.READY

@@ -175,6 +175,16 @@ def test_servers_of_this_host_go_on(net: Net, served: Target, tmp_path: Path, ho
 
 
 @HOW
+@FAMILY
+@pytest.mark.usefixtures("clean")
+def test_a_closed_port_of_this_host_refuses_at_once(net: Net, tmp_path: Path, how: str, family: str) -> None:
+    """The kernel's RST goes to a captured destination: the port that the other host has connected from."""
+    address, source = getattr(net.client, family), getattr(net.server, family)
+    with Sidecar(net, tmp_path, how), pytest.raises(ConnectionRefusedError):
+        net.server.do(lambda: socket.create_connection((address, 6001), timeout=5, source_address=(source, PORT)))
+
+
+@HOW
 @pytest.mark.usefixtures("clean")
 def test_the_proxy_goes_on_without_its_entry(net: Net, echo: Target, tmp_path: Path, how: str) -> None:
     with Sidecar(net, tmp_path, how), opened(net, net.server.ip4) as first:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stcp_proxy.config.file_access import check_owner, open_to_others
+from stcp_proxy.config.file_access import check_owner, is_mounted_read_only, open_to_others
 from stcp_proxy.config.intercept import load_capture
 from stcp_proxy.errors import ConfigError
 
@@ -60,3 +60,16 @@ def test_a_file_of_another_user_is_refused(file: Path) -> None:
     check_owner(file, [41337])
     with pytest.raises(ConfigError, match="user 41337 owns it"):
         check_owner(file, [41338])
+
+
+@pytest.mark.parametrize(
+    ("point", "proves"),
+    [("/etc/stcp", True), ("/etc/stcp/config.yaml", True), ("/etc", False), ("/", False), ("/somewhere", False)],
+)
+def test_only_a_mount_of_its_own_says_who_decides(point: str, proves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd's ProtectSystem= makes the whole host read-only for one process, and others can still write."""
+    state = os.statvfs("/")
+    read_only = os.statvfs_result([*state[:8], state.f_flag | os.ST_RDONLY, state[9]])
+    monkeypatch.setattr(os, "statvfs", lambda _path: read_only)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"36 25 0:32 / {point} ro,nosuid shared:1 - ext4 /dev/x ro\n")
+    assert is_mounted_read_only(Path("/etc/stcp/config.yaml")) is proves
