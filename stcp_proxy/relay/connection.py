@@ -188,8 +188,10 @@ class Connection(abc.ABC):
             self._engine.again.append(self)
 
     def _count_held(self) -> None:
-        """Tell the engine how many bytes wait here for a reader."""
-        held = len(self.wire_left or b"") + len(self.plain_left or b"")
+        """Tell the engine how many bytes wait here for a reader, the received frames behind them included."""
+        held = len(self.wire_left or b"")
+        if self.plain_left is not None:
+            held += len(self.plain_left) + len(self.partial)
         if held != self._held:
             self._engine.hold(held - self._held)
             self._held = held

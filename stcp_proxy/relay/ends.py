@@ -82,8 +82,8 @@ class Ends(Connection):
         self._end = self._summary(reason, code, text)
         self._kill(self._plain)
         self.plain_left = None
-        self._count_held()
         self.partial = b""
+        self._count_held()
         self._engine.deadlines.set(self, self._engine.now + self._limits.linger)
         try:
             self._send_frame(FrameType.RESET, opening.encode_reason(code, text))

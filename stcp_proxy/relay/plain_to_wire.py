@@ -51,7 +51,7 @@ class PlainToWire(Ends):
         try:
             frames = self._sealer.seal_scratch(self._engine.scratch, n)
         except StcpError as exc:
-            self._lose(EndReason.BAD_FRAME, text=str(exc))
+            self._lose(EndReason.BAD_FRAME, text=exc.what)
             return
         self._sent += n
         if full or self._plain_to_end:
@@ -86,7 +86,7 @@ class PlainToWire(Ends):
         try:
             self._send_frame(FrameType.FIN, b"")
         except StcpError as exc:
-            self._lose(EndReason.BAD_FRAME, text=str(exc))
+            self._lose(EndReason.BAD_FRAME, text=exc.what)
             return
         self._half_close()
 

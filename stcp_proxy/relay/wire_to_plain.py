@@ -107,7 +107,7 @@ class WireToPlain(Ends):
         try:
             data = self._opener.open_scratch(self._engine.scratch, size)
         except FrameError as exc:
-            self._lose(EndReason.BAD_FRAME, text=str(exc))
+            self._lose(EndReason.BAD_FRAME, text=exc.what)
             return
         if data is None:
             self._open_frames(size)
@@ -176,7 +176,7 @@ class WireToPlain(Ends):
     def _act_on(self, turn: _Turn) -> None:
         """The plaintext before it is delivered: act on a refused frame, on RESET or on FIN."""
         if turn.failure is not None:
-            self._lose(EndReason.BAD_FRAME, text=str(turn.failure))
+            self._lose(EndReason.BAD_FRAME, text=turn.failure.what)
         elif turn.reset is not None:
             self._lose(EndReason.PEER_RESET, *turn.reset)
         elif self._phase is Phase.ENDED and self.plain_left is None:

@@ -35,8 +35,12 @@ class Stalled:
         self.ends: list[RelayEnd] = []
         self.relays: list[Duplex] = []
 
-    def add(self) -> None:
-        """One connection more, with more in both senders' sockets than the readers' take."""
+    def add(self, frame: int = MAX_PLAINTEXT) -> None:
+        """One connection more, with more in both senders' sockets than the readers' take.
+
+        Args:
+            frame: bytes of plaintext in each frame of the peer.
+        """
         app, plain = socket.socketpair()
         wire, peer = socket.socketpair()
         for sock in (app, plain, wire, peer):
@@ -49,7 +53,8 @@ class Stalled:
         self.relays.append(self.engine.adopt(Handover(plain, wire, *keys), self.ends.append))
         app.send(bytes(150_000))
         sealer = Sealer(FROM_WIRE)
-        peer.send(b"".join(sealer.seal(FrameType.DATA, bytes(MAX_PLAINTEXT)) for _ in range(2)))
+        frames = b"".join(sealer.seal(FrameType.DATA, bytes(frame)) for _ in range(2 * MAX_PLAINTEXT // frame))
+        peer.send(frames)
         for _ in range(8):
             self.engine.turn(0)
 
@@ -117,3 +122,14 @@ def test_free_memory_is_returned_once_for_each_peak(monkeypatch: pytest.MonkeyPa
 
 def test_the_c_library_takes_the_call() -> None:
     held_bytes.return_memory()
+
+
+def test_received_frames_behind_a_stalled_reader_are_counted(stalled: Stalled) -> None:
+    """A turn opens a bounded number of frames: of tiny ones most of a read waits unopened."""
+    stalled.add(frame=100)
+    (relay,) = stalled.relays
+    assert relay.plain_left is not None
+    assert len(relay.partial) > 50_000
+    assert stalled.engine.held.total >= len(relay.plain_left) + len(relay.partial)
+    stalled.hang_up()
+    assert stalled.engine.held.total == 0
