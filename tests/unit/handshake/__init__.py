@@ -1,0 +1,1 @@
+"""The handshake and the opening of a connection, over memory streams."""
