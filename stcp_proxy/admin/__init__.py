@@ -1,19 +1,19 @@
 """The admin address: show the state of a running proxy, reload it, stop it. docs/ADMIN.md tells users about it.
 
-It knows nothing of tunnels but what ``host`` says; the command line brings the two together. Nothing here is imported where no
-admin address is configured, and nothing here wakes up unless somebody asks.
+This package knows a process only through ``interface.Host``; the command line connects the two. Without an admin address nothing
+here is imported. Nothing here wakes up without a request.
 
-- ``interface``      what the pages need of a running proxy
+- ``interface``      what the package requires of a running proxy
 - ``status_schema``  the shape of `/status`, and how each field of it merges
-- ``snapshot``       the report of this process, from live objects; ``snapshot_request`` what a reader wants of it
+- ``snapshot``       the report of this process, from live objects; ``snapshot_request`` is the request for one
 - ``live_bytes``     bytes of open connections
 - ``key_removal``    whether a key can be removed
-- ``report``         the report of a process, and how several are merged; ``worker_reports`` asks all workers in
-  the JSON of ``codec``
-- ``readiness``      whether the proxy is ready, end to end where a tunnel wants that
-- ``metrics``        a report as Prometheus reads it; ``loop_delay`` measures the event loop; ``cooperate`` parts long work
-- ``access``         who may ask: token, host, origin; ``rate_limit`` how much of the loop all requests may take;
-  ``source_limit`` what one source may
+- ``report``         the report of a process, and the merging of several reports; ``worker_reports`` collects them from all worker
+                     processes in the JSON of ``codec``
+- ``readiness``      whether the proxy is ready; for `ready: target` end to end
+- ``metrics``        a report in the format of Prometheus; ``loop_delay`` measures the event loop; ``cooperate`` splits long work
+- ``access``         access control: token, host, origin; ``rate_limit`` bounds the loop time of all requests, ``source_limit``
+                     the requests of one source
 - ``http_app``       the addresses, as a Starlette application
 - ``dashboard``      the dashboard: its files, as they are in ``assets/``
 - ``server``         serves them on Hypercorn, inside the proxy's own loop

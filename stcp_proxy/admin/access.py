@@ -3,11 +3,11 @@
 Web browsers of this machine reach a loopback address too, and any page of the web can make them send requests. Three rules keep
 such a page out:
 
-- DNS rebinding: a page's own name is made to mean 127.0.0.1, and the browser takes the proxy for that page's server. The name is
-  in the Host header, so without a token only names of this machine itself are answered there.
-- A request from another site: reading the answer is the browser's to refuse, and it does; for what changes something, the Origin
-  must be the address itself.
-- A frame around the dashboard: forbidden by its headers.
+- DNS rebinding: the page makes its own name resolve to 127.0.0.1, so the browser treats the proxy as that page's server. The Host
+  header has the name, so without a token the proxy answers only to names of this machine.
+- A request from another site: the browser hides the answer from the page. For a request that changes something, the Origin header
+  must be the admin address.
+- A frame around the dashboard: the dashboard's headers forbid it.
 
 With a token, a page would have to guess it.
 """
@@ -32,11 +32,11 @@ from stcp_proxy.net.address import TcpAddress, UnixAddress
 OPEN_PATHS: Final = frozenset({"/", "/healthz", "/readyz"})
 PROBE_PATHS: Final = frozenset({"/healthz", "/readyz"})
 """Paths that accept any Host header, and HTTP/1.0 without one, as load balancers send it. A page that uses DNS rebinding learns
-a yes or a no. Each source has its own rate here, so a flood from one source delays no probe of the others."""
+only a yes or a no. Each source has its own rate here, so a flood from one source delays no probe from other sources."""
 OPEN_PREFIX: Final = "/assets/"
 """Prefix of the dashboard's fixed files, which need no token because they contain no data."""
 TRUSTED: Final = "stcp.trusted"
-"""The key in the scope of a request that tells whether it has full access."""
+"""The key in a request's scope that tells whether the request has full access."""
 _HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[0-9A-Za-z.-]+))(?::[0-9]{1,5})?")
 _MAX_BODY: Final = 64 * 1024
 _MAX_PIECES: Final = 64

@@ -20,7 +20,7 @@ _ANYWHERE: Final = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noq
 
 
 class AdminError(StcpError):
-    """The admin address did not do what it was asked for."""
+    """The request to the admin address failed."""
 
     label = "admin"
 
@@ -47,7 +47,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ask(plan: AdminPlan, path: str, *, method: str = "GET", timeout: float = _TIMEOUT) -> tuple[int, bytes]:
-    """Send one request. Returns the HTTP status, also one of a failure, and the body.
+    """Send one request. Returns the HTTP status, which may be an error, and the body.
 
     Args:
         plan: the address and its token.

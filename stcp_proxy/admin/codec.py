@@ -1,8 +1,8 @@
 """Dataclasses as JSON and back, for `/status` and for the reports that workers send to each other.
 
-A dataclass is an object with its fields, a dict whose keys are tuples a list of pairs. `decode` checks every value against its
-annotation: what one process reads from another is never taken on trust. Unknown fields are ignored, so that an older reader
-understands a newer proxy.
+A dataclass becomes an object with its fields. A dict whose keys are tuples becomes a list of pairs. `decode` checks every value
+against its annotation, because a process must not trust the data of another process. It ignores unknown fields, so an older
+reader understands a newer proxy.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 def encode(value: Any) -> bytes:
-    """JSON text of a dataclass object."""
+    """The JSON text of a dataclass object."""
     return json.dumps(value, default=_plain, separators=(",", ":")).encode()
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold in place of a dataclass object."""
+    """A value that JSON can represent, in place of a dataclass object."""
     names, with_pairs = _fields(cast("Any", type(value)))
     found = {name: getattr(value, name) for name in names}
     for name in with_pairs:
@@ -33,7 +33,7 @@ def _plain(value: Any) -> Any:
 
 @functools.cache
 def _fields(kind: Any) -> tuple[list[str], list[str]]:
-    """The fields of a dataclass, and those that are dicts whose keys are tuples."""
+    """The names of all fields of a dataclass, and the names of the fields that are dicts with tuples as keys."""
     hints = get_type_hints(kind)
     names = [each.name for each in dataclasses.fields(kind)]
     return names, [name for name in names if _has_tuple_keys(hints[name])]
@@ -44,7 +44,7 @@ def _has_tuple_keys(hint: Any) -> bool:
 
 
 def decode(kind: type[T], text: bytes) -> T:
-    """A dataclass object out of its JSON text.
+    """Make a dataclass object from its JSON text.
 
     Raises:
         ValueError: the text is not JSON, or a value does not fit its annotation; the message names the field.
@@ -59,7 +59,7 @@ Reader = Callable[[Any], Any]
 
 @functools.cache
 def _reader(hint: Any) -> Reader:
-    """The function that turns a JSON value into a value of a type."""
+    """The function that converts a JSON value to the annotated type."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _reader(args[0])

@@ -1,4 +1,4 @@
-"""Long work of the admin address in short steps, so that it never holds the event loop that carries the connections."""
+"""Long work of the admin address in short steps, so that it does not block the event loop that carries the connections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 STEP: Final = 0.003
-"""Seconds of work after which the loop runs."""
+"""Seconds of work before the event loop runs again."""
 
 
 class Steps:

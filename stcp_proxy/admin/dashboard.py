@@ -1,5 +1,5 @@
-"""The dashboard: fixed files without data, which need no token. The page fetches its figures from `/status`, with the token if
-there is one.
+"""The dashboard: fixed files without data, which need no token. The page fetches its figures from `/status`, with the token where
+one is configured.
 
 Files are looked up by their names in the package. No part of a request becomes a path.
 """
@@ -32,9 +32,9 @@ class Asset:
     """One file.
 
     Attributes:
-        body: all of it.
-        media_type: what it is.
-        etag: changes with it, quoted as a header has it.
+        body: the whole content.
+        media_type: the value of Content-Type.
+        etag: the value of ETag, with its quotes; it changes with the content.
     """
 
     body: bytes
@@ -44,7 +44,7 @@ class Asset:
 
 @functools.cache
 def assets() -> dict[str, Asset]:
-    """The dashboard's files by their path below `/assets/`; read once, when somebody first looks."""
+    """The dashboard's files by their path below `/assets/`. They are read once, at the first request."""
     found: dict[str, Asset] = {}
     _collect(resources.files("stcp_proxy.admin") / "assets", "", found)
     return found
@@ -62,7 +62,7 @@ def _collect(folder: Traversable, prefix: str, found: dict[str, Asset]) -> None:
 
 
 def routes() -> list[Route]:
-    """The addresses of the page and of what it consists of."""
+    """The routes of the page and of its files."""
 
     async def page(request: Request) -> Response:
         return _serve(_INDEX, request)
@@ -77,7 +77,8 @@ def _serve(name: str, request: Request) -> Response:
     found = assets().get(name)
     if found is None:
         return Response("the dashboard has no such file\n", status_code=404, media_type="text/plain")
-    # Asked for each time, and answered in a line while it is the same: no page of one version gets a script of another.
+    # The browser asks each time, and a 304 answers while the file is unchanged: a page never gets a script of a different
+    # version.
     headers = {"etag": found.etag, "cache-control": "no-cache"}
     if found.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

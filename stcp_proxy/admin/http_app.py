@@ -100,7 +100,7 @@ def build(backend: Backend) -> Starlette:
 
 
 def _wanted(request: Request) -> SnapshotRequest:
-    """What ?connections=N&order=newest|busiest&tunnel=NAME asks for."""
+    """The request that ?connections=N&order=newest|busiest&tunnel=NAME describes."""
     query = request.query_params
     count, order = query.get("connections", "100"), query.get("order", "newest")
     if not (count.isascii() and count.isdigit() and len(count) <= 4 and int(count) <= MAX_CONNECTIONS):

@@ -1,4 +1,4 @@
-"""What the admin address needs of a running proxy. `process/` and `tunnel/` fulfil it without importing it."""
+"""What the admin address requires of a running proxy. `process/` and `tunnel/` implement it without importing it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from stcp_proxy.relay.engine import Engine, Relay
 
 
 class Link(Protocol):
-    """A connection that has not ended. All of it may change until it is relayed."""
+    """A live connection. Every property may change until the relay begins."""
 
     @property
     def client(self) -> str:
-        """Address of whoever connected."""
+        """Address of the client that connected."""
 
     @property
     def started(self) -> float:
-        """When it was accepted, on the monotonic clock."""
+        """Time of the accept, on the monotonic clock."""
 
     @property
     def channel(self) -> str:
-        """The channel id that both sides log; empty before the handshake."""
+        """The channel id, which both sides log; empty before the handshake."""
 
     @property
     def peer(self) -> str:
-        """The peer's configured name; empty before it has proved itself."""
+        """The peer's configured name; empty before the peer has proved its key."""
 
     @property
     def key(self) -> bytes | None:
@@ -38,106 +38,106 @@ class Link(Protocol):
 
     @property
     def own(self) -> bytes | None:
-        """The key of this side's that it was proved to."""
+        """The key of this side that was used in the handshake with the peer."""
 
     @property
     def target(self) -> str:
-        """Address this side dialled; empty before that."""
+        """Address that this side dialled; empty before the dial."""
 
     @property
     def early(self) -> int:
-        """Application bytes that the engine did not count."""
+        """Application bytes that the engine has not counted."""
 
     @property
     def relay(self) -> Relay | None:
-        """The engine's handle, once an engine carries it."""
+        """The engine's handle; None before the handover."""
 
 
 class Endpoint(Protocol):
-    """A concrete address that a tunnel dials. Its text is the address."""
+    """One resolved address of a target. `str` of it is the address."""
 
     @property
     def live(self) -> int:
-        """Connections that are on their way to it or open."""
+        """The number of attempts and open connections to it."""
 
     @property
     def failures(self) -> int:
-        """How many in a row; 0 is in order."""
+        """The number of failures in a row; 0 means healthy."""
 
     @property
     def until(self) -> float:
-        """When it may be tried in its place again after a failure, on Trio's clock."""
+        """The time when it returns to its place in the order after a failure, on Trio's clock."""
 
     @property
     def reached_at(self) -> float:
-        """When it was last reached; minus infinity is never."""
+        """The time of the last success; minus infinity means never."""
 
     @property
     def why(self) -> StcpError | None:
-        """Its last failure."""
+        """The last failure."""
 
 
 class Targets(Protocol):
-    """Where connections of one kind go."""
+    """The targets for one kind of connection."""
 
     @property
     def to(self) -> Sequence[Destination]:
-        """Addresses as configured."""
+        """The addresses as configured."""
 
     @property
     def endpoints(self) -> Sequence[Endpoint]:
-        """Every concrete address that is known now."""
+        """All endpoints that are known now."""
 
 
 class Tunnel(Protocol):
-    """One tunnel that serves."""
+    """One running tunnel."""
 
     @property
     def plan(self) -> TunnelPlan:
-        """What it is to do."""
+        """The tunnel's configuration."""
 
     @property
     def engine(self) -> Engine:
-        """Who carries its connections."""
+        """The engine that carries its connections."""
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens; empty when it does not."""
+        """Its listening addresses; empty when it does not listen."""
 
     @property
     def lost(self) -> list[str]:
-        """The addresses of unix sockets whose file was removed or replaced: nobody can connect to them."""
+        """The addresses of unix sockets whose file was removed or replaced: clients cannot connect to them."""
 
     @property
     def behind(self) -> Sequence[tuple[str, str, Targets]]:
-        """Where its connections go, with the service or the route that leads there; both are empty for its own `to`."""
+        """Its targets, each with the names of its service and its route. Both names are empty for the tunnel's own `to`."""
 
     @property
     def connections(self) -> AbstractSet[Link]:
-        """Those that have not ended."""
+        """Its live connections."""
 
     @property
     def proving(self) -> int:
-        """How many of them have not proved themselves."""
+        """The number of unauthenticated connections among them."""
 
     @property
     def ledger(self) -> Ledger:
-        """What it has done."""
+        """The counts of the tunnel."""
 
     async def reach(self) -> None:
         """Return when the far target has answered.
 
         Raises:
-            StcpError: why it did not.
+            StcpError: the reason why it has not answered.
         """
 
 
 class Host(Protocol):
-    """A process that serves. Everything is read in Trio's thread."""
+    """A process with running tunnels. Read all properties in Trio's thread."""
 
     @property
     def plan(self) -> Plan:
-        """What it serves now."""
+        """The plan that runs now."""
 
     @property
     def state(self) -> str:
@@ -145,19 +145,19 @@ class Host(Protocol):
 
     @property
     def started(self) -> float:
-        """When, in seconds since 1970."""
+        """The start time, in seconds since 1970."""
 
     @property
     def worker(self) -> int:
-        """Its number among the workers."""
+        """Its number among the worker processes."""
 
     @property
     def workers(self) -> int:
-        """How many there are."""
+        """The number of worker processes."""
 
     @property
     def engines(self) -> Mapping[str, tuple[str, str]]:
-        """For each configured choice, the engine's name and why it is that one."""
+        """For each configured choice, the engine's name and the reason for it."""
 
     @property
     def tunnels(self) -> Sequence[Tunnel]:
@@ -165,25 +165,25 @@ class Host(Protocol):
 
     @property
     def rules(self) -> str:
-        """Which rules of interception the host has: a value of `Installed`; empty where no tunnel intercepts."""
+        """The state of the host's interception rules: a value of `Installed`; empty where no tunnel intercepts."""
 
     @property
     def log_lines_dropped(self) -> int:
-        """Log lines that could not be written without waiting."""
+        """The number of log lines that could not be written without waiting."""
 
     @property
     def reloads(self) -> Reloads:
-        """Readings of the configuration."""
+        """The counts of reloads, and the last reload."""
 
     async def reload(self, *, check: bool) -> dict[str, Any]:
         """Read the configuration again, or only compare it with what runs.
 
         Raises:
-            StcpError: it is refused, and why; nothing has changed.
+            StcpError: the reload is refused, with the reason; nothing has changed.
         """
 
     def after_reload(self, call: Callable[[], None]) -> None:
-        """Have `call` called after each reload, in Trio's thread."""
+        """Register `call`: it is called after each reload, in Trio's thread."""
 
     def quit(self) -> None:
-        """Stop all workers in order, as SIGTERM does."""
+        """Stop all worker processes in order, as SIGTERM does."""

@@ -1,4 +1,4 @@
-"""Whether a key can be removed from the file: the answer for each key, by its use and that of its ring.
+"""Whether a key can be removed from the file. The answer depends on the use of the key and of its key ring.
 
 A key can be removed when no open connection uses it, and every peer that could need it has used another key since.
 """
@@ -16,10 +16,10 @@ Answer = tuple[Literal["yes", "no", "unknown"], str]
 
 
 def judge(keys: Sequence[KeyStatus]) -> list[KeyStatus]:
-    """The same keys, each with its answer.
+    """Return the same keys, each with its answer.
 
     Args:
-        keys: with the use that all workers have seen.
+        keys: the keys, with their use in all worker processes.
     """
     rings: dict[tuple[bool, str], list[KeyStatus]] = collections.defaultdict(list)
     for key in keys:

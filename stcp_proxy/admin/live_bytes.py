@@ -1,8 +1,9 @@
-"""Application bytes of open connections, at no cost for the bytes.
+"""Application bytes of open connections, counted without cost for each byte.
 
-The user-space engine counts in fields that are read here. Each count of the kernel takes a system call, some microseconds in
-the loop that also carries the other connections. So one snapshot reads at most `READS` of them, the oldest values first; the
-rest keep their last value. Sums never go down, because an old value is never larger than the present one.
+The user-space engine keeps its counts in fields, which are read here. Each count of the kernel takes a system call: some
+microseconds of the loop that also carries the connections. So one snapshot reads at most `READS` counts of the kernel, the oldest
+values first; the other connections keep their last value. Sums never go down, because an old value is never larger than the
+present one.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Meter:
         for link in list(seen)[: self._reads]:
             del seen[link]
             relay = link.relay
-            assert relay is not None  # noqa: S101  (a relay that is there stays there)
+            assert relay is not None  # noqa: S101  (a connection keeps its relay once it has one)
             to_wire, to_plain = relay.counts()
             seen[link] = (to_wire + link.early, to_plain)
             await steps.pause()

@@ -1,7 +1,7 @@
-"""A report in the form that Prometheus reads.
+"""A report in the format of Prometheus.
 
-Every metric stands in one table, with its help text and labels. Labels are bounded by the configuration: peers have their
-configured names, and whoever is none of them is one `(unknown)`; a client's address is never a label.
+Every metric is in one table, with its help text and labels. The configuration bounds the labels: a peer is labelled with its
+configured name, and every unknown peer with `(unknown)`. A client's address is never a label.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from stcp_proxy.counters import Steps as StepCounts
 _BUCKETS: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
 _SHORT_KEY: Final = len("stcp-pub:") + 12
 _CHUNK: Final = 100
-"""Samples that are encoded in one step."""
+"""The number of samples that are encoded in one step."""
 _EOF: Final = b"# EOF\n"
-"""The end of an answer in the format of OpenMetrics."""
+"""The last line of an answer in the OpenMetrics format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A metric.
+    """The declaration of a metric.
 
     Attributes:
-        kind: what it is to Prometheus.
+        kind: its type in Prometheus.
         words: its help text.
-        labels: names of its labels.
+        labels: the names of its labels.
     """
 
     kind: Literal["counter", "gauge", "histogram"]
@@ -103,10 +103,10 @@ class Sample:
     """One line of a metric, or one histogram.
 
     Attributes:
-        name: of the metric.
-        labels: values of its labels, in their order.
-        value: the number; of a histogram, the sum of its observations.
-        buckets: of a histogram: observations in each bucket, not cumulative.
+        name: the name of the metric.
+        labels: the values of its labels, in the order of their names.
+        value: the number; for a histogram, the sum of its observations.
+        buckets: for a histogram, the observations in each bucket, not cumulative.
     """
 
     name: str
@@ -118,11 +118,11 @@ class Sample:
 async def expose(report: Report, accept: str) -> tuple[bytes, str]:
     """The metrics as text.
 
-    The work is done in steps: with thousands of peers it takes longer than the connections of this process may wait.
+    The work is done in steps: with thousands of peers, one step would delay the connections of this process too long.
 
     Args:
-        report: of all workers.
-        accept: the request's Accept header; it chooses between the formats of Prometheus.
+        report: the merged report of all worker processes.
+        accept: the request's Accept header; it selects the Prometheus format.
 
     Returns:
         Body and content type.
@@ -150,7 +150,7 @@ async def expose(report: Report, accept: str) -> tuple[bytes, str]:
 
 
 class _OneFamily:
-    """A metric family, as an encoder asks a registry for it."""
+    """A metric family in the form in which an encoder requests it from a registry."""
 
     def __init__(self, family: Metric) -> None:
         self._family = family
@@ -184,7 +184,7 @@ def _cumulative(buckets: Iterable[int]) -> Iterator[tuple[str, float]]:
 
 
 def _parts(report: Report) -> Iterator[Iterator[Sample]]:
-    """All samples of a report, in parts that take little time each."""
+    """All samples of a report, in parts that each take little time."""
     yield _of_process(report)
     for tunnel in report.tunnels:
         yield _of_tunnel(tunnel)
@@ -248,7 +248,7 @@ def _of_counts(tunnel: TunnelReport) -> Iterator[Sample]:
 def _of_steps(what: str, tunnel: str, steps: StepCounts) -> Iterator[Sample]:
     for result, count in steps.results.items():
         yield Sample(f"{what}s_total", (tunnel, result), count)
-    if any(steps.durations.buckets):  # thousands of tunnels at rest do not fill the answer with empty histograms
+    if any(steps.durations.buckets):  # no empty histograms: an answer with thousands of idle tunnels stays small
         yield _histogram(f"{what}_duration_seconds", (tunnel,), steps.durations)
 
 

@@ -1,8 +1,8 @@
 """The share of the event loop that requests to the admin address may use: a tenth.
 
-The loop also carries the relays. After work for a request, the relays have the loop for nine times as long. A credit lets a
-short burst of requests pass without waiting. Requests without the token can use one half of the credit; the other half is
-reserved for requests with the token, so these never wait for the others.
+The loop also carries the relays. After work for a request, the relays have the loop for nine times as long. A credit lets a short
+burst of requests pass without waiting. Requests without the token can use one half of the credit. The other half is reserved for
+requests with the token, so they never wait for requests without it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import trio
 
 _FACTOR: Final = 10.0
 _REQUEST: Final = 0.001
-"""Seconds of work that each request counts: slightly more than parsing and answering take."""
+"""Seconds of work that each request costs: slightly more than parsing and answering take."""
 _CREDIT: Final = {True: 1.0, False: 0.5}
 """Seconds of credit, with the token and without; one request uses ten milliseconds."""
 

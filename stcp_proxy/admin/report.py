@@ -1,7 +1,7 @@
-"""The report of a process: everything that `/status` and the metrics are made of, and how the reports of workers are merged.
+"""The report of a process, which is the source of `/status` and the metrics, and the merging of several reports.
 
 A count goes one way: `counters.Counts` of a tunnel, the report of its process, the merged report, and from there `/status` and
-`/metrics`. The declarations of the fields say how they merge.
+`/metrics`. The declarations of the fields define how they merge.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class TunnelReport(TunnelState):
 
 @dataclass(slots=True, kw_only=True)
 class Report(Overview):
-    """The report of one process, or of all together.
+    """The report of one process, or the merged report of all processes.
 
     Attributes:
         tunnels: in the order of the configuration.
-        loop_delay: how late the event loop was.
+        loop_delay: the measured delays of the event loop.
     """
 
     tunnels: Annotated[list[TunnelReport], by(lambda tunnel: tunnel.name)]
@@ -47,12 +47,12 @@ class Report(Overview):
 
 
 def merge_reports(reports: Sequence[Report], wanted: SnapshotRequest, *, silent: Iterable[int] = ()) -> Report:
-    """One report for those of several workers.
+    """Merge the reports of several worker processes into one.
 
     Args:
-        reports: at least one.
-        wanted: which connections to list.
-        silent: numbers of the workers that did not answer.
+        reports: at least one report.
+        wanted: the connections to list.
+        silent: numbers of the worker processes that did not answer.
     """
     merged = merge(reports)
     process, connections = merged.process, merged.connections
@@ -73,7 +73,7 @@ def _silent(number: int) -> Worker:
 
 
 def status_of(report: Report) -> Status:
-    """`/status` by a report."""
+    """The content of `/status`, from a report."""
     common = {each.name: getattr(report, each.name) for each in fields(Overview)}
     return Status(**common, tunnels=[_tunnel_status(tunnel) for tunnel in report.tunnels])
 

@@ -1,9 +1,9 @@
 """The admin address, served inside the proxy's own loop.
 
-Hypercorn speaks HTTP, one of its TCP servers for each connection. Accepting is done here, because unauthenticated clients may
-reach the address. Connections are few: a new one ends the oldest of the busiest source. A client that does not read its answer
-is cut off after a while. A failure ends its own connection only. Only HTTP/1.1 is spoken: HTTP/2 gives one connection too many
-ways to keep a server busy.
+Hypercorn speaks HTTP, with one of its TCP servers for each connection. This module accepts the connections itself, because
+unauthenticated clients may reach the address. It allows few connections: beyond the limit, a new one ends the oldest connection
+of the source with the most connections. A client that does not read its answer is disconnected after a deadline. A failure ends
+its own connection only. Only HTTP/1.1 is spoken: HTTP/2 gives one connection too many ways to keep a server busy.
 
 Between requests nothing wakes up: one task waits for the listening socket.
 """
@@ -85,7 +85,7 @@ class AdminServer:
     def __init__(self, plan: AdminPlan, *, workers: int = 1) -> None:
         self._plan = plan
         self._pairs = {number: worker_reports.pair() for number in range(1, workers)}
-        """For each worker process but the first: the socket that asks it, and the socket on which it answers."""
+        """For each worker process except the first: the socket for requests, and the socket for answers."""
         self._listeners = open_listeners(plan.address, backlog=_BACKLOG)
         self._places: dict[_ClientStream, None] = {}
         """Open connections, the oldest first."""
@@ -123,7 +123,7 @@ class AdminServer:
             async with one_at_a_time:
                 steps = Steps()
                 report = await snapshot(host, wanted, meter, loop_delay.ask() if wanted.metrics else loop_delay.durations, steps)
-                if not wanted.probe:  # probes wait for no rate limit, so they must not use it up for others
+                if not wanted.probe:  # probes skip the rate limit, so they must not use it up for other requests
                     rate_limit.charge(steps.worked)
                 return report
 
@@ -151,7 +151,7 @@ class AdminServer:
             backend.after_reload(functools.partial(self._bind_lost, lambda listener: nursery.start_soon(accept, listener)))
 
     def _bind_lost(self, accept: Callable[[socket.socket], None]) -> None:
-        """Bind the address anew where its socket file was removed or replaced."""
+        """Bind the address again after its socket file was removed or replaced."""
         lost = [listener for listener in self._listeners if not in_place(listener)]
         if not lost:
             return
@@ -192,7 +192,7 @@ class AdminServer:
             try:
                 stream = _ClientStream(trio.SocketStream(trio.socket.from_stdlib_socket(sock)), source_of(address))
             except OSError:
-                sock.close()  # gone already
+                sock.close()  # already closed
                 continue
             self._places[stream] = None
             connections.start_soon(self._converse, stream, app, config)
@@ -228,12 +228,12 @@ class AdminServer:
 
 
 class _ClientStream:
-    """The socket stream of one client, with deadlines. Hypercorn sends behind a shield, so nothing else would end a
-    send to a client that does not read.
+    """The socket stream of one client, with deadlines. Hypercorn sends inside a shield, so only these deadlines end a send to a
+    client that does not read.
 
     Args:
         stream: the connection.
-        source: the name of its source.
+        source: the name of its source, from `source_of`.
     """
 
     def __init__(self, stream: trio.SocketStream, source: str) -> None:
@@ -242,12 +242,12 @@ class _ClientStream:
         self.socket: Final = stream.socket
         self.scope: Final = trio.CancelScope()
         self.request: dict[str, Any] = {}
-        """The present or last request, as `AccessControl` has marked it."""
+        """The current or last request, as `AccessControl` has marked it."""
         self._has_spoken = False
 
     @property
     def trusted(self) -> bool:
-        """Whether its last request had full access. Such a connection is never ended for one without the token."""
+        """Whether its last request had full access. A connection without the token never displaces such a connection."""
         return bool(self.request.get(TRUSTED))
 
     def abort(self) -> None:
@@ -260,7 +260,7 @@ class _ClientStream:
         try:
             data = bytes(await self._stream.receive_some(min(max_bytes or _CHUNK, _CHUNK)))
         finally:
-            if not data:  # nothing more comes: what is under way may still be answered
+            if not data:  # the client sends no more, but may still read the answer to its last request
                 self.scope.deadline = trio.current_time() + _LAST_WORDS
         return data
 

@@ -1,4 +1,4 @@
-"""The report of this process: live objects to the shape of a report."""
+"""Make the report of this process from its live objects."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ _PAGE: Final = resource.getpagesize()
 
 
 async def snapshot(host: Host, wanted: SnapshotRequest, meter: Meter, loop_delay: Durations, steps: Steps) -> Report:
-    """What a process is doing now.
+    """Report the state of a process.
 
-    Keys and connections, which may be thousands, are read in steps; the loop has its turn in between. A connection that ends
-    meanwhile is in the counts of its tunnel, one that begins meanwhile is not listed yet.
+    Keys and connections, which may be thousands, are read in steps; the event loop runs in between. A connection that ends
+    meanwhile is in the counts of its tunnel. A connection that begins meanwhile is not listed yet.
 
     Args:
         host: the process.
         wanted: which of its connections to list.
-        meter: reads their bytes.
-        loop_delay: what was measured of its event loop.
-        steps: gives the event loop its turn.
+        meter: reads the byte counts of connections.
+        loop_delay: the measured delays of the event loop.
+        steps: lets the event loop run between steps.
     """
     keys = await _keys(host, steps)
     counts = await meter.read([link for tunnel in host.tunnels for link in tunnel.connections], steps)
@@ -89,16 +89,16 @@ def _process(host: Host, now: float, count: int) -> Process:
 
 
 def descriptors() -> int:
-    """Descriptors in use."""
+    """The number of open file descriptors."""
     try:
-        # Since Linux 6.2 the folder's size is their number; before, they have to be counted.
+        # Since Linux 6.2 the folder's size is the number of its entries. Older kernels need a count.
         return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
     except OSError:
         return 0
 
 
 def resident() -> int:
-    """Resident memory, bytes."""
+    """Resident memory in bytes."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * _PAGE
@@ -135,13 +135,13 @@ def _tunnel(host: Host, tunnel: Tunnel, counts: BytesOfConnections) -> TunnelRep
 
 
 def _carried(tunnel: Tunnel) -> dict[tuple[str, str], int]:
-    """Open connections by peer and engine. A peer and engine that has had one stays, with 0."""
+    """Open connections by peer and engine. An entry stays, with 0, after its last connection has ended."""
     live = collections.Counter((link.peer or UNKNOWN, link.relay.engine) for link in tunnel.connections if link.relay is not None)
     return dict.fromkeys(((peer, engine) for peer, engine, _ in tunnel.ledger.ended), 0) | live
 
 
 def _targets(tunnel: Tunnel) -> list[Target]:
-    """What is known of the addresses behind a tunnel; names that nobody has looked up yet are as they were written."""
+    """The targets of a tunnel, with the health of each endpoint. A name without a look-up so far is shown as configured."""
     now = trio.current_time()
     found: list[Target] = []
     for service, route, targets in tunnel.behind:
@@ -197,7 +197,7 @@ def _connection(host: Host, tunnel: str, link: Link, now: float, counts: tuple[i
 
 
 async def _keys(host: Host, steps: Steps) -> list[KeyStatus]:
-    """Own keys, then the peers'; each once, with the use that all tunnels have seen."""
+    """Own keys, then the peers' keys; each key once, with its use in all tunnels."""
     found: dict[tuple[bool, bytes], KeyStatus] = {}
     for tunnel in host.tunnels:
         if isinstance(tunnel.plan.auth, KeyAuth):
@@ -226,7 +226,7 @@ async def _add_keys(found: dict[tuple[bool, bytes], KeyStatus], tunnel: Tunnel, 
 
 
 def _add_use(own: KeyStatus | None, peer: KeyStatus | None, use: KeyUse) -> None:
-    """Add the use of a pair of keys to both, where they are still in the file."""
+    """Add the use of a pair of keys to both keys, where they are still in the file."""
     for status in (own, peer):
         if status is not None:
             status.total += use.total

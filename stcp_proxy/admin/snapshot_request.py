@@ -17,7 +17,7 @@ class SnapshotRequest:
 
     Attributes:
         count: the largest number of connections to list.
-        order: which of them come first.
+        order: the order of the connections; the first ones are listed.
         tunnel: list connections of this tunnel alone; empty for all.
         probe: whether the report is only for readiness.
         metrics: whether the report is for metrics: the delay of the event loop is then measured for a while.

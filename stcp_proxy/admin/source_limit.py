@@ -1,7 +1,7 @@
-"""A rate limit for each source address, so that one source at the admin address takes nothing from another.
+"""A rate limit for each source address, so that one source cannot delay the requests of other sources.
 
-Without it, a few hundred connections a second of one stranger would delay the probes of an orchestrator, which then kills a proxy
-that works. A probe comes from a source of its own, and has its own rate.
+Without this limit, one source with a few hundred connections a second would delay the probes of an orchestrator. The orchestrator
+would then kill a healthy proxy. A probe comes from its own source, which has its own rate.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from typing import Any, Final
 import trio
 
 RATE: Final = 50.0
-"""Connections or probes a second that one source may make for long."""
+"""The rate, in connections or probes a second, that one source may sustain."""
 BURST: Final = 100.0
-"""Connections or probes that it may make at once."""
+"""The burst: connections or probes that one source may make at once."""
 _MAX_SOURCES: Final = 4096
 _MAX_WAITING: Final = 64.0
-"""Tokens that a source can owe: more connections than this do not lengthen the wait of its next one."""
+"""The largest debt of a source, in tokens. Further connections do not lengthen the wait of its next one."""
 _IPV6_NETWORK: Final = 64
-"""Bits of an IPv6 address that name a source: a host has as many addresses below them as it likes."""
+"""The prefix length that names an IPv6 source, because one host can use every address of its network."""
 
 
 class SourceLimit:
-    """Token buckets by source; the source seen longest ago is forgotten when there are too many."""
+    """Token buckets by source. When there are too many sources, the least recently seen one is forgotten."""
 
     def __init__(self) -> None:
         self._buckets: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()
-        """For each source, the tokens left and when that was counted, on Trio's clock."""
+        """For each source, the number of tokens and the time of the last update, on Trio's clock."""
 
     def allow(self, source: str) -> bool:
         """Take one token of a source.
 
         Args:
-            source: its name, as `source_of` gives it.
+            source: its name, from `source_of`.
 
         Returns:
-            Whether there was one.
+            Whether a token was available.
         """
         left = self._left(source)
         allowed = left >= 1.0
@@ -45,7 +45,7 @@ class SourceLimit:
         return allowed
 
     async def turn(self, source: str) -> None:
-        """Take one token of a source, and return when it is there."""
+        """Take one token of a source; wait until one is available."""
         left = max(self._left(source) - 1.0, -_MAX_WAITING)
         self._keep(source, left)
         if left < 0:

@@ -1,7 +1,8 @@
 """The shape of `/status`: a snapshot of a running proxy, all worker processes together.
 
-Times are seconds since 1970, spans are seconds, bytes are the applications' own. Fields are only ever added. What is counted
-begins with the process and never goes down, so that the difference of two looks, divided by that of their `time`, is a rate.
+Times are seconds since 1970, durations are seconds, and byte counts are application bytes. Later versions only add fields. A
+counter starts at 0 with the process and never goes down. So the difference between two snapshots, divided by the difference of
+their `time`, is a rate.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Rules = Literal["", "current", "outdated", "missing", "unknown"]
 
 _HEALTH_RANK: Final = {"unknown": 0, "down": 1, "up": 2}
 _OF_HEALTHIEST: Final = of_best(lambda target: _HEALTH_RANK[target.health])
-"""A worker that has reached a target knows more of it than one that has not."""
+"""The order of the values when reports merge: a worker process that has tried a target knows more than one that has not."""
 _OF_LATEST: Final = of_best(lambda refusal: refusal.time)
 _OF_LAST_RELOAD: Final = of_best(lambda reloads: reloads.last.time if reloads.last is not None else 0.0)
 
@@ -40,7 +41,7 @@ def _state(parts: Sequence[Any], name: str) -> State:
 
 
 def state_of(states: set[str]) -> State:
-    """The state of a proxy by those of its workers."""
+    """The state of a proxy, from the states of its worker processes."""
     return "draining" if "draining" in states else "ready" if states == {"ready"} else "starting"
 
 
@@ -48,25 +49,25 @@ _STATE: Final = Merge(_state)
 
 
 def _kind(refusal: RefusalStatus) -> Hashable:
-    """What refusals of one kind have in common: the client's host without its port."""
+    """The key for merging refusals: refusals of one kind have the same key. It has the client's host without the port."""
     return (refusal.tunnel, refusal.client.rpartition(":")[0], refusal.reason, refusal.why, refusal.key)
 
 
 @dataclass(slots=True, kw_only=True)
 class Worker:
-    """One process.
+    """One worker process.
 
     Attributes:
-        number: 0 to the number of workers less one.
-        pid: its process id; 0 where it does not answer.
-        state: how far it is; ``silent`` where it does not answer.
-        open: connections that have not ended.
+        number: from 0 to the number of worker processes minus one.
+        pid: its process id; 0 when it does not answer.
+        state: its state; ``silent`` when it does not answer.
+        open: live connections.
         descriptors: file descriptors in use.
-        descriptor_limit: how many it may have.
-        memory: resident bytes.
+        descriptor_limit: the largest allowed number of file descriptors.
+        memory: resident memory in bytes.
         started: when the process started.
-        cpu: processor time that it has used.
-        log_lines_dropped: log lines that it could not write without waiting for their reader.
+        cpu: processor time in seconds.
+        log_lines_dropped: log lines that could not be written without waiting for their reader.
     """
 
     number: Annotated[int, FIRST]
@@ -83,12 +84,12 @@ class Worker:
 
 @dataclass(slots=True, kw_only=True)
 class EngineChoice:
-    """Which engine a configured choice has come to.
+    """The engine that a configured choice has selected.
 
     Attributes:
         choice: ``auto``, ``kernel`` or ``python``.
         engine: ``kernel`` or ``python``.
-        why: in words.
+        why: the reason, in words.
     """
 
     choice: Annotated[str, FIRST]
@@ -101,12 +102,12 @@ class Process:
     """The proxy as a whole.
 
     Attributes:
-        version: of stcp-proxy.
-        started: when.
-        uptime: for how long it has run.
-        state: ``ready`` when every worker is, ``draining`` when one is.
-        workers: every process that serves.
-        engines: what each configured choice of an engine has come to.
+        version: the version of stcp-proxy.
+        started: the start time.
+        uptime: seconds since the start.
+        state: ``ready`` when every worker process is ready, ``draining`` when at least one drains.
+        workers: all worker processes.
+        engines: the selected engine for each configured choice.
     """
 
     version: Annotated[str, FIRST]
@@ -122,13 +123,13 @@ class Target:
     """An address that a tunnel dials.
 
     Attributes:
-        address: a concrete one where names have been looked up, otherwise as configured.
-        service: the tunnel's service that is there; empty where it is none's.
-        route: what the route to it covers, in a tunnel that intercepts; empty elsewhere.
-        health: how it fared the last time; ``unknown`` before it was tried.
-        why: what is wrong with it; empty otherwise.
-        live: connections that are on their way to it or open.
-        retry: seconds until it is tried in its place again, where it is down; None elsewhere.
+        address: the resolved address; before the look-up, the address as configured.
+        service: the name of the tunnel's service with this target; empty without a service.
+        route: the destinations of the route to this target, in an intercepting tunnel; empty elsewhere.
+        health: the result of the last attempt or health check; ``unknown`` before the first.
+        why: the last failure; empty while the target is healthy.
+        live: attempts and open connections to it.
+        retry: seconds until an unhealthy target returns to its place in the order; None for other targets.
     """
 
     address: Annotated[str, FIRST]
@@ -147,19 +148,19 @@ class TunnelState:
     Attributes:
         name: as configured.
         mode: ``listen`` or ``connect``.
-        bind: as configured.
-        listening: the addresses on which it accepts, with the real port; empty when it has stopped.
-        lost: unix sockets whose file was removed or replaced, so that nobody can connect; a reload binds them anew.
-        targets: where it dials: what `to` says and then its services', or its routes'.
+        bind: the listening address as configured.
+        listening: the listening addresses, with the real port; empty after the tunnel has stopped.
+        lost: unix sockets whose file was removed or replaced, so that clients cannot connect; a reload binds them again.
+        targets: its targets: first those of `to`, then those of its services or routes.
         auth: ``keys`` or ``psk``.
-        peers: names of those that it talks to; empty with a shared secret.
-        engine: the engine that it asks for connections to be carried.
-        why_engine: why that one.
-        open: connections that have not ended.
-        proving: how many of them have not proved themselves.
-        relayed: how many of them carry bytes.
-        max_connections, max_handshakes: their limits.
-        rules: which rules of interception the host has, compared with the file's; empty where the tunnel does not intercept.
+        peers: the names of its peers; empty with a shared secret.
+        engine: the engine that the tunnel has selected for its connections.
+        why_engine: the reason for this engine.
+        open: live connections.
+        proving: unauthenticated connections among them.
+        relayed: connections among them that an engine carries.
+        max_connections, max_handshakes: the limits of `open` and `proving`.
+        rules: the state of the host's interception rules, compared with the file; empty where the tunnel does not intercept.
     """
 
     name: Annotated[str, FIRST]
@@ -182,14 +183,14 @@ class TunnelState:
 
 @dataclass(slots=True, kw_only=True)
 class TunnelStatus(TunnelState):
-    """One tunnel, as `/status` has it.
+    """One tunnel in `/status`.
 
     Attributes:
-        accepted: connections so far.
+        accepted: accepted connections so far.
         ended: relayed connections that have ended, by reason.
         refused: connections that were not relayed, by reason.
-        bytes_to_wire: application bytes sent to the peer so far, those of open connections included.
-        bytes_to_plain: application bytes received from the peer so far, likewise.
+        bytes_to_wire: application bytes sent to the peer so far, including those of open connections.
+        bytes_to_plain: application bytes received from the peer so far, including those of open connections.
     """
 
     accepted: int
@@ -205,15 +206,15 @@ class ConnectionStatus:
 
     Attributes:
         tunnel: its tunnel's name.
-        worker: the process that carries it.
-        channel: the id that both sides log; empty before the handshake.
-        client: address of whoever connected.
-        peer: the peer's configured name; empty before it has proved itself.
-        target: address that was dialled; empty before that.
-        engine: who carries it; empty while it is being opened.
-        why_engine: why another engine than the tunnel's; empty as a rule.
-        age: since it was accepted.
-        bytes_to_wire, bytes_to_plain: so far.
+        worker: the number of the worker process that carries it.
+        channel: the channel id, which both sides log; empty before the handshake.
+        client: address of the client.
+        peer: the peer's configured name; empty before the peer has proved its key.
+        target: the dialled address; empty before the dial.
+        engine: the engine that carries it; empty before the handover.
+        why_engine: the reason why the engine differs from the tunnel's; empty when it does not differ.
+        age: seconds since the accept.
+        bytes_to_wire, bytes_to_plain: application bytes in each direction so far.
     """
 
     tunnel: Annotated[str, FIRST]
@@ -234,9 +235,9 @@ class Connections:
     """A part of the open connections.
 
     Attributes:
-        total: how many there are.
-        order: how `shown` is sorted: ``newest`` or ``busiest`` (most bytes) first.
-        shown: the first of them, at most as many as were asked for.
+        total: the number of all open connections.
+        order: the order of `shown`: ``newest`` or ``busiest`` (most bytes) first.
+        shown: the first connections in this order, at most as many as requested.
     """
 
     total: Annotated[int, SUM]
@@ -246,19 +247,19 @@ class Connections:
 
 @dataclass(slots=True, kw_only=True)
 class KeyStatus:
-    """A public key, this side's own or a peer's.
+    """A public key of this side or of a peer.
 
     Attributes:
         key: its text, ``stcp-pub:…``.
-        name: the peer's configured name; ``(own)`` for this side's.
-        own: whether it is this side's.
+        name: the peer's configured name; ``(own)`` for a key of this side.
+        own: whether it is a key of this side.
         tunnels: names of the tunnels that use or admit it.
-        connections: open ones that it has opened.
-        total: handshakes that it has proved itself in, so far.
-        last_use: when that was last; None is not since the start.
-        uses: when it last met each peer that it may meet, by name; 0 is not since the start.
-        may_go: whether it can be taken out of the file without loss: ``yes``, ``no``, or ``unknown`` while nothing shows it.
-        why: in words.
+        connections: open connections that use it.
+        total: successful handshakes with it so far.
+        last_use: the time of the last of these handshakes; None without any since the start.
+        uses: for each peer that may use it, by name, the time of the last handshake; 0 without any since the start.
+        may_go: whether it can be removed from the file without loss: ``yes``, ``no``, or ``unknown`` while there is no evidence.
+        why: the reason, in words.
     """
 
     key: Annotated[str, FIRST]
@@ -275,18 +276,18 @@ class KeyStatus:
 
 @dataclass(slots=True, kw_only=True)
 class RefusalStatus:
-    """Connections that were turned away for one reason, from one host.
+    """Refused connections with one reason from one host.
 
     Attributes:
-        time: of the last one.
+        time: the time of the last refusal.
         tunnel: the tunnel's name.
-        client: address of whoever connected last.
-        peer: its configured name; empty where it has proved nothing.
-        reason: the label that logs and metrics have.
-        why: in a sentence.
-        remedy: what to do about it; may be empty.
-        key: the public key that the peer has proved and no rule allows; empty otherwise.
-        count: how many they were.
+        client: address of the last client.
+        peer: the peer's configured name; empty when the peer has proved no key.
+        reason: the label in logs and metrics.
+        why: the reason, in a sentence.
+        remedy: what to do; may be empty.
+        key: the public key that the peer has proved and that no rule allows; empty otherwise.
+        count: the number of refusals.
     """
 
     time: Annotated[float, MAX]
@@ -302,12 +303,12 @@ class RefusalStatus:
 
 @dataclass(slots=True, kw_only=True)
 class Reload:
-    """The last time the configuration was read again.
+    """The last reload.
 
     Attributes:
-        time: when.
+        time: the time of the reload.
         ok: whether it was applied.
-        what: what has changed, in lines, or why it was not applied.
+        what: the changes, one line each, or the reason for the refusal.
     """
 
     time: Annotated[float, FIRST]
@@ -317,12 +318,12 @@ class Reload:
 
 @dataclass(slots=True, kw_only=True)
 class Reloads:
-    """Readings of the configuration since the start.
+    """The reloads since the start.
 
     Attributes:
-        applied: how many were applied.
-        failed: how many were not, and left everything as it was.
-        last: the last one; None is none yet.
+        applied: the number of applied reloads.
+        failed: the number of refused reloads, which changed nothing.
+        last: the last reload; None before the first.
     """
 
     applied: Annotated[int, MAX] = 0
@@ -332,14 +333,14 @@ class Reloads:
 
 @dataclass(slots=True, kw_only=True)
 class Overview:
-    """What `/status` and the report of a worker have in common.
+    """The common part of `/status` and the report of a worker process.
 
     Attributes:
-        time: of the snapshot.
+        time: the time of the snapshot.
         process: the proxy as a whole.
-        connections: a part of the open ones.
-        keys: own ones first.
-        refusals: the last ones first, at most 50.
+        connections: a part of the open connections.
+        keys: own keys first.
+        refusals: the latest first, at most 50.
         reloads: reloads since the start.
     """
 

@@ -34,7 +34,7 @@ def size(count: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A span of time, short: 12 s, 3 min 4 s, 2 d 5 h."""
+    """A duration, short: 12 s, 3 min 4 s, 2 d 5 h."""
     whole = int(seconds)
     parts = ((whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
     first = next((at for at, (count, _) in enumerate(parts) if count), len(parts) - 1)
@@ -138,7 +138,7 @@ class View:
         return table
 
     def _rates(self, now: TunnelStatus | ConnectionStatus, before: TunnelStatus | ConnectionStatus | None) -> tuple[str, str]:
-        """Bytes each way: a second where there are two looks, altogether otherwise."""
+        """Bytes in each direction: a rate where there is an earlier status, a total otherwise."""
         if self.before is None:
             return size(now.bytes_to_wire), size(now.bytes_to_plain)
         passed = self.status.time - self.before.time
@@ -164,12 +164,12 @@ def _targets(tunnel: TunnelStatus) -> Text:
 
 
 def _way(target: Target) -> str:
-    """What leads to a target, where it is not the tunnel's own `to`."""
+    """The service or route that leads to a target; empty for the tunnel's own `to`."""
     return f"{target.service}: " if target.service else f"{target.route} → " if target.route else ""
 
 
 def _table(*columns: str) -> Table:
-    """A table without lines; a column that begins with > is of numbers."""
+    """A table without lines. A column name that begins with > marks a column of numbers."""
     table = Table(box=None, pad_edge=False, header_style=_QUIET)
     for name in columns:
         number = name.startswith(">")
@@ -178,17 +178,17 @@ def _table(*columns: str) -> Table:
 
 
 def _row(table: Table, *cells: str | Text) -> None:
-    """A row of plain text: whatever a cell says is no markup, and moves no cursor."""
+    """Add a row of plain text. Markup and terminal control characters in a cell have no effect."""
     table.add_row(*(cell if isinstance(cell, Text) else Text("\n".join(map(printable, cell.split("\n")))) for cell in cells))
 
 
 def watch(console: Console, look: Callable[[], Status], seconds: float) -> None:
-    """Show a proxy live until interrupted; one that is gone is waited for.
+    """Show a proxy live until interrupted. While the proxy does not answer, wait for it.
 
     Args:
         console: the terminal.
-        look: takes a look.
-        seconds: between two.
+        look: returns the current status.
+        seconds: the time between two calls.
     """
     before: Status | None = None
     with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -206,6 +206,6 @@ def watch(console: Console, look: Callable[[], Status], seconds: float) -> None:
 
 
 def _listening(tunnel: TunnelStatus) -> Text:
-    """The addresses on which a tunnel accepts, and those whose socket file is lost."""
+    """The listening addresses of a tunnel, and its addresses whose socket file is lost."""
     lost = [Text(f"{address}: socket file lost", style=_BAD) for address in tunnel.lost]
     return Text("\n").join([*map(Text, tunnel.listening), *lost]) or Text("nothing", style=_BAD)

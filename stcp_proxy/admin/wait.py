@@ -32,7 +32,7 @@ def wait_until_ready(plan: AdminPlan, timeout: float) -> None:
         try:
             status, body = ask(plan, "/readyz", timeout=max(1.0, min(_ANSWER, timeout)))
         except Unreachable as exc:
-            why, remedy = exc.what, exc.remedy  # it may not have been started yet
+            why, remedy = exc.what, exc.remedy  # the proxy may not have started yet
         else:
             if status == http.client.OK:
                 return
@@ -48,7 +48,7 @@ def wait_until_ready(plan: AdminPlan, timeout: float) -> None:
 
 
 def started(plan: AdminPlan) -> float:
-    """The start time of the proxy at an admin address, seconds since 1970. It differs for a successor at the same address.
+    """The start time of the proxy at an admin address, seconds since 1970. A successor at the same address has a different one.
 
     Raises:
         AdminError: nothing answers, or the answer is not a proxy's.
@@ -74,7 +74,7 @@ def wait_until_ended(plan: AdminPlan, since: float, timeout: float) -> None:
             if started(plan) != since:
                 return
         except AnswerTimeout:
-            pass  # it is there, and busy
+            pass  # the process is alive, but busy
         except Unreachable:
             return
         left = deadline - time.monotonic()

@@ -1,7 +1,7 @@
 """Collect the reports of all worker processes.
 
-The first worker process serves the admin address. A pair of connected sockets, made before the fork, leads to each of the
-others. A request is a line of JSON; the answer is a length and a report. Nothing is in the file system, and no process wakes up
+The first worker process serves the admin address. A pair of connected sockets, made before the fork, leads to each further worker
+process. A request is a line of JSON; the answer is a length and a report. Nothing is in the file system, and no process wakes up
 without a request.
 
 A worker process that does not answer in time is reported as silent. A late answer is read before the next request.
@@ -31,7 +31,7 @@ TakeSnapshot = Callable[[SnapshotRequest], Awaitable[Report]]
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Connected sockets: the one that asks, and the one that answers."""
+    """Connected sockets: one for requests, and one for answers."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     for end in ends:
         end.setblocking(False)
@@ -39,7 +39,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 class _Reader:
-    """Reads parts of known size or up to a line's end; cancelling it loses nothing."""
+    """Reads parts of known size, or up to the end of a line. Cancellation loses no bytes."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
@@ -68,10 +68,10 @@ class _Reader:
 
 
 async def answer(sock: socket.socket, take: TakeSnapshot) -> None:
-    """In a worker process: answer the requests of the first one until it has ended or this is cancelled.
+    """In a worker process: answer the requests of the first worker process until it has ended or this task is cancelled.
 
     Args:
-        sock: the end that answers.
+        sock: the socket for answers.
         take: takes a snapshot of this process.
     """
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
@@ -86,11 +86,11 @@ async def answer(sock: socket.socket, take: TakeSnapshot) -> None:
 
 
 class WorkerClient:
-    """A worker process as the first one sees it.
+    """The connection of the first worker process to a further one.
 
     Args:
-        number: which one.
-        sock: the end that asks.
+        number: the number of the further worker process.
+        sock: the socket for requests.
     """
 
     def __init__(self, number: int, sock: socket.socket) -> None:
@@ -99,18 +99,18 @@ class WorkerClient:
         self._reader = _Reader(self._stream)
         self._turn = trio.Lock()
         self._owed = 0
-        """Answers that have not come yet."""
+        """The number of answers that have not arrived yet."""
         self._length: bytes | None = None
-        """Of the answer under way, once it has come."""
+        """The length of the answer that is being read, once it is known."""
 
     async def ask(self, wanted: SnapshotRequest) -> Report | None:
-        """Its report, or None when it did not answer in time."""
+        """Return the report of the worker process, or None when it did not answer in time."""
         with trio.move_on_after(PATIENCE):
             async with self._turn:
                 try:
                     return await self._ask(wanted)
                 except (EOFError, trio.BrokenResourceError):
-                    return None  # it has ended, and this process will, too
+                    return None  # the worker process has ended, and this process will end, too
                 except ValueError as exc:
                     _log.error("a worker's report cannot be read", worker_asked=self.number, why=str(exc))
         return None
@@ -118,13 +118,13 @@ class WorkerClient:
     async def _ask(self, wanted: SnapshotRequest) -> Report:
         while self._owed:
             await self._receive()
-        with trio.CancelScope(shield=True):  # nothing is under way, so that there is room for a line
+        with trio.CancelScope(shield=True):  # no other request is outstanding, so the socket has room for a line
             await self._stream.send_all(encode(wanted) + b"\n")
         self._owed += 1
         return decode(Report, await self._receive())
 
     async def _receive(self) -> bytes:
-        """The next answer; cancelling it loses nothing."""
+        """The next answer. Cancellation loses no bytes."""
         if self._length is None:
             self._length = await self._reader.exactly(_LENGTH)
         body = await self._reader.exactly(int.from_bytes(self._length, "big"))
