@@ -17,6 +17,7 @@ from stcp_proxy.net.address import (
     SrvAddress,
     TcpAddress,
     UnixAddress,
+    clash,
     describe_sockaddr,
     loops,
     parse_address,
@@ -229,3 +230,35 @@ def test_described_address_is_one_that_parses(address: ipaddress.IPv4Address | i
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     text = describe_sockaddr(family, (str(address), port, 0, 0))
     assert str(parse_address(text, role="bind")) == text
+
+
+def pair(first: str, second: str) -> tuple[Address, Address]:
+    return parse_address(first, role="bind"), parse_address(second, role="bind")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "clashes", "loops_back"),
+    [
+        (":80", ":80", True, True),
+        (":80", "127.0.0.1:80", True, True),
+        (":80", "[::1]:80", True, True),
+        (":80", "10.0.0.1:80", True, False),
+        (":80", "db:80", False, False),
+        (":80", ":81", False, False),
+        (":0", ":0", False, True),
+        ("0.0.0.0:80", "[::]:80", False, False),
+        ("0.0.0.0:80", "[::1]:80", False, False),
+        ("0.0.0.0:80", "localhost:80", True, True),
+        ("[::]:80", "[::1]:80", True, True),
+        ("localhost:80", "[::1]:80", True, True),
+        ("127.0.0.1:80", "127.0.0.2:80", False, False),
+        ("db:80", "db:80", True, True),
+        ("unix:/tmp/a", "unix:/tmp/../tmp/a", True, True),
+        ("unix:/tmp/a", "unix:/tmp/b", False, False),
+        ("unix:/tmp/a", ":80", False, False),
+    ],
+)
+def test_two_addresses(first: str, second: str, clashes: bool, loops_back: bool) -> None:
+    a, b = pair(first, second)
+    assert (clash(a, b), clash(b, a)) == (clashes, clashes)
+    assert loops(a, b) is loops_back

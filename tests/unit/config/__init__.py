@@ -1,0 +1,1 @@
+"""From a file and from flags to a plan."""
