@@ -1,0 +1,1 @@
+"""A tunnel: admission, the connections it carries, and its routes."""
