@@ -1,0 +1,1 @@
+"""The relay: engines, one connection, and the fast path in C."""
