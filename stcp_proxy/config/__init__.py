@@ -1,28 +1,28 @@
 """From flags or a YAML file to a frozen plan of what to run.
 
-Both ways go through the same pydantic models, which refuse what they do not know, and then through the same checks of sense.
-Every mistake that can be found is listed at once, with file, line and key path, and nothing starts before there is none.
+Both ways go through the same pydantic models, which refuse unknown keys, and then through the same checks for contradictions. All
+mistakes are listed at once, with file, line and key path. Nothing starts until the list is empty.
 
 - ``plan``            the result: frozen dataclasses, and every default
-- ``models``          every setting: key, type, range, default, text, option; ``setting`` tells what a field says about itself
+- ``models``          every setting: key, type, range, default, text, option; ``setting`` describes one field
 - ``tunnel_models``   the settings of a tunnel, its services and routes
 - ``value_types``     the types of values; ``duration`` and ``token`` two of them
 - ``source``          plain data, where each part stands, and the mistakes in it
-- ``yaml_file``       a YAML file as plain data; ``load`` makes a plan of it
-- ``flags``           the options of `listen` and `connect`, and the plan of what they say
-- ``model_errors``    data to models, each mistake in words of ours
-- ``plan_builder``    models to a plan: key files read, contradictions found
-- ``hand_on``         the same for how a listen tunnel hands connections on, and what a connect tunnel asks for
-- ``original``        the same for `to: original` and what it may lead to
-- ``intercept``       the same for interception, without keys
+- ``yaml_file``       a YAML file as plain data; ``load`` makes a plan from it
+- ``flags``           the options of `listen` and `connect`, and the plan made from them
+- ``model_errors``    data to models, with each mistake in our own words
+- ``plan_builder``    models to a plan: reads key files, finds contradictions
+- ``hand_on``         the part of ``plan_builder`` for offers of a listen tunnel and requests of a connect tunnel
+- ``original``        the part for `to: original` and its allowed targets
+- ``intercept``       the part for interception, which needs no keys
 - ``admin_address``   the admin address, and how to find it in a file that has mistakes elsewhere
 - ``diff``            what a reload would change: the difference between two plans
-- ``exposure``        plain legs of a tunnel that the network reaches
-- ``file_access``     who else may change a file
-- ``reader_process``  reads a file in a process of its own, which sends the plan as ``plan_bytes``
+- ``exposure``        plain legs of a tunnel that are reachable from the network
+- ``file_access``     which other users may change a file
+- ``reader_process``  reads a file in a separate process, which sends the plan as ``plan_bytes``
 - ``example_keys``    the public keys of the documentation, which `stcp-proxy check` refuses
 - ``plan_text``       a plan in words, for `stcp-proxy check`
-- ``reference``       docs/SETTINGS.md and the JSON schema, made of the models
+- ``reference``       docs/SETTINGS.md and the JSON schema, generated from the models
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _READING: Final = {
     "load_plan": "load",
     "plan_from_flags": "flags",
 }
-"""What reads a configuration, and its module. It is imported at its first use: a process that serves does without."""
+"""The names that read a configuration, with their modules. They are imported at first use: a serving process never needs them."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The admin address: which may do without a token, and how to find it without reading anything else that a file names."""
+"""The admin address: which addresses need no token, and how to find the address in a file without reading its other parts."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def is_local(address: Address) -> bool:
     try:
         return ipaddress.ip_address(address.host).is_loopback
     except ValueError:
-        return False  # every interface, or a name that may mean any
+        return False  # every interface, or a name that may resolve to any address
 
 
 def admin_plan(source: Source, config: ConfigModel) -> AdminPlan | None:
-    """The admin address of a model; mistakes go to the source."""
+    """The admin address of a model; mistakes are noted in the source."""
     address = config.admin
     for name, tunnel in config.tunnels.items():
         if address is not None and clash(tunnel.bind, address):
@@ -62,11 +62,11 @@ def _token(source: Source, file: str | None) -> Token | None:
 
 
 def admin_of_file(path: str | Path) -> AdminPlan:
-    """The admin address that a YAML file gives. Nothing else in it need be right, nor the keys that it names be readable: a proxy
-    that runs can be asked while its file is being changed.
+    """The admin address in a YAML file. The rest of the file may have mistakes, and its key files need not be readable. So a
+    running proxy can be asked while its file is being changed.
 
     Raises:
-        ConfigError: the file has none, or cannot be read.
+        ConfigError: the file has no admin address, or cannot be read.
     """
     whole = file_source(path)
     source = replace(whole, data={key: value for key, value in whole.data.items() if key in AdminModel.model_fields})
@@ -74,13 +74,13 @@ def admin_of_file(path: str | Path) -> AdminPlan:
     found = _plan(source, config.admin, config.admin_token)
     source.raise_findings()
     if found is None:
-        validate(whole, ConfigModel)  # a misspelt key is the likelier reason
+        validate(whole, ConfigModel)  # a misspelt key is the more likely cause
         raise ConfigError(f"{path} has no 'admin' address", remedy="add 'admin: 127.0.0.1:9901' to it and start the proxy again")
     return found
 
 
 def admin_of_flags(address: str, token_file: str | Path | None = None) -> AdminPlan:
-    """The admin address of a proxy that runs elsewhere or from flags.
+    """The admin address of a proxy that runs on a different host, or from flags.
 
     Raises:
         ConfigError: the address or the token is malformed.

@@ -1,7 +1,7 @@
 """What a reload would change: the difference between two plans, as data.
 
 A pure function of the two plans: `apply` of `difference(old, new)` to `old` gives `new`. Settings are compared field by field, so
-a new one is in the difference without a line here. Nothing of a difference shows a secret: keys appear by their public half.
+a new setting needs no line here. A difference never shows a secret: keys appear by their public half.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _PEER: Final = "peer"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting that differs.
+    """A setting with different values in the two plans.
 
     Attributes:
-        name: of the plan's field.
-        old, new: its values.
+        name: the field's name in the plan.
+        old, new: its values in the two plans.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Setting:
     new: Any
 
     def words(self) -> tuple[str, str]:
-        """Both values for a person, nothing secret in them."""
+        """Both values as text for a person, without secrets."""
         if self.name == "auth":
             return _auth_words(self.old, self.new), _auth_words(self.new, self.old)
         return words(self.old), words(self.new)
@@ -41,11 +41,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class TunnelChange:
-    """A tunnel that both plans have, with different settings.
+    """A tunnel that is in both plans, with different settings.
 
     Attributes:
-        name: its name.
-        settings: those that differ, at least one.
+        name: the tunnel's name.
+        settings: the settings that differ, at least one.
     """
 
     name: str
@@ -54,7 +54,7 @@ class TunnelChange:
 
 @dataclass(frozen=True, slots=True)
 class NamedKey:
-    """A public key in its role.
+    """A public key with its role.
 
     Attributes:
         role: "own" for a key that this side proves, "peer" for one that it trusts.
@@ -72,17 +72,17 @@ class NamedKey:
 
 @dataclass(frozen=True, slots=True)
 class PlanDiff:
-    """What turns one plan into another.
+    """The changes from one plan to another plan.
 
     Attributes:
         added: tunnels that only the new plan has.
         removed: tunnels that only the old plan has.
-        changed: tunnels that both have and that differ.
-        untouched: names of the tunnels that are the same in both.
-        settings: of the whole process, where they differ.
+        changed: tunnels that are in both plans with different settings.
+        untouched: names of the tunnels that are equal in both plans.
+        settings: the settings of the whole process that differ.
         keys_in: keys that only the new plan uses.
         keys_out: keys that only the old plan uses.
-        order: names of the new plan's tunnels, in its order.
+        order: names of the new plan's tunnels, in their order.
     """
 
     added: tuple[TunnelPlan, ...] = ()
@@ -96,11 +96,11 @@ class PlanDiff:
 
     @property
     def empty(self) -> bool:
-        """Whether the plans are the same to whoever uses them."""
+        """Whether the plans have the same tunnels and settings."""
         return not (self.added or self.removed or self.changed or self.settings)
 
     def lines(self) -> list[str]:
-        """One line for each thing that differs, `+`, `-` or `~` in front, and one for what stays."""
+        """One line for each change, which begins with `+`, `-` or `~`, and one line for the unchanged tunnels."""
         found = [f"+ tunnel {tunnel.name} ({tunnel.mode}, {tunnel.bind})" for tunnel in self.added]
         found += [f"- tunnel {tunnel.name} ({tunnel.mode}, {tunnel.bind})" for tunnel in self.removed]
         for change in self.changed:
@@ -114,7 +114,7 @@ class PlanDiff:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """The same for a program; a setting that differs is a list of its old and its new value in words."""
+        """The changes as JSON for a program. A changed setting is a list of its old and its new value as text."""
         return {
             "added": [tunnel.name for tunnel in self.added],
             "removed": [tunnel.name for tunnel in self.removed],
@@ -127,12 +127,12 @@ class PlanDiff:
 
 
 def difference(old: Plan, new: Plan) -> PlanDiff:
-    """What turns `old` into `new`."""
+    """The changes from `old` to `new`."""
     before = {tunnel.name: tunnel for tunnel in old.tunnels}
     after = {tunnel.name: tunnel for tunnel in new.tunnels}
     both = [(before[name], tunnel) for name, tunnel in after.items() if name in before]
     found = [TunnelChange(mine.name, _compare(mine, theirs)) for mine, theirs in both]
-    old_keys, new_keys = dict.fromkeys(keys_of(old)), dict.fromkeys(keys_of(new))  # thousands, which have to be looked up
+    old_keys, new_keys = dict.fromkeys(keys_of(old)), dict.fromkeys(keys_of(new))  # with thousands of keys, look-ups need a dict
     return PlanDiff(
         added=tuple(tunnel for name, tunnel in after.items() if name not in before),
         removed=tuple(tunnel for name, tunnel in before.items() if name not in after),
@@ -146,7 +146,7 @@ def difference(old: Plan, new: Plan) -> PlanDiff:
 
 
 def apply(diff: PlanDiff, old: Plan) -> Plan:
-    """`old` with the difference made."""
+    """Apply the changes to `old`."""
     tunnels = {tunnel.name: tunnel for tunnel in (*old.tunnels, *diff.added)}
     for change in diff.changed:
         new = {setting.name: setting.new for setting in change.settings}
@@ -156,7 +156,7 @@ def apply(diff: PlanDiff, old: Plan) -> Plan:
 
 
 def keys_of(plan: Plan) -> list[NamedKey]:
-    """Every key that a plan's tunnels use, own ones first; a key under two names is there twice."""
+    """Every key that a plan's tunnels use, own keys first. A key with two names is listed twice."""
     auths = [tunnel.auth for tunnel in plan.tunnels if isinstance(tunnel.auth, KeyAuth)]
     own = [NamedKey(_OWN, "", identity.public) for auth in auths for identity in auth.ring]
     peers = [NamedKey(_PEER, name, key) for auth in auths for key, name in auth.peers.items()]
@@ -164,7 +164,7 @@ def keys_of(plan: Plan) -> list[NamedKey]:
 
 
 def words(value: Any) -> str:
-    """A setting's value for a person. Secrets have a redacted text of their own."""
+    """A setting's value as text for a person. The text of a secret is redacted."""
     if value is None:
         return "none"
     if isinstance(value, enum.Enum):
@@ -184,7 +184,7 @@ def words(value: Any) -> str:
 
 
 def _compare(old: Any, new: Any) -> tuple[Setting, ...]:
-    """The fields of two dataclasses of one type that differ."""
+    """The fields that differ between two dataclass objects of one type."""
     fields = (field.name for field in dataclasses.fields(old) if field.compare)
     pairs = ((name, getattr(old, name), getattr(new, name)) for name in fields)
     return tuple(Setting(name, mine, theirs) for name, mine, theirs in pairs if mine != theirs)
@@ -204,7 +204,7 @@ def _key_json(key: NamedKey) -> dict[str, str]:
 
 
 def _auth_words(auth: KeyAuth | PskAuth, other: KeyAuth | PskAuth) -> str:
-    """What one side of a changed access rule has that the other has not."""
+    """The keys and peers of `auth` that are missing in `other`, as text."""
     if isinstance(auth, PskAuth):
         return "a shared secret" if isinstance(other, KeyAuth) else "another shared secret"
     theirs = set(_auth_parts(other)) if isinstance(other, KeyAuth) else set()

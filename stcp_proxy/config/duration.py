@@ -1,4 +1,4 @@
-"""Times as users write them: 30s, 5m, 1h, 250ms, or a number of seconds."""
+"""Durations as users write them: 30s, 5m, 1h, 250ms, or a number of seconds."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(value: object) -> float:
-    """Seconds, from a number of them or from text like 30s, 5m, 1h, 250ms.
+    """Seconds, from a number or from text like 30s, 5m, 1h, 250ms.
 
     Raises:
-        ConfigError: anything else, a negative number, or more than a year.
+        ConfigError: the value has a different form, is negative, or is more than a year.
     """
     seconds = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -31,7 +31,7 @@ def parse_duration(value: object) -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """The shortest spelling that `parse_duration` reads: 30s, 15m, 1500ms."""
+    """The shortest text for which `parse_duration` returns this value: 30s, 15m, 1500ms."""
     for unit in ("h", "m", "s"):
         if seconds and seconds % _UNITS[unit] == 0:
             return f"{seconds / _UNITS[unit]:g}{unit}"

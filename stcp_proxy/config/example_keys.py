@@ -1,4 +1,4 @@
-"""The public keys of the examples in configs/ and docs/. Whoever holds their private halves is not one of your hosts."""
+"""The public keys of the examples in configs/ and docs/. Strangers may know their private halves, so no host may use them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refuse_examples(plan: Plan) -> None:
     """Refuse a plan that names a key of an example.
 
     Raises:
-        ConfigError: with the keys.
+        ConfigError: names the keys.
     """
     found = sorted(str(key) for key in plan.known if str(key) in EXAMPLES)
     if found:

@@ -1,4 +1,4 @@
-"""Plain legs of a tunnel that the network reaches: bytes without encryption, or a key that any host may use."""
+"""Plain legs of a tunnel that are reachable from the network: bytes without encryption, or a key that any host may use."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from stcp_proxy.net.special_addresses import is_own_address
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """A plain leg that the network reaches.
+    """A plain leg that is reachable from the network.
 
     Attributes:
-        address: as configured.
-        why: what that allows.
-        remedy: how to close it.
+        address: the address as configured.
+        why: the risk.
+        remedy: the instruction that removes the risk.
     """
 
     address: str
@@ -27,7 +27,7 @@ class Exposure:
 
 
 def exposures(tunnel: TunnelPlan) -> list[Exposure]:
-    """The plain legs of a tunnel that the network reaches. An intercepting tunnel refuses direct connections, so it has none."""
+    """The exposed plain legs of a tunnel. An intercepting tunnel refuses direct connections, so it has none."""
     if tunnel.intercept is not None:
         return []
     return list(_of_connect(tunnel) if tunnel.mode is Mode.CONNECT else _of_listen(tunnel))
@@ -57,7 +57,7 @@ def _of_listen(tunnel: TunnelPlan) -> Iterator[Exposure]:
 
 
 def _is_loopback(address: Address) -> bool:
-    """Whether only this host reaches a listening address. A name other than localhost may be anything."""
+    """Whether only this host reaches a listening address. A name other than localhost may resolve to any address."""
     if not isinstance(address, TcpAddress):
         return True
     try:
@@ -67,7 +67,7 @@ def _is_loopback(address: Address) -> bool:
 
 
 def _is_here(target: TcpAddress) -> bool:
-    """Whether what is sent to a target stays on this host. An empty host is this one; a name may be another."""
+    """Whether traffic to a target stays on this host. An empty host means this host; a name may resolve to a different host."""
     if not target.host or _is_loopback(target):
         return True
     try:

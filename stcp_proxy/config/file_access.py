@@ -1,4 +1,4 @@
-"""Who may change a configuration file: whoever can, decides what a privileged command does with it."""
+"""Which users may change a configuration file. Such a user decides what a privileged command does with the file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from stcp_proxy.errors import ConfigError
 from stcp_proxy.redact import shown
 
 _HOST_FOLDERS: Final = frozenset({"/", "/etc", "/home", "/opt", "/root", "/run", "/srv", "/usr", "/usr/local", "/var"})
-"""Mount points of a host itself."""
+"""Mount points of the host itself."""
 
 
 def check_owner(path: str | Path, users: Collection[int]) -> None:
     """Refuse a file that other users can change or replace.
 
     Args:
-        path: of the file.
-        users: ids of users who may own it, beside root and this process's user.
+        path: the path of the file.
+        users: ids of allowed owners besides root and this process's user.
 
     Raises:
-        ConfigError: another user owns it, or `open_to_others` says how others can change it.
+        ConfigError: another user owns it, or other users can change it; `open_to_others` gives the reason.
     """
     problem = open_to_others(path)
     owner = os.stat(path).st_uid
@@ -35,9 +35,9 @@ def check_owner(path: str | Path, users: Collection[int]) -> None:
 
 
 def is_mounted_read_only(file: Path) -> bool:
-    """Whether a file was mounted into this container, read-only: whoever started the container decides what is in it.
+    """Whether a file was mounted into this container read-only. Then the user who started the container decides its content.
 
-    A whole file system that is read-only for this process alone, as under systemd's ProtectSystem=, proves nothing.
+    A file system that is read-only for this process alone, as under systemd's ProtectSystem=, is no evidence.
     """
     if not os.statvfs(file).f_flag & os.ST_RDONLY:
         return False
@@ -50,7 +50,7 @@ def is_mounted_read_only(file: Path) -> bool:
 
 
 def open_to_others(path: str | Path) -> str | None:
-    """Words for how users beside the owner can change a file; None where they cannot, and where it is missing."""
+    """The reason why users besides the owner can change a file; None when they cannot, or when the file is missing."""
     file = Path(path).resolve()
     try:
         if is_mounted_read_only(file):

@@ -1,4 +1,4 @@
-"""The options of `stcp-proxy listen` and `connect`, one for each field that has a flag; and the plan of what they say."""
+"""The options of `stcp-proxy listen` and `connect`, one for each field with a flag; and the plan made from their values."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Option:
     """One option of a command.
 
     Attributes:
-        name: without its dashes.
-        path: where its value stands in the data that a file would have.
-        value: how help names the value.
-        text: what it does.
-        default: what holds without it, in words; None where help need not say.
-        panel: the heading of the help under which it stands.
-        choices: the values that there are; empty where there are others.
+        name: the option's name without its dashes.
+        path: the key path of its value in a file.
+        value: the name of the value in the help.
+        text: the description of the option.
+        default: the default in words; None where the help need not show it.
+        panel: the heading in the help above the option.
+        choices: all allowed values; empty where other values are allowed.
         is_file: whether the value names a file.
-        is_number: whether the value is a whole number.
-        repeated: whether it may be given more than once.
-        required: whether it has to be given.
+        is_number: whether the value is an integer.
+        repeated: whether the option may be given more than once.
+        required: whether the option must be given.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Option:
 
     @property
     def parameter(self) -> str:
-        """The name of a function's parameter for it."""
+        """The name of the function parameter for this option."""
         return self.name.replace("-", "_")
 
 
@@ -99,14 +99,14 @@ def _default(field: FieldInfo) -> str | None:
 
 
 def plan_from_flags(*, mode: Mode, **given: object) -> Plan:
-    """The plan of one tunnel, named after its mode. What is None or empty has the default that it has in a file.
+    """The plan of one tunnel, named after its mode. A value that is None or empty gets the default of a file.
 
     Args:
-        mode: which command it was.
-        given: values by the names of `Option.parameter`.
+        mode: the mode of the command.
+        given: values by `Option.parameter`.
 
     Raises:
-        ConfigError: with every mistake that was found, by flag.
+        ConfigError: lists every mistake with its flag.
     """
     known = {option.parameter: option for option in options(mode)}
     data: dict[str, Any] = {"tunnels": {mode.value: {"mode": mode.value}}}
@@ -128,7 +128,7 @@ def _put(data: dict[str, Any], path: KeyPath, value: object) -> None:
 
 
 def _plain(option: Option, value: object) -> object:
-    """A value as a file has it."""
+    """A value in the form that a file has."""
     if isinstance(value, list | tuple):
         return [_plain(option, each) for each in value]
     if isinstance(value, Path):
@@ -137,7 +137,7 @@ def _plain(option: Option, value: object) -> object:
 
 
 def _source(data: Mapping[str, Any], mode: Mode) -> Source:
-    """Data made from flags: a mistake is located by the flag's name."""
+    """A source for the data of flags: a mistake is located by the flag's name."""
     names = {option.path: f"--{option.name}" for option in options(mode)}
 
     def where(path: KeyPath) -> str:
@@ -154,7 +154,7 @@ def _source(data: Mapping[str, Any], mode: Mode) -> Source:
 
 
 def _named_keys(allow: list[str]) -> tuple[dict[str, str], list[str]]:
-    """`--allow` values as the `peers` and `allow` of a file."""
+    """Convert `--allow` values to the `peers` and `allow` of a file."""
     peers: dict[str, str] = {}
     allowed = []
     for text in allow:
@@ -170,7 +170,7 @@ def _named_keys(allow: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _named_targets(services: list[str]) -> dict[str, list[str]]:
-    """`--service` values as the `services` of a file."""
+    """Convert `--service` values to the `services` of a file."""
     found: dict[str, list[str]] = {}
     for text in services:
         name, equals, address = text.partition("=")

@@ -1,7 +1,7 @@
-"""The sense of what a listen tunnel offers and how it hands on, and of what a connect tunnel asks for and believes.
+"""Checks of the settings for handing on: what a listen tunnel offers, and what a connect tunnel requests and accepts.
 
-What a tunnel says about handing on (`allow`, `proxy_protocol`, `allow_clients`) holds for its services too, each of which may say
-otherwise. The sum of all `allow` is whom the handshake admits; who may use what is decided when the peer has said what it wants.
+The tunnel's settings for handing on (`allow`, `proxy_protocol`, `allow_clients`) are the defaults of its services. The handshake
+admits every peer in any `allow`. The access to a service is decided after the peer has requested it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Entry = str | PublicKey
 _Find = Callable[[KeyPath, Entry], Sequence[PublicKey]]
 
 _TOLD_ELSEWHERE: Final = {"allow", "peer", "intercept", *BELONGING}
-"""Settings of one kind of tunnel whose mistakes are told in words of their own."""
+"""Settings for one mode whose mistakes get a message of their own."""
 
 
 def allow_entries(path: KeyPath, tunnel: TunnelModel) -> list[tuple[KeyPath, Entry]]:
-    """Every entry of `allow`, of the tunnel and of its services, and where it stands."""
+    """Every entry of `allow`, of the tunnel and of its services, with its key path."""
     found = [((*path, "allow", index), entry) for index, entry in enumerate(tunnel.allow or [])]
     for name, service in (tunnel.services or {}).items():
         found += [((*path, "services", name, "allow", index), entry) for index, entry in enumerate(service.allow or [])]
@@ -36,7 +36,7 @@ def allow_entries(path: KeyPath, tunnel: TunnelModel) -> list[tuple[KeyPath, Ent
 
 
 def target_lists(path: KeyPath, tunnel: TunnelModel) -> Iterator[tuple[KeyPath, Destination]]:
-    """Every address of `to`, of the tunnel and of its services, and where it stands."""
+    """Every address of `to`, of the tunnel and of its services, with its key path."""
     lists = [((*path, "to"), tunnel.to or [])]
     lists += [((*path, "services", name, "to"), service.to) for name, service in (tunnel.services or {}).items()]
     for where, targets in lists:
@@ -46,21 +46,21 @@ def target_lists(path: KeyPath, tunnel: TunnelModel) -> Iterator[tuple[KeyPath, 
 
 
 def check_target(source: Source, path: KeyPath, tunnel: TunnelModel) -> None:
-    """A tunnel leads somewhere."""
+    """Note a tunnel without any target."""
     if not tunnel.to and not tunnel.services:
         services = ", or name 'services'" if tunnel.mode == "listen" else ""
         source.report((*path, "to"), "'to' is missing", f"say where to hand connections on to{services}")
 
 
 class Inbound:
-    """One tunnel's settings of this kind; mistakes go to the source.
+    """Makes the settings of one tunnel for handing on; mistakes are noted in the source.
 
     Args:
-        source: takes the mistakes.
-        path: of the tunnel.
-        tunnel: what the file says.
-        auth: how peers prove themselves.
-        find: the keys behind an entry of `allow`, with mistakes reported already.
+        source: collects the mistakes.
+        path: the key path of the tunnel.
+        tunnel: the tunnel's model.
+        auth: the authentication of the tunnel.
+        find: returns the keys of an entry of `allow`, and notes an unknown name.
     """
 
     def __init__(self, source: Source, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth, find: _Find) -> None:
@@ -108,7 +108,7 @@ class Inbound:
         return None if keys == self._admitted else keys
 
     def _hand_on(self, path: KeyPath, model: HandOnModel) -> HandOn:
-        """What `model` says, and the tunnel where it says nothing."""
+        """The settings of `model`; the tunnel's settings are the defaults."""
         version = model.proxy_protocol or self._tunnel.proxy_protocol or "none"
         clients = model.allow_clients if model.allow_clients is not None else self._tunnel.allow_clients
         transparent = (model.source or self._tunnel.source) == "transparent"
@@ -127,7 +127,7 @@ class Inbound:
         )
 
     def _check_source(self, path: KeyPath, model: HandOnModel, *, transparent: bool) -> None:
-        """Only what is dialled by TCP can be dialled from somebody's address."""
+        """Note a unix socket as target of `source: transparent`: only TCP has a source address."""
         for index, target in enumerate(model.to or []):
             if transparent and isinstance(target, UnixAddress):
                 what = f"'source: transparent' dials from the client's address, and {target} is a unix socket"
@@ -152,7 +152,7 @@ class Inbound:
         return AcceptProxy(tuple(rule.senders))
 
     def _check_addresses_alone(self, path: KeyPath, rules: Sequence[Pattern]) -> None:
-        """Where the port says nothing and a name proves nothing, there is neither."""
+        """Note ports and names where only addresses count: a client's port is random, and a name proves nothing."""
         for index, rule in enumerate(rules):
             if rule.name is not None:
                 self._source.report((*path, index), f"{rule} is a name", "write addresses or networks")

@@ -1,4 +1,5 @@
-"""The sense of a tunnel's `intercept` and what belongs to it. No key is read here: rules are made where the keys need not be."""
+"""Checks of a tunnel's `intercept` and of the settings that need it. No keys are read: the host of the rules may not have
+them."""
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ from stcp_proxy.net.original import Interception
 from stcp_proxy.net.pattern import Pattern
 
 DEFAULT_MARK: Final = 0x5350
-"""Of a proxy with tproxy, where nothing else is said. The next number marks what the rules send to it."""
+"""Default mark of a proxy with tproxy. The next number marks the packets that the rules send to the proxy."""
 BELONGING: Final = ("routes", "unmatched", "capture", "exclude", "forwarded", "mark")
-"""Settings that mean something with `intercept` alone."""
+"""Settings that are valid only with `intercept`."""
 _FAMILIES: Final = {
     "": (True, True),
     "localhost": (True, True),
@@ -29,16 +30,16 @@ _FAMILIES: Final = {
     "0.0.0.0": (True, False),  # noqa: S104
     "::": (False, True),
 }
-"""Where a tunnel with interception may listen, and for which families that is."""
+"""The allowed listening hosts of an intercepting tunnel, with (IPv4, IPv6) for the families of each."""
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _SYSTEM_TABLES: Final = (253, 254, 255)
 
 
 def load_capture(path: str | Path) -> CapturePlan:
-    """What the rules for a file have to do.
+    """Read what the rules must capture from a file.
 
     Raises:
-        ConfigError: with every mistake that was found, by file, line and key path; or no tunnel of it intercepts anything.
+        ConfigError: lists every mistake with file, line and key path; or no tunnel in the file intercepts.
     """
     source = file_source(path)
     config = validate(source, ConfigModel)
@@ -52,7 +53,7 @@ def load_capture(path: str | Path) -> CapturePlan:
 
 
 def check_single(source: Source, config: ConfigModel) -> None:
-    """Note a second tunnel with interception: the rules could not tell which traffic is whose."""
+    """Note a second intercepting tunnel: the rules could not tell which traffic belongs to which tunnel."""
     names = [name for name, tunnel in config.tunnels.items() if tunnel.intercept]
     for name in names[1:]:
         what = f"tunnel '{names[0]}' intercepts already, and the rules of a host can send everything to one only"
@@ -60,7 +61,7 @@ def check_single(source: Source, config: ConfigModel) -> None:
 
 
 def check_belonging(source: Source, path: KeyPath, tunnel: TunnelModel) -> bool:
-    """Note what makes no sense with or without `intercept`. Returns whether the tunnel intercepts."""
+    """Note settings that are invalid with, or without, `intercept`. Returns whether the tunnel intercepts."""
     if tunnel.intercept is None:
         for name in BELONGING:
             if getattr(tunnel, name) is not None:
@@ -81,12 +82,12 @@ def check_belonging(source: Source, path: KeyPath, tunnel: TunnelModel) -> bool:
 
 
 def route_targets(tunnel: TunnelModel, route: RouteModel) -> list[Destination]:
-    """Where a route leads: its own `to`, else the tunnel's."""
+    """The targets of a route: its own `to`, else the tunnel's."""
     return route.to or tunnel.targets
 
 
 def capture_plan(source: Source, path: KeyPath, tunnel: TunnelModel) -> CapturePlan | None:
-    """What rules have to send to a tunnel that intercepts; None after a mistake."""
+    """What the rules must send to an intercepting tunnel; None after a mistake."""
     if not check_belonging(source, path, tunnel):
         return None
     known = len(source.findings)
@@ -126,14 +127,14 @@ def capture_plan(source: Source, path: KeyPath, tunnel: TunnelModel) -> CaptureP
 
 
 def _by_port(pattern: Pattern) -> Pattern:
-    """A pattern that rules can hold: for a name, whose addresses are found out later and change, its ports on every address."""
+    """A pattern that rules can express. For a name, it covers the name's ports on every address: the addresses may change."""
     return pattern if pattern.name is None else Pattern(first=pattern.first, last=pattern.last)
 
 
 def _numbers(targets: list[Destination]) -> list[Pattern]:
-    """The targets that have a number. A name is not looked up: an answer forged in that moment would be a hole that stays.
+    """The targets with a numeric address. Names are not looked up: a forged answer would leave a permanent gap in the rules.
 
-    Rules know addresses without a zone: a link-local peer is left alone on every interface.
+    Rules have addresses without a zone, so a link-local peer is excluded on every interface.
     """
     found = []
     for target in targets:

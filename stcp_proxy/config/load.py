@@ -1,4 +1,4 @@
-"""A YAML file to a plan."""
+"""Make a plan from a YAML file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def load_plan(path: str | Path, *, admin: str | None = None, admin_token: str | 
 
     Args:
         path: the file.
-        admin, admin_token: take the place of the file's, where they are given.
+        admin, admin_token: replace the values of the file, where given.
 
     Raises:
-        ConfigError: with every mistake that was found, by file, line and key path.
+        ConfigError: lists every mistake with file, line and key path.
     """
     source = file_source(path)
     if admin is not None:

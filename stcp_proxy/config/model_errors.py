@@ -1,4 +1,4 @@
-"""A model made of a source's data, and what is wrong with the data in words of ours, each mistake where it stands."""
+"""Make a model from a source's data, and describe each mistake in our own words at its place."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _MISSING: Final = {
 
 
 def validate(source: Source, kind: type[_M]) -> _M:
-    """The model of a source's data.
+    """Make a model from a source's data.
 
     Raises:
-        ConfigProblems: with everything that is wrong about its shape.
+        ConfigProblems: lists every mistake in the form of the data.
     """
     model = None
     try:
@@ -48,12 +48,12 @@ def validate(source: Source, kind: type[_M]) -> _M:
 
 
 def _explain(source: Source, error: ErrorDetails, listed: set[KeyPath]) -> None:
-    """Report a pydantic error. Its own words are for programmers, and only the fallback.
+    """Note a pydantic error. Pydantic's own message is for programmers, so it is only the fallback.
 
     Args:
-        source: takes the finding.
-        error: what pydantic found.
-        listed: mappings whose keys have been listed already; is added to.
+        source: collects the mistakes.
+        error: the error from pydantic.
+        listed: mappings whose keys have been listed already; this function adds to it.
     """
     path: KeyPath = tuple(step for step in error["loc"] if step != "[key]")
     context = error.get("ctx", {})
@@ -90,7 +90,7 @@ def _range(path: KeyPath) -> str:
 
 
 def _number(value: object) -> str | None:
-    """The digits of a number that was written short."""
+    """The remedy for a number with the suffix k or M: its digits; None for other values."""
     match = re.fullmatch(r"([0-9]{1,6}) ?([kKmM])", value) if isinstance(value, str) else None
     return f"write {int(match[1]) * _THOUSANDS[match[2].lower()]}" if match else None
 
@@ -99,7 +99,7 @@ _OTHER_WORDS: Final = {
     "client": "write connect beside the client",
     "server": "write listen beside the server",
 }
-"""What other programs of this kind call the two modes."""
+"""The names of the two modes in similar programs."""
 
 
 def _spelling(path: KeyPath, value: object) -> str | None:
@@ -122,11 +122,11 @@ _FOREIGN: Final = {
     "verifypeer": ("peers", "allow"),
     "checkhost": ("peers", "peer"),
 }
-"""Words of stunnel, ghostunnel and spiped, and the keys of ours that do the same."""
+"""Settings of stunnel, ghostunnel and spiped, with our keys for the same purpose."""
 
 
 def _near(path: KeyPath, listed: set[KeyPath]) -> str | None:
-    """What somebody who wrote an unknown key may have meant; all keys of a mapping are listed once."""
+    """A suggestion for an unknown key. All keys of a mapping are listed only once."""
     word, known = str(path[-1]), _keys_at(path[:-1])
     if not word.isascii():
         return "write it in plain letters: one in it only looks alike"
@@ -142,15 +142,15 @@ def _near(path: KeyPath, listed: set[KeyPath]) -> str | None:
 
 
 def _keys_at(path: KeyPath) -> list[str]:
-    """The keys that are known in the mapping at `path`."""
+    """The known keys of the mapping at `path`."""
     kind = _kind_at(path)
-    assert isinstance(kind, type)  # noqa: S101  (a key is forbidden in a model alone)
+    assert isinstance(kind, type)  # noqa: S101  (only a model forbids keys)
     assert issubclass(kind, Model)  # noqa: S101
     return [field.alias or name for name, field in kind.model_fields.items()]
 
 
 def _kind_at(path: KeyPath) -> Any:
-    """The type of what stands at `path`."""
+    """The type of the value at `path`."""
     kind: Any = ConfigModel
     for step in path:
         kind = _inside(kind)
@@ -172,7 +172,7 @@ def _field(model: type[Model], key: object) -> FieldInfo:
 
 
 def _inside(kind: Any) -> Any:
-    """A type without what is annotated to it, and without None."""
+    """A type without its annotations and without None."""
     origin = get_origin(kind)
     if origin is Annotated:
         return _inside(get_args(kind)[0])

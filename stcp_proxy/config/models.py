@@ -1,8 +1,8 @@
-"""Every setting of a file: its key, type, range, default, what it does, and the option that sets it.
+"""Every setting of a file: its key, type, range, default, description, and option.
 
-This is the only place to describe a setting. Options and their help, `stcp-proxy check`, docs/SETTINGS.md and the JSON schema are
-made of it. A default stands in the plan, which a serving process reads, and is taken from there. ``plan_builder`` decides what a
-value means in its context: whether the peer is known, whether the folder is there.
+This is the only place that describes a setting. Options and their help, `stcp-proxy check`, docs/SETTINGS.md and the JSON schema
+are made from it. A default is defined in the plan, because a serving process reads only the plan. ``plan_builder`` checks a value
+in its context: whether the peer is known, whether the folder exists.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The sense of `to: original` and `allow_targets`: a listen tunnel that dials where its peers' clients were going.
+"""Checks of `to: original` and `allow_targets`: a listen tunnel dials the original destinations of its peers' clients.
 
-Without a list of what may be dialled a peer could reach whatever this host can, so one does not go without the other.
+Without a list of allowed targets, a peer could reach every address that this host can reach. So each setting requires the other.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from stcp_proxy.net.pattern import Pattern
 
 
 def check_peer_is_named(source: Source, path: KeyPath, tunnel: TunnelModel) -> None:
-    """Note `original` where the peer's address belongs."""
+    """Note `original` in place of the peer's address."""
     if tunnel.dials_original:
         what = "a connect tunnel dials its peer, and 'original' is no peer's address"
         source.report((*path, "to"), what, "write where the peer listens; 'to: original' belongs to its listen tunnel")
 
 
 def allowed_targets(source: Source, path: KeyPath, model: HandOnModel, tunnel: TunnelModel) -> tuple[Pattern, ...] | None:
-    """The original destinations that may be dialled; None where none is.
+    """The original destinations that may be dialled; None when `to` has no `original`.
 
     Args:
-        source: takes the mistakes.
-        path: of `model`.
-        model: the tunnel, or one of its services.
-        tunnel: whose rule holds where the model has none.
+        source: collects the mistakes.
+        path: the key path of `model`.
+        model: the tunnel or one of its services.
+        tunnel: the source of the default where the model has no `allow_targets`.
     """
     _check_rules(source, path, model, tunnel)
     if not model.dials_original:

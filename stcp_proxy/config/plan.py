@@ -1,6 +1,6 @@
-"""What a process is to run, complete and checked: the frozen result of reading flags or a file.
+"""The plan of a process, complete and checked: the frozen result of reading flags or a file.
 
-Nothing here knows where it came from. The defaults of all settings stand here, once.
+The plan does not depend on its source. The defaults of all settings are defined here, once.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from stcp_proxy.protocol.wire import Suite
 LogFormat = Literal["text", "json"]
 
 _RULES_FORMAT: Final = "2"
-"""Changes with the text that is made of a `CapturePlan`: rules of an earlier release are outdated then."""
+"""Version of the rules' text for a `CapturePlan`. A new version makes installed rules of an earlier release outdated."""
 
 
 class Mode(enum.StrEnum):
-    """Which end of the wire leg a tunnel is."""
+    """The end of the wire leg at which a tunnel is."""
 
     LISTEN = "listen"
     CONNECT = "connect"
 
 
 class EngineChoice(enum.StrEnum):
-    """Which engine may carry a tunnel's connections."""
+    """The choice of the engine that carries a tunnel's connections."""
 
     AUTO = "auto"
     KERNEL = "kernel"
@@ -46,12 +46,12 @@ class EngineChoice(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LogPlan:
-    """What is logged, and how it looks.
+    """The selection and the format of log lines.
 
     Attributes:
-        level: the least severe that is said: debug, info, warning or error.
-        format: None picks text on a terminal and JSON elsewhere.
-        quiet: classes of which nothing is said.
+        level: the lowest level that is logged: debug, info, warning or error.
+        format: None means text on a terminal and JSON elsewhere.
+        quiet: classes of lines that are not logged.
     """
 
     level: str = "info"
@@ -60,7 +60,7 @@ class LogPlan:
 
 
 class Balance(enum.StrEnum):
-    """In which order a tunnel's targets are tried."""
+    """The order in which a tunnel's targets are tried."""
 
     FAILOVER = "failover"
     ROUND_ROBIN = "round-robin"
@@ -69,11 +69,11 @@ class Balance(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HealthPlan:
-    """How targets are probed.
+    """The health checks of targets.
 
     Attributes:
-        interval: seconds between two probes of a target that answers; None probes only those that do not.
-        timeout: seconds for the connection, and again for the handshake where there is one.
+        interval: seconds between two checks of a healthy target; None checks only unhealthy ones.
+        timeout: seconds for the connection, and again for the handshake if there is one.
     """
 
     interval: float | None = None
@@ -82,13 +82,14 @@ class HealthPlan:
 
 @dataclass(frozen=True, slots=True)
 class KeyAuth:
-    """Each side proves a key of its own.
+    """Authentication by keys: each side proves its own key.
 
     Attributes:
-        identity: ours; on the connect side the one that is tried first.
-        peers: whom we talk to, and the name in logs; on the connect side the keys of exactly one name, in order of preference.
-        further: other keys of ours, while one replaces the other: a listen side answers for each, a connect side tries the next
-            where one is denied.
+        identity: our key; on the connect side the key that is tried first.
+        peers: the peers' keys with their names for logs; on the connect side the keys of exactly one name, in order of
+            preference.
+        further: other own keys during a key exchange. A listen side answers for each of them; a connect side tries the next one
+            after a denial.
     """
 
     identity: PrivateKey
@@ -96,18 +97,18 @@ class KeyAuth:
     further: tuple[PrivateKey, ...] = ()
 
     def __eq__(self, other: object) -> bool:
-        """Order counts: it says which key is tried first."""
+        """Compare with order: the order decides which key is tried first."""
         return isinstance(other, KeyAuth) and self.ring == other.ring and list(self.peers.items()) == list(other.peers.items())
 
     @property
     def ring(self) -> tuple[PrivateKey, ...]:
-        """All keys of ours, in order."""
+        """All own keys, in order."""
         return (self.identity, *self.further)
 
 
 @dataclass(frozen=True, slots=True)
 class PskAuth:
-    """Both sides hold the same secret, which names nobody.
+    """Authentication by a shared secret, which does not identify the peer.
 
     Attributes:
         secret: the shared secret.
@@ -118,13 +119,13 @@ class PskAuth:
 
 @dataclass(frozen=True, slots=True)
 class HandOn:
-    """How connections are handed on to a target.
+    """The way in which connections are handed on to a target.
 
     Attributes:
-        proxy_protocol: which header goes ahead of their bytes, if any.
+        proxy_protocol: the version of the PROXY header before the application's bytes; None for no header.
         transparent: whether targets are dialled from the client's own address.
-        allow_clients: client addresses that a peer may name; None for all that are not dangerous to believe.
-        allow_targets: destinations that are dialled where the peer's client was going there; None where only `to` is.
+        allow_clients: client addresses that a peer may report; None for all that are safe to accept.
+        allow_targets: original destinations that may be dialled; None where only `to` is dialled.
     """
 
     proxy_protocol: Version | None = None
@@ -134,17 +135,17 @@ class HandOn:
 
     @property
     def tells_client(self) -> bool:
-        """Whether a target learns who the client is."""
+        """Whether a target learns the client's address."""
         return self.proxy_protocol is not None or self.transparent
 
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """One of several things behind a listen tunnel's port.
+    """One service of a listen tunnel.
 
     Attributes:
-        to: where it is; what is dialled where the client's own destination is not.
-        allow: who may use it; None for whoever is admitted at all.
+        to: its targets, dialled where the original destination is not.
+        allow: the peers that may use it; None for every admitted peer.
         hand_on: how connections are handed on.
         balance: the order in which its targets are tried.
     """
@@ -157,10 +158,10 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True)
 class AcceptProxy:
-    """PROXY headers are expected from whoever connects.
+    """The rule for PROXY headers from clients of a connect tunnel.
 
     Attributes:
-        senders: addresses that may send one; None for all that reach the port.
+        senders: addresses that may send a header; None for all addresses.
     """
 
     senders: tuple[Pattern, ...] | None = None
@@ -168,13 +169,13 @@ class AcceptProxy:
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
-    """Where intercepted connections to some destinations go.
+    """The peer for intercepted connections to some destinations.
 
     Attributes:
         match: the destinations.
         to: addresses of the peer, in order of preference.
-        auth: who the peer is.
-        service: the service it is asked for, where it offers several.
+        auth: the authentication of the peer.
+        service: the requested service of the peer, where the peer offers several.
     """
 
     match: Pattern
@@ -190,18 +191,18 @@ class RoutePlan:
 
 @dataclass(frozen=True, slots=True)
 class CapturePlan:
-    """What the rules of the host send to a tunnel.
+    """The traffic that the rules of the host send to a tunnel.
 
     Attributes:
-        how: by which means.
-        port: where the tunnel listens.
-        ip4, ip6: whether it listens for that family.
-        every_interface: whether it listens on more than loopback.
-        mark: SO_MARK of the proxy's own sockets; None where they carry none.
-        only: destinations; None is every one.
-        exclude: destinations that are left alone all the same.
-        peers: addresses of the peers, as far as the file has numbers for them: left alone too.
-        forwarded: interfaces whose traffic to elsewhere is sent to the tunnel as well.
+        how: the method of capture.
+        port: the port on which the tunnel listens.
+        ip4, ip6: whether the tunnel listens for this family.
+        every_interface: whether the tunnel listens on interfaces besides loopback.
+        mark: SO_MARK of the proxy's own sockets; None without a mark.
+        only: the captured destinations; None means all.
+        exclude: destinations that are never captured.
+        peers: addresses of the peers, which are never captured; only numeric addresses of the file.
+        forwarded: interfaces whose forwarded traffic is captured as well.
     """
 
     how: Interception
@@ -217,7 +218,7 @@ class CapturePlan:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits: rules with another digest are not those for this plan."""
+        """Twelve hexadecimal digits of a hash. Rules with a different digest belong to a different plan."""
         values = (getattr(self, field.name) for field in fields(self))
         words = (",".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values)
         return hashlib.sha256("\n".join((_RULES_FORMAT, *words)).encode()).hexdigest()[:12]
@@ -225,12 +226,12 @@ class CapturePlan:
 
 @dataclass(frozen=True, slots=True)
 class InterceptPlan:
-    """A tunnel that takes what rules of the host send it.
+    """The plan of an intercepting tunnel.
 
     Attributes:
-        routes: the first that covers a destination decides.
-        pass_unmatched: whether what no route covers is passed on unencrypted; refused otherwise.
-        capture: what the rules send.
+        routes: the first route that covers a destination decides.
+        pass_unmatched: whether connections without a route are passed on unencrypted; otherwise they are refused.
+        capture: the traffic that the rules send to the tunnel.
     """
 
     routes: tuple[RoutePlan, ...]
@@ -243,31 +244,31 @@ class TunnelPlan:
     """One tunnel, complete and checked.
 
     Attributes:
-        name: in logs and metrics.
-        mode: which end of the wire leg this is.
-        bind: where it accepts.
-        to: where it dials, with interception every address of every route; empty where a listen tunnel has nothing for peers that
-            name no service, or dials original destinations alone.
-        auth: who may talk to whom; on the listen side whoever may use anything here.
-        suites: exactly one for connect, all that are accepted for listen.
+        name: the name in logs and metrics.
+        mode: the end of the wire leg at which the tunnel is.
+        bind: the listening address.
+        to: the targets; with interception every address of every route. Empty where a listen tunnel has only services, or dials
+            only original destinations.
+        auth: the keys or the secret of both sides; on the listen side with all peers that may use anything here.
+        suites: exactly one for connect; all accepted suites for listen.
         engine: which engine may carry its connections.
-        max_connections: accepted and not ended, handshakes included.
-        max_handshakes: accepted and not yet proved.
+        max_connections: the largest number of live connections, handshakes included.
+        max_handshakes: the largest number of unauthenticated connections.
         handshake_timeout: seconds from accept (or dial) to the peer's proof.
         dial_timeout: seconds for the whole dial, names included.
-        idle_timeout: seconds without a byte in either direction; None is no limit.
-        half_close_timeout: the same once one direction has ended.
-        allow: who may be handed on to `to`; None for whoever is admitted at all.
+        idle_timeout: seconds without a byte in either direction; None means no limit.
+        half_close_timeout: the idle timeout after one direction has ended.
+        allow: the peers that may use `to`; None for every admitted peer.
         hand_on: how connections are handed on to `to`.
-        services: what else a listen tunnel offers, by name.
-        service: what a connect tunnel asks for; None for the peer's `to`.
-        accept_proxy: whether a connect tunnel expects PROXY headers, and from whom.
-        ready_by_target: whether it counts as ready only while its far target answers.
-        bind_mode: mode of the file where `bind` is a unix socket: who may write to it may connect.
+        services: the services of a listen tunnel, by name.
+        service: the service that a connect tunnel requests; None for the peer's `to`.
+        accept_proxy: the rule for PROXY headers of a connect tunnel; None where it expects no header.
+        ready_by_target: whether the tunnel is ready only while its far target answers.
+        bind_mode: file mode of the unix socket in `bind`: write permission allows a client to connect.
         freebind: whether `bind` may be an address that no interface has yet.
         balance: the order in which the targets of `to` are tried.
-        intercept: routes of a tunnel that takes what rules send it; None for any other.
-        health: how they are probed.
+        intercept: the plan of an intercepting tunnel; None for other tunnels.
+        health: the health checks of its targets.
     """
 
     name: str
@@ -298,11 +299,11 @@ class TunnelPlan:
 
 @dataclass(frozen=True, slots=True)
 class AdminPlan:
-    """Where a running proxy can be looked into.
+    """The admin address of a proxy.
 
     Attributes:
-        address: where it answers.
-        token: what a request has to bring along; None asks for none, which only this machine's own addresses may do.
+        address: the listening address.
+        token: the token that requests must carry; None needs no token and is allowed only for local addresses.
     """
 
     address: Address
@@ -314,16 +315,17 @@ class Plan:
     """Everything that one process runs.
 
     Attributes:
-        tunnels: at least one.
+        tunnels: at least one tunnel.
         drain: seconds that connections may take to finish after a stop.
-        drain_outbound: ``keep`` where connect tunnels go on accepting during the drain, until no listen tunnel has a connection.
-        revoke_grace: seconds that connections may go on whose key has been taken out of the file.
-        workers: processes that share the load.
-        log: what is logged, and how it looks.
-        admin: where it can be looked into; None is nowhere.
-        dns: how names are looked up; its defaults stand beside the resolver.
-        whole: whether the file says with YAML's end mark, `...`, that nothing behind it was cut off.
-        known: every public key that is named anywhere, own ones among them, used or not.
+        drain_outbound: ``keep`` where connect tunnels continue to accept during the drain, until no listen tunnel has a
+            connection.
+        revoke_grace: seconds until the connections of a revoked key are ended.
+        workers: the number of worker processes.
+        log: the selection and the format of log lines.
+        admin: the admin address; None without one.
+        dns: the settings for name look-ups; their defaults are in the resolver's module.
+        whole: whether the file ends with YAML's end mark, `...`, which proves that nothing was cut off.
+        known: every public key in the configuration, own keys included, used or unused.
     """
 
     tunnels: tuple[TunnelPlan, ...]

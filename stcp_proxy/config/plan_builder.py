@@ -1,6 +1,6 @@
-"""The sense of a configuration: models to a plan, with key files read and contradictions found.
+"""Build a plan from models: read the key files, and find contradictions.
 
-A mistake is noted and the rest goes on, so that one run lists them all; a value that could not be made is None from there on.
+A mistake is noted and the work goes on, so that one run lists all mistakes. A value that could not be made is None from then on.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _SHORT_KEY: Final = len(PUBLIC_PREFIX) + 12
 
 
 def build(source: Source) -> Plan:
-    """The plan of a configuration, wherever it was written.
+    """Build the plan of a configuration from any source.
 
     Raises:
-        ConfigError: with every mistake that was found.
+        ConfigError: lists every mistake.
     """
     plan = _Builder(source, validate(source, ConfigModel)).plan()
     source.raise_findings()
@@ -66,7 +66,7 @@ def build(source: Source) -> Plan:
 
 
 def _as_they_are(model: Model, plan: type) -> dict[str, Any]:
-    """The settings of a model that a plan has under the same name and with the same meaning: a new one needs no line here."""
+    """The settings of a model that the plan has under the same name. A new setting needs no line here."""
     names = {field.name for field in dataclasses.fields(plan)} & type(model).model_fields.keys()
     values = {name: getattr(model, name) for name in names}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -80,7 +80,7 @@ def _used(tunnels: Sequence[TunnelPlan]) -> frozenset[PublicKey]:
 
 
 class _Builder:
-    """One pass over a model; mistakes go to the source."""
+    """One pass over a model; mistakes are noted in the source."""
 
     def __init__(self, source: Source, config: ConfigModel) -> None:
         self.source = source
@@ -152,7 +152,7 @@ class _Builder:
         return int(tunnel.bind_mode, 8)
 
     def _intercept(self, path: KeyPath, tunnel: TunnelModel) -> InterceptPlan | None:
-        """The routes of a tunnel that intercepts; None for any other, and after a mistake."""
+        """The routes of an intercepting tunnel; None for other tunnels, and after a mistake."""
         if tunnel.intercept is None:
             check_belonging(self.source, path, tunnel)
             return None
@@ -174,7 +174,7 @@ class _Builder:
             None if auth is None or not targets else RoutePlan(route.match, tuple(targets), auth, route.service or tunnel.service)
         )
 
-    # -- who may talk to whom
+    # -- authentication and access
 
     def _auth(self, path: KeyPath, tunnel: TunnelModel) -> KeyAuth | PskAuth | None:
         rule, other = ("allow", "peer") if tunnel.mode == "listen" else ("peer", "allow")
@@ -191,7 +191,7 @@ class _Builder:
         return self._key_auth(path, tunnel, rule)
 
     def _psk_auth(self, path: KeyPath, tunnel: TunnelModel, rule: str) -> PskAuth | None:
-        """Without a key rule there must be a shared secret, of the tunnel's own or the file's default."""
+        """The shared secret of a tunnel without a key rule: its own secret, else the file's default."""
         where: KeyPath = ("psk",) if tunnel.psk is None else (*path, "psk")
         file = self.config.psk if tunnel.psk is None else tunnel.psk
         if tunnel.identity is not None and tunnel.psk is not None:
@@ -229,7 +229,7 @@ class _Builder:
         return KeyAuth(ring[0], MappingProxyType(peers), tuple(ring[1:])) if peers else None
 
     def _ring(self, files: Sequence[str], path: KeyPath) -> list[PrivateKey]:
-        """This side's keys in order, those that can be read."""
+        """The readable keys of this side, in order."""
         found: dict[PublicKey, str] = {}
         ring = []
         for index, file in enumerate(files):
@@ -265,7 +265,7 @@ class _Builder:
         return suites
 
     def _load(self, load: Callable[[Path], _T], file: str, path: KeyPath) -> _T | None:
-        """The key in a file; each file is read, and complained about, once."""
+        """The key in a file. Each file is read once, and each mistake in it is noted once."""
         slot = (file, load)
         if slot not in self._files:
             self._files[slot] = None
@@ -320,7 +320,7 @@ def _all_targets(intercept: InterceptPlan) -> tuple[Destination, ...]:
 
 
 def _whole_auth(intercept: InterceptPlan | None) -> KeyAuth | PskAuth | None:
-    """Everybody whom the routes lead to."""
+    """The authentication that covers the peers of all routes."""
     if intercept is None:
         return None
     first = intercept.routes[0].auth

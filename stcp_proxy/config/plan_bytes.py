@@ -1,7 +1,7 @@
-"""A plan as bytes, for another process of this program on this machine. The bytes hold secrets: send them through a pipe alone.
+"""A plan as bytes, for another process of this program on this machine. The bytes contain secrets: send them only through a pipe.
 
-The format is pickle, for the classes that a plan consists of and for no other. The bytes begin with the fields of each class, so
-that a process whose files were replaced by another version refuses them instead of mixing up fields.
+The format is pickle, restricted to the classes of a plan. The bytes begin with the fields of each class. So a process whose files
+were replaced by a different version refuses them instead of confusing fields.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NETWORKS: Final = ("IPv4Network", "IPv6Network")
 
 
 def dump(plan: Plan) -> bytes:
-    """The bytes of a plan."""
+    """Make the bytes of a plan."""
     body = io.BytesIO()
     writer = _Writer(body, protocol=pickle.HIGHEST_PROTOCOL)
     writer.dump(plan)
@@ -36,11 +36,11 @@ def dump(plan: Plan) -> bytes:
 
 
 def load(data: bytes) -> Plan:
-    """The plan in bytes that `dump` made.
+    """Make a plan from the bytes of `dump`.
 
     Raises:
-        ConfigError: another version of this program made them.
-        pickle.UnpicklingError: they hold something that is no part of a plan.
+        ConfigError: a different version of this program made the bytes.
+        pickle.UnpicklingError: the bytes contain something that is not part of a plan.
     """
     end = _LENGTH + int.from_bytes(data[:_LENGTH], "big")
     for name, fields in json.loads(data[_LENGTH:end]).items():
@@ -54,7 +54,7 @@ def load(data: bytes) -> Plan:
 
 
 class _Writer(pickle.Pickler):
-    """Pickles secrets too, which refuse any other pickler, and notes which dataclasses occur."""
+    """A pickler that also accepts secrets, which refuse other picklers. It notes the dataclasses in the plan."""
 
     def __init__(self, file: io.BytesIO, protocol: int) -> None:
         super().__init__(file, protocol)
@@ -63,7 +63,7 @@ class _Writer(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, Secret | Token):
             return type(value), (value.reveal(),)
-        if isinstance(value, enum.Enum):  # some releases of Python look a member up by getattr, which the reader refuses
+        if isinstance(value, enum.Enum):  # some Python releases use getattr to look up a member, which the reader refuses
             return type(value), (value.value,)
         if isinstance(value, MappingProxyType):
             return _read_only, (dict(value),)
@@ -73,7 +73,7 @@ class _Writer(pickle.Pickler):
 
 
 class _Reader(pickle.Unpickler):
-    """Makes the classes of a plan, and nothing else."""
+    """An unpickler that makes only the classes of a plan."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "ipaddress" and name in _NETWORKS:
@@ -103,7 +103,7 @@ def _fields(kind: Any) -> list[str]:
 
 
 def _known_fields(name: str) -> list[str] | None:
-    """The fields of a class here; None where there is no such class of this program."""
+    """The fields of a class in this version; None where this program has no such class."""
     module, _, qualified = name.partition(":")
     if not module.startswith(_PACKAGE):
         return None

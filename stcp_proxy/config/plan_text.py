@@ -1,4 +1,4 @@
-"""A plan in words."""
+"""A plan as text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SUITES: Final = {
 
 
 def describe_plan(plan: Plan) -> str:
-    """What would run, for a person to check: every address, every key in full, every limit; nothing secret."""
+    """Describe a plan for a person to check: every address, every key in full, every limit; no secrets."""
     blocks = ["\n".join(_tunnel(tunnel)) for tunnel in plan.tunnels]
     log = f"log: level {plan.log.level}, {plan.log.format or 'text on a terminal, JSON elsewhere'}"
     if plan.log.quiet:
@@ -121,7 +121,7 @@ def _hand_on(hand_on: HandOn) -> Iterator[str]:
 
 
 def _names(tunnel: TunnelPlan, allow: frozenset[PublicKey] | None) -> list[str]:
-    """Who may use a part of the tunnel, where that is not everybody who is admitted."""
+    """The names of the peers that may use a part of the tunnel; empty where every admitted peer may use it."""
     if allow is None or not isinstance(tunnel.auth, KeyAuth):
         return []
     return [", ".join(name for key, name in tunnel.auth.peers.items() if key in allow) or "nobody"]
@@ -177,7 +177,7 @@ _TUNNEL_BY_HAND: Final = {
     "ready_by_target",
 }
 _WHOLE_BY_HAND: Final = {"tunnels", "drain", "drain_outbound", "revoke_grace", "workers", "log", "admin", "dns", "known", "whole"}
-"""Fields of a plan that have words of their own above; any other is shown by its name."""
+"""Fields of a plan with their own text above; other fields are shown by name."""
 
 
 def _others(plan: TunnelPlan | Plan, by_hand: set[str]) -> Iterator[str]:
@@ -192,7 +192,7 @@ def _health(health: HealthPlan) -> str:
 
 
 def _rows(label: str, values: list[str]) -> Iterator[str]:
-    """A label before the first value, and the others below it."""
+    """Rows for a label: the first value is beside it, the others are below."""
     for value in values:
         yield f"  {label:<12} {value}"
         label = ""

@@ -1,15 +1,15 @@
-"""Read a configuration file in a short-lived process of its own, and receive the plan from it.
+"""Read a configuration file in a short-lived separate process, and receive the plan from it.
 
-What reads files (pydantic, PyYAML) takes memory for as long as a process lives. A process that serves therefore never imports it:
-a child reads, checks, sends the plan through a pipe, and ends. The pipe is known to these two processes alone, and secrets are in
-no file, argument or environment variable.
+The libraries that read files (pydantic, PyYAML) take memory for the whole life of a process. So a serving process never imports
+them: a child reads, checks, sends the plan through a pipe, and ends. Only these two processes have the pipe. Secrets are in no
+file, argument or environment variable.
 
 A message is one byte for its kind, 8 bytes for its length, and its content:
 
-    H  JSON: what the command line asked for beside a plan; see `stcp_proxy.cli.serve`
+    H  JSON: what the command line needs beside a plan; see `stcp_proxy.cli.serve`
     P  a plan; see ``plan_bytes``
-    E  JSON: what and remedy of a failure
-    S  JSON: an exit status, where there is nothing to serve and everything has been said
+    E  JSON: cause and remedy of a failure
+    S  JSON: an exit status, when there is nothing to serve and all messages have been printed
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ reader_process.answer(request)
 
 @dataclass(frozen=True, slots=True)
 class FileReading:
-    """Which file to read, and what the command line says in its place.
+    """The file to read, and the values of the command line that replace its settings.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         admin: the admin address instead of the file's.
         admin_token: the name of a token file instead of the file's.
     """
@@ -59,7 +59,7 @@ class FileReading:
         """Read the file in this process.
 
         Raises:
-            ConfigError: with every mistake that was found.
+            ConfigError: lists every mistake.
         """
         from stcp_proxy.config.load import load_plan
 
@@ -68,8 +68,8 @@ class FileReading:
     def begin(self) -> Callable[[], Plan]:
         """Start a process that reads the file. Call this in the thread that closes connections.
 
-        While a program is started, descriptors are held by two processes for a moment. The calling thread waits for that moment
-        to pass, so that it cannot close a socket meanwhile which would stay open in the other process.
+        While a program starts, two processes have the descriptors for a moment. The calling thread waits until that moment is
+        over. Otherwise it could close a socket that stays open in the other process.
 
         Returns:
             A function that waits for the plan. It raises ConfigError with every mistake that was found.
@@ -80,7 +80,7 @@ class FileReading:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                process_group=0,  # a terminal's Ctrl-C is for the proxy
+                process_group=0,  # a terminal's Ctrl-C must reach only the proxy
             )
         except OSError as exc:
             raise _unread(f"{sys.executable}: {exc.strerror}") from None
@@ -122,8 +122,8 @@ def _plan_in(message: bytes, words: str) -> Plan:
     """The plan of one message.
 
     Args:
-        message: what the child wrote.
-        words: what it said on standard error.
+        message: the message of the child.
+        words: the text of the child on standard error.
 
     Raises:
         ConfigError: the child found mistakes, or failed.
@@ -139,7 +139,7 @@ def _plan_in(message: bytes, words: str) -> Plan:
         return plan_bytes.load(content)
     except ConfigError:
         raise
-    except Exception as exc:  # another version on disk may write what this one does not know
+    except Exception as exc:  # a different version on disk may write objects that are unknown here
         raise _unread(f"{type(exc).__name__}: {exc}") from None
 
 

@@ -1,4 +1,4 @@
-"""docs/SETTINGS.md and the JSON schema of a configuration file, made of the models."""
+"""docs/SETTINGS.md and the JSON schema of a configuration file, generated from the models."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def page() -> str:
-    """docs/SETTINGS.md."""
+    """The text of docs/SETTINGS.md."""
     return _HEAD + "".join("\n" + "\n".join(_table(title, model)) + "\n" for title, model in TABLES)
 
 
@@ -79,7 +79,7 @@ def _text(setting: Setting, key: str) -> str:
 
 
 def _value(field: FieldInfo) -> str:
-    """What may stand there, in a word or two."""
+    """The kind of value of a field, in a word or two."""
     if found := bounds(field):
         return f"{found[0]} to {found[1]}"
     return kind_text(field) or ", ".join(f"`{value}`" for value in choices(field.annotation)) or "mapping"

@@ -1,4 +1,4 @@
-"""What a model's field tells about itself beside type, range and default. Everything that shows settings reads it from here."""
+"""The description of a model's field, besides type, range and default. All help texts and pages read it from here."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Flag:
     """The option of `stcp-proxy listen` and `connect` that sets a field.
 
     Attributes:
-        value: how help names its value; None for a field that lists its values.
-        name: of the option without its dashes; the field's own where None.
-        panel: the heading of the help under which it stands.
-        text: what it does, where a command line needs other words than a file.
-        repeated: the modes for which it may be given more than once.
-        required: the modes that need it.
+        value: the name of the value in the help; None for a field that lists its values.
+        name: the option's name without its dashes; None means the field's name.
+        panel: the heading in the help above the option.
+        text: the description for the command line, where it differs from the file's.
+        repeated: the modes in which the option may be given more than once.
+        required: the modes that require the option.
     """
 
     value: str | None = None
@@ -54,14 +54,14 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a field is for.
+    """The description of a field.
 
     Attributes:
-        text: what it does, in a sentence or two.
-        default: what holds where it is not set, in words; the model's default where None.
-        mode: the kind of tunnel that has it; None for both, and for what is no tunnel's.
-        restart: whether only a new start changes it.
-        flag: the option that sets it, if there is one.
+        text: the purpose of the setting, in a sentence or two.
+        default: the default in words; None means the model's default.
+        mode: the mode of the tunnels with this setting; None for both modes, and for settings outside of tunnels.
+        restart: whether a change needs a restart.
+        flag: the option that sets the field; None without one.
     """
 
     text: str
@@ -72,24 +72,24 @@ class Setting:
 
 
 def setting_of(field: FieldInfo) -> Setting:
-    """The setting of a field; every field has one."""
+    """The setting of a field. Every field has a setting."""
     return next(each for each in field.metadata if isinstance(each, Setting))
 
 
 def settings(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo, Setting]]:
-    """The fields of a model under the keys that a file has for them, in their order."""
+    """The fields of a model with their keys in a file, in order."""
     for name, field in model.model_fields.items():
         yield field.alias or name, field, setting_of(field)
 
 
 def default_of(kind: type, name: str) -> Any:
-    """The default of a plan's field, where the default of a setting stands."""
+    """The default of a plan's field, which is the default of its setting."""
     field = next(field for field in dataclasses.fields(kind) if field.name == name)
     return field.default
 
 
 def default_text(field: FieldInfo) -> str | None:
-    """The default of a field in words; None where it must be set, or where not setting it says enough."""
+    """The default of a field in words; None where the field is required, or where its absence needs no explanation."""
     setting = setting_of(field)
     if setting.default is not None or field.is_required():
         return setting.default
@@ -100,14 +100,14 @@ def default_text(field: FieldInfo) -> str | None:
 
 
 def choices(kind: Any) -> list[str]:
-    """The values of a field that lists them."""
+    """The allowed values of a field; empty where the field does not list them."""
     if get_origin(kind) is Literal:
         return [str(value) for value in get_args(kind)]
     return next((found for part in get_args(kind) if (found := choices(part))), [])
 
 
 def bounds(field: FieldInfo) -> tuple[int, int] | None:
-    """The least and the greatest number that a field takes; None where it takes no whole number."""
+    """The smallest and the largest integer of a field; None where the field takes no integer."""
     found: dict[type, int] = {}
     for part in _metadata(field):
         if isinstance(part, Ge):
@@ -118,12 +118,12 @@ def bounds(field: FieldInfo) -> tuple[int, int] | None:
 
 
 def kind_text(field: FieldInfo) -> str:
-    """What a value of the field is, in a word or two; empty for a mapping."""
+    """The kind of a field's values, in a word or two; empty for a mapping."""
     return next((part.words for part in _metadata(field) if isinstance(part, Kind)), "")
 
 
 def _metadata(field: FieldInfo) -> Iterator[Any]:
-    """What is annotated to a field's type, in any depth."""
+    """The annotations of a field's type, at any depth."""
     yield from field.metadata
     todo = [field.annotation]
     while todo:

@@ -1,4 +1,4 @@
-"""Plain data of a configuration, where each part of it stands, and the mistakes found in it.
+"""Plain data of a configuration, the place of each part, and the mistakes in it.
 
 A `Source` locates a mistake by file, line and key path, or by the flag.
 """
@@ -22,9 +22,9 @@ class Finding:
     """One mistake.
 
     Attributes:
-        where: `file:line: key.path`, or the flag; empty where it is about no part in particular.
-        what: what is wrong.
-        remedy: what to do about it, or None.
+        where: `file:line: key.path`, or the flag; empty for a mistake without a place.
+        what: the mistake.
+        remedy: the instruction that corrects it, or None.
     """
 
     where: str
@@ -37,7 +37,7 @@ class Finding:
 
 
 class ConfigProblems(ConfigError):
-    """All the mistakes that were found, one line each."""
+    """All mistakes of a configuration, one line each."""
 
     def __init__(self, name: str, findings: Sequence[Finding]) -> None:
         self.findings = tuple(findings)
@@ -49,16 +49,16 @@ class ConfigProblems(ConfigError):
 
 @dataclass(slots=True)
 class Source:
-    """Plain data, and where each part of it stands.
+    """Plain data, and the place of each part.
 
     Attributes:
-        name: of the file, or words for the command line.
+        name: the name of the file, or words for the command line.
         data: mappings with text keys, lists, and scalars.
-        base: relative paths are relative to this.
-        where: the text of a place, by key path.
-        key: how a setting is called there, by its key: in quotes, or as a flag.
-        from_flags: whether the data are a command line's, which has no names for peers but its own.
-        whole: whether a file ends with a mark that says that nothing was cut off.
+        base: the folder for relative paths.
+        where: returns the text of a place from a key path.
+        key: returns the name of a setting from its key: in quotes, or as a flag.
+        from_flags: whether the data are from a command line, where the only names of peers are generated.
+        whole: whether a file ends with a mark that proves that nothing was cut off.
         findings: mistakes so far.
     """
 
@@ -76,7 +76,7 @@ class Source:
         self.findings.append(Finding(self.where(self._trim(path)), what, remedy))
 
     def value_at(self, path: KeyPath) -> Any:
-        """The value at `path`; None where there is none."""
+        """The value at `path`; None where no value is."""
         value = self.data
         for step in self._trim(path):
             if isinstance(value, dict):
@@ -88,16 +88,16 @@ class Source:
         return value
 
     def blame(self, path: KeyPath, error: ConfigError) -> None:
-        """Note a mistake that something else found in the value at `path`."""
+        """Note a mistake from a different check of the value at `path`."""
         self.report(path, error.what, error.remedy)
 
     def raise_findings(self) -> None:
-        """Raise ConfigProblems if there is any mistake so far."""
+        """Raise ConfigProblems if any mistake has been noted."""
         if self.findings:
             raise ConfigProblems(self.name, list(dict.fromkeys(self.findings)))
 
     def _trim(self, path: KeyPath) -> KeyPath:
-        """Drop what is behind a value that was written alone: taken as a list of one, or for the one key that had to be there."""
+        """Cut a path at a scalar: the user wrote one value in place of a list or of a mapping with one required key."""
         value = self.data
         for depth, step in enumerate(path):
             if isinstance(step, int) and not isinstance(value, list):
@@ -109,7 +109,7 @@ class Source:
 
 
 def dotted(path: KeyPath) -> str:
-    """`tunnels.postgres.to[1]`, with nothing in it that may be a key."""
+    """Format a key path as `tunnels.postgres.to[1]`. A part that looks like a key is not shown."""
     text = ""
     for step in path:
         if isinstance(step, int):

@@ -1,4 +1,4 @@
-"""The token of the admin address: the only thing that stands between it and whoever reaches it over a network."""
+"""The token of the admin address: its only protection when it can be reached from the network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stcp_proxy.keys import only_line, read_secret_file
 MIN_TOKEN: Final = 16
 MAX_TOKEN: Final = 512
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-"""What may stand behind `Bearer` (RFC 6750). No key of ours is among it: they have a colon."""
+"""Characters allowed after `Bearer` (RFC 6750). Key texts contain a colon, so a key never matches."""
 
 
 class Token:
@@ -52,10 +52,10 @@ class Token:
 
 
 def load_token(path: str | Path) -> Token:
-    """The token in a file: one line that only its owner can read.
+    """Read the token from a file: one line, in a file that only its owner can read.
 
     Raises:
-        KeyFileError: the file is missing, malformed, open to others, or somebody else's.
+        KeyFileError: the file is missing, malformed, open to other users, or owned by another user.
     """
     text = only_line(path, read_secret_file(path, kind="token"), kind="token")
     if not MIN_TOKEN <= len(text) <= MAX_TOKEN or not _TOKEN.fullmatch(text):

@@ -1,4 +1,4 @@
-"""Every setting of a tunnel, of its services and of its routes; ``models`` tells how to read this."""
+"""Every setting of a tunnel, of its services and of its routes; ``models`` explains the format."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class HandOnModel(Model):
 
     @property
     def targets(self) -> list[Destination]:
-        """The addresses in `to`."""
+        """The addresses in `to`, without `original`."""
         return [target for target in self.to or [] if not isinstance(target, str)]
 
     @property

@@ -1,4 +1,4 @@
-"""The types of settings' values: how each is written, what is wrong with one that does not fit, and its JSON schema."""
+"""The types of settings' values: the parser, the message for an invalid value, and the JSON schema of each."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _INTERFACE: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,13}[A-Za-z0-9*_-]?"
 
 
 def problem(what: str, remedy: str | None) -> PydanticCustomError:
-    """What a validator raises: a finding in our own words."""
+    """Make the exception for a validator: a finding in our own words."""
     return PydanticCustomError("stcp", "{what}", {"what": what, "remedy": remedy})
 
 
 def _checked(parse: Callable[[Any], _T], *, text_only: bool = True) -> PlainValidator:
-    """A validator made of a parser that raises ConfigError."""
+    """Make a validator from a parser that raises ConfigError."""
 
     def validate(value: object) -> _T:
         if text_only and not isinstance(value, str):
@@ -80,7 +80,7 @@ def _target(text: str) -> Destination | Literal["original"]:
 
 
 def _refuse_url(text: str) -> None:
-    """Name the address in a URL, without what else may be in it: a password."""
+    """Refuse a URL. The message shows only its address, because the URL may contain a password."""
     scheme, mark, rest = text.partition("://")
     if not mark or not scheme.isalnum():
         return
@@ -105,7 +105,7 @@ def _file(text: str) -> str:
 
 
 def _peer(text: str) -> str | PublicKey:
-    """A name from `peers`, or a key itself."""
+    """Parse a name from `peers`, or a key."""
     if text.lower().startswith("stcp-"):
         return PublicKey.parse(text)
     if not re.fullmatch(_NAME, text):
@@ -129,7 +129,7 @@ _DURATION_SCHEMA: Final = WithJsonSchema(
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """On a type: what a value of it is called on a page."""
+    """Annotation of a type: the name of its values on a page."""
 
     words: str
 
@@ -156,7 +156,7 @@ Limit = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Several:
-    """On a list: one value stands for a list of one."""
+    """Annotation of a list: a single value stands for a list of one."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_before_validator_function(_some, handler(source))
@@ -168,10 +168,10 @@ class Several:
 
 
 class Short:
-    """On a model: another value stands for the model.
+    """Annotation of a model: a value of another type stands for the model.
 
     Args:
-        expand: makes the model's data of the other value, and leaves the model's data as they are.
+        expand: makes the model's data from the other value; returns the model's own data unchanged.
         schema: the JSON schema of the other value.
     """
 
@@ -191,12 +191,12 @@ def _some(value: object) -> object:
 
 
 def target_alone(value: object) -> object:
-    """A service that is written as its target alone."""
+    """Expand a service that is written as its target alone."""
     return {"to": value} if isinstance(value, str | list) else value
 
 
 def yes_or_rule(value: object) -> object:
-    """`true` is a rule with nothing in it, `false` is none."""
+    """Expand `true` to a rule without settings, and `false` to no rule."""
     return {} if value is True else None if value is False else value
 
 

@@ -1,8 +1,8 @@
-"""A YAML file as plain data that knows its lines.
+"""A YAML file as plain data with line numbers.
 
-The YAML here is smaller than the standard's, on purpose. Only null, true/false and decimal numbers are anything but text:
-`22:30`, `on` and `2026-01-01` stay what was written. Keys are always text, a key written twice is an error, tags are refused,
-and aliases count at their full expansion, so that a small file cannot unfold into a large one.
+This reader deliberately accepts less than standard YAML. Only null, true/false and decimal numbers get a type of their own:
+`22:30`, `on` and `2026-01-01` stay text. Keys are always text, a duplicate key is an error, and tags are refused. Aliases count
+at their full expansion, so a small file cannot expand into a large one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from stcp_proxy.redact import printable, without_keys
 MAX_FILE: Final = 256 * 1024
 MAX_NODES: Final = 100_000
 END_MARK: Final = "..."
-"""YAML's end of a document: what comes before it is whole."""
+"""YAML's end mark of a document: the text before it is complete."""
 
 
 class _Loader(yaml.SafeLoader):
-    """A composer of YAML nodes that resolves little."""
+    """A composer of YAML nodes that resolves few types."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
 
@@ -57,7 +57,7 @@ def file_source(path: str | Path) -> Source:
     """The content of a YAML file. A file that others can change is a warning on stderr.
 
     Raises:
-        ConfigError: it cannot be read, or is not YAML of the kind above.
+        ConfigError: the file cannot be read, or is not YAML in the sense of this module.
     """
     path = Path(path)
     text = _read(path)
@@ -106,9 +106,10 @@ def _read(path: Path) -> str:
 
 
 def _check_spaces(path: Path, text: str) -> None:
-    """Refuse a no-break space, or another that YAML takes for a letter, outside of quotes and comments.
+    """Refuse a no-break space, or a similar character that YAML takes for a letter, outside of quotes and comments.
 
-    It comes from a web page or a word processor, looks like a space, and makes a key or a value of what stands around it.
+    Such a character comes from a web page or a word processor and looks like a space. YAML reads it as a part of a key or a
+    value.
     """
     for match in _NOT_A_SPACE.finditer(text):
         start = text.rfind("\n", 0, match.start()) + 1
@@ -123,7 +124,7 @@ def _check_spaces(path: Path, text: str) -> None:
 
 
 def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
-    """The sentence for what is not YAML, with the two usual reasons named."""
+    """The message for a YAML syntax error, with the two usual causes."""
     mark = getattr(exc, "problem_mark", None)
     if mark is None:
         position = getattr(exc, "position", None)
@@ -145,7 +146,7 @@ def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
 
 
 class _Tree:
-    """YAML nodes to plain data, remembering the line of every key path."""
+    """Converts YAML nodes to plain data, and notes the line of every key path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -155,7 +156,7 @@ class _Tree:
         self._open: set[int] = set()
 
     def where(self, path: KeyPath) -> str:
-        """`file:line: key.path`; a part that is not there is looked for where it should be."""
+        """`file:line: key.path`; for a missing part, the line of the mapping that should contain it."""
         known = path
         while known and known not in self._lines:
             known = known[:-1]
@@ -163,7 +164,7 @@ class _Tree:
         return f"{place}: {dotted(path)}" if path else place
 
     def build(self, node: yaml.Node, path: KeyPath) -> Any:
-        """The data of a node that stands at `path`."""
+        """The data of a node at `path`."""
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > MAX_NODES or id(node) in self._open:
@@ -190,7 +191,7 @@ class _Tree:
             return None
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        """A mapping; what `<<` merges in comes last and never replaces."""
+        """The data of a mapping. Merged entries (`<<`) come last and never replace others."""
         found: dict[str, Any] = {}
         merged: list[yaml.Node] = []
         for key, value in node.value:
