@@ -1,12 +1,12 @@
 """The rules of a host that send outbound connections to a tunnel: nftables, and for tproxy policy routing.
 
 - ``rules``           the text of the rules for a tunnel
-- ``guard``           of these, the chains that keep a captured connection from leaving in the clear
-- ``nft_text``        how nftables spells them
-- ``users``           as whom the proxy runs, so that the rules leave its connections alone
-- ``install``         into the kernel and out again
-- ``watch``           keep them installed
-- ``hold``            a second guard that `nft flush ruleset` leaves alone
+- ``guard``           the chains that keep a captured connection from leaving unencrypted
+- ``nft_text``        rules in the syntax of nftables
+- ``users``           the users of the proxy, whose connections the rules leave alone
+- ``install``         installs the rules in the kernel, and removes them
+- ``watch``           keeps the rules installed
+- ``hold``            a second guard, which `nft flush ruleset` does not delete
 - ``policy_routing``  the routes that tproxy needs
 - ``sockets``         the open connections of this host
 - ``programs``        calls of `nft` and `ip`

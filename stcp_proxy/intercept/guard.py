@@ -1,24 +1,25 @@
-"""The guard: the chains that stand between a captured destination and the wire.
+"""The guard: the chains that keep a captured connection from leaving the host unencrypted.
 
-Interception depends on connection tracking. A connection that loses its entry there (`conntrack -F`, a timeout), a segment that
-tracking finds invalid, and traffic that another table exempts from tracking are not redirected: their next segment would leave
-in the clear. So after address translation the guard looks at every TCP packet that is about to leave the host. It lets pass:
+Interception depends on connection tracking. It fails for a connection that has lost its entry there (`conntrack -F`, a timeout),
+for a segment that tracking finds invalid, and for traffic that another table exempts from tracking. Without the guard, the next
+segment of such a connection would leave unencrypted. So after address translation the guard checks every TCP packet that is about
+to leave the host. It accepts:
 
-1. packets that interception has turned to this host;
-2. packets of a connection that the rules let out when it began: the label `let_out` says so;
-3. answers of this host's own servers: the label `answer` says so;
+1. packets that interception has redirected to this host;
+2. packets of a connection that the rules left alone when it began: it has the label `let_out`;
+3. answers of this host's own servers: the connection has the label `answer`;
 4. packets of the proxy, and packets to destinations that the file leaves alone.
 
-The guard resets everything else that goes to a captured destination. With tproxy another chain drops a packet that has the mark
-for loopback and is about to leave by another interface: somebody has deleted the route for it.
+The guard resets every other packet to a captured destination. With tproxy, a further chain drops a packet that has the mark for
+loopback and is about to leave by a different interface: the route for the mark has been deleted.
 
-Labels live in connection tracking, so they are lost with it. What the proxy sends after that gets its label again from the
-proxy's user or mark. For servers the guard keeps a second memory: the sets `served4` and `served6` hold the addresses and ports
-of connections that this host has accepted. `--apply` fills them with the connections that are open already. A set is bounded:
-once it is full, and after its timeout, a server that speaks first after `conntrack -F` loses the connection.
+Labels are a part of connection tracking, so they are lost with its entries. A later packet of the proxy restores its label, by
+the user or the mark of the proxy. For servers the guard has a second memory: the sets `served4` and `served6` contain the
+addresses and ports of connections that this host has accepted. `--apply` fills them with the connections that are already open. A
+set has a size and a timeout. Beyond these limits, a server that sends first after `conntrack -F` loses the connection.
 
-A label says which direction it is for. A connection through the proxy has labels too, when the proxy answers a forwarded client:
-without a direction they would let the client's segments pass the proxy.
+A label applies to one direction. When the proxy answers a forwarded client, this connection has labels too. Without a direction,
+they would let the client's segments bypass the proxy.
 """
 
 from __future__ import annotations
@@ -31,19 +32,20 @@ from stcp_proxy.config.plan import CapturePlan
 from stcp_proxy.intercept.nft_text import FIRST_ANSWER, TUPLES, base_chain, chain, connection_set, interfaces, match
 
 _TIMEOUT: Final = "5d"
-"""Of an entry in `served4` and `served6`: as long as connection tracking remembers an idle connection by default."""
+"""The timeout of an entry in `served4` and `served6`: the default time for which connection tracking remembers an idle
+connection."""
 _SIZE: Final = 65_535
 _AFTER_NAT: Final = -99
 _LABELS: Final = 128
-"""How many labels an entry of connection tracking has room for."""
+"""The number of labels that fit into an entry of connection tracking."""
 
 
 class Labels(NamedTuple):
     """Numbers of the connection labels that a table uses.
 
     Attributes:
-        let_out: the connection began as one that the rules leave alone.
-        answer: a server of this host, or behind it, accepted the connection.
+        let_out: the rules left the connection alone when it began.
+        answer: a server on this host, or behind it, accepted the connection.
     """
 
     let_out: int
@@ -51,7 +53,7 @@ class Labels(NamedTuple):
 
 
 def labels_of(table: str) -> Labels:
-    """The labels of a table. Two tables must not share them: what one leaves alone, the other may capture."""
+    """The labels of a table. Two tables must not share labels: one may capture a connection that the other leaves alone."""
     first = int.from_bytes(hashlib.sha256(table.encode()).digest()[:2], "big") % (_LABELS // 2) * 2
     return Labels(first, first + 1)
 
@@ -63,12 +65,12 @@ def sets() -> Iterator[str]:
 
 
 def spared(capture: CapturePlan, own: Sequence[str], labels: Labels) -> Iterator[str]:
-    """The chains for what the rules leave alone: the proxy, its peers, and what the file excludes.
+    """The chains for excluded traffic: the proxy's own, its peers', and the destinations that the file excludes.
 
     Args:
         capture: what the file captures and excludes.
         own: matches for the proxy's own packets.
-        labels: of the table.
+        labels: the labels of the table.
     """
     patterns = dict.fromkeys((*capture.peers, *capture.exclude))
     yield from chain("spared", [f"{each} goto let_out".lstrip() for each in (*own, *map(match, patterns))])
@@ -83,14 +85,14 @@ def wanted(capture: CapturePlan, verdict: str) -> list[str]:
 def guard(
     capture: CapturePlan, labels: Labels, *, divert: int | None, local: Sequence[str] = (), later: int = 0
 ) -> Iterator[str]:
-    """The chains of the guard; the table also needs `sets` and `spared`.
+    """The chains of the guard. The table also needs `sets` and `spared`.
 
     Args:
         capture: what the file captures.
-        labels: of the table.
+        labels: the labels of the table.
         divert: the mark of packets that policy routing sends to loopback; None with redirect.
         local: rules for packets to this host itself, before they are accepted.
-        later: how many steps of priority behind the table's own guard, for a second one.
+        later: for a second guard, the number of priority steps after the first guard.
     """
     yield from base_chain(
         "guard_output",
@@ -109,7 +111,7 @@ def guard(
 
 
 def _intercepted(divert: int | None) -> list[str]:
-    """Accept what interception has turned to this host."""
+    """Accept packets that interception has redirected to this host."""
     if divert is None:
         return ["ip daddr 127.0.0.1 accept", "ip6 daddr ::1 accept"]
     return [f"meta mark {divert:#x} accept"]
@@ -117,7 +119,7 @@ def _intercepted(divert: int | None) -> list[str]:
 
 def _guard(capture: CapturePlan, labels: Labels) -> list[str]:
     return [
-        "tcp flags & (syn | rst) == rst accept",  # it carries no data: the kernel's answer for a closed port
+        "tcp flags & (syn | rst) == rst accept",  # it carries no data: the kernel sends it for a closed port
         f"ct direction original ct label {labels.let_out} accept",
         f"ct direction reply ct label {labels.answer} accept",
         f"ct direction reply {FIRST_ANSWER} goto answer",

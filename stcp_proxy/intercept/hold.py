@@ -1,8 +1,8 @@
-"""The second guard, in a table that nobody else can delete.
+"""The second guard, in a table that other programs cannot delete.
 
-`nft flush ruleset`, which every restart of a firewall runs, deletes the tables of all programs. It leaves a table with an owner:
-only the socket that made such a table can change it, and the table ends with that socket. An `nft` that is left running owns the
-second guard. So what deletes the rules leaves this guard, and the end of this process leaves the rules.
+`nft flush ruleset`, which every restart of a firewall runs, deletes the tables of all programs, except tables with an owner. Only
+the socket that made such a table can change it, and the table ends with that socket. A running `nft` process owns the second
+guard. So a program that deletes the rules does not delete this guard, and the end of this process does not delete the rules.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _DEADLINE: Final = 5.0
 
 
 class Hold:
-    """The second guard, as long as this object is open; a context manager.
+    """The second guard. It exists as long as this object is open; a context manager.
 
     Args:
-        rules: the rules that the guard belongs to.
+        rules: the rules with the text of the guard.
 
     Raises:
-        RulesRefused: the kernel or `nft` has no tables with an owner.
+        RulesRefused: the kernel or `nft` does not support tables with an owner.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -47,14 +47,14 @@ class Hold:
 
     @property
     def ended(self) -> bool:
-        """Whether `nft` has ended, and the table with it."""
+        """Whether `nft` has ended. Its table ends with it."""
         return self._nft.poll() is not None
 
     def replace(self, rules: Rules) -> None:
-        """Replace the guard by that of other rules, in one transaction.
+        """Replace the guard by the guard of new rules, in one transaction.
 
         Raises:
-            RulesRefused: it is not installed in time.
+            RulesRefused: the guard is not installed in time.
         """
         self._version += 1
         with self._file(self._text(rules)) as path:
@@ -71,7 +71,7 @@ class Hold:
 
     @contextlib.contextmanager
     def _file(self, text: str) -> Iterator[str]:
-        """A file in memory for `nft`: its input lines are bounded, and the file system may be read-only."""
+        """A file in memory for `nft`. Its input lines have a length limit, and the file system may be read-only."""
         with open(os.memfd_create("stcp-proxy-rules"), "w") as file:
             file.write(text)
             file.flush()
@@ -87,7 +87,7 @@ class Hold:
         raise RulesRefused("the second guard, which survives 'nft flush ruleset', cannot be installed", remedy=remedy)
 
     def close(self) -> None:
-        """End `nft`, and the table with it."""
+        """End `nft`, which also deletes its table."""
         self._nft.kill()
         self._nft.wait()
         if self._nft.stdin is not None:

@@ -1,11 +1,11 @@
 """Install rules in the kernel, and remove them.
 
-One transaction replaces the table: there is no moment between the old rules and the new ones. Policy routing, which tproxy needs,
-is added before the table and deleted after it, so that no packet is marked without a route for its mark. The comment of the table
-names the mark: removal needs no configuration file.
+One transaction replaces the table, so there is no moment without rules. Policy routing, which tproxy needs, is added before the
+table and deleted after it. So every marked packet has a route for its mark. The comment of the table contains the mark, so
+removal needs no configuration file.
 
-Removal must not let an intercepted connection go on in the clear. So the guard stays while a connection may be one: it lets new
-connections leave, and resets those that it does not know.
+After removal, an intercepted connection must not continue unencrypted. So the guard stays while there may be intercepted
+connections: it accepts new connections, and resets unknown ones.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _SPARED: Final = re.compile(r"^\t\tmeta (skuid|mark) (?:\{ ([^}]*) \}|(\S+)) .*g
 _TAKING: Final = ("output", "arriving")
 """The base chains that intercept."""
 _LEAVING: Final = "leaving"
-"""An empty chain: in the table that removal has left behind."""
+"""The name of an empty chain that marks the rest of a removed table."""
 
 
 def apply(rules: Rules) -> str:
-    """Install rules in place of those with the same table name. A second call changes nothing.
+    """Install rules in place of the rules with the same table name. A second call changes nothing.
 
     Returns:
-        One sentence: the change.
+        One sentence that describes the change.
 
     Raises:
-        RulesRefused: says why; nothing has changed.
+        RulesRefused: the rules were refused, with the reason; nothing has changed.
     """
     before = installed(rules.table)
     stale = _mark_of(before)
@@ -57,13 +57,13 @@ def apply(rules: Rules) -> str:
 
 
 def remove(table: str) -> str:
-    """Remove what `apply` has installed under this name, and nothing else.
+    """Remove everything that `apply` has installed under this name, and nothing else.
 
     Returns:
-        One sentence: what was removed, and what stays.
+        One sentence about the removed and the remaining parts.
 
     Raises:
-        RulesRefused: says why.
+        RulesRefused: the removal failed, with the reason.
     """
     if f"{table}{HOLD}" in _tables():
         remedy = "end that process first: it would install them again"
@@ -84,7 +84,7 @@ def remove(table: str) -> str:
 
 
 def installed(table: str) -> str | None:
-    """The comment of an installed table; None where there is none, or only the guard of a removed one.
+    """The comment of an installed table; None where there is no table, or only the guard of a removed one.
 
     Raises:
         RulesRefused: another program made the table.
@@ -97,7 +97,7 @@ def installed(table: str) -> str | None:
 
 
 def listing(table: str) -> str | None:
-    """The rules of an installed table, without the elements of its sets; None where there is none."""
+    """The rules of an installed table, without the elements of its sets; None where there is no table."""
     if table not in _tables():
         return None
     try:
@@ -105,7 +105,7 @@ def listing(table: str) -> str | None:
     except RulesRefused:
         if table in _tables():
             raise
-        return None  # somebody deleted it in between
+        return None  # another program has deleted the table meanwhile
 
 
 def chains_of(text: str) -> list[str]:
@@ -114,7 +114,7 @@ def chains_of(text: str) -> list[str]:
 
 
 def served_elements(table: str) -> str:
-    """Lines for `nft -f` that tell a table which connections this host's servers have accepted."""
+    """Lines for `nft -f` that add the accepted connections of this host's servers to the sets of a table."""
     try:
         found = served(tcp_sockets())
     except OSError:
@@ -127,7 +127,7 @@ def served_elements(table: str) -> str:
 
 
 def check_table(name: str) -> str:
-    """Returns `name` if a table can have it, else raises ConfigError."""
+    """Returns `name` if it is a valid name for a table, else raises ConfigError."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,30}", name) or name.endswith(HOLD):
         what = f"a table's name has letters, digits and '_', at most 31, and does not end in {HOLD}"
         raise ConfigError(what, remedy="leave out --table for the usual one")
@@ -135,14 +135,14 @@ def check_table(name: str) -> str:
 
 
 def _elements(sockets: Iterable[TcpSocket], version: int) -> list[str]:
-    """Each connection once: two sockets in TCP states of closing may have one name."""
+    """The elements of a set, without duplicates: two closing sockets may have the same addresses and ports."""
     names = (
         f"{each.ip} . {each.port} . {each.peer_ip} . {each.peer_port}" for each in sockets if each.peer_ip.version == version
     )
     return list(dict.fromkeys(names))
 
 
-# -- what is installed ---------------------------------------------------------------------------------------------------------
+# -- installed tables ------------------------------------------------------------------------------------------------------------
 
 
 def _tables() -> set[str]:
@@ -168,7 +168,7 @@ def _mark_of(comment: str | None) -> int | None:
 
 
 def _waiting(text: str) -> str:
-    """Why the guard has to stay; empty where it need not."""
+    """The reason why the guard must stay; empty when it can go."""
     again = "run --remove again when they have ended"
     if "guard_forward" in _CHAIN.findall(text) and _LEAVING not in _CHAIN.findall(text):
         return f"the guard stays, since connections of other hosts may still be open: {again}"
@@ -185,7 +185,7 @@ def _waiting(text: str) -> str:
 
 
 def _leave(table: str, chains: list[str]) -> None:
-    """Stop intercepting, and keep the guard for connections that do not begin now."""
+    """Stop intercepting, and keep the guard for connections that are open now."""
     if _LEAVING in chains:
         return
     taking = [name for name in _TAKING if name in chains]

@@ -1,4 +1,4 @@
-"""The spelling of nftables: patterns, names, chains and sets as `nft -f` reads them."""
+"""The syntax of nftables: patterns, names, chains and sets as `nft -f` reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TUPLES: Final = {
 
 
 def match(pattern: Pattern) -> str:
-    """A pattern as the left part of a rule; empty where it covers everything."""
+    """A pattern as the left part of a rule; empty for a pattern that covers everything."""
     parts = []
     if pattern.network is not None:
         family = "ip" if pattern.network.version == 4 else "ip6"
@@ -48,13 +48,13 @@ def chain(name: str, lines: Iterable[str]) -> Iterator[str]:
 
 
 def connection_set(name: str, version: str, *, timeout: str, size: int) -> Iterator[str]:
-    """A set of connections that rules add to.
+    """A set of connections. Rules add its elements.
 
     Args:
-        name: of the set.
+        name: the name of the set.
         version: "4" or "6".
-        timeout: how long a connection stays in it, as nftables writes times.
-        size: how many connections it has room for.
+        timeout: the lifetime of an element, in the time format of nftables.
+        size: the largest number of elements.
     """
     lines = [f"typeof {TUPLES[version]}", f"size {size}", "flags dynamic,timeout", f"timeout {timeout}"]
     yield from _block("set", name, lines)

@@ -15,7 +15,7 @@ def add_routing(rules: Rules) -> list[tuple[str, ...]]:
     """Add the routes that are missing.
 
     Returns:
-        The commands that take away again what was added.
+        The commands that remove the added routes.
 
     Raises:
         RulesRefused: nothing was added.
@@ -36,13 +36,13 @@ def add_routing(rules: Rules) -> list[tuple[str, ...]]:
 
 
 def delete(commands: list[tuple[str, ...]]) -> None:
-    """Run commands that delete; what is missing already needs no deleting."""
+    """Run commands that delete routes. A missing route is not an error."""
     for command in commands:
         run(command)
 
 
 def ipv6_is_off() -> bool:
-    """Whether this host has no IPv6, or has switched it off for loopback: no route can be added then, and no packet needs one."""
+    """Whether this host has no IPv6, or has disabled it for loopback: then no route can be added, and none is needed."""
     try:
         return _IPV6_OFF.read_text().strip() != "0"
     except OSError:

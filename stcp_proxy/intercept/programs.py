@@ -1,4 +1,4 @@
-"""Calls of `nft` and `ip`, and sentences for what they answer."""
+"""Calls of `nft` and `ip`, and the messages for their errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FEATURES: Final = {
     "cgroupv2": "matches by control group (nft_socket, Linux 5.13)",
     "skuid": "a packet's user (nft_meta)",
 }
-"""What a kernel may lack, by a word in the rule that it refused."""
+"""Features that a kernel may lack, by a word in the refused rule."""
 _LACKING: Final = ("No such file or directory", "Operation not supported", "Protocol not supported", "not supported")
 
 
@@ -32,7 +32,7 @@ def program(name: str) -> str:
     """The path of `nft` or `ip`.
 
     Raises:
-        RulesRefused: it is not installed.
+        RulesRefused: the program is not installed.
     """
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_FOLDERS}")
     if path is None:
@@ -45,7 +45,7 @@ def nft(arguments: Sequence[str], *, stdin: str = "") -> str:
     """Run `nft` and return its output.
 
     Raises:
-        RulesRefused: it failed; says why.
+        RulesRefused: `nft` failed, with the reason.
     """
     done = run(("nft", *arguments), stdin=stdin)
     if done.returncode != 0:
@@ -54,10 +54,10 @@ def nft(arguments: Sequence[str], *, stdin: str = "") -> str:
 
 
 def run(command: tuple[str, ...], *, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command to its end.
+    """Run a command and wait for its end.
 
     Raises:
-        RulesRefused: it cannot be run, or does not end.
+        RulesRefused: the command cannot be run, or does not end in time.
     """
     path = program(command[0])
     env = {**os.environ, "LC_ALL": "C"}
@@ -73,12 +73,12 @@ def run(command: tuple[str, ...], *, stdin: str = "") -> subprocess.CompletedPro
 
 
 def refused(what: str, command: tuple[str, ...], stderr: str) -> RulesRefused:
-    """The sentence for a program's error.
+    """The exception for a program's error.
 
     Args:
-        what: was to be installed.
-        command: failed.
-        stderr: its error output.
+        what: the object that was to be installed.
+        command: the failed command.
+        stderr: the program's error output.
     """
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     if "not permitted" in stderr or "Permission denied" in stderr:

@@ -1,21 +1,24 @@
 """The text of the rules.
 
-redirect: a NAT chain changes the destination of a connection's first packet, and connection tracking that of all later ones. The
-chain stands in front of other tables' NAT, so that "original destination" is what the application dialled.
+redirect: a NAT chain changes the destination of a connection's first packet, and connection tracking changes it in all later
+packets. The chain comes before the NAT of other tables, so that the original destination is the address that the application
+dialled.
 
-tproxy: no packet is changed. A packet of a local program is routed before rules see it. So a `route` chain marks it, and the
-kernel routes it again: by the mark, to loopback, and from there through prerouting, where `tproxy` hands it to the listener.
-Forwarded traffic comes to prerouting by itself. The first packet decides whether a connection is taken, and the connection mark
-keeps that.
+tproxy: no packet is changed. A packet of a local program is routed before rules see it. So a `route` chain marks the packet, and
+the kernel routes it again by its mark: to loopback, and from there through prerouting. There `tproxy` gives it to the listener.
+Forwarded traffic goes through prerouting anyway. The first packet decides whether a connection is captured, and the connection
+mark stores that decision.
 
-Both decide at the first packet because the user of a packet is known only while a program holds its socket. The kernel sends the
-last packets of a connection after the proxy has closed it. A connection that the rules leave alone gets a label (see `guard`).
+Both methods decide at the first packet, because the user of a packet is known only while a program has its socket. The kernel
+sends the last packets of a connection after the proxy has closed the socket. A connection that the rules leave alone gets a label
+(see `guard`).
 
-Only a first packet (SYN alone) is ever taken. A connection that is open when the rules come is not intercepted: the guard resets
-it where its destination is captured.
+Only a first packet (SYN alone) is ever captured. A connection that is open when the rules are installed is not intercepted. The
+guard resets it where its destination is captured.
 
-A taken connection that finds no listener is refused: with redirect by the kernel, since the port is closed, and with tproxy by a
-rule. Link-local IPv6 destinations cannot be taken: their addresses mean something on one interface alone. The guard refuses them.
+A captured connection without a listener is refused: with redirect by the kernel, because the port is closed, and with tproxy by a
+rule. Link-local IPv6 destinations cannot be captured, because their addresses are valid only on one interface. The guard refuses
+them.
 """
 
 from __future__ import annotations
@@ -32,9 +35,9 @@ from stcp_proxy.net.rules_sign import PORT, SIGN, sign_of
 
 TABLE: Final = "stcp_proxy"
 MADE_BY: Final = "stcp-proxy"
-"""The first word of the comment of a table that this program has made."""
+"""The first word in the comment of every table of this program."""
 HOLD: Final = "_hold"
-"""What the name of the second guard's table ends in."""
+"""The suffix of the second guard's table name."""
 _BEFORE_NAT: Final = -101
 _MANGLE: Final = -150
 _ROUTING_PRIORITY: Final = 535
@@ -43,16 +46,16 @@ _LINK_LOCAL: Final = "ip6 daddr fe80::/10 return"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Everything that is to be installed.
+    """The rules and the settings for their installation.
 
     Attributes:
-        table: name of the table.
-        nft: for `nft -f`: replaces the table in one transaction.
-        hold: for `nft -f`: the second guard, without the line that opens its table.
-        comment: of the table: what the rules do, and by a digest what the file asked for. Users are not in the file, and not in
-            the digest.
-        divert: the mark of packets that policy routing sends to loopback; None where none is needed.
-        ip4, ip6: the families that policy routing is for.
+        table: the name of the table.
+        nft: text for `nft -f` that replaces the table in one transaction.
+        hold: text for `nft -f` with the second guard, without the line that opens its table.
+        comment: the comment of the table: the effect of the rules, and a digest of the file's settings. The digest excludes
+            users, because they are not in the file.
+        divert: the mark of packets that policy routing sends to loopback; None without policy routing.
+        ip4, ip6: whether policy routing is for this family.
     """
 
     table: str
@@ -64,7 +67,7 @@ class Rules:
     ip6: bool
 
     def __str__(self) -> str:
-        """The file to print: the shell's part stands in it as comments."""
+        """The text to print: the rules, with the shell commands as comments."""
         if self.divert is None:
             return self.nft
         commands = "".join(f"#   {' '.join(command)}\n" for command in routing(self.divert, "add", self.ip4, self.ip6))
@@ -76,9 +79,11 @@ def rules_for(capture: CapturePlan, users: Sequence[int], *, table: str = TABLE,
 
     Args:
         capture: what the file captures.
-        users: ids of the users as whom the proxy may run; the rules leave them alone. Without any, the proxy's mark has to do.
+        users: ids of the users that the proxy may run as, whose traffic is not captured. Without users, the rules go by the
+            proxy's mark.
         table: name of the table.
-        cgroup: path of the proxy's control group below the root of cgroup v2: a user is left alone there and nowhere else.
+        cgroup: path of the proxy's control group below the root of cgroup v2. With it, the rules leave a user alone only in this
+            group.
     """
     divert = None if capture.how is Interception.REDIRECT else (capture.mark or 0) + 1
     comment = f"{MADE_BY} {capture.how} to port {capture.port}, rules {capture.digest}"
@@ -99,7 +104,7 @@ def _text(lines: Sequence[str]) -> str:
 
 
 def about(comment: str | None) -> str:
-    """What the comment of a table says of its rules."""
+    """The description of the rules in a table's comment."""
     return (comment or "").removeprefix(f"{MADE_BY} ")
 
 
@@ -107,9 +112,9 @@ def routing(mark: int, verb: str, ip4: bool = True, ip6: bool = True) -> list[tu
     """Commands that send packets with `mark` to loopback.
 
     Args:
-        mark: of the packets, and number of the routing table.
+        mark: the mark of the packets, and the number of the routing table.
         verb: add or delete.
-        ip4, ip6: for which families.
+        ip4, ip6: the families.
     """
     return [
         command
@@ -122,7 +127,7 @@ def routing(mark: int, verb: str, ip4: bool = True, ip6: bool = True) -> list[tu
     ]
 
 
-# -- the two ways ------------------------------------------------------------------------------------------------------------
+# -- the two methods -----------------------------------------------------------------------------------------------------------
 
 
 def _redirect(capture: CapturePlan, let_out: int) -> Iterator[str]:
@@ -154,12 +159,12 @@ def _tproxy(capture: CapturePlan, let_out: int, divert: int) -> Iterator[str]:
 
 
 def _only_forwarded(capture: CapturePlan) -> list[str]:
-    """Leave the chain unless the packet comes from an interface of `forwarded` and goes through this host."""
+    """Return from the chain unless the packet comes from an interface of `forwarded` and goes through this host."""
     return [f"iifname != {interfaces(capture.forwarded)} accept", "meta l4proto != tcp accept", "fib daddr type local accept"]
 
 
 def _not_wanted(capture: CapturePlan, let_out: int) -> list[str]:
-    """Label a connection that the file does not capture: later another table may change its destination to one that is."""
+    """Label a connection that the file does not capture. Another table may later change its destination to a captured one."""
     return [] if capture.only is None else [f"ct label set {let_out}"]
 
 
@@ -171,6 +176,6 @@ def _own(capture: CapturePlan, users: Sequence[int], cgroup: str | None) -> list
 
 
 def _signs(digest: str) -> Iterator[str]:
-    """By these the proxy, which may not look at rules, finds out whether they are there (see `stcp_proxy.net.rules_sign`)."""
+    """Rules by which the proxy can detect installed rules: it may not list them (see `stcp_proxy.net.rules_sign`)."""
     answers = [f"ip daddr {address} reject with icmp type host-prohibited" for address in (SIGN, sign_of(digest))]
     yield from chain("sign", answers)

@@ -23,7 +23,7 @@ _SOCKET: Final = struct.Struct("=BBBx2s2s16s16s12xIIIII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _LISTENING: Final = 10
 _WITHOUT_DATA: Final = {2, 6, 7}
-"""SYN_SENT, TIME_WAIT, CLOSE: such a socket sends no data."""
+"""SYN_SENT, TIME_WAIT, CLOSE: sockets in these states send no data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class TcpSocket:
     """One TCP socket.
 
     Attributes:
-        ip, port: its own address.
-        peer_ip, peer_port: the address of the other end.
-        state: as the kernel counts them; 10 is listening.
-        uid: of its user; 0 when no program holds it any more.
-        mark: SO_MARK.
+        ip, port: the local address.
+        peer_ip, peer_port: the remote address.
+        state: the kernel's number of the TCP state; 10 is listening.
+        uid: the id of its user; 0 when no program has it open.
+        mark: its SO_MARK.
     """
 
     ip: IPAddress
@@ -51,24 +51,24 @@ def tcp_sockets() -> list[TcpSocket]:
     """All TCP sockets of this network namespace.
 
     Raises:
-        OSError: the kernel cannot tell, or this process may not ask.
+        OSError: the kernel does not support the request, or this process has no permission.
     """
     return [each for family in (socket.AF_INET, socket.AF_INET6) for each in _dump(family)]
 
 
 def served(sockets: Iterable[TcpSocket]) -> list[TcpSocket]:
-    """The connections that a server of this host has accepted: another socket still listens on their port."""
+    """The connections that a server of this host has accepted. A socket on the same port still listens."""
     sockets = list(sockets)
     listening = {each.port for each in sockets if each.state == _LISTENING}
     return [each for each in sockets if _has_data(each) and each.port in listening and not each.peer_ip.is_loopback]
 
 
 def perhaps_intercepted(sockets: Iterable[TcpSocket], users: set[int], marks: set[int]) -> list[TcpSocket]:
-    """Connections of applications to other hosts; the proxy's own are not among them.
+    """Connections of applications to other hosts, without the connections of the proxy.
 
     Args:
-        sockets: all.
-        users, marks: of the proxy.
+        sockets: all sockets of the host.
+        users, marks: the users and the marks of the proxy.
     """
     sockets = list(sockets)
     listening = {each.port for each in sockets if each.state == _LISTENING}

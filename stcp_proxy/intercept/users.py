@@ -1,4 +1,4 @@
-"""The users that the proxy runs as: the rules leave their connections alone."""
+"""The users that the proxy runs as. The rules leave their connections alone."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _CGROUP: Final = re.compile(r"[A-Za-z0-9_.@:\\-]{1,255}(?:/[A-Za-z0-9_.@:\\-]{1,
 
 
 def exempt_users(given: Sequence[str], capture: CapturePlan) -> list[int]:
-    """Ids of the users as whom the proxy may run.
+    """Ids of the users that the proxy may run as.
 
     Args:
-        given: names or numbers; without any, the caller is meant, unless that is root.
-        capture: with a mark, the rules know the proxy by it, and need no user.
+        given: names or numbers; when empty, the caller's user, except root.
+        capture: with a mark, the rules recognise the proxy by it, and no user is required.
 
     Raises:
-        ConfigError: there is no such user, or nothing names the proxy.
+        ConfigError: a user does not exist, or neither a user nor a mark identifies the proxy.
     """
     if given:
         return [_id(text) for text in given]
@@ -62,17 +62,17 @@ def shared_users(users: Iterable[int]) -> Iterator[str]:
 
 
 def caller_is_shared(tunnels: Iterable[TunnelPlan]) -> Iterator[str]:
-    """A warning where rules know the proxy by its user alone, and the caller has a user that other programs share.
+    """A warning where rules recognise the proxy only by its user, and other programs share the caller's user.
 
     Args:
-        tunnels: of the plan. Root checks files for others, and gets no warning.
+        tunnels: the tunnels of the plan. Root checks files for other users, and gets no warning.
     """
     by_user = any(tunnel.intercept is not None and tunnel.intercept.capture.mark is None for tunnel in tunnels)
     return shared_users([os.geteuid()]) if by_user and os.geteuid() != 0 else iter(())
 
 
 def check_cgroup(path: str, capture: CapturePlan) -> None:
-    """Raises ConfigError where rules cannot go by this control group."""
+    """Raises ConfigError where rules cannot use this control group."""
     if not _CGROUP.fullmatch(path) or ".." in path.split("/"):
         remedy = "write it as below /sys/fs/cgroup, like system.slice/stcp-proxy.service"
         raise ConfigError(f"--cgroup: {shown(path)} is no path of a control group", remedy=remedy)

@@ -1,7 +1,7 @@
-"""`intercept --watch`: keep the rules installed, restore them when they are gone, and say so.
+"""`intercept --watch`: keep the rules installed, restore deleted ones, and report it.
 
-The kernel announces every change of a table, and this process looks then. It also looks every five seconds: a change of policy
-routing is not announced here. While the rules are gone the second guard (`hold`) refuses captured destinations.
+The kernel announces every change of a table, and this process checks the rules then. It also checks every five seconds, because a
+change of policy routing is not announced here. While rules are missing, the second guard (`hold`) refuses captured destinations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SOL_NETLINK: Final = 270
 _NETLINK_ADD_MEMBERSHIP: Final = 1
 _PERIOD: Final = 5.0
 _RETRY: Final = 0.5
-"""Seconds to the next attempt after one that failed."""
+"""Seconds before the next attempt after a failure."""
 
 
 class Watcher:
@@ -32,7 +32,7 @@ class Watcher:
 
     Args:
         make: reads the file and returns its rules.
-        say: takes one line for each thing that happens.
+        say: takes one line for each event.
 
     Raises:
         StcpError: the rules cannot be installed.
@@ -48,7 +48,7 @@ class Watcher:
         self._open_hold()
 
     def close(self) -> None:
-        """End the second guard; the rules stay."""
+        """End the second guard. The rules stay."""
         if self._hold is not None:
             self._hold.close()
 
@@ -69,10 +69,10 @@ class Watcher:
         return True
 
     def look(self) -> None:
-        """Restore what is gone.
+        """Restore deleted rules and routes, and the second guard.
 
         Raises:
-            StcpError: it cannot be restored now.
+            StcpError: they cannot be restored now.
         """
         if add_routing(self._rules):
             self._say("policy routing was missing: restored")
@@ -83,18 +83,18 @@ class Watcher:
             self._open_hold()
 
     def _restore(self) -> None:
-        """Install what the file says now: whoever changed the rules may have applied a new version of it."""
+        """Install the rules of the current file, which may be newer than the rules that were changed."""
         gone = installed(self._rules.table) is None
-        with contextlib.suppress(StcpError):  # a file with a mistake leaves the rules as they were
+        with contextlib.suppress(StcpError):  # with a mistake in the file, the rules stay as they were
             self._rules = self._make()
         done = apply(self._rules)
         self._say(f"the rules were {'missing' if gone else 'changed'}: {done}")
         if self._hold is not None:
             self._hold.replace(self._rules)
-        self._seen = self._whole()  # only now: a second guard that could not be replaced is tried again
+        self._seen = self._whole()  # last, so that a failed replacement of the second guard is tried again
 
     def _whole(self) -> str | None:
-        """The rules as installed; None where somebody has deleted a part of them since."""
+        """The text of the installed rules; None where a chain has been deleted since."""
         text = listing(self._rules.table) or ""
         return text if chains_of(text) == chains_of(self._rules.nft) else None
 

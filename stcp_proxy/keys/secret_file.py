@@ -1,7 +1,7 @@
 """Files that hold a secret: written for the owner alone, and read only when nobody else can read or replace them.
 
 Invariants:
-- A file is judged by its open descriptor: its name may point elsewhere a moment later.
+- A file is checked through its open descriptor: its name may refer to a different file a moment later.
 - An existing file is never overwritten.
 - No message shows the content of a file.
 """
@@ -75,7 +75,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(fd)
     except OSError as exc:
-        if exc.errno != errno.EINVAL:  # a file system without directory sync
+        if exc.errno != errno.EINVAL:  # the file system cannot sync a directory
             raise
     finally:
         os.close(fd)
@@ -157,15 +157,15 @@ def _check_private(path: str | Path, fd: int, kind: str) -> None:
 
 
 def _is_given_by(group: int) -> bool:
-    """Whether this process may have been given a file of root's through a group.
+    """Whether this process may have access to a file of root through a group.
 
-    Root reads every file, so that a group tells nothing. In a pod, the group of `fsGroup` is one that root was added to.
+    Root reads every file, so its groups are no evidence. In a pod with `fsGroup`, root is a member of that group.
     """
     return os.geteuid() != 0 or (group not in (0, os.getegid()) and group in os.getgroups())
 
 
 def _narrow(path: str | Path, fd: int, kind: str) -> str:
-    """How to make an open file private, on the file system that it is on."""
+    """The instruction that makes an open file private on its file system."""
     if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
         return "its mount is read-only: mount it with mode 0400 (in Kubernetes: defaultMode), or name a copy of mode 600"
     return f"'chmod 600 {path}', or make a new {kind} if they may have read it"
@@ -191,7 +191,7 @@ def _check_group(path: str | Path, group: int, kind: str) -> None:
 
 
 def _others_in(group: int) -> list[str]:
-    """Names of the users in `group`, without root and the user of this process, as the user and group databases tell."""
+    """Names of the users in `group`, without root and the user of this process, from the user and group databases."""
     names = {user.pw_name for user in pwd.getpwall() if user.pw_gid == group}
     with contextlib.suppress(KeyError):
         names.update(grp.getgrgid(group).gr_mem)

@@ -1,4 +1,4 @@
-"""Keys as text: a prefix that says what the key is, and 32 bytes in standard base64.
+"""Keys as text: a prefix that names the kind of key, and 32 bytes in standard base64.
 
     stcp-pub:…   a host's public key: give it to the other side
     stcp-key:…   its private key: stays in a file that only the user who runs the proxy can read
@@ -38,7 +38,7 @@ class PublicKey:
         raw: exactly 32 bytes.
 
     Raises:
-        ValueError: on any other length.
+        ValueError: the length is different.
     """
 
     raw: bytes

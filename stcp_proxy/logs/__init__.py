@@ -1,7 +1,7 @@
-"""Log lines of a process that serves.
+"""Log lines of a serving process.
 
-- ``log``         set up the chain of processors, and change it at a reload
-- ``output``      write lines without ever waiting for their reader
+- ``log``         sets up the chain of processors, and changes it at a reload
+- ``output``      writes lines without waiting for their reader
 - ``classes``     the class of a line, which ``log.quiet`` silences
-- ``rate_limit``  repeated lines, counted instead of written
+- ``rate_limit``  counts repeated lines instead of writing them
 """

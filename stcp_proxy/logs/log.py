@@ -1,7 +1,7 @@
-"""How log lines look: words on a terminal, JSON otherwise, on standard error.
+"""The format of log lines on standard error: text on a terminal, JSON otherwise.
 
-A line that cannot be written (the disk is full, the reader is gone or stands still) is dropped, and connections go on; `output`
-has the details.
+A line that cannot be written (the disk is full, the reader has ended or hangs) is dropped, and connections go on. `output` has
+the details.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stcp_proxy.logs.rate_limit import Repeats, say_kept_back
 from stcp_proxy.logs.rate_limit import processor as limit
 
 REPEATS: Final = Repeats(say_kept_back)
-"""What this process has said of late; `repeats.telling` says what it keeps back."""
+"""The recent events of this process. `rate_limit.telling` writes the events that it has held back."""
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -33,8 +33,8 @@ def configure(plan: LogPlan, *, worker: int | None = None) -> None:
     """Set up structlog for the process.
 
     Args:
-        plan: what is to be said, and how it looks.
-        worker: number of this process among several, to stand in every line.
+        plan: the selection and the format of log lines.
+        worker: the number of this worker process, for every line; None with a single process.
     """
     global _output, _worker
     _worker = worker
@@ -50,9 +50,7 @@ def configure(plan: LogPlan, *, worker: int | None = None) -> None:
 
 
 def change(plan: LogPlan) -> None:
-    """Another plan for a process that has been set up: loggers keep their list of processors, so that one is
-    changed in place.
-    """
+    """Apply a changed plan after `configure`. Loggers keep their list of processors, so this list is changed in place."""
     structlog.get_config()["processors"][:] = _processors(plan)
 
 
@@ -63,7 +61,7 @@ def _processors(plan: LogPlan) -> list[structlog.typing.Processor]:
         style = "text" if terminal else "json"
     renderer: structlog.typing.Processor
     if style == "text":
-        # A plain traceback: the default one shows local variables, which are keys and what applications say.
+        # A plain traceback: structlog's default shows local variables, which contain keys and application data.
         renderer = structlog.dev.ConsoleRenderer(
             colors=terminal, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
         )
@@ -82,7 +80,7 @@ def _processors(plan: LogPlan) -> list[structlog.typing.Processor]:
 
 
 class _OnlyFrom:
-    """The step of structlog's chain that drops what is below a level."""
+    """The step of structlog's chain that drops lines below a level."""
 
     def __init__(self, level: str) -> None:
         self.hidden: Final = LEVELS[: LEVELS.index(level)]
@@ -94,16 +92,14 @@ class _OnlyFrom:
 
 
 def is_hidden(level: str) -> bool:
-    """Whether lines of this level are dropped: for whoever would make many of them for nothing."""
+    """Whether lines of this level are dropped. A caller with many such lines can then skip making them."""
     first = structlog.get_config()["processors"][0]
     return isinstance(first, _OnlyFrom) and level in first.hidden
 
 
 class _LineLogger:
-    """Writes each line with one write, because workers share the file.
-
-    structlog's own WriteLogger holds a lock meanwhile. The report of dropped lines, which is logged from inside of a write, would
-    wait for it for ever.
+    """Writes each line with one write, because worker processes share the file.  structlog's own WriteLogger holds a lock during
+    a write. The report of dropped lines is logged inside a write, so it would wait for this lock for ever.
     """
 
     def __init__(self, output: Output, *_name: str) -> None:

@@ -1,11 +1,11 @@
-"""Where log lines go: standard error, without ever waiting for its reader.
+"""Write log lines to standard error, without waiting for its reader.
 
-A reader that stands still (a stuck pipe, a stopped terminal, a log collector that hangs) must not stop the connections of this
-process. So a line that cannot be written at once is dropped and counted, and the count is logged when the reader goes on.
+A reader that does not read (a stuck pipe, a stopped terminal, a hanging log collector) must not stop the connections of this
+process. So a line that cannot be written at once is dropped and counted. The count is logged when the reader continues.
 
-A pipe and a terminal are opened anew through /proc/self/fd, because O_NONBLOCK on the inherited descriptor would change it for
-every other process that has it. A socket takes each line with MSG_DONTWAIT. Where a pipe cannot be opened anew, poll tells
-whether it has room; other writers may take that room in between, which is the one case that can still wait.
+A pipe and a terminal are reopened through /proc/self/fd, because O_NONBLOCK on the inherited descriptor would affect every
+process that shares it. A socket takes each line with MSG_DONTWAIT. When a pipe cannot be reopened, poll tells whether it has
+room. Another writer may take that room first; only in this case a write can still wait.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from collections.abc import Callable
 from typing import Final, TextIO
 
 Write = Callable[[bytes], int]
-"""Writes what there is room for and returns the number of bytes; raises BlockingIOError when there is none."""
+"""Writes as much as there is room for and returns the number of bytes. Raises BlockingIOError when there is no room."""
 
 _ROOM: Final = select.PIPE_BUF
-"""Bytes that a pipe has room for when poll says that it can be written."""
+"""The room of a pipe, in bytes, when poll reports it as writable."""
 
 
 class Output:
     """A file for log lines. No method raises, and `write` never waits.
 
     Args:
-        file: the file, usually standard error; None where the process began without one.
-        on_resumed: called with the number of dropped lines before the first line that can be written again.
+        file: the file, usually standard error; None when the process began without standard error.
+        on_resumed: called with the number of dropped lines before the first line after a drop.
 
     Attributes:
         dropped: the number of lines dropped since the start.
@@ -45,17 +45,17 @@ class Output:
         self._write_some: Write | None = None
         self._opened: int | None = None
         self._rest = b""
-        """The end of a line whose beginning is written."""
+        """The remainder of a partly written line."""
         self._unreported = 0
         self._lock = threading.RLock()
-        """Held while a line is written. The report of dropped lines is written inside of it, by the same thread."""
+        """Held while a line is written. The same thread writes the report of dropped lines during that time."""
 
     def isatty(self) -> bool:
         """Whether the file is a terminal."""
         return self._file is not None and not self._file.closed and self._file.isatty()
 
     def close(self) -> None:
-        """Close what was opened; the file itself stays open."""
+        """Close the reopened descriptor. The file itself stays open."""
         if self._opened is not None:
             os.close(self._opened)
             self._opened = None
@@ -82,12 +82,12 @@ class Output:
             self.dropped += 1
             self._unreported += 1
         except BrokenPipeError:
-            self._write_some = len  # the reader is gone for good
-        except (OSError, ValueError):  # a full disk, a closed file: this line is lost, the next may not be
+            self._write_some = len  # the reader has ended for good
+        except (OSError, ValueError):  # a full disk, a closed file: drop this line, but try the next one
             self._rest = b""
 
     def _wait_for_room(self) -> None:
-        """After a drop, go on only when there is room for several lines, or each short line would bring a report."""
+        """After a drop, wait until there is room for several lines. Otherwise each short line would cause a report."""
         assert self._file is not None  # noqa: S101  (without a file nothing is dropped)
         if not _has_room(self._file.fileno()):
             raise BlockingIOError
@@ -100,7 +100,7 @@ class Output:
         count, self._unreported = self._unreported, 0
         before = self.dropped
         assert self._on_resumed is not None  # noqa: S101
-        self._on_resumed(count)  # writes a line itself, which may be dropped in its turn
+        self._on_resumed(count)  # this writes a line itself, which may be dropped as well
         if self.dropped > before:
             self._unreported = count
 

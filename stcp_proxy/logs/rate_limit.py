@@ -1,12 +1,12 @@
-"""Repeated events are counted, not repeated.
+"""A rate limit for repeated log events: they are counted instead of written.
 
-A stranger can make this side refuse connections as fast as it can open them, and each refusal is worth a line: the first. So of
-one event with one reason in one tunnel, a few lines a second are written at once, with all their details. The rest of the second
-is counted, and its last event is written when the second is over, with `times`: how many it stands for. No event is lost, and a
-flood costs no more than `AT_ONCE` lines a second.
+A stranger can cause refused connections as fast as it can connect, and only the first refusals deserve their own lines. So the
+limit counts events with the same name, reason and tunnel. Each second, the first ones are written at once with all details. The
+others are counted; after the second, the last of them is written with their number in `times`. No event is lost, and a flood
+costs no more than `AT_ONCE` lines a second.
 
-What is limited: warnings and errors, and refusals of every level. The line for a connection's ordinary end is none of them: it
-stands for one connection, always (`quiet: [connections]` is for those who do not want it).
+The limit applies to warnings and errors, and to refusals of every level. It never applies to the line for the ordinary end of a
+connection, which always stands for one connection. `quiet: [connections]` silences these lines.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import structlog
 import trio
 
 AT_ONCE: Final = 10
-"""Lines in a second for one event with one reason in one tunnel."""
+"""Lines a second for events with the same name, reason and tunnel."""
 ONE_AT_ONCE: Final = frozenset({"limit reached: new connections wait", "cannot accept: new connections wait"})
-"""Events about a state, where one line in a second says all."""
+"""Events about a state: one line a second is enough."""
 _SECOND: Final = 1.0
 _BY_STRANGERS: Final = frozenset({"connection refused", "health check received"})
 """Events of any level that strangers can cause as fast as they can connect."""
 _SEVERE: Final = frozenset({"warning", "error", "critical"})
 _MANY: Final = 1000
-"""Kinds of events at which those of the past are forgotten at once, not at leisure."""
+"""When more kinds of events than this are remembered, old ones are forgotten at once."""
 
 Event = dict[str, Any]
 _Kind = tuple[object, ...]
@@ -38,7 +38,7 @@ _Kind = tuple[object, ...]
 
 @dataclass(slots=True)
 class _Second:
-    """What one kind of event has done in its second."""
+    """The events of one kind in the current second."""
 
     ends: float
     said: int = 0
@@ -47,11 +47,11 @@ class _Second:
 
 
 class Repeats:
-    """Decides about each event whether it is said now, and says later what it kept back.
+    """Decides whether an event is written now, and later writes the events that it held back.
 
     Args:
-        say: writes an event that was kept back, once its second is over.
-        clock: seconds, monotonic.
+        say: writes a held-back event after its second is over.
+        clock: monotonic time in seconds.
     """
 
     def __init__(self, say: Callable[[Event], None], *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,10 +60,10 @@ class Repeats:
         self._seconds: dict[_Kind, _Second] = {}
         self._lock = threading.Lock()
         self.on_held: Callable[[], None] = _nothing
-        """Called when something was kept back and nothing was before."""
+        """Called when the first event of a kind is held back in its second."""
 
     def may_say(self, event: Mapping[str, Any]) -> bool:
-        """Whether to write `event` now; otherwise it is counted, and kept as its kind's last."""
+        """Whether to write `event` now. Otherwise it is counted, and kept as the last event of its kind."""
         kind = _kind(event)
         if kind is None:
             return True
@@ -89,13 +89,13 @@ class Repeats:
         return spoken
 
     def flush(self, *, everything: bool = False) -> float | None:
-        """Say what was kept back, where its second is over.
+        """Write the held-back events whose second is over.
 
         Args:
-            everything: do not wait for that.
+            everything: write all held-back events, also before their second is over.
 
         Returns:
-            Seconds until the next one is due; None when nothing is kept back.
+            Seconds until the next event is due; None when no event is held back.
         """
         now = self._clock()
         with self._lock:
@@ -118,7 +118,7 @@ class Repeats:
 
 
 def _kind(event: Mapping[str, Any]) -> _Kind | None:
-    """What makes two events repetitions of each other; None for one that always stands alone."""
+    """The kind of an event: events of one kind are repetitions. None for an event without a rate limit."""
     if event.get("level") not in _SEVERE and event["event"] not in _BY_STRANGERS:
         return None
     return (event["event"], event.get("tunnel"), event.get("reason", event.get("limit")))
@@ -130,7 +130,7 @@ def _nothing() -> None:
 
 @contextlib.asynccontextmanager
 async def telling(repeats: Repeats) -> AsyncIterator[None]:
-    """While it is entered, what was kept back is said when its second is over; the rest at the end."""
+    """Inside this context, held-back events are written when their second is over. The remaining ones are written at its end."""
     token, held = trio.lowlevel.current_trio_token(), trio.Event()
 
     def set_held() -> None:
@@ -163,7 +163,7 @@ async def telling(repeats: Repeats) -> AsyncIterator[None]:
 
 
 def processor(repeats: Repeats) -> structlog.typing.Processor:
-    """The step of structlog's chain, behind the one that adds the level."""
+    """The step of structlog's chain that applies the limit. It must come after the step that adds the level."""
 
     def limit(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         if event.pop("_kept_back", False) or repeats.may_say(event):
@@ -174,7 +174,7 @@ def processor(repeats: Repeats) -> structlog.typing.Processor:
 
 
 def say_kept_back(event: Event) -> None:
-    """Send an event that `processor` kept back through structlog's chain again."""
+    """Send a held-back event through structlog's chain again."""
     level = event["level"]
     fields = {name: value for name, value in event.items() if name not in ("event", "level")}
     getattr(structlog.get_logger("stcp_proxy.repeats"), level)(event["event"], **fields, _kept_back=True)
