@@ -19,7 +19,7 @@ from stcp_proxy.lab.bench import pair as pairs
 from stcp_proxy.lab.bench import peers
 from stcp_proxy.lab.bench.cells import Table, number
 from stcp_proxy.lab.bench.measure import start_pair
-from stcp_proxy.lab.bench.peers import Peer
+from stcp_proxy.lab.bench.peer import Peer
 from stcp_proxy.lab.loadgen import LabError
 
 DURATION: Final = 70.0

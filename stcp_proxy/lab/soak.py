@@ -16,7 +16,7 @@ from stcp_proxy.lab.bench import plots
 from stcp_proxy.lab.bench.cells import Table
 from stcp_proxy.lab.bench.figures import KIB
 from stcp_proxy.lab.bench.measure import start_pair
-from stcp_proxy.lab.bench.peers import Peer
+from stcp_proxy.lab.bench.peer import Peer
 
 DURATION: Final = 300.0
 STEPS: Final = 20

@@ -11,7 +11,7 @@ from stcp_proxy.lab import ladder
 from stcp_proxy.lab.bench import measure, pair, peers, report, rows, table
 from stcp_proxy.lab.bench.figures import Figures
 from stcp_proxy.lab.bench.measure import Plan, Results
-from stcp_proxy.lab.bench.peers import Place
+from stcp_proxy.lab.bench.peer import Place
 from stcp_proxy.lab.loadgen import LabError
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler for the load generator")

@@ -2,7 +2,8 @@
 
 - ``rows``      what is measured
 - ``certs``     a certificate authority for the peers that need one
-- ``peers``     the tunnels: how each is configured and started
+- ``peer``      one kind of tunnel, and the place of a pair
+- ``peers``     the tunnels that are compared; ``other_tunnels`` configures those of others
 - ``pair``      a running pair: its processes, their CPU time and memory
 - ``measure``   the rounds; samples of every row and peer
 - ``figures``   medians, ratios, targets: from samples to statements

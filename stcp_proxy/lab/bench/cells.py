@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stcp_proxy.lab.bench.figures import KIB, Figures, Target, p99, rate
-from stcp_proxy.lab.bench.peers import Role
+from stcp_proxy.lab.bench.peer import Role
 from stcp_proxy.lab.bench.rows import Kind, Row
 
 

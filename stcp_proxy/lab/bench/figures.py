@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stcp_proxy.lab.bench.measure import Memory, Results, Sample
-from stcp_proxy.lab.bench.peers import Peer, Role
+from stcp_proxy.lab.bench.peer import Peer, Role
 from stcp_proxy.lab.bench.rows import Kind, Row
 
 KIB: Final = 1 << 10

@@ -15,7 +15,7 @@ from stcp_proxy.lab import loadgen
 from stcp_proxy.lab.bench import pair as pairs
 from stcp_proxy.lab.bench.certs import write_certificates
 from stcp_proxy.lab.bench.pair import Pair
-from stcp_proxy.lab.bench.peers import Peer, Place
+from stcp_proxy.lab.bench.peer import Peer, Place
 from stcp_proxy.lab.bench.rows import Kind, Row
 from stcp_proxy.lab.loadgen import LabError, Load
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stcp_proxy.lab.bench.cells import shown_rate
 from stcp_proxy.lab.bench.figures import Figures, p99, rate
-from stcp_proxy.lab.bench.peers import Peer, Role
+from stcp_proxy.lab.bench.peer import Peer, Role
 from stcp_proxy.lab.bench.rows import Kind, Row
 from stcp_proxy.lab.loadgen import LabError
 
