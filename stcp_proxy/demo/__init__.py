@@ -1,16 +1,16 @@
-"""`stcp-proxy demo`: the product in a quarter of a minute, and a self-test.
+"""`stcp-proxy demo`: a demonstration of the product in about 15 seconds, and a self-test.
 
     customer --plain-- connect ==STCP== eavesdropper ==STCP== listen --plain-- bank
 
-Every box is a process of its own but the eavesdropper, which is a task here: it sits on the wire leg as a stranger on the network
-would, copies every byte, and can change one.
+Every box is a process of its own except the eavesdropper, which is a task in this process. It sits on the wire leg as a stranger
+on the network would. It copies every byte, and can change one bit.
 
-- ``app``     the applications: plain sockets, nothing of the product
-- ``tap``     the eavesdropper, and what can be told apart on the wire without a key
-- ``stage``   processes and a temporary folder that are gone afterwards, whatever happens
-- ``story``   the scenes, each with what must be true in it
-- ``run``     all of it from start to end
-- ``screen``  how it looks, at 80 columns and without a terminal
+- ``app``     the applications: plain sockets, without code of the product
+- ``tap``     the eavesdropper, and the parts of the wire format that are visible without a key
+- ``stage``   the processes and the temporary folder, which are always removed at the end
+- ``story``   the scenes, each with its checks
+- ``run``     the whole demo, its deadline and its exit status
+- ``screen``  the output, at most 80 columns wide
 """
 
 from __future__ import annotations

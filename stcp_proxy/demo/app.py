@@ -24,18 +24,18 @@ ROUNDS_TIME = 0.5
 
 
 def tell(**fields: object) -> None:
-    """One line of JSON, in one write: threads share the stream."""
+    """Print one line of JSON with one write, because threads share the stream."""
     sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()
 
 
 def answer(line: str) -> str:
-    """What the bank says to an order."""
+    """The bank's answer to an order."""
     return f"Done: {line.removeprefix('Transfer ')}. Your balance is 7,310 EUR."
 
 
 def serve(sock: socket.socket, number: int) -> None:
-    """One customer, until he ends; then say what came from him, and how it ended."""
+    """Serve one customer until the connection ends. Then report the received bytes and the way in which it ended."""
     received = b""
     end = "EOF"
     answered = 0
@@ -54,7 +54,7 @@ def serve(sock: socket.socket, number: int) -> None:
 
 
 def bank() -> None:
-    """Serve customers until this process is ended."""
+    """Serve customers until this process is killed."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         tell(event="listening", address=f"127.0.0.1:{listener.getsockname()[1]}")
         for number in itertools.count(1):
@@ -64,7 +64,7 @@ def bank() -> None:
 
 
 def customer(port: int, lines: list[str], *, until: float = float("inf")) -> None:
-    """Give each order and wait for its answer; no new one from `until` on."""
+    """Send each order and wait for its answer. Send no new order from `until` on."""
     answers: list[str] = []
     seconds: list[float] = []
     started = time.perf_counter()

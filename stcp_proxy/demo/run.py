@@ -1,4 +1,4 @@
-"""Runs the demo: its deadline, the signals, the exit status."""
+"""Run the demo: its deadline, signals, and exit status."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from stcp_proxy.demo.screen import Screen
 from stcp_proxy.demo.stage import DemoFailed, open_stage
 
 DEADLINE: Final = 60.0
-"""Seconds. The demo takes two or three, and less than 15 wherever a processor is to be had; where none is, late is better than a
-false alarm. A step that hangs has its own, shorter patience."""
+"""Seconds. The demo takes two or three, and on a loaded machine less than 15. Without a free processor a late end is better than
+a false alarm. Each step has a shorter deadline of its own."""
 
 
 def run() -> int:
     """Play all scenes.
 
     Returns:
-        Exit status: 0 when everything behaved as promised, 1 when something did not, 128 and the signal's number when
-            one stopped it.
+        Exit status: 0 when all checks passed, 1 when a check failed, 128 plus the signal's number after a signal.
     """
     screen = Screen()
     status = 1
@@ -34,7 +33,7 @@ def run() -> int:
 
 
 async def _main(screen: Screen) -> int:
-    """Play until the end, the deadline or a signal."""
+    """Play until the end of the last scene, the deadline or a signal."""
     stopped_by: list[int] = []
 
     async def watch_signals(scope: trio.CancelScope) -> None:

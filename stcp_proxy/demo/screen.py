@@ -1,4 +1,4 @@
-"""How the demo looks: at most 80 columns, colours only on a terminal, and no meaning carried by colour alone."""
+"""The output of the demo: at most 80 columns, and colours only on a terminal. No meaning depends on colour alone."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from stcp_proxy.demo.tap import Item, Recording
 
 WIDTH: Final = 80
 _SAMPLE: Final = 14
-"""Bytes of each item that are shown."""
+"""The number of bytes that are shown of each item."""
 _READABLE: Final = "green"
 _OPEN: Final = "cyan"
 _SEALED: Final = "magenta"
 
 
 class _Console(Console):
-    """A console whose reader may leave, as `head` does: the demo goes on, and its status still counts."""
+    """A console whose reader may end early, as `head` does. The demo then continues, and its status still counts."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -34,11 +34,11 @@ class _Console(Console):
 
 
 class Screen:
-    """Prints the demo, and keeps count of what was checked."""
+    """Prints the demo, and counts the checks."""
 
     def __init__(self) -> None:
         if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="replace")  # an arrow is not worth a failure
+            sys.stdout.reconfigure(errors="replace")  # print a replacement instead of failing at an arrow
         self.console = _Console(highlight=False, soft_wrap=False)
         self.console.width = min(WIDTH, self.console.width)
         self._scenes = 0
@@ -47,28 +47,28 @@ class Screen:
     # -- parts -------------------------------------------------------------------------------------------------------------
 
     def title(self, text: str, picture: str) -> None:
-        """The head of it all."""
+        """Print the title and the picture."""
         self.console.print()
         self.console.print(Text(text, style="bold"))
         self.console.print()
         self._print(Text(picture, style=_OPEN))
 
     def scene(self, title: str) -> None:
-        """The next scene."""
+        """Print the title of the next scene."""
         self._scenes += 1
         self.console.print()
         self.console.print(Rule(Text(f"{self._scenes}  {title}", style="bold"), align="left", style="dim"))
 
     def say(self, text: str) -> None:
-        """A sentence for the reader."""
+        """Print a sentence for the reader."""
         self._print(Text(text))
 
     def command(self, command: str, output: str) -> None:
-        """A command line as it was run, and what it answered."""
+        """Print a command line and its output."""
         self.rows([("$", Text(command, style="bold")), ("", output)], narrow=True)
 
     def rows(self, rows: Iterable[tuple[str, str | Text]], *, narrow: bool = False) -> None:
-        """Who, and what it saw or said."""
+        """Print rows of a name and a text."""
         grid = Table.grid(padding=(0, 1))
         grid.add_column(style="" if narrow else "bold", no_wrap=True, min_width=1 if narrow else 8)
         grid.add_column(overflow="fold")
@@ -77,10 +77,10 @@ class Screen:
         self._print(grid)
 
     def check(self, truth: bool, sentence: str, *, otherwise: str = "") -> None:
-        """Something that must be true.
+        """Check a fact, and print the result.
 
         Raises:
-            DemoFailed: it is not; with `otherwise` for what is the case instead.
+            DemoFailed: the check failed; its text has `otherwise`, which describes the actual state.
         """
         if not truth:
             raise DemoFailed(f"this does not hold: {sentence}" + (f" ({otherwise})" if otherwise else ""))
@@ -88,7 +88,7 @@ class Screen:
         self.rows([("✓", Text(sentence, style=_READABLE))], narrow=True)
 
     def figures(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Numbers in columns; the first column is what they are."""
+        """Print numbers in columns. The first column names them."""
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         table.add_column(head[0])
         for title in head[1:]:
@@ -98,17 +98,17 @@ class Screen:
         self._print(table)
 
     def _print(self, part: Text | Table) -> None:
-        """One part, indented."""
+        """Print one part, indented."""
         self.console.print(Padding(part, (0, 0, 0, 3), expand=False))
 
     # -- the wire ----------------------------------------------------------------------------------------------------------
 
     def side_by_side(self, recording: Recording, moments: Iterable[tuple[str, str, Sequence[Item]]]) -> None:
-        """What the applications see beside what passed on the wire.
+        """Print the application's bytes beside the bytes on the wire.
 
         Args:
             recording: the wire leg.
-            moments: who did something, the readable bytes of it or nothing, and what passed on the wire for it.
+            moments: the event, its readable bytes or nothing, and the items on the wire that belong to it.
         """
         table = Table(box=box.ROUNDED, show_lines=True, padding=(0, 1), width=self.console.width)
         table.add_column("What the applications see", ratio=28, overflow="fold")
@@ -124,7 +124,7 @@ class Screen:
     # -- the end -----------------------------------------------------------------------------------------------------------
 
     def finished(self, seconds: float) -> None:
-        """Everything behaved."""
+        """Print that all checks passed."""
         self.console.print()
         self.console.print(Rule(style="dim"))
         self.console.print(
@@ -136,17 +136,17 @@ class Screen:
         self.console.print("For two hosts of your own: README.md, or stcp-proxy --help.")
 
     def stopped(self) -> None:
-        """A signal ended it."""
+        """Print that a signal stopped the demo."""
         self.console.print("\nStopped. Every process has ended, the keys are deleted.")
 
     def failed(self, sentence: str) -> None:
-        """Something did not behave."""
+        """Print that a check failed."""
         self.console.print()
         self.console.print(Text(f"The demo failed: {sentence}", style="bold red"))
 
 
 def _wire(recording: Recording, item: Item) -> list[Text]:
-    """Two lines for one thing on the wire: what everyone can tell, and its first bytes."""
+    """Two lines for one item on the wire: its visible properties, and its first bytes."""
     arrow = "→" if item.upwards else "←"
     if item.kind is not None:
         meaning = f"type {item.kind}, length {item.size - item.header}"
@@ -165,7 +165,7 @@ def _wire(recording: Recording, item: Item) -> list[Text]:
 
 
 def log_words(line: dict[str, Any]) -> Text:
-    """A log line as an operator would retell it: event, reason, why, what to do; then whose key, or channel and bytes."""
+    """A log line as text for a person: event, reason, why and remedy; then the key, or the channel id and the bytes."""
     text = Text(f"{line['event']} ")
     text.append(f"({line['reason']})", style="bold")
     if "why" in line:

@@ -1,4 +1,4 @@
-"""Processes and a folder for the length of a demo, and not a moment longer."""
+"""The processes and the temporary folder of a demo. They exist only while the demo runs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ import trio
 import stcp_proxy
 
 PATIENCE: Final = 20.0
-"""Seconds within which a process does what is expected of it: far more than that takes, for machines with other things to do."""
+"""Deadline of each step of a process, in seconds. It is far longer than a step takes, for loaded machines."""
 _FAREWELL: Final = 1.0
-"""Seconds between a polite request to end and the other kind."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 class DemoFailed(Exception):
-    """Something did not behave as promised; the text is a sentence."""
+    """A check of the demo failed; the text is a sentence."""
 
 
 class Program:
     """A running process whose output is JSON lines.
 
     Args:
-        name: for sentences about it.
-        command: the command line, as a person would write it.
-        process: the process, its output a pipe.
+        name: its name in messages.
+        command: the command line as a user would write it.
+        process: the process, with a pipe for its output.
     """
 
     def __init__(self, name: str, command: str, process: trio.Process) -> None:
@@ -45,7 +45,7 @@ class Program:
         self._ended = False
 
     async def listen_to_it(self) -> None:
-        """Read what it says until its end."""
+        """Read its output until the end."""
         assert self.process.stdout is not None
         rest = b""
         async for chunk in self.process.stdout:
@@ -57,10 +57,10 @@ class Program:
         self._wake()
 
     async def line(self, **wanted: Any) -> dict[str, Any]:
-        """The first line with these fields, now or soon.
+        """The first line with these fields; waits until it is there.
 
         Raises:
-            DemoFailed: it did not come.
+            DemoFailed: the line did not appear in time.
         """
         with trio.move_on_after(PATIENCE):
             while True:
@@ -73,15 +73,15 @@ class Program:
         raise DemoFailed(f"{self.name} did not say {wanted}; its last words: {self.last_words()}")
 
     def last_words(self) -> str:
-        """The end of what it said."""
+        """The end of its output."""
         said = [json.dumps(line) for line in self.lines[-2:]] + self._text[-6:]
         return " | ".join(said) or "none"
 
     async def finished(self) -> tuple[int, str]:
-        """Exit status and text of a process that ends by itself.
+        """Wait for the end of a process that ends by itself. Returns its exit status and output.
 
         Raises:
-            DemoFailed: it did not end.
+            DemoFailed: it did not end in time.
         """
         with trio.move_on_after(PATIENCE):
             while not self._ended:
@@ -118,12 +118,12 @@ class Stage:
         self._folder = folder
         self._nursery = nursery
         self._programs: list[Program] = []
-        root = str(Path(stcp_proxy.__file__).parents[1])  # so that a checkout runs without being installed
+        root = str(Path(stcp_proxy.__file__).parents[1])  # a checkout must run without an installation
         path = os.environ.get("PYTHONPATH")
         self._env = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root, "PYTHONUNBUFFERED": "1"}
 
     async def start(self, name: str, *command: str) -> Program:
-        """Start a process, `stcp-proxy` or a script of this folder, and listen to what it says."""
+        """Start a process, either `stcp-proxy` or a script of this folder, and read its output."""
         process = await trio.lowlevel.open_process(
             [sys.executable, *_python_arguments(command)],
             cwd=self._folder,
@@ -131,7 +131,7 @@ class Stage:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            process_group=0,  # a terminal's Ctrl-C is the demo's alone: it ends them in its own time
+            process_group=0,  # a terminal's Ctrl-C must reach only the demo, which ends the processes itself
         )
         program = Program(name, " ".join(command), process)
         self._programs.append(program)
@@ -139,7 +139,7 @@ class Stage:
         return program
 
     async def run(self, *command: str) -> str:
-        """Run a process to its end; returns what it printed.
+        """Run a process to its end. Returns its output.
 
         Raises:
             DemoFailed: its exit status is not 0.
@@ -151,7 +151,7 @@ class Stage:
         return text
 
     async def close(self) -> None:
-        """End everything that still runs."""
+        """End all running processes."""
         running = [program.process for program in self._programs if program.process.poll() is None]
         for process in running:
             process.terminate()
@@ -172,7 +172,7 @@ def _python_arguments(command: Sequence[str]) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def open_stage() -> AsyncIterator[Stage]:
-    """A stage; on the way out, whatever the reason, its processes are ended and its folder is removed."""
+    """Open a stage. Every exit from the context ends its processes and removes its folder."""
     with tempfile.TemporaryDirectory(prefix="stcp-demo-") as folder:
         async with trio.open_nursery() as nursery:
             stage = Stage(Path(folder), nursery)

@@ -1,4 +1,4 @@
-"""The scenes, in order, and what must be true in each."""
+"""The scenes in order, with the checks of each scene."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORDER: Final = "Transfer 2500 EUR to Alice, for the blue notebook"
 SECOND_ORDER: Final = "Transfer 4000 EUR to Bob, for the red bicycle"
 _ROUNDS: Final = 300
 _BY_CHANCE: Final = 4
-"""Bytes of a message that may turn up in a capture of random bytes: five or more do so once in millions of demos."""
+"""Bytes of a message that a capture of random bytes may contain by chance. Five or more do so once in millions of demos."""
 
 PICTURE: Final = """\
 customer ───── connect ═════ eavesdropper ═════ listen ───── bank
@@ -26,14 +26,14 @@ customer ───── connect ═════ eavesdropper ═════ li
 
 @dataclass(frozen=True)
 class Cast:
-    """Who is on the stage.
+    """The processes and the eavesdropper of the demo.
 
     Attributes:
         bank: the server application.
-        listen: the proxy beside it.
-        connect: the proxy beside the customer, dialling through the eavesdropper.
-        stranger: the same, with a key that nobody allowed.
-        direct: the customer's once more, dialling the listening side itself.
+        listen: the proxy of the bank.
+        connect: the proxy of the customer, which dials through the eavesdropper.
+        stranger: the same, with a key that is not allowed.
+        direct: a second proxy of the customer, which dials the listening side directly.
         tap: the eavesdropper.
     """
 
@@ -46,10 +46,10 @@ class Cast:
 
 
 async def play(stage: Stage, screen: Screen) -> None:
-    """All scenes.
+    """Play all scenes.
 
     Raises:
-        DemoFailed: something did not behave as promised.
+        DemoFailed: a check failed.
     """
     screen.title("stcp-proxy demo: real processes on this machine; nothing below is made up", PICTURE)
     async with trio.open_nursery() as nursery:
@@ -197,7 +197,7 @@ async def _figures(stage: Stage, screen: Screen, cast: Cast) -> None:
 
 
 async def _the_end(screen: Screen, cast: Cast) -> None:
-    """Every proxy stops when told to, in good order."""
+    """Stop every proxy, and check that it ends in order."""
     proxies = (cast.connect, cast.direct, cast.stranger, cast.listen)
     statuses: dict[Program, int] = {}
 
@@ -214,7 +214,7 @@ async def _the_end(screen: Screen, cast: Cast) -> None:
     )
 
 
-# -- means -----------------------------------------------------------------------------------------------------------------
+# -- helpers ---------------------------------------------------------------------------------------------------------------
 
 
 async def _proxy(stage: Stage, role: str, to: int, *flags: str) -> Program:
@@ -223,19 +223,19 @@ async def _proxy(stage: Stage, role: str, to: int, *flags: str) -> Program:
 
 
 async def _port(program: Program) -> int:
-    """Where a program listens, once it says so."""
+    """The port on which a program listens; waits for the program's line about it."""
     address: str = (await program.line(event="listening"))["address"]
     return int(address.rpartition(":")[2])
 
 
 async def _customer(stage: Stage, where: Program, *arguments: str) -> dict[str, Any]:
-    """Send a customer to where a program listens; returns what it tells."""
+    """Run a customer against a program's listening port. Returns the customer's report."""
     customer = await stage.start("the customer", "app.py", "customer", str(await _port(where)), *arguments)
     return await customer.line(event="done")
 
 
 async def _recording(cast: Cast, number: int) -> Recording:
-    """The eavesdropper's recording of a wire leg, once that has ended."""
+    """The eavesdropper's recording of a wire leg; waits until the wire leg has ended."""
     with trio.move_on_after(PATIENCE):
         recording = await cast.tap.recording(number)
         await recording.ended.wait()
@@ -244,7 +244,7 @@ async def _recording(cast: Cast, number: int) -> Recording:
 
 
 def _moments(recording: Recording, answer: str) -> list[tuple[str, str, list[Item]]]:
-    """The frames of the first connection, beside the doing of the applications that they carry."""
+    """The frames of the first connection, each with the event of the applications that caused it."""
     handshake = [item for item in recording.items if item.kind is None]
     ends = [item for item in recording.items if item.kind == FrameType.FIN]
     between = [item for item in recording.items if item not in handshake and item not in ends]
@@ -270,5 +270,5 @@ def _ms(seconds: float) -> str:
 
 
 def _dialled(bank: Program) -> int:
-    """How many connections the bank has seen."""
+    """The number of connections that the bank has accepted."""
     return sum(1 for line in bank.lines if line["event"] == "accepted")

@@ -1,7 +1,7 @@
 """The eavesdropper: a relay on the wire leg that copies every byte, and can change one bit.
 
-It has no key. What it can tell apart is what the format leaves in the open: the two handshake messages, and the type and
-length of every frame behind them.
+It has no key. It can distinguish only what the wire format leaves unencrypted: the two handshake messages, and the type and
+length of every later frame.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True)
 class Item:
-    """One thing on the wire that can be told from the next.
+    """One handshake message or frame on the wire.
 
     Attributes:
-        upwards: from the connecting side to the listening side.
-        name: what it is.
-        kind: frame type; None for a handshake message.
-        start, size: where it stands in its direction's bytes.
-        header: how many bytes of it are in the open.
+        upwards: whether it goes from the connecting side to the listening side.
+        name: its name for the output.
+        kind: its frame type; None for a handshake message.
+        start, size: its position in the bytes of its direction, and its length.
+        header: the number of its unencrypted bytes.
     """
 
     upwards: bool
@@ -39,16 +39,16 @@ class Item:
 
 @dataclass
 class Direction:
-    """One direction's bytes, as they came."""
+    """The bytes of one direction, in order of arrival."""
 
     upwards: bool
     data: bytearray = field(default_factory=bytearray)
     end: str = ""
     _next: int = 0
-    """Where the next item begins."""
+    """The position where the next item begins."""
 
     def feed(self, data: bytes) -> list[Item]:
-        """Take more bytes; returns the items whose header is complete now."""
+        """Add bytes. Returns the items whose header has become complete."""
         self.data += data
         items = []
         while (item := self._cut()) is not None:
@@ -71,7 +71,7 @@ class Direction:
         return Item(self.upwards, name, kind, start, HEADER_LEN + length, HEADER_LEN)
 
     def _message(self) -> Item | None:
-        """The handshake message: the first thing in either direction."""
+        """The handshake message, which is the first item in either direction."""
         header = (PROLOGUE_LEN if self.upwards else 0) + MESSAGE_LENGTH_LEN
         if len(self.data) < header:
             return None
@@ -81,12 +81,12 @@ class Direction:
 
 @dataclass
 class Recording:
-    """Everything that passed on one wire leg.
+    """All bytes of one wire leg.
 
     Attributes:
         up, down: the two directions.
-        items: of both, in order of appearance.
-        flipped: the item in which a bit was changed.
+        items: the items of both directions, in order of arrival.
+        flipped: the item with the changed bit.
         ended: set when both directions have ended.
     """
 
@@ -98,7 +98,7 @@ class Recording:
 
     @property
     def size(self) -> int:
-        """Bytes of both directions."""
+        """The number of bytes in both directions."""
         return len(self.up.data) + len(self.down.data)
 
     def of(self, item: Item) -> bytes:
@@ -113,12 +113,12 @@ class Recording:
 
 
 class Tap:
-    """Listens where the connecting side dials, and relays to the listening side.
+    """Listens at the address that the connecting side dials, and relays to the listening side.
 
     Attributes:
-        port: where it listens on 127.0.0.1.
+        port: its listening port on 127.0.0.1.
         target: the listening side's port; set before `serve`.
-        flip: change one bit in the DATA frame of this number, from 0, that goes upwards in the next connection.
+        flip: the number, from 0, of the upward DATA frame in the next connection in which one bit is changed.
     """
 
     def __init__(self) -> None:
@@ -140,7 +140,7 @@ class Tap:
                     nursery.start_soon(self._relay, sock)
 
     async def recording(self, number: int) -> Recording:
-        """The recording of the connection of this number, from 0, once there is one."""
+        """The recording of the connection with this number, from 0; waits for this connection."""
         while len(self._recordings) <= number:
             await self._grew.wait()
         return self._recordings[number]
@@ -161,7 +161,7 @@ class Tap:
                     nursery.start_soon(_pump, recording, recording.up, client, server, flip)
                     nursery.start_soon(_pump, recording, recording.down, server, client, None)
             except* OSError:
-                for sock in (client, server):  # one leg was reset: so is the other
+                for sock in (client, server):  # one leg was reset: reset the other leg, too
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
             finally:
                 recording.ended.set()

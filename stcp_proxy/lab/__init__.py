@@ -1,14 +1,14 @@
-"""The lab: tools that measure the product, and comparable proxies beside it, through their public ports.
+"""The lab: tools that measure the product, and comparable proxies beside it, only through their public ports.
 
-The extra stcp-proxy[lab] has the libraries that it needs. No other room imports it, and the container image is built without it.
+The extra stcp-proxy[lab] contains its libraries. No other package imports the lab, and the container image is built without it.
 
 - ``load/``        load generator and echo server in C, compiled when first used; ``loadgen`` drives it
 - ``echo``         the framed echo server
 - ``stress``       the stress client, which checks every byte; ``channel`` lets it speak STCP itself
-- ``bench``        this project against its peers, in turns within the same minutes
+- ``bench``        this project and comparable proxies, measured in turns within the same minutes
 - ``ladder``       seal and open alone, frames in memory, the engine over socketpairs, the whole pair
 - ``soak``         resident memory under mixed load
-- ``reference``    the four runs of the report that this project starts from
+- ``reference``    the four runs of the report that was the starting point of this project
 
 `stcp-proxy bench --report FILE` writes the results to a file.
 """

@@ -1,4 +1,4 @@
-"""A connection of the stress client that speaks STCP itself, straight to a listening proxy."""
+"""A connection of the stress client that speaks STCP itself, directly to a listening proxy."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class SecureLink(Link):
             Bytes; empty when the peer has sent FIN.
 
         Raises:
-            BlockingIOError: no frame with application bytes is there.
+            BlockingIOError: no frame with application bytes has arrived.
             OSError: the connection or the protocol failed.
         """
         chunk = self.sock.recv(MAX_READ)
@@ -174,12 +174,12 @@ class SecureLink(Link):
         self._handle = self._on_goodbye
 
     def finish(self) -> None:
-        """Send FIN and keep the socket until the peer's FIN. A new connection replaces this one meanwhile."""
+        """Send FIN and keep the socket until the peer's FIN. Meanwhile a new connection replaces this one."""
         self.leave()
         self._owner.ended(self, failed=False)
 
     def leave(self) -> None:
-        """Send FIN and wait for the peer's."""
+        """Send FIN and wait for the FIN of the peer."""
         if self._phase is not Phase.STREAM:
             self.close()
             return

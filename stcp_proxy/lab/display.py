@@ -15,10 +15,10 @@ from stcp_proxy.lab.tally import Summary
 
 
 def stress(run: Run, *, report_every: float, json_file: Path | None) -> int:
-    """Execute a run, print its result, and write it as JSON when asked to.
+    """Execute a run and print its result. Also write it as JSON when `json_file` is given.
 
     Args:
-        json_file: `-` is standard output; text for people then goes to standard error.
+        json_file: `-` means standard output; text for people then goes to standard error.
 
     Returns:
         Exit status: 1 after any failure.
@@ -40,7 +40,7 @@ def stress(run: Run, *, report_every: float, json_file: Path | None) -> int:
 
 
 def execute(run: Run, console: Console, *, report_every: float) -> Summary:
-    """Execute a run with a bar where the console is a terminal, and a line every `report_every` seconds unless that is 0."""
+    """Execute a run, with a bar on a terminal. Print a line every `report_every` seconds; 0 prints none."""
     with contextlib.ExitStack() as stack:
         bar = None
         if console.is_terminal:
@@ -70,7 +70,7 @@ def _line(run: Run, elapsed: float, rate: float) -> str:
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Print the result, one figure a line."""
+    """Print the result, one figure on each line."""
     lines = (
         ("throughput, both ways", f"{summary.throughput_mb_s:,.2f} MB/s"),
         ("requests", f"{summary.requests:,} in {summary.seconds:.1f} s: {summary.requests_per_second:,.0f} a second"),

@@ -1,4 +1,4 @@
-"""The framed echo server: each message is a 4-byte big-endian length and that many bytes, sent back whole.
+"""The framed echo server. Each message is a 4-byte big-endian length and that many bytes; it is sent back whole.
 
 The technique is the engine's: one epoll set for each thread, one read into a buffer that all connections share, one write of all
 complete messages in it. A connection keeps bytes only for a partial message or after a short write. The server does not read
@@ -27,14 +27,14 @@ _log = structlog.get_logger("stcp_proxy.echo")
 
 
 class BadLengthError(Exception):
-    """A message longer than the server takes."""
+    """The message is longer than the server allows."""
 
 
 def whole(data: bytes | bytearray | memoryview) -> int:
     """The number of bytes at the start that are complete messages.
 
     Raises:
-        BadLengthError: a message announces more than 32 MiB; raised as soon as its length has arrived.
+        BadLengthError: a message is longer than 32 MiB; raised as soon as its length has arrived.
     """
     at, size = 0, len(data)
     while size - at >= LENGTH_LEN:
@@ -62,7 +62,7 @@ class _Connection:
 
 
 class _Loop:
-    """One thread's connections."""
+    """The connections of one thread."""
 
     def __init__(self, listener: socket.socket, stop: int) -> None:
         self._listener = listener
@@ -144,7 +144,7 @@ class _Loop:
             connection.wanted = LENGTH_LEN + int.from_bytes(rest[:LENGTH_LEN], "big") if known else LENGTH_LEN
 
     def _write(self, connection: _Connection, data: memoryview) -> None:
-        """Write. After a short write keep the remainder, and read nothing until it is written."""
+        """Write. After a short write, keep the remainder and stop reading until it is written."""
         waiting = bool(connection.out)
         try:
             sent = connection.sock.send(data)
@@ -173,7 +173,7 @@ class EchoServer:
         threads: the number of loops that share the listener.
 
     Raises:
-        LabError: the address cannot be listened on.
+        LabError: the server cannot listen on the address.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 6667, *, threads: int = 1) -> None:

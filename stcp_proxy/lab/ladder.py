@@ -1,12 +1,12 @@
-"""The ladder: the same work with one layer more on each rung, so the rung with the largest step is the bottleneck.
+"""The ladder: each rung does the same work with one layer more. The rung with the largest step is the bottleneck.
 
 1. cipher: AES-256-GCM alone, called as the engine calls it
 2. frames: Sealer and Opener in memory: headers, nonces, associated data
 3. engine: two engines in processes of their own over socketpairs: system calls, epoll, buffers; no handshake, no TCP, no Trio
 4. pair: the complete product
 
-A result is the CPU seconds of both sides of the tunnel together, per 100,000 round trips (two messages sealed and
-two opened) or per GB of bulk (one sealing and one opening of each byte).
+A result is the CPU seconds of both sides of the tunnel together. The unit of work is 100,000 round trips (each seals two messages
+and opens two) or a GB of bulk (each byte is sealed once and opened once).
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _engine(side: str, plain: Sequence[socket.socket], wire: Sequence[socket.soc
 
 
 def _start(stack: contextlib.ExitStack, argv: Sequence[str], sockets: Sequence[socket.socket]) -> int:
-    """Start a child with these sockets. It writes one line, or opens its standard output, when it is ready."""
+    """Start a child with these sockets. When the child is ready, it writes one line or opens its standard output."""
     child = subprocess.Popen(argv, pass_fds=[sock.fileno() for sock in sockets], stdout=subprocess.PIPE)
     stack.callback(child.wait)
     stack.callback(child.kill)

@@ -19,7 +19,7 @@ from stcp_proxy.errors import StcpError
 FOLDER: Final = Path(__file__).with_name("load")
 FLAGS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
 GRACE: Final = 60.0
-"""Seconds after its running time when a generator is stopped. It stops by itself after 20 seconds without progress."""
+"""Seconds between the end of a generator's running time and its kill. It stops by itself after 20 seconds without progress."""
 
 
 class LabError(StcpError):
@@ -57,7 +57,7 @@ def cache_folder() -> Path:
 
 
 def binary() -> Path:
-    """Return the compiled generator. Compile it when this version of its source has no compiled one.
+    """Return the path of the compiled generator. Compile it when its present source has not been compiled yet.
 
     Raises:
         LabError: no C compiler is found, or it fails.
@@ -112,7 +112,7 @@ def _target(where: int | Sequence[int]) -> tuple[object, Sequence[int]]:
 
 
 def round_trips(where: int | Sequence[int], *, connections: int, size: int, seconds: float) -> Load:
-    """Keep one message of `size` bytes under way on each of `connections`, and compare every answer.
+    """Keep one message of `size` bytes in flight on each of `connections`, and compare every answer.
 
     Args:
         where: a port on 127.0.0.1, or the descriptors of connected sockets.

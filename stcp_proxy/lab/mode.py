@@ -1,4 +1,4 @@
-"""How the stress client uses its connections. In its own module, because the command line needs it without the rest."""
+"""How the stress client uses its connections. A module of its own, because the command line needs only this part."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Mode(enum.StrEnum):
-    """The fate of a connection after some messages."""
+    """What the stress client does with a connection after some messages."""
 
     STEADY = "steady"
     CHURN = "churn"

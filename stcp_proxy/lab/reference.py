@@ -1,8 +1,9 @@
-"""The four runs of the report that this project starts from, through a pair of proxies, beside that report's figures.
+"""The four runs of the report that was the starting point of this project, repeated through a pair of proxies and shown beside
+the report's figures.
 
-It measured STCP inside a kernel, with the predecessors of `echo` and `stress`. Its throughput counts the message and its 4-byte
-length, both ways, as ours does (10,647 requests a second of 256 bytes are 5.54 MB/s only so). "Messages per connection" means
-that a new connection was opened after so many, which is our `churn`.
+The report measured STCP inside a kernel, with the predecessors of `echo` and `stress`. Its throughput counts the message and its
+4-byte length in both directions, as ours does: only so, 10,647 requests a second of 256 bytes are 5.54 MB/s. "Messages per
+connection" means that a new connection was opened after this number of messages, which is our `churn`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ DURATION: Final = 70.0
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One run, and the report's figures for it."""
+    """One run, with the report's figures for it."""
 
     title: str
     size: int
@@ -92,7 +93,7 @@ def run(engines: Sequence[Peer], *, duration: float, progress: Callable[[str], N
 
 @contextlib.contextmanager
 def _echo_server() -> Iterator[int]:
-    """The product's own echo command, as its users run it."""
+    """The product's own echo command, started as users start it."""
     with subprocess.Popen([*peers.PRODUCT, "echo", "--port", "0"], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         try:
@@ -116,7 +117,7 @@ def _stress(reference: Reference, port: int, duration: float) -> dict[str, Any]:
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """Both columns, the report's and ours."""
+    """A table with the report's figures and ours."""
     head = ["", "engine", "MB/s: report", "here", "requests/s: report", "here", "average ms: report", "here", "p99 ms: report",
             "here", "errors", "timeouts"]  # fmt: skip
     lines = []

@@ -1,4 +1,4 @@
-"""Memory under load: a pair carries messages, a bulk stream and new connections at once, and its resident memory is measured."""
+"""Memory under load: a pair carries messages, a bulk stream and new connections at once while its resident memory is measured."""
 
 from __future__ import annotations
 

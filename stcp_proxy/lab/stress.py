@@ -1,4 +1,4 @@
-"""The stress client: many connections in one epoll loop, which compares every received byte with the sent one.
+"""The stress client: many connections in one epoll loop. It compares every received byte with the sent byte.
 
 The technique is the engine's: one epoll set, one read and one write for a request, no task for either. So it is not the
 bottleneck of a measurement.
@@ -36,9 +36,9 @@ class Options:
         clients: connections at a time, one request under way on each.
         duration: seconds during which requests are made.
         size: bytes of a message, without its length prefix.
-        messages: requests after which `churn` opens a new connection.
-        timeout: seconds a request, or getting a connection, may take.
-        raw: messages go without their length prefix: for a server that echoes bytes without framing.
+        messages: in `churn`, the number of requests after which a new connection is opened.
+        timeout: seconds that a request or a connection attempt may take.
+        raw: send messages without their length prefix, for a server that echoes bytes without framing.
     """
 
     host: str = "127.0.0.1"
@@ -58,7 +58,7 @@ class Options:
 
 
 MakeLink = Callable[[Owner, tuple[bytes, ...], int], Link]
-"""What a connection is: `Link`, or one that speaks STCP itself. Called with the run, its messages, and which comes first."""
+"""Makes a connection: a `Link`, or one that speaks STCP itself. Args: the run, its messages, and the index of the first."""
 
 
 class Run:
@@ -66,7 +66,7 @@ class Run:
 
     Args:
         options: what to do.
-        make_link: what a connection is: a plain `Link`, or one that speaks STCP itself.
+        make_link: makes a connection: a plain `Link`, or one that speaks STCP itself.
     """
 
     def __init__(self, options: Options, make_link: MakeLink = Link) -> None:
@@ -112,7 +112,7 @@ class Run:
         on_tick(self.options.duration)
 
     def _drain(self) -> None:
-        """Send no further request. Outstanding ones get their answer or time out."""
+        """Send no new request. Outstanding requests get their answer or time out."""
         self.sending = False
         self._retry.clear()
         until = time.monotonic() + self.options.timeout + TICK
@@ -154,10 +154,10 @@ class Run:
             self.tally.note(f"connect: {exc.strerror}")
             self._retry.append((time.monotonic() + RETRY, index))
 
-    # -- what links say ----------------------------------------------------------------------------------------------------
+    # -- calls from links ------------------------------------------------------------------------------------------------------
 
     def ended(self, link: Link, *, failed: bool) -> None:
-        """Replace a closed link: at once, or after a pause when it failed."""
+        """Replace a closed link: at once after an ordinary end, after a pause when it failed."""
         if not self.sending:
             return
         if failed:

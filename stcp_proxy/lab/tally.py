@@ -34,7 +34,7 @@ def histogram(latencies: Mapping[int, int]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished run. Latencies are in milliseconds, throughput in MB/s: message bytes, length prefix included, both ways."""
+    """A finished run. Latencies are in milliseconds. Throughput is in MB/s: message bytes with their length prefix, both ways."""
 
     seconds: float
     requests: int
@@ -64,9 +64,9 @@ class Tally:
     """Counters of a run under way.
 
     Attributes:
-        latencies: how many requests took so many microseconds. A plain dictionary, since the loop pays for every one; the
+        latencies: the number of requests by microseconds. A plain dictionary, because every request pays for the update; the
             histogram is made from it on request.
-        operation_errors: answers that differ from what was sent, and connections that broke in mid-request.
+        operation_errors: wrong answers, and connections that failed during a request.
         connection_errors: connections that could not be opened.
         first_error: the text of the first failure.
     """
@@ -89,7 +89,7 @@ class Tally:
         """The figures so far.
 
         Args:
-            seconds: how long requests were made.
+            seconds: the duration in which requests were made.
             message_bytes: bytes of one message in one direction.
         """
         requests, held = self.requests, histogram(self.latencies)

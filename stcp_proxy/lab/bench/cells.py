@@ -1,4 +1,4 @@
-"""Figures as text and as tables of text, for the terminal and for Markdown alike."""
+"""Figures as text and as tables of text, for both the terminal and Markdown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Table:
 
 
 def number(value: float | None) -> str:
-    """Three significant digits at least, thousands apart."""
+    """A number with at least three significant digits, and with separators between thousands."""
     if value is None:
         return "–"
     if abs(value) >= 100:
@@ -42,7 +42,7 @@ def shown_rate(row: Row, value: float | None) -> float | None:
 
 
 def rates(figures: Figures) -> Table:
-    """Rates of all pairs; this project's ratios to the best TLS peer and to the yardsticks, its variants' ratios to itself."""
+    """Rates of all pairs, and ratios: this project to the best TLS peer and to the yardsticks, its variants to this project."""
     ours, present = figures.ours(), {peer.name for peer in figures.peers}
     yardsticks = [name for name in ("plain", "direct") if ours and name in present]
     tls = [peer for peer in figures.peers if ours and peer.role is Role.TLS]
@@ -64,7 +64,7 @@ def rates(figures: Figures) -> Table:
 
 
 def latencies(figures: Figures) -> Table:
-    """p99 in milliseconds; of new connections from connect to the echo."""
+    """p99 in milliseconds. For new connections, it covers connect to echo."""
     rows = [row for row in figures.rows if row.kind not in (Kind.MEMORY, Kind.BULK)]
     ours = figures.ours()[:1] if any(peer.role is Role.TLS for peer in figures.peers) else ()
     lines = []
@@ -78,7 +78,7 @@ def latencies(figures: Figures) -> Table:
 
 
 def cpu(figures: Figures) -> Table:
-    """CPU seconds that the processes of a pair spend on the same work."""
+    """CPU seconds of the processes of each pair for the same work."""
     units = {Kind.BULK: "CPU s per GB", Kind.ROUND_TRIPS: "CPU s per 100,000", Kind.NEW_CONNECTIONS: "CPU s per 1,000"}
     peers = [peer for peer in figures.peers if peer.set_up]
     lines = [
@@ -90,7 +90,7 @@ def cpu(figures: Figures) -> Table:
 
 
 def memory(figures: Figures) -> Table:
-    """Resident memory by side: at rest, and for each idle connection; CPU while idle."""
+    """Resident memory by side, at rest and for each idle connection, and CPU time while idle."""
     lines = []
     for peer in figures.peers:
         held = figures.memory(peer.name)
@@ -115,5 +115,5 @@ def verdicts(title: str, targets: Sequence[Target]) -> Table:
 
 
 def overview(figures: Figures) -> list[Table]:
-    """The tables of a run that are not empty."""
+    """The tables of a run, without empty ones."""
     return [table for table in (rates(figures), latencies(figures), cpu(figures), memory(figures)) if table.lines]

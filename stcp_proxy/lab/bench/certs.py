@@ -1,4 +1,4 @@
-"""A throw-away certificate authority: the peers authenticate mutually, as STCP does."""
+"""A throw-away certificate authority: the peers use mutual authentication, as STCP does."""
 
 from __future__ import annotations
 

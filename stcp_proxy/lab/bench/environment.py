@@ -50,7 +50,7 @@ def _release() -> str:
 
 
 def _commit() -> str:
-    """The checkout's commit, where the package runs from one."""
+    """The commit of the checkout; only where the package runs from a checkout."""
     root = Path(stcp_proxy.__file__).parents[1]
     if not (root / ".git").exists():
         return ""

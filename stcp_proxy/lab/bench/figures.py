@@ -94,7 +94,7 @@ class Figures:
         return next((memory for memory in self.results.memory if memory.peer == peer), None)
 
     def worst_idle(self, peer: str) -> float | None:
-        """Bytes per idle connection of the side that needs more."""
+        """Bytes per idle connection, of the side with the higher value."""
         memory = self.memory(peer)
         return max((memory.per_connection(side) for side in memory.rest), default=None) if memory else None
 
@@ -102,7 +102,7 @@ class Figures:
         return tuple(peer for peer in self.peers if peer.role is Role.OURS)
 
     def failed(self) -> bool:
-        """Whether this project failed in any row, or did not start."""
+        """Whether this project failed in a row or did not start."""
         ours = {peer.name for peer in self.results.plan.peers if peer.role is Role.OURS and not peer.missing()}
         return any(peer in ours for _, peer, _ in self.results.failures) or bool(ours & self.results.absent.keys())
 

@@ -1,4 +1,4 @@
-"""The rounds: every row through every pair in turns, so a machine whose speed drifts affects all of them alike."""
+"""The rounds: every row runs through every pair in turns, so changes of the machine's speed affect all pairs alike."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from stcp_proxy.lab.bench.rows import Kind, Row
 from stcp_proxy.lab.loadgen import LabError, Load
 
 SETTLE: Final = 0.05
-"""Seconds after each sample, for the connections that it closes."""
+"""Seconds to wait after each sample until its connections are closed."""
 BULK_LEAD: Final = 0.3
-"""Seconds by which the bulk connection of the fairness row begins earlier and ends later than the small ones."""
+"""In the fairness row, the bulk connection begins this many seconds before the small ones, and ends so much later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Plan:
     Attributes:
         seconds: running time of one sample.
         rounds: samples for each row and peer.
-        idle: connections held open for the memory row, and how many seconds their idle CPU time is watched.
+        idle: the number of open connections in the memory row, and the seconds for which their idle CPU time is measured.
     """
 
     rows: tuple[Row, ...]
@@ -68,7 +68,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident bytes of a pair, by side: before any load, and with idle connections through it."""
+    """Resident bytes of a pair by side: before any load, and with idle connections."""
 
     peer: str
     connections: int
@@ -86,7 +86,7 @@ class Results:
     """All results of a run.
 
     Attributes:
-        absent: the reason why a peer was left out, by its name.
+        absent: for each peer that was left out, by name, the reason.
         failures: failed samples, as (row, peer, text).
     """
 
@@ -106,7 +106,7 @@ Progress = Callable[[str], None]
 def run(plan: Plan, progress: Progress) -> Results:
     """Start all pairs, measure the plan's rows through them in turns, end them.
 
-    A peer that is missing or does not start is left out and named. A failed sample is noted, and the run goes on.
+    A peer that is missing or does not start is left out and listed. A failed sample is noted, and the run continues.
 
     Raises:
         LabError: the load generator cannot be built.
@@ -132,10 +132,10 @@ def run(plan: Plan, progress: Progress) -> Results:
 
 @contextmanager
 def start_pair(peer: Peer, target: int) -> Iterator[Pair]:
-    """Set up one pair in a folder of its own that lives as long as the pair.
+    """Set up one pair in a folder of its own, which is removed with the pair.
 
     Raises:
-        LabError: the peer is missing, or does not carry a message.
+        LabError: the peer is missing, or no message goes through it.
     """
     if why := peer.missing():
         raise LabError(why)
@@ -167,7 +167,7 @@ def _measure_memory(plan: Plan, running: Sequence[Pair], results: Results, progr
 
 
 def _measure_round(plan: Plan, number: int, running: Sequence[Pair], results: Results, progress: Progress) -> None:
-    """Run one round. Each round begins with a different peer, so the order changes."""
+    """Run one round. Each round begins with a different peer, so that the order varies."""
     turn = number % max(1, len(running))
     for row in (row for row in plan.rows if row.kind is not Kind.MEMORY):
         for pair in (*running[turn:], *running[:turn]):

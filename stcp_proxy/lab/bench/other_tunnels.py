@@ -1,10 +1,9 @@
-"""The tunnels of others, each tuned as its manual says for this job.
+"""The tunnels of other projects, each tuned for this job as its manual says.
 
-Fairness, the same for all: loopback, no pinning, one worker thread or process a side (stunnel has a thread for each connection
-and no other choice), access logs off, TCP_NODELAY, mutual authentication, and one encrypted connection for each
-connection of an application. A TLS peer speaks TLS 1.3 with ECDSA P-256 certificates of one authority on both sides, the
-library's default suite (AES-256-GCM, as STCP), and a full handshake every time: STCP/1 has no resumption, so sessions and tickets
-are switched off.
+The same conditions for all: loopback, no pinning, one worker thread or process on each side (stunnel can only use a thread for
+each connection), access logs off, TCP_NODELAY, mutual authentication, and one encrypted connection for each connection of an
+application. A TLS peer uses TLS 1.3, with ECDSA P-256 certificates of one authority on both sides and the library's default suite
+(AES-256-GCM, as STCP). Every connection makes a full handshake: STCP/1 has no resumption, so sessions and tickets are disabled.
 """
 
 from __future__ import annotations
@@ -73,8 +72,8 @@ listen tunnel
 
 
 def _haproxy(place: Place, *, name: str, tls: bool = False, splice: bool = False) -> Commands:
-    """Plain is the TLS pair's configuration less TLS, so that the two differ by encryption alone. 16 KiB buffers, the default,
-    measured no worse than larger ones."""
+    """The plain pair has the TLS pair's configuration without TLS, so that they differ only by encryption. Buffers have the
+    default of 16 KiB, which measured no worse than larger ones."""
     ca = place.folder / "ca.pem"
     serve = f" ssl crt {place.folder / 'listen.pem'} ca-file {ca} verify required"
     dial = (

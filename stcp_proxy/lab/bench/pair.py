@@ -25,7 +25,7 @@ class Pair:
     """A tunnel that carries connections from `port` to the echo server.
 
     Attributes:
-        sides: process ids by side, "connect" and "listen"; empty where there is no proxy.
+        sides: process ids by side, "connect" and "listen"; empty without a proxy.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Pair:
 
 
 def family(root: int) -> list[int]:
-    """A process and all its descendants that are alive."""
+    """A process and all its living descendants."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -103,15 +103,15 @@ def free_port() -> int:
 
 @contextmanager
 def running(name: str, port: int, commands: Mapping[str, Sequence[str]], folder: Path) -> Iterator[Pair]:
-    """Start the processes of a pair, wait until a message goes through, end them afterwards.
+    """Start the processes of a pair, wait until a message goes through, and end the processes at the end of the context.
 
     Args:
         port: the port on which the connect side accepts plain connections.
-        commands: argv by side; started in this order.
+        commands: argv by side, in the order of their start.
         folder: working folder; each side's output goes to a log file here.
 
     Raises:
-        LabError: the pair does not carry a message within 20 seconds; the tail of its logs is in the text.
+        LabError: no message goes through the pair within 20 seconds; the text has the tail of its logs.
     """
     with ExitStack() as stack:
         children = {}
@@ -144,7 +144,7 @@ def _log_tails(name: str, sides: Mapping[str, object], folder: Path) -> str:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM, then SIGKILL. Do not wait for the drain: no connection is in use."""
+    """Send SIGTERM, then SIGKILL. No connection is in use, so there is no need to wait for the drain."""
     child.terminate()
     try:
         child.wait(3)

@@ -40,10 +40,10 @@ class Peer:
 
     Attributes:
         name: its name for `--peers`.
-        missing: the reason why it cannot be measured here, or None.
-        set_up: writes its files and returns the commands by side; None means no proxy at all.
+        missing: the reason why it cannot be measured on this machine, or None.
+        set_up: writes its files and returns the commands by side; None means no proxy.
         version: the version in use, as text.
-        on_request: whether it is measured only when named.
+        on_request: whether it is measured only when the user names it.
     """
 
     name: str

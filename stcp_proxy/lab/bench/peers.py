@@ -1,4 +1,4 @@
-"""The tunnels that are compared: this project, its variants, and the tunnels of others."""
+"""The tunnels in the comparison: this project, its variants, and the tunnels of other projects."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from stcp_proxy.lab.bench.other_tunnels import OTHERS
 from stcp_proxy.lab.bench.peer import Commands, Peer, Place, Role
 from stcp_proxy.lab.loadgen import LabError
 
-PRODUCT: Final = (sys.executable, "-P", "-m", "stcp_proxy")  # as installed: a checkout in the current folder is not meant
+PRODUCT: Final = (sys.executable, "-P", "-m", "stcp_proxy")  # the installed package, never a checkout in the current folder
 
 
 def product(name: str, title: str, *, engine: str, command: Sequence[str] = PRODUCT, options: Sequence[str] = ()) -> Peer:
     """This project as a peer, driven through its command line.
 
     Args:
-        command: the command to start it; a different checkout can be measured beside this one.
+        command: the start command, so that a different checkout can be measured beside this one.
         options: further options for both sides.
     """
 
@@ -92,8 +92,8 @@ def _product_version(command: Sequence[str]) -> Callable[[], str]:
 
 
 def _from_here(words: Sequence[str]) -> tuple[str, ...]:
-    """A command that means the same from every folder, for each pair runs in one of its own. Links are kept: the python of a
-    virtual environment is one."""
+    """Make a command valid in every folder, because each pair runs in its own folder. Links are kept: the python of a virtual
+    environment is a link."""
     program = shutil.which(words[0])
     if program is None:
         raise ConfigError(f"there is no program {words[0]!r}", remedy="name it by its path, or make what the variant is to run")
@@ -101,10 +101,10 @@ def _from_here(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def variants(specifications: Iterable[str]) -> tuple[Peer, ...]:
-    """Further pairs of this project: `NAME=OPTIONS`, options for both sides, as `w2=--workers 2`.
+    """Further pairs of this project: `NAME=OPTIONS` with options for both sides, for example `w2=--workers 2`.
 
-    A specification whose options begin with a word that is no option names another command instead, so that two checkouts
-    can be measured side by side: `old=/path/to/python -m stcp_proxy`. Its paths begin where the benchmark was started.
+    OPTIONS may begin with a command instead of an option, so that two checkouts can be measured side by side:
+    `old=/path/to/python -m stcp_proxy`. Its paths are relative to the folder in which the benchmark was started.
 
     Raises:
         ConfigError: the specification is empty, its name is in use, or its program is missing.
@@ -130,7 +130,8 @@ OURS: Final = (
 
 
 def choose(names: Iterable[str], extra: Sequence[Peer] = ()) -> tuple[Peer, ...]:
-    """Peers by name, in the order of the tables; when none is named, all but those on request. Extra variants are always in.
+    """Peers by name, in the order of the tables. Without names: all peers except those on request. Extra variants are always
+    included.
 
     Raises:
         ConfigError: a name matches no peer.

@@ -1,4 +1,4 @@
-"""Plots of a run: one panel a row, one bar a pair; lines for how cost grows."""
+"""Plots of a run: one panel for each row, with one bar for each pair; lines show how cost grows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _pyplot() -> Any:
 
 
 def draw(figures: Figures, folder: Path) -> list[Path]:
-    """Draw what this run has: rates, p99, CPU; the files in the order of the report.
+    """Draw the available results: rates, p99, CPU. Returns the files in the order of the report.
 
     Raises:
         LabError: matplotlib is missing.
@@ -103,8 +103,8 @@ def lines(
     """A plot with one line for each pair; by default both axes are logarithmic.
 
     Args:
-        axis_names: of x and y.
-        series: points by the pair's name.
+        axis_names: the names of the x axis and the y axis.
+        series: points by the name of the pair.
     """
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(6.4, 4))

@@ -47,7 +47,7 @@ def _moment(seconds: float) -> str:
 
 
 def markdown(table: Table) -> str:
-    """One table in Markdown: figures to the right."""
+    """One table in Markdown, with figures aligned to the right."""
     rule = [":--", *["--:"] * (len(table.head) - 1)]
     lines = ["| " + " | ".join(line) + " |" for line in (table.head, rule, *table.lines)]
     return "\n".join([f"### {table.title}", "", *lines, ""])

@@ -24,8 +24,8 @@ class Row:
 
     Attributes:
         name: its name for `--rows`.
-        connections: connections or clients at a time; for fairness the small ones beside one bulk connection.
-        size: bytes of a message, each way.
+        connections: connections or clients at a time; for fairness, the number of small ones beside one bulk connection.
+        size: bytes of a message in each direction.
     """
 
     name: str
@@ -56,7 +56,7 @@ ROWS: Final = (
 
 
 def choose(names: Iterable[str]) -> tuple[Row, ...]:
-    """Rows by name or by the beginning of one (`rt`, `bulk`, `conn`); all when none is named.
+    """Rows by name or by the beginning of a name (`rt`, `bulk`, `conn`). Without names: all rows.
 
     Raises:
         ConfigError: a name matches no row.

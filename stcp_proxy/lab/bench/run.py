@@ -32,7 +32,7 @@ class Task(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The user's options; an empty selection means all.
+    """The user's options. An empty selection means all.
 
     Attributes:
         variants: further pairs of this project, `NAME=OPTIONS`.
@@ -58,11 +58,11 @@ def run(options: Options) -> int:
     """Run the task and show the result.
 
     Returns:
-        Exit status: 1 when this project failed in a row, or missed a minimum that was asked for.
+        Exit status: 1 when this project failed in a row, or missed a requested minimum.
 
     Raises:
         ConfigError: a row, peer or variant does not exist.
-        LabError: a tool does not work here.
+        LabError: a tool does not work on this machine.
     """
     console = table.standard_output()
     if options.task is Task.LADDER:
@@ -87,7 +87,7 @@ def run(options: Options) -> int:
 
 
 def plan_of(options: Options) -> Plan:
-    """The plan for these options; `quick` stays under a minute with all rows and peers."""
+    """The plan for these options. With `quick`, all rows and peers take less than a minute."""
     extra = peers.variants(options.variants)
     names = options.peers
     if options.task is Task.FLOOR:
@@ -157,7 +157,7 @@ def _soak(options: Options, console: Console) -> int:
 
 
 def _deliver(shown: Table, content: object, options: Options, console: Console, drawn: Sequence[Path] = ()) -> None:
-    """Show one table, and write it to a file when asked to."""
+    """Show one table, and write the result to the requested files."""
     table.show(console, shown)
     before = environment.describe()
     if options.json:

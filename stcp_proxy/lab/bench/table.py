@@ -20,7 +20,7 @@ _COLOURS: Final = {"met": "green", "missed": "red"}
 
 
 def standard_output() -> Console:
-    """The console for standard output. In a file or a pipe it is wide enough for every table."""
+    """The console for standard output. For a file or a pipe, it is wide enough for every table."""
     return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
 
@@ -37,7 +37,7 @@ def show(console: Console, table: Table) -> None:
 
 @contextmanager
 def progress(console: Console, steps: int) -> Iterator[Step]:
-    """A bar with the step under way and the time left; one line for each step when the output is no terminal."""
+    """A bar with the current step and the remaining time; when the output is not a terminal, one line for each step."""
     if not console.is_terminal:
         yield lambda words: console.print(words, highlight=False)
         return
