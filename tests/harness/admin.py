@@ -16,11 +16,11 @@ from stcp_proxy.net.address import TcpAddress, parse_address
 
 
 class Admin:
-    """Asks a proxy at its admin address. No answer may hold a secret: every one is searched for all that are known.
+    """Sends requests to the admin address of a proxy. Every answer is searched for all known secrets, and must contain none.
 
     Args:
-        proxy: one that was started with `--admin`.
-        token: what to bring along.
+        proxy: a proxy that was started with `--admin`.
+        token: the token for the requests.
     """
 
     def __init__(self, proxy: Proxy, token: str | None = None) -> None:
@@ -29,7 +29,7 @@ class Admin:
 
     @property
     def address(self) -> tuple[str, int] | str:
-        """For `harness.sockets.connect`."""
+        """The admin address in the form that `harness.sockets.connect` takes."""
         address = self.plan.address
         return (address.host, address.port) if isinstance(address, TcpAddress) else address.path
 
@@ -42,14 +42,14 @@ class Admin:
         return status, body.decode()
 
     def status(self, query: str = "") -> dict[str, Any]:
-        """One look."""
+        """The current `/status`."""
         status, body = self.ask(f"/status{query}")
         assert status == 200, body
         found: dict[str, Any] = json.loads(body)
         return found
 
     def wait_status(self, true: Callable[[dict[str, Any]], object], words: str) -> dict[str, Any]:
-        """The first look of which `true` holds."""
+        """The first status for which `true` returns a true value."""
         seen: dict[str, Any] = {}
 
         def look() -> dict[str, Any] | None:
@@ -62,7 +62,7 @@ class Admin:
             raise AssertionError(f"{exc}\n{json.dumps(seen, indent=1)}") from None
 
     def metrics(self) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-        """Every sample by its name and its labels, in the order of their names."""
+        """Every sample by its name and its labels, which are sorted by their names."""
         status, body = self.ask("/metrics")
         assert status == 200, body
         found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
@@ -72,5 +72,5 @@ class Admin:
         return found
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels."""
+        """The sum of a metric's samples with these labels."""
         return sum(value for known, value in self.metrics().get(name, {}).items() if labels.items() <= dict(known).items())

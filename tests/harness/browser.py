@@ -1,4 +1,4 @@
-"""A headless Chromium that looks at the dashboard as a person would, and notes whatever a page should not do."""
+"""A headless Chromium that shows the dashboard to a test, and notes every fault of a page."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PROGRAM = "chromium"
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium, driven by Playwright. Skips the test where there is none."""
+    """Debian's Chromium, driven by Playwright. Skips the test when Chromium is missing."""
     program = shutil.which(PROGRAM)
     if program is None:
         pytest.skip(f"{PROGRAM} is not installed here")
-    from playwright.sync_api import sync_playwright  # a running Playwright has an event loop: no longer than it is needed
+    from playwright.sync_api import sync_playwright  # Playwright has an event loop while it runs: keep that time short
 
     with sync_playwright() as playwright:
-        # Its sandbox does not work for root, as in CI; /dev/shm may be tiny in a container.
+        # Chromium's sandbox does not work for root, as in CI. /dev/shm may be tiny in a container.
         browser = playwright.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"], timeout=2 * TIMEOUT_MS
         )
@@ -36,18 +36,18 @@ def chromium() -> Iterator[Browser]:
 
 
 class Visit:
-    """One window and what happened in it; a context manager.
+    """One window and the events in it; a context manager.
 
     Args:
-        browser: of `chromium`.
-        width, height: of the window, in CSS pixels.
-        dark: what the system prefers.
+        browser: the browser from `chromium`.
+        width, height: the size of the window, in CSS pixels.
+        dark: whether the system prefers dark colours.
         calm: whether the system asks for reduced motion.
 
     Attributes:
-        page: Playwright's.
-        faults: errors of scripts, and whatever the Content-Security-Policy stopped.
-        requests: addresses that were asked for.
+        page: the page of Playwright.
+        faults: errors of scripts, and violations of the Content-Security-Policy.
+        requests: the requested addresses.
     """
 
     def __init__(self, browser: Browser, *, width: int = 1280, height: int = 900, dark: bool = False, calm: bool = True) -> None:
@@ -67,7 +67,7 @@ class Visit:
         self.page.on("dialog", lambda dialog: self._dialog(dialog))
 
     def _heard(self, kind: str, text: str) -> None:
-        # That a request failed is said by the browser itself; a page whose proxy is gone cannot help it.
+        # The browser itself reports a failed request. A page whose proxy has stopped cannot prevent that.
         if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
             self.faults.append(text)
 
@@ -76,7 +76,7 @@ class Visit:
         dialog.dismiss()  # type: ignore[attr-defined]
 
     def open(self, url: str) -> Page:
-        """Go there. Returns the page."""
+        """Open an address. Returns the page."""
         self.page.goto(url)
         return self.page
 

@@ -1,4 +1,4 @@
-"""Proxies that run from a file, and the file changed under them."""
+"""Proxies that run from a file which the test can change."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class FileProxy(Proxy):
     """`stcp-proxy run` of a YAML file that the test writes.
 
     Args:
-        folder: for the file and the log.
-        name: of both.
+        folder: the folder of the file and the log.
+        name: the name of both.
         config: the file's content.
     """
 
@@ -28,12 +28,12 @@ class FileProxy(Proxy):
         self.wait_log("ready", count=config.get("workers", 1))
 
     def write(self, config: dict[str, Any]) -> None:
-        """Replace the file, and nothing else."""
+        """Replace the file without a reload."""
         self.config = config
         self.file.write_text(yaml.safe_dump(config, sort_keys=False, explicit_end=True))
 
     def reload(self, config: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Replace the file, send SIGHUP, and return the log line of the reload once it is made."""
+        """Replace the file and send SIGHUP. Returns the log line of the applied reload."""
         before = len(self.log("reloaded"))
         if config is not None:
             self.write(config)
@@ -41,7 +41,7 @@ class FileProxy(Proxy):
         return self.wait_log("reloaded", count=before + 1)[before]
 
     def reload_refused(self, config: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The same for a file that has to be refused: the log line that says so."""
+        """Replace the file by one that must be refused, and send SIGHUP. Returns the log line of the refusal."""
         event = "reload refused: everything goes on as before"
         before = len(self.log(event))
         if config is not None:
@@ -50,6 +50,6 @@ class FileProxy(Proxy):
         return self.wait_log(event, count=before + 1)[before]
 
     def address_of(self, tunnel: str) -> tuple[str, int]:
-        """Where a tunnel listened last."""
+        """The last listening address of a tunnel."""
         host, _, port = self.wait_log("listening", tunnel=tunnel)[-1]["address"].rpartition(":")
         return host.strip("[]"), int(port)

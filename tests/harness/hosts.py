@@ -1,9 +1,9 @@
-"""Two hosts and the wire between them, as network namespaces: needs root.
+"""Two hosts and the wire between them, as network namespaces; root only.
 
     client host  ── veth ──  bridge (the wire: watched, cut, mended)  ── veth ──  server host
 
-Nothing of the machine's own network is touched. Namespaces are named after the process that made them and deleted by these names;
-what a killed run has left behind goes when the next one starts.
+The network of the machine itself is not changed. The name of a namespace contains the id of the process that made it. Namespaces
+are deleted by these names, and the next run deletes the remains of a killed run.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ _OURS = re.compile(r"stcp-([0-9]+)-[a-z]+")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 USER = 41337
-"""The user that stands for a proxy without root; no such account is needed."""
+"""The user id of a proxy without root. No account with this id is needed."""
 
 
 def require_root() -> None:
-    """Skip the test where it cannot make namespaces."""
+    """Skip the test when it has no permission to make namespaces."""
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     require("ip", "nft", "setpriv")
 
 
 def as_user(uid: int = USER) -> tuple[str, ...]:
-    """A command prefix: run as `uid` without any power over the network. Files stay readable: the tree may be root's own."""
+    """A command prefix that runs a command as `uid`, without network capabilities. It can still read files of root, such as the
+    tree."""
     files = "-all,+dac_override"
     drop = ("--clear-groups", "--inh-caps", files, "--ambient-caps", files, "--bounding-set", files)
     return ("setpriv", "--reuid", str(uid), "--regid", str(uid), *drop)
@@ -55,8 +56,8 @@ class Host:
     """One namespace with an interface `eth0`.
 
     Args:
-        role: a word for its name.
-        ip4, ip6: addresses of eth0.
+        role: a word for the host's name.
+        ip4, ip6: the addresses of eth0.
     """
 
     def __init__(self, role: str, ip4: str = "", ip6: str = "") -> None:
@@ -67,21 +68,21 @@ class Host:
         self.names({})
 
     def names(self, names: Mapping[str, str]) -> None:
-        """What the host's programs, from their next look-up on, find for these names; there is no other resolver."""
+        """Set the names that programs on this host can resolve from their next look-up on. The host has no other resolver."""
         folder = _ETC / self.namespace
         folder.mkdir(parents=True, exist_ok=True)
         lines = ["127.0.0.1 localhost", "::1 localhost", *(f"{ip} {name}" for name, ip in names.items())]
-        (folder / "hosts").write_text("\n".join(lines) + "\n")  # in place: a program that runs has this very file mounted
+        (folder / "hosts").write_text("\n".join(lines) + "\n")  # in place, because running programs have this very file mounted
         (folder / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
 
     def run(self, *command: str, stdin: str = "", timeout: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """A program on this host, to its end."""
+        """Run a program on this host to its end."""
         done = subprocess.run([*self.prefix, *command], input=stdin, capture_output=True, text=True, timeout=timeout)
         assert not check or done.returncode == 0, f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
     def do(self, work: Callable[[], _T]) -> _T:
-        """Call `work` in a thread of this host's: what sockets it makes belong here, wherever they are used."""
+        """Call `work` in a thread of this host. Sockets from it belong to this host, also when other threads use them."""
 
         def enter() -> _T:
             with open(_RUN / self.namespace) as namespace:
@@ -113,11 +114,11 @@ class Host:
 
 
 class Net:
-    """A client host and a server host, and the wire between them; a context manager.
+    """A client host, a server host, and the wire between them; a context manager.
 
     Attributes:
         client, server: the hosts.
-        middle: where the wire is; it has no address and takes no part.
+        middle: the host of the wire. It has no address.
     """
 
     def __init__(self) -> None:
@@ -147,14 +148,14 @@ class Net:
             _ip("-n", host.namespace, "address", "add", f"{host.ip4}/24", "dev", "eth0")
             _ip("-n", host.namespace, "address", "add", f"{host.ip6}/64", "dev", "eth0", "nodad")
             _ip("-n", host.namespace, "link", "set", "eth0", "up")
-            # Every address is somewhere behind the wire: a packet that no rule keeps is one that the watcher sees.
+            # Every address is routed to the wire, so the watcher sees each packet that no rule keeps back.
             other = self.server if host is self.client else self.client
             _ip("-n", host.namespace, "route", "add", "default", "via", other.ip4)
             _ip("-n", host.namespace, "-6", "route", "add", "default", "via", other.ip6)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[Watch]:
-        """Everything that is on the wire, from now to the end of the block."""
+        """Record everything on the wire until the end of the block."""
         watch = Watch(self.middle.do(lambda: Watch.open("to-client")))
         try:
             yield watch
@@ -162,11 +163,11 @@ class Net:
             watch.stop()
 
     def cut(self) -> None:
-        """Take the wire away: both hosts keep their addresses, and nothing arrives."""
+        """Cut the wire: both hosts keep their addresses, but no packet arrives."""
         _ip("-n", self.middle.namespace, "link", "set", "to-client", "down")
 
     def mend(self) -> None:
-        """Put it back."""
+        """Restore the wire."""
         _ip("-n", self.middle.namespace, "link", "set", "to-client", "up")
 
     def remove(self) -> None:
@@ -187,7 +188,7 @@ def _ip(*arguments: str) -> None:
 
 
 def _remove_left_over() -> None:
-    """Delete namespaces of processes that are no more."""
+    """Delete the namespaces of processes that have ended."""
     for folder in (_RUN, _ETC):
         for path in folder.glob("stcp-*"):
             match = _OURS.fullmatch(path.name)

@@ -1,7 +1,7 @@
-"""No log of any process that a test starts may hold a secret: the search, and the fixture that does it at the session's end.
+"""Search the logs of all processes of the tests for secrets. A fixture does it at the end of the session.
 
-A secret is looked for raw, in Python's repr of bytes, in hexadecimal and in both alphabets of base64, at every alignment, and a
-piece of it is enough: `PIECE` bytes in a row.
+A secret is searched raw, in Python's repr of bytes, in hexadecimal, and in both alphabets of base64, at every alignment. A piece
+of `PIECE` consecutive bytes is a finding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stcp_proxy.protocol.secret import Secret
 
 PIECE = 9
 _KEY_FILE = 65_536
-"""No file that holds keys is larger."""
+"""The largest size of a file with keys."""
 _KEY_LINE = re.compile(rb"stcp-(?:key|psk):([A-Za-z0-9+/]{43}=)")
 _HEX = re.compile(rb"[0-9a-fA-F]{%d,}" % (2 * PIECE))
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{12,}")
@@ -28,10 +28,10 @@ _PLAIN_ESCAPES = {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
 
 
 class Net:
-    """Finds any piece of the secrets that it knows.
+    """Finds pieces of the secrets that it knows.
 
-    Every piece of a secret has an entry in a table, and every run of a text that could be a spelling is cut into pieces of the
-    same length: so its size does not depend on how many secrets there are.
+    Every piece of a secret has an entry in a table. Every part of a text that could be an encoding is cut into pieces of the same
+    length. So the cost of a search does not depend on the number of secrets.
     """
 
     def __init__(self) -> None:
@@ -41,8 +41,8 @@ class Net:
         self._pieces.update(_windows(raw))
 
     def find(self, text: bytes) -> str | None:
-        """The spelling in which `text` holds a piece of a secret, or None."""
-        unescaped = _ESCAPES.sub(_unescape, text)  # twice, where JSON has escaped what repr had
+        """The encoding in which `text` contains a piece of a secret, or None."""
+        unescaped = _ESCAPES.sub(_unescape, text)  # twice, because JSON may have escaped the escapes of repr
         for name, candidates in (
             ("raw", [text] if _NOT_TEXT.search(text) else []),
             ("repr", [unescaped, _ESCAPES.sub(_unescape, unescaped)] if b"\\" in text else []),
@@ -65,7 +65,7 @@ def _from_hex(found: bytes) -> Iterator[bytes]:
 
 
 def _from_base64(found: bytes) -> Iterator[bytes]:
-    """What a run of base64 may stand for: it may begin anywhere within four characters, and be of either alphabet."""
+    """The possible decodings of a base64 text. It may begin at any of four positions, and use either alphabet."""
     text = found.replace(b"-", b"+").replace(b"_", b"/")
     for at in range(4):
         part = text[at:]
@@ -83,21 +83,21 @@ NET = Net()
 
 
 def forbid(secret: Secret) -> None:
-    """From now on, no log may hold `secret`."""
+    """Forbid `secret` in all logs from now on."""
     NET.add(secret.reveal())
 
 
 def find_secret(text: bytes) -> str | None:
-    """The spelling in which `text` holds a known secret, or None."""
+    """The encoding in which `text` contains a known secret, or None."""
     return NET.find(text)
 
 
 def leaks(folder: Path) -> list[str]:
-    """Search the output of every process so far, and every `.log` below `folder`, for all secrets: those that the harness made,
-    and those in files below `folder`.
+    """Search the output of all processes so far, and every `.log` below `folder`. The secrets are those of the harness, and those
+    in files below `folder`.
 
     Returns:
-        What was found, a sentence each.
+        The findings, one sentence each.
     """
     files = {path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
     logs = {path for path in files if path.suffix == ".log"} | {path for path in OUTPUTS if path.is_file()}
@@ -111,7 +111,7 @@ def leaks(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_secret_in_any_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """At the end of the session: the logs of all processes, those of other folders' tests included."""
+    """At the end of the session, check the logs of all processes, also of tests in other folders."""
     yield
     found = leaks(tmp_path_factory.getbasetemp())
     assert not found, "\n".join(found)

@@ -1,4 +1,4 @@
-"""A name server on a UDP port of 127.0.0.1, with a table that may be changed while it runs."""
+"""A name server on a UDP port of 127.0.0.1. Its table can be changed while it runs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class NameServer:
     """Answers from `table`; a context manager.
 
     Attributes:
-        table: records as text by name and type, ``{("db.test", "A"): ["127.0.0.1"]}``. What is not in it does not exist.
-        ttl: of every answer, in seconds.
-        silent: says nothing while it is true.
-        faults: for a type of record, the error in place of an answer, ``{"AAAA": "SERVFAIL"}``; None for no answer at all.
-        asked: how often each was asked for.
+        table: records as text by name and type, ``{("db.test", "A"): ["127.0.0.1"]}``. Other names do not exist.
+        ttl: the TTL of every answer, in seconds.
+        silent: while true, the server sends no answers.
+        faults: errors by record type, in place of an answer, ``{"AAAA": "SERVFAIL"}``; None sends no answer.
+        asked: the number of queries for each name and type.
     """
 
     def __init__(self, table: dict[tuple[str, str], list[str]], *, ttl: int = 60) -> None:
@@ -43,7 +43,7 @@ class NameServer:
 
     @property
     def address(self) -> str:
-        """What to give to `dns.servers`."""
+        """The address for `dns.servers`."""
         return f"127.0.0.1:{self.port}"
 
     def _serve(self) -> None:

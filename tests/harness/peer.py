@@ -1,4 +1,4 @@
-"""The test's own end of a wire leg: speaks STCP/1 as told, well or badly."""
+"""A peer in the test itself: it speaks STCP/1 correctly, or with the faults that a test requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def initiator(
 
 
 def message_1(keys: Keys) -> bytes:
-    """The whole first flight of an allowed peer: prologue, length, message."""
+    """The first flight of an allowed peer: prologue, length, message."""
     return initiator(keys).message_1()
 
 
@@ -54,7 +54,7 @@ class Peer:
         self.sock.sendall(self.sealer.seal(kind, plaintext))
 
     def open(self) -> None:
-        """OPEN, and the ACCEPT that answers it."""
+        """Send OPEN, and receive ACCEPT."""
         self.send(FrameType.OPEN)
         assert self.receive() == (FrameType.ACCEPT, b"")
 

@@ -1,4 +1,4 @@
-"""A program in a process of its own: started, watched through /proc, stopped for certain."""
+"""A program in a separate process: start it, watch it through /proc, and stop it reliably."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TypeVar
 
 _T = TypeVar("_T")
 OUTPUTS: set[Path] = set()
-"""What all programs of this session have printed into."""
+"""The output files of all programs of this session."""
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def wait_for(what: Callable[[], _T], *, words: str, timeout: float = 20.0) -> _T:
-    """The first true result of `what`; AssertionError with `words` when there was none in time."""
+    """Wait for the first true result of `what`, and return it. Raises AssertionError with `words` after the timeout."""
     deadline = time.monotonic() + timeout
     while True:
         result = what()
@@ -34,8 +34,8 @@ class Process:
 
     Args:
         command: program and arguments.
-        output: file that takes its standard output and error.
-        env: added to this process's environment.
+        output: the file for its standard output and standard error.
+        env: variables that are added to this process's environment.
     """
 
     def __init__(self, command: Sequence[str], *, output: Path, env: dict[str, str] | None = None) -> None:
@@ -56,18 +56,18 @@ class Process:
         return self._popen.poll()
 
     def text(self) -> str:
-        """Everything it has printed so far."""
+        """The output so far."""
         return self.output.read_text(errors="replace")
 
     def signal(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 
     def wait(self, timeout: float = 60.0) -> int:
-        """Its exit status."""
+        """Wait for the end. Returns the exit status."""
         return self._popen.wait(timeout)
 
     def stop(self) -> int:
-        """End it: politely, and for certain. Returns the exit status."""
+        """Stop it with SIGTERM, and after a deadline with SIGKILL. Returns the exit status."""
         with contextlib.suppress(ProcessLookupError):
             self._popen.send_signal(signal.SIGCONT)
             self._popen.terminate()
@@ -80,7 +80,7 @@ class Process:
         return self._popen.wait()
 
     def _hurry(self) -> None:
-        """What to do every now and then while it takes its time to stop."""
+        """Called every half second until the program stops."""
 
     def __enter__(self) -> Process:
         return self

@@ -1,6 +1,6 @@
-"""The product's two commands in real processes, their keys, and a pair of them.
+"""The two commands of the product in real processes, their keys, and a pair of proxies.
 
-No log of any process started here may hold a secret: every one is searched for all of them when it stops.
+The log of every process started here is searched for all secrets when the process stops. It must contain none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMMAND = shlex.split(os.environ.get("STCP_PROXY", "")) or [sys.executable, "-m"
 
 
 def times(lines: list[dict[str, Any]]) -> int:
-    """How many events the lines stand for."""
+    """The number of events that the lines stand for."""
     return sum(line.get("times", 1) for line in lines)
 
 
@@ -31,8 +31,8 @@ class Keys:
     """Key files for both sides, or one shared secret.
 
     Attributes:
-        folder: where the files are.
-        psk: whether it is the shared secret that both sides use.
+        folder: the folder of the files.
+        psk: whether both sides use the shared secret.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class Keys:
             write_secret_file(self.folder / f"{name}.psk", format_psk(secret) + "\n")
 
     def add(self, name: str) -> PrivateKey:
-        """One key more, in the file NAME.key."""
+        """Make a further key, in the file NAME.key."""
         key = PrivateKey.generate()
         forbid(key.secret)
         write_secret_file(self.folder / f"{name}.key", format_private_key(key) + "\n")
@@ -72,21 +72,21 @@ class Proxy(Process):
     """One `stcp-proxy` process that logs JSON.
 
     Args:
-        arguments: of the command line; a ``--bind`` with port 0 is best.
-        log: the file that takes its log.
-        env: added to the environment.
-        prefix: a command to run it under.
+        arguments: the arguments of the command line; a ``--bind`` with port 0 avoids conflicts.
+        log: the file for its log.
+        env: variables that are added to the environment.
+        prefix: a command that runs the proxy.
     """
 
     def __init__(
         self, arguments: list[str], *, log: Path, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
     ) -> None:
         self._checked = False
-        style = [] if arguments[0] == "run" else ["--log-format", "json"]  # `run` has it in its file; JSON where nothing is said
+        style = [] if arguments[0] == "run" else ["--log-format", "json"]  # `run` reads the format from its file (default: JSON)
         super().__init__([*prefix, *COMMAND, *arguments, *style], output=log, env=env)
 
     def log(self, event: str | None = None, **fields: Any) -> list[dict[str, Any]]:
-        """Its log lines so far, of one event and with these fields if so asked."""
+        """Its log lines so far; only those with this event and these fields, where given."""
         lines = []
         for line in self.text().splitlines(keepends=True):
             if line.startswith("{") and line.endswith("\n"):
@@ -95,7 +95,8 @@ class Proxy(Process):
         return [line for line in lines if wanted.items() <= line.items()]
 
     def wait_log(self, event: str, *, count: int = 1, timeout: float = 20.0, **fields: Any) -> list[dict[str, Any]]:
-        """Its log lines of `event`, once they stand for `count` of them: repetitions are counted, not repeated."""
+        """Wait until the log lines of `event` stand for `count` events, and return them. One line may stand for several
+        events."""
 
         def enough() -> list[dict[str, Any]] | None:
             found = self.log(event, **fields)
@@ -110,18 +111,18 @@ class Proxy(Process):
             raise AssertionError(f"{exc}\n{self.text()[-4000:]}") from None
 
     def ready(self) -> Proxy:
-        """Wait until it serves."""
+        """Wait until it is ready."""
         self.wait_log("ready")
         return self
 
     @property
     def addresses(self) -> list[str]:
-        """Where it listens, as text."""
+        """Its listening addresses as text."""
         return [line["address"] for line in self.wait_log("listening")]
 
     @property
     def address(self) -> tuple[str, int] | str:
-        """Where it listens first, for `harness.sockets.connect`."""
+        """Its first listening address, in the form that `harness.sockets.connect` takes."""
         text = self.addresses[0]
         if text.startswith("unix:"):
             return text.removeprefix("unix:")
@@ -130,19 +131,19 @@ class Proxy(Process):
 
     @property
     def port(self) -> int:
-        """The TCP port on which it listens."""
+        """Its TCP listening port."""
         return int(self.addresses[0].rpartition(":")[2])
 
     def ended(self, count: int = 1, **fields: Any) -> list[dict[str, Any]]:
-        """The last log lines of `count` relayed connections."""
+        """Wait for the end of `count` relayed connections. Returns their log lines."""
         return self.wait_log("connection closed", count=count, **fields)
 
     def refused(self, count: int = 1, **fields: Any) -> list[dict[str, Any]]:
-        """The log lines of `count` connections that did not come to be relayed."""
+        """Wait for `count` refused connections. Returns their log lines."""
         return self.wait_log("connection refused", count=count, **fields)
 
     def _hurry(self) -> None:
-        """A second signal ends the drain; behind its end, it would kill."""
+        """Send a second signal, which ends the drain. After the drain, the signal would kill the process."""
         if len(self.log("stopping")) > len(self.log("stopped")):
             self.signal(signal.SIGTERM)
 
@@ -156,14 +157,15 @@ class Proxy(Process):
 
 
 def from_file(folder: Path, name: str, keys: Keys, tunnels: str, **more: Any) -> Proxy:
-    """`stcp-proxy run` with a file of these tunnels, serving; `app-host` and `db-host` are the two sides of `keys`.
+    """Start `stcp-proxy run` with these tunnels in a file, and wait until it is ready. `app-host` and `db-host` are the sides of
+    `keys`.
 
     Args:
-        folder: for the file and the log.
-        name: of both.
-        keys: who they are; a side that is called "connect" has the client's key, any other the server's.
-        tunnels: what stands under `tunnels:`, indented by two.
-        more: for `Proxy`.
+        folder: the folder of the file and the log.
+        name: the name of both.
+        keys: the keys of both sides; a side named "connect" has the client's key, other sides have the server's key.
+        tunnels: the text under `tunnels:`, indented by two.
+        more: arguments for `Proxy`.
     """
     own = "client" if name == "connect" else "server"
     path = folder / f"{name}.yaml"
@@ -184,12 +186,12 @@ class Pair:
     """A listening and a connecting proxy in front of one target; a context manager.
 
     Args:
-        folder: for keys and logs.
+        folder: the folder of keys and logs.
         to: the target.
-        keys: who they are; new ones by default.
+        keys: the keys of both sides; new ones by default.
         listen, connect: further flags of each side.
-        bind, wire: where the connecting and the listening side accept.
-        via: where the connecting side dials; directly the listening side unless said.
+        bind, wire: the listening addresses of the connecting and of the listening side.
+        via: the address that the connecting side dials; by default the address of the listening side.
     """
 
     def __init__(
@@ -225,7 +227,7 @@ class Pair:
 
     @property
     def address(self) -> tuple[str, int] | str:
-        """Where applications connect."""
+        """The address to which applications connect."""
         return self.connect.address
 
     @property

@@ -1,4 +1,4 @@
-"""Trials with real software: whole when STCP_FULL_SIZE is set, otherwise of a size that keeps the suite short.
+"""Tests with real software: full size when STCP_FULL_SIZE is set, otherwise a short version for the suite.
 
 STCP_FULL_SIZE=1 pytest -q -s --timeout=900 tests/real/test_1_redis.py       the whole trial with its figures printed
 """
@@ -13,5 +13,5 @@ def full_size() -> bool:
 
 
 def say(line: str) -> None:
-    """One figure for the reader; pytest shows it with -s."""
+    """Print a figure; pytest shows it with -s."""
     print(f"  {line}", flush=True)

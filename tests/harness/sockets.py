@@ -1,4 +1,4 @@
-"""Blocking sockets with deadlines, and small servers to stand behind a tunnel."""
+"""Blocking sockets with deadlines, and small servers as targets of a tunnel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connect(address: tuple[str, int] | str) -> socket.socket:
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """Everything up to EOF. A reset raises ConnectionResetError, silence TimeoutError."""
+    """Read up to EOF. Raises ConnectionResetError after a reset, and TimeoutError when no bytes arrive."""
     parts = []
     while part := sock.recv(1 << 16):
         parts.append(part)
@@ -33,7 +33,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
-    """`size` bytes, or as many as come before EOF."""
+    """Read `size` bytes, or fewer when EOF comes first."""
     data = bytearray()
     while len(data) < size and (part := sock.recv(min(size - len(data), 1 << 16))):
         data += part
@@ -47,7 +47,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def end_of(sock: socket.socket) -> tuple[str, bytes]:
-    """How a socket ends, with what came before: ("eof" | "reset", bytes)."""
+    """The way in which a connection ended, and the bytes before its end: ("eof" | "reset", bytes)."""
     data = bytearray()
     try:
         while part := sock.recv(1 << 16):
@@ -60,8 +60,8 @@ def end_of(sock: socket.socket) -> tuple[str, bytes]:
 def free_port() -> int:
     """A TCP port of 127.0.0.1 on which nothing listens now.
 
-    It lies below the ports that the kernel gives to outgoing connections and to port 0. So no test that runs beside this one
-    takes it by accident before it is used.
+    The port is below the range that the kernel uses for outgoing connections and for port 0. So a parallel test cannot take it by
+    accident before it is used.
     """
     first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     for _ in range(1000):
@@ -75,10 +75,10 @@ def free_port() -> int:
 
 
 class Target:
-    """An application server: a thread for every connection, and a count of how often it was dialled.
+    """An application server with a thread for each connection. It counts its connections.
 
     Args:
-        serve: what to do with a connection; it is closed afterwards. The default echoes.
+        serve: handles a connection, which is closed afterwards. The default echoes.
         listener: a bound socket; the default is a port of 127.0.0.1.
     """
 
@@ -97,7 +97,7 @@ class Target:
 
     @property
     def to(self) -> str:
-        """What to give to --to."""
+        """The address for --to."""
         name = self._listener.getsockname()
         if isinstance(name, str):
             return f"unix:{name}"

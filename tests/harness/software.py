@@ -1,4 +1,4 @@
-"""Real programs to put behind a pair: each started on a port of its own, ready when its constructor returns."""
+"""Real programs as targets of a pair. Each is started on its own port, and is ready when its constructor returns."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from harness.sockets import free_port
 
 
 def require(*programs: str) -> None:
-    """Skip the test when the machine lacks one of `programs`, which are Debian packages' commands."""
+    """Skip the test when the machine lacks one of `programs`, which are commands of Debian packages."""
     for program in programs:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed here")
 
 
 def run(*command: str, timeout: float = 600, stdin: object = subprocess.DEVNULL) -> str:
-    """What a client program printed, both channels; AssertionError unless it ended with status 0."""
+    """Run a client program, and return its standard output and error. Raises AssertionError after an exit status other than 0."""
     done = subprocess.run(
         command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, text=True, errors="replace"
     )
@@ -57,7 +57,7 @@ class Server(Process):
 
 
 def redis(folder: Path) -> Server:
-    """A Redis that keeps nothing on disk."""
+    """A Redis without persistence."""
     require("redis-server")
     port = free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]

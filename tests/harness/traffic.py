@@ -1,4 +1,4 @@
-"""Connections that are busy while something else happens: what they carry is checked to the byte."""
+"""Connections with continuous traffic during a test. Every received byte is checked."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Address = tuple[str, int] | str
 
 
 class Pumping:
-    """Connections to an echo server that send and compare without a pause.
+    """Connections to an echo server that send and compare continuously.
 
     Args:
-        address: where they connect, once.
-        count: how many.
+        address: the address of the server. Each connection is made once.
+        count: the number of connections.
 
     Attributes:
-        failures: whatever went wrong.
+        failures: all failures so far.
     """
 
     def __init__(self, address: Address, count: int) -> None:
@@ -36,11 +36,11 @@ class Pumping:
 
     @property
     def exchanges(self) -> int:
-        """The smallest number of exchanges that any of them has made."""
+        """The smallest number of exchanges of any connection."""
         return min(self._done)
 
     def go_on(self, exchanges: int = 3) -> None:
-        """Return when every connection has made so many exchanges more."""
+        """Return when every connection has made this number of further exchanges."""
         goal = [done + exchanges for done in self._done]
         wait_for(
             lambda: self.failures or all(done >= least for done, least in zip(self._done, goal, strict=True)),
@@ -66,7 +66,7 @@ class Pumping:
             self.failures.append(f"connection {number}: {exc!r}")
 
     def finish(self) -> None:
-        """End them all in order; AssertionError if anything ever went wrong."""
+        """End all connections in order. Raises AssertionError if there was a failure."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(TIMEOUT)
@@ -76,11 +76,11 @@ class Pumping:
 
 
 class Hammer:
-    """New connections one after the other, each a word there and back, from a few threads.
+    """Opens connections one after the other in a few threads. Each connection sends a word and receives it back.
 
     Attributes:
-        done: connections that went well.
-        failures: those that did not.
+        done: the number of successful connections.
+        failures: all failures so far.
     """
 
     def __init__(self, address: Callable[[], Address] | Address, threads: int = 3) -> None:
@@ -105,13 +105,13 @@ class Hammer:
             self.done += 1
 
     def go_on(self, count: int = 6) -> None:
-        """Return when so many connections more have been made."""
+        """Return when this number of further connections has succeeded."""
         goal = self.done + count
         wait_for(lambda: self.failures or self.done >= goal, words="new connections come through")
         assert self.failures == []
 
     def finish(self) -> None:
-        """End it; AssertionError if any connection ever went wrong."""
+        """End the threads. Raises AssertionError if a connection has failed."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(TIMEOUT)
@@ -121,7 +121,7 @@ class Hammer:
 
 @contextlib.contextmanager
 def busy(address: Address, *, pumping: int = 10, hammer: int = 3) -> Iterator[tuple[Pumping, Hammer]]:
-    """Both, for as long as the block lasts; at its end nothing may have gone wrong."""
+    """Run `Pumping` and `Hammer` during the block. At its end, neither may have a failure."""
     pumps, hammers = Pumping(address, pumping), Hammer(address, hammer)
     try:
         yield pumps, hammers

@@ -1,4 +1,4 @@
-"""An eavesdropper: everything that passes one network interface (AF_PACKET), as TCP segments."""
+"""An eavesdropper: all TCP segments that pass a network interface (AF_PACKET)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SYN, RST, ACK = 0x02, 0x04, 0x10
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One TCP segment as it was on the wire.
+    """One TCP segment on the wire.
 
     Attributes:
-        source, sink: (address, port) of both ends.
-        flags: as in the TCP header.
-        payload: what it carries.
+        source, sink: (address, port) of the sender and the receiver.
+        flags: the flags of the TCP header.
+        payload: the bytes after the TCP header.
     """
 
     source: tuple[str, int]
@@ -36,10 +36,10 @@ class Segment:
 
 
 class Watch:
-    """Reads an interface until `stop`. A watcher that missed a frame shows nothing, so that is an error.
+    """Reads an interface until `stop`. A lost frame is an error, because an incomplete recording proves nothing.
 
     Args:
-        sock: from `open`.
+        sock: the socket from `open`.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -51,7 +51,7 @@ class Watch:
 
     @staticmethod
     def open(interface: str) -> socket.socket:
-        """A socket that sees `interface`; call it on the host that has it."""
+        """A socket that receives all frames of `interface`. Call this on the host of the interface."""
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         sock.bind((interface, _ETH_P_ALL))
@@ -63,16 +63,16 @@ class Watch:
         while not stopping:
             ready, _, _ = select.select([self._sock, self._told], [], [], 60)
             stopping = self._told in ready or not ready
-            while True:  # a frame is in the socket's queue as soon as it has passed: an empty queue is the whole truth
+            while True:  # a passed frame is in the queue at once, so an empty queue means that all are read
                 try:
                     self._frames.append(self._sock.recv(_FRAME))
                 except BlockingIOError:
                     break
-                except OSError:  # the interface went down, which is told once
+                except OSError:  # the kernel reports once that the interface went down
                     continue
 
     def stop(self) -> None:
-        """Read what has passed so far, and no more."""
+        """Read all frames that have passed so far, then stop."""
         if self._sock.fileno() < 0:
             return
         self._tell.send(b"x")
@@ -94,11 +94,11 @@ class Watch:
 
     @property
     def dialled(self) -> set[tuple[str, int]]:
-        """Every (address, port) to which somebody sent a SYN."""
+        """Every (address, port) to which a SYN was sent."""
         return {segment.sink for segment in self.segments if segment.flags & (SYN | ACK) == SYN}
 
     def payload(self) -> bytes:
-        """The bytes of all segments, in the order in which they passed."""
+        """The payload of all segments, in the order in which they passed."""
         return b"".join(segment.payload for segment in self.segments)
 
 

@@ -1,4 +1,4 @@
-"""A relay on the wire between two proxies that reads along and can change one bit."""
+"""A relay on the wire leg that parses the traffic of two proxies. It can change one bit or cut the connection."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from harness.sockets import Target, connect, read_exactly
 from stcp_proxy.protocol.wire import HEADER_LEN, MESSAGE_LENGTH_LEN, PROLOGUE_LEN
 
 Way = Literal["forth", "back"]
-"""From the initiator to the responder, or the other way."""
+"""The direction: forth is from the initiator to the responder, back is the other one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """One bit to turn over.
+    """One bit to change.
 
     Attributes:
-        way: in which direction.
-        unit: which message of that direction: 0 is the handshake message (forth: the prologue included), 1 the first frame.
-        at: byte in it, negative from its end.
-        bit: 0 to 7.
+        way: the direction.
+        unit: the number of the message in this direction: 0 is the handshake message (forth with the prologue), 1 is the first
+            frame.
+        at: the index of the byte in the message; a negative index counts from the end.
+        bit: the index of the bit, 0 to 7.
     """
 
     way: Way
@@ -34,11 +35,11 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where the connection is cut, both ways, with a clean TCP end.
+    """The point at which the connection is cut in both directions, with a clean end of TCP.
 
     Attributes:
         way, unit: as in `Flip`.
-        at: how many bytes of it still come through.
+        at: the number of bytes of this message that are still passed on.
     """
 
     way: Way
@@ -47,14 +48,14 @@ class Cut:
 
 
 class Wire:
-    """Stands before a listening side; every connection through it is parsed into messages and frames as they pass.
+    """A relay in front of a listening side. It parses every connection into messages and frames.
 
     Args:
-        address: of the listening side.
+        address: the address of the listening side.
 
     Attributes:
-        harm: what to do to the next connections, or None.
-        done: how often it was done.
+        harm: the change to make in the next connections, or None.
+        done: the number of changes made.
     """
 
     def __init__(self, address: tuple[str, int] | str) -> None:
@@ -85,7 +86,7 @@ class Wire:
             back.join()
 
     def _pass(self, source: socket.socket, sink: socket.socket, harm: Flip | Cut | None, way: Way) -> None:
-        """Hand messages on, up to EOF; a break of one side is handed on as its end."""
+        """Pass messages on, up to EOF. When one side breaks, end the other side."""
         number = 0
         try:
             while unit := _read_unit(source, way, number):
@@ -111,7 +112,7 @@ def _flipped(unit: bytes, flip: Flip) -> bytes:
 
 
 def _read_unit(source: socket.socket, way: Way, number: int) -> bytes:
-    """The next handshake message or frame, or less at the end."""
+    """The next handshake message or frame; fewer bytes when the connection ends."""
     if number == 0:
         ahead = (PROLOGUE_LEN if way == "forth" else 0) + MESSAGE_LENGTH_LEN
         at = ahead - MESSAGE_LENGTH_LEN
