@@ -1,4 +1,4 @@
-"""The admin address: show the state of a running proxy, reload it, stop it. docs/ADMIN.md tells users about it.
+"""The admin address: show the state of a running proxy, reload it, stop it. docs/ADMIN.md describes it for users.
 
 This package knows a process only through ``interface.Host``; the command line connects the two. Without an admin address nothing
 here is imported. Nothing here wakes up without a request.

@@ -46,7 +46,7 @@ class Link(Protocol):
 
     @property
     def early(self) -> int:
-        """Application bytes that the engine has not counted."""
+        """Application bytes that the engine does not count."""
 
     @property
     def relay(self) -> Relay | None:

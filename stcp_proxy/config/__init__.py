@@ -7,7 +7,7 @@ mistakes are listed at once, with file, line and key path. Nothing starts until 
 - ``models``          every setting: key, type, range, default, text, option; ``setting`` describes one field
 - ``tunnel_models``   the settings of a tunnel, its services and routes
 - ``value_types``     the types of values; ``duration`` and ``token`` two of them
-- ``source``          plain data, where each part stands, and the mistakes in it
+- ``source``          plain data, the place of each part, and the mistakes in it
 - ``yaml_file``       a YAML file as plain data; ``load`` makes a plan from it
 - ``flags``           the options of `listen` and `connect`, and the plan made from them
 - ``model_errors``    data to models, with each mistake in our own words

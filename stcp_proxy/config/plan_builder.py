@@ -243,7 +243,7 @@ class _Builder:
         return ring
 
     def _keys(self, path: KeyPath, entry: str | PublicKey | None) -> list[PublicKey]:
-        """The keys behind one entry of `allow` or `peer`."""
+        """The keys that one entry of `allow` or `peer` names."""
         if not isinstance(entry, str):
             return [] if entry is None else [entry]
         keys = self.config.peers.get(entry)

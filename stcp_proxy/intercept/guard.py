@@ -1,9 +1,8 @@
 """The guard: the chains that keep a captured connection from leaving the host unencrypted.
 
-Interception depends on connection tracking. It fails for a connection that has lost its entry there (`conntrack -F`, a timeout),
-for a segment that tracking finds invalid, and for traffic that another table exempts from tracking. Without the guard, the next
-segment of such a connection would leave unencrypted. So after address translation the guard checks every TCP packet that is about
-to leave the host. It accepts:
+Interception depends on connection tracking, which can fail. A connection loses its entry there (`conntrack -F`, a timeout),
+tracking finds a segment invalid, or another table exempts traffic from tracking. Without the guard, the next segment would leave
+unencrypted. So after address translation the guard checks every TCP packet that is about to leave the host. It accepts:
 
 1. packets that interception has redirected to this host;
 2. packets of a connection that the rules left alone when it began: it has the label `let_out`;

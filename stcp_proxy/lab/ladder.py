@@ -5,8 +5,8 @@
 3. engine: two engines in processes of their own over socketpairs: system calls, epoll, buffers; no handshake, no TCP, no Trio
 4. pair: the complete product
 
-A result is the CPU seconds of both sides of the tunnel together. The unit of work is 100,000 round trips (each seals two messages
-and opens two) or a GB of bulk (each byte is sealed once and opened once).
+A result is the CPU seconds of both sides of the tunnel together, for a unit of work. The unit is 100,000 round trips or a GB of
+bulk. A round trip seals two messages and opens two; bulk seals and opens each byte once.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""The four runs of the report that was the starting point of this project, repeated through a pair of proxies and shown beside
-the report's figures.
+"""The four runs of the report that was the starting point of this project, through a pair of proxies, beside its figures.
 
 The report measured STCP inside a kernel, with the predecessors of `echo` and `stress`. Its throughput counts the message and its
 4-byte length in both directions, as ours does: only so, 10,647 requests a second of 256 bytes are 5.54 MB/s. "Messages per

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HIGHEST: Final = 3_600_000_000
-"""Longest latency the histogram holds, in microseconds."""
+"""Longest latency in the histogram, in microseconds."""
 DIGITS: Final = 3
 
 

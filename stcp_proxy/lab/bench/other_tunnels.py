@@ -1,9 +1,10 @@
 """The tunnels of other projects, each tuned for this job as its manual says.
 
-The same conditions for all: loopback, no pinning, one worker thread or process on each side (stunnel can only use a thread for
-each connection), access logs off, TCP_NODELAY, mutual authentication, and one encrypted connection for each connection of an
-application. A TLS peer uses TLS 1.3, with ECDSA P-256 certificates of one authority on both sides and the library's default suite
-(AES-256-GCM, as STCP). Every connection makes a full handshake: STCP/1 has no resumption, so sessions and tickets are disabled.
+The same conditions for all: loopback, no pinning, access logs off, TCP_NODELAY, and mutual authentication. Each side has one
+worker thread or process; stunnel can only use a thread for each connection. Each connection of an application has an encrypted
+connection of its own. A TLS peer uses TLS 1.3, with ECDSA P-256 certificates of one authority on both sides and the library's
+default suite (AES-256-GCM, as STCP). Every connection makes a full handshake: STCP/1 has no resumption, so sessions and tickets
+are disabled.
 """
 
 from __future__ import annotations
