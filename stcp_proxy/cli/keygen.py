@@ -43,7 +43,7 @@ def keygen(out: Out = None, psk: Psk = False) -> None:
         line, public = keys.format_private_key(key), str(key.public)
     if out is None:
         _warn_if_open()
-        print(line)
+        print(line, flush=True)  # a key that could not be written has no public key to show
         _print(public, sys.stderr)
     else:
         comment = f"# public key: {public}\n" if public else "# the same file belongs on both sides\n"

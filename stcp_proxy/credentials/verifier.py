@@ -33,7 +33,8 @@ from stcp_proxy.protocol.credential import Credential
 from stcp_proxy.protocol.wire import Role
 
 _UNREADABLE: Final = (
-    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType
+    ValueError, TypeError, LookupError, OverflowError, UnsupportedAlgorithm,
+    x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType,
 )  # fmt: skip
 """What `cryptography` raises for a field that it cannot read."""
 
