@@ -97,16 +97,19 @@ test-sanitized: $(EVERYTHING)  ## the engine's part in C under the address and u
 test-image: $(EVERYTHING)  ## the container image: built, and two of them with Redis between two hosts (root, buildah, mmdebstrap)
 	tests/image/run
 
+# vng calls virtme-run, which stands beside it.
+IN_VM = VNG=$(abspath $(BIN))/vng PATH=$(abspath $(BIN)):$$PATH
+
 # The module is never loaded here: a virtual machine boots Debian's kernel without KVM. What that needs stands in docs/KERNEL.md.
 test-kernel: $(EVERYTHING) $(VM)  ## stcp.ko in a virtual machine: its own tests, the engine's contract, real programs
-	VNG=$(BIN)/vng tests/kernel/run $(ARGS) module contract programs
+	$(IN_VM) tests/kernel/run $(ARGS) module contract programs
 
 test-kernel-debug: $(EVERYTHING) $(VM)  ## the same and ten minutes of abuse under KASAN, lockdep and kmemleak; builds a kernel first
-	VNG=$(BIN)/vng PATH=$(abspath $(BIN)):$$PATH tests/kernel/debug-kernel
-	VNG=$(BIN)/vng STCP_KERNEL_MINUTES=90 tests/kernel/run --debug $(ARGS) module contract abuse
+	$(IN_VM) tests/kernel/debug-kernel
+	$(IN_VM) STCP_KERNEL_MINUTES=90 tests/kernel/run --debug $(ARGS) module contract abuse
 
 bench-kernel: $(EVERYTHING) $(VM)  ## both engines beside HAProxy with TLS in virtual machines, medians of three boots: only ratios mean anything
-	VNG=$(BIN)/vng $(BIN)/python -m tests.kernel.bench medians 3 $(ARGS)
+	$(IN_VM) $(BIN)/python -m tests.kernel.bench medians 3 $(ARGS)
 
 clean:  ## remove everything that was made
 	rm -rf $(VENV) $(VENV)-lowest .coverage build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
