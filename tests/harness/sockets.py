@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import struct
@@ -60,12 +61,14 @@ def end_of(sock: socket.socket) -> tuple[str, bytes]:
 def free_port() -> int:
     """A TCP port of 127.0.0.1 on which nothing listens now.
 
-    The port is below the range that the kernel uses for outgoing connections and for port 0. So a parallel test cannot take it by
-    accident before it is used.
+    The port is below the range that the kernel uses for outgoing connections and for port 0, and each of the processes that run
+    tests side by side has ports of its own. So a parallel test cannot take it before it is used.
     """
     first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     for _ in range(1000):
-        port = random.randrange(10_000, max(first_ephemeral, 20_000))
+        port = random.randrange(10_000 + process, max(first_ephemeral, 20_000), processes)
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
