@@ -133,7 +133,7 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
                 tunnels.start(accepting, connections)
                 accepting.start_soon(reloader.serve)
                 with trio.move_on_after(_RULES_PATIENCE):
-                    await running.rules_check.look()  # before anybody hears "ready"
+                    await running.rules_check.look()  # before "ready" is logged, notified or answered
                 accepting.start_soon(running.rules_check.serve)
                 _settle_memory()
                 running.state = State.READY
