@@ -8,6 +8,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -105,6 +106,14 @@ class Target:
         if isinstance(name, str):
             return f"unix:{name}"
         return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+    def dialled(self, times: int) -> bool:
+        """Whether it was connected to so many times. The thread that accepts may be late: it has a few seconds to come so far."""
+        for _ in range(500):
+            if self.dials >= times:
+                break
+            time.sleep(0.01)
+        return self.dials == times
 
     def _accept(self) -> None:
         while True:

@@ -72,7 +72,7 @@ def test_a_peer_that_hangs_up_on_the_handshake(peers: Peers) -> None:
     with Target(hang_up) as other:
         proxy = peers.connect("hangs-up", other.to, *peers.last.addresses)
         carries(proxy)
-        assert other.dials == 1
+        assert other.dialled(1)
         proxy.wait_log("connection failed over")  # as unreachable, where the reset came before the connection was seen
 
 

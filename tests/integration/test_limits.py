@@ -35,7 +35,7 @@ def test_connections_over_the_limit_wait(tmp_path: Path) -> None:
         for client in clients[:3]:
             assert read_exactly(client, 4) == b"word"
         quiet(pair.connect, 1.5)
-        assert target.dials == 3
+        assert target.dialled(3)
         assert lines_a_second(pair.connect, "limit reached: new connections wait", started) <= 1
         line = pair.connect.wait_log("limit reached: new connections wait", limit="max_connections")[0]
         assert "remedy" in line

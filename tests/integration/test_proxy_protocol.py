@@ -205,7 +205,7 @@ def test_strangers_cannot_claim_to_be_anybody(tmp_path: Path) -> None:
         with dial(far.port, "127.0.0.66") as sock:
             sock.sendall(b"PROXY TCP4 192.0.2.7 198.51.100.1 1 2\r\nhello")
             assert read_exactly(sock, 5) == b"hello"
-        assert target.dials == 1
+        assert target.dialled(1)
 
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4 192.0.2.7\r\n", b"PROXY " + b"x" * 5000])

@@ -42,7 +42,7 @@ def test_the_far_target_is_asked_through_both_and_seldom(tmp_path: Path, keys: K
         admin = Admin(proxy.ready())
         for _ in range(5):
             assert admin.ask("/readyz") == (200, "ready\n")
-        assert target.dials == 1
+        assert target.dialled(1)
         (end,) = far.ended()
         assert (end["reason"], end["bytes_to_wire"], end["bytes_to_plain"]) == ("finished", 0, 0)
         with connect(proxy.address) as sock:
@@ -86,4 +86,4 @@ def test_a_listen_tunnel_asks_its_own_target(tmp_path: Path, keys: Keys) -> None
             status, words = Admin(proxy.ready()).ask("/readyz")
             assert (status, words.split(": ")[:3]) == (503, ["not ready", "tunnel down", "target_refused"])
             assert "tunnel up" not in words
-            assert target.dials == 1
+            assert target.dialled(1)

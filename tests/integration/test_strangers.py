@@ -47,7 +47,7 @@ class Site:
         word = secrets.token_bytes(100)
         self.witness.send(FrameType.DATA, word)
         assert self.witness.receive() == (FrameType.DATA, word)
-        assert self.target.dials == 1
+        assert self.target.dialled(1)
 
     def stop(self) -> None:
         self.witness.sock.close()

@@ -99,7 +99,7 @@ def test_without_the_proxy_nothing_leaves(net: Net, echo: Target, tmp_path: Path
         with net.client.connect(net.server.ip4, PORT) as sock:
             sock.sendall(b"x")
             assert read_exactly(sock, 1) == b"x"
-    assert echo.dials == 1
+    assert echo.dialled(1)
 
 
 @HOW
@@ -128,7 +128,7 @@ def test_a_thousand_connections_lose_none(net: Net, echo: Target, tmp_path: Path
         assert wrong == []
         assert len(sidecar.connect.ended(1000, reason="finished")) == 1000
     assert watch.dialled == {(net.server.ip4, WIRE)}
-    assert echo.dials == 1000
+    assert echo.dialled(1000)
 
 
 # -- what no route covers ------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_it_is_passed_on_where_the_file_says_so(net: Net, tmp_path: Path, how: s
         line = sidecar.connect.ended(engine="none: unencrypted")[0]
         assert (line["reason"], line["bytes_to_wire"], line["bytes_to_plain"]) == ("finished", len(WORD), len(WORD))
         assert watch.dialled == {(net.server.ip4, PORT + 1)}
-        assert target.dials == 1
+        assert target.dialled(1)
         assert sidecar.connect.log("unmatched connections leave this host unencrypted")
 
         sock = net.client.connect(net.server.ip4, PORT + 1)
