@@ -32,12 +32,15 @@ from typing import Final, Protocol
 from stcp_proxy.protocol.frames import Opener, Scratch, Sealer
 from stcp_proxy.protocol.lifecycle import Phase
 from stcp_proxy.relay.deadlines import Deadlines
-from stcp_proxy.relay.engine import Handover, RelayEnd
+from stcp_proxy.relay.engine import Handover, RelayEnd, WireLeg
 from stcp_proxy.relay.fast_path import Lane
 from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.relay.states import NEXT, Event, State
 from stcp_proxy.relay.zero_window import LegWatch
 
+NO_LEG: Final = socket.socket()
+"""Stands for a wire leg that was given back: a closed socket."""
+NO_LEG.close()
 STALL_CHECK: Final = 1.0
 """Seconds between two looks at legs with waiting bytes; well below any TCP_USER_TIMEOUT."""
 
@@ -74,6 +77,9 @@ class Host(Protocol):
     def forget(self, leg: socket.socket) -> None:
         """Act on no further event of a leg that is about to be closed."""
 
+    def release(self, leg: socket.socket) -> None:
+        """Watch a leg no more: it stays open, and another owner takes it."""
+
     def hold(self, difference: int) -> None:
         """Count `difference` more bytes that a connection holds for a stalled reader; negative for fewer."""
 
@@ -91,6 +97,7 @@ class Connection(abc.ABC):
         "_active",
         "_end",
         "_engine",
+        "_give_back",
         "_held",
         "_limits",
         "_on_end",
@@ -124,6 +131,8 @@ class Connection(abc.ABC):
         self._opener = Opener(handover.receive.key, handover.receive.counter)
         self._limits = handover.limits
         self._on_end: Callable[[RelayEnd], None] | None = on_end
+        self._give_back: Callable[[WireLeg], None] | None = handover.give_back
+        """Takes the wire leg back after both FINs; None where it is closed, and after it was given back."""
         self._end: RelayEnd | None = None
         """How the connection ended; set when it enters RESETTING or CLOSED."""
         self._state = State.OPEN
@@ -177,6 +186,11 @@ class Connection(abc.ABC):
     def legs(self) -> tuple[socket.socket, socket.socket]:
         """Plain and wire leg."""
         return self._plain, self._wire
+
+    @property
+    def _wire_is_over(self) -> bool:
+        """Whether both FINs have passed the wire leg: this side's is written, and the peer's was read."""
+        return self._state is State.UP_ENDED and self.wire_left is None and self._phase is Phase.ENDED
 
     def _follow(self, event: Event) -> None:
         self._state = NEXT[self._state, event]

@@ -1,6 +1,7 @@
 """How a relayed connection ends: finish, reset, loss, and the close that follows each.
 
-- Finish: both directions ended and every byte was written. The plain leg ends by FIN.
+- Finish: both directions ended and every byte was written. The plain leg ends by FIN. A wire leg that is kept was given back
+  before, as soon as both FINs had passed it: an application that reads slowly must not hold up the next connection.
 - Reset: this side ends the connection. The peer gets a RESET frame, the application a TCP RST. The wire leg is then read until
   the peer closes it or `RelayLimits.linger` has passed, so that TCP does not destroy the frame on its way.
 - Loss: the wire leg can carry nothing more. Both legs end by TCP RST.
@@ -13,16 +14,18 @@ from __future__ import annotations
 import abc
 import logging
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from stcp_proxy.errors import Code, StcpError
 from stcp_proxy.protocol import opening
 from stcp_proxy.protocol.lifecycle import Phase
 from stcp_proxy.protocol.wire import FrameType
-from stcp_proxy.relay.connection import Connection
-from stcp_proxy.relay.engine import EndReason, RelayEnd
+from stcp_proxy.relay.connection import NO_LEG, Connection
+from stcp_proxy.relay.engine import EndReason, RelayEnd, WireLeg
 from stcp_proxy.relay.plain_leg import finish_on_close, reset_on_close
 from stcp_proxy.relay.states import RELAYING, Event, State
+from stcp_proxy.relay.zero_window import LegWatch
 
 _log: Final = logging.getLogger(__name__)
 
@@ -59,11 +62,31 @@ class Ends(Connection):
         """Finish if both directions ended and every byte was written. Returns whether the connection relays no more."""
         if self._state not in RELAYING:
             return True
-        if self._state is State.UP_ENDED and self.wire_left is None and self._phase is Phase.ENDED and self.plain_left is None:
+        if not self._wire_is_over:
+            return False
+        if self._give_back is not None:
+            self._return_wire(self._give_back)
+        if self.plain_left is None:
             self._end = self._summary(EndReason.FINISHED, None, "")
             self._close()
             return True
         return False
+
+    def _return_wire(self, give_back: Callable[[WireLeg], None]) -> None:
+        """Give the wire leg back. What is left to do concerns the plain leg alone."""
+        wire, self._wire, self._give_back = self._wire, NO_LEG, None
+        rest, self.partial = self.partial, b""
+        self._wire_ready = self._wire_to_end = False
+        if self._watches is not None:
+            self._watches[1].restore()
+            self._watches = (self._watches[0], LegWatch(NO_LEG))
+        self._engine.release(wire)
+        self._count_held()
+        try:
+            give_back(WireLeg(wire, self._sealer.counter, self._opener.counter, rest))
+        except Exception:  # a bug of the owner must not end the other connections
+            wire.close()
+            _log.exception("give_back of a relayed connection raised")
 
     # -- reset -------------------------------------------------------------------------------------------------------------
 
@@ -75,7 +98,7 @@ class Ends(Connection):
         """End the connection from this side: RESET to the peer, a TCP RST to the application."""
         if self._state not in RELAYING:
             return
-        if self._state is State.WIRE_BROKEN:
+        if self._state is State.WIRE_BROKEN or self._wire is NO_LEG:
             self._lose(reason, code, text)
             return
         self._follow(Event.RESET)

@@ -10,6 +10,7 @@ Invariants of every engine (PROTOCOL.md section 3):
 3. If the wire leg ends without FIN, or a frame is malformed, out of place or not authentic, the plain leg gets a TCP RST and
    never a clean EOF. The plain leg only gets authenticated bytes.
 4. When a write to one leg would block, reading from the other leg stops. An idle connection owns no buffer.
+5. A wire leg is given back only after both FINs have passed it, and then nothing more is read from it or written to it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Protocol
 from stcp_proxy.errors import Code, EndReason
 from stcp_proxy.protocol.secret import Secret
 
-__all__ = ["DirectionKey", "EndReason", "Engine", "Handover", "Relay", "RelayEnd", "RelayLimits"]
+__all__ = ["DirectionKey", "EndReason", "Engine", "Handover", "Relay", "RelayEnd", "RelayLimits", "WireLeg"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,23 @@ class RelayLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class WireLeg:
+    """A wire leg that an engine gives back after both FINs (PROTOCOL.md section 7). The receiver owns the socket.
+
+    Attributes:
+        socket: open, non-blocking, and watched by no engine.
+        sent: counter of the direction plain to wire: number of the next frame.
+        received: counter of the direction wire to plain.
+        rest: ciphertext already read from the wire leg, after the peer's FIN.
+    """
+
+    socket: socket.socket
+    sent: int
+    received: int
+    rest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Handover:
     """A connection at a frame boundary, handed to an engine. The engine owns both sockets from here on.
 
@@ -65,6 +83,9 @@ class Handover:
         receive: cipher state of the direction wire to plain.
         wire_bytes: ciphertext already read from the wire leg, after the last opened frame; at most two frames.
         limits: deadlines.
+        give_back: takes the wire leg back; None where the engine closes it. Called at most once, before `on_end` and in the same
+            thread, as soon as both FINs have passed the wire leg. Bytes for the application may still wait behind them. It
+            must not block. An engine whose `keeps_legs` is False closes the leg instead.
     """
 
     plain: socket.socket
@@ -73,6 +94,7 @@ class Handover:
     receive: DirectionKey
     wire_bytes: bytes = b""
     limits: RelayLimits = RelayLimits()
+    give_back: Callable[[WireLeg], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +141,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """Name of the engine in logs and status."""
 
+    @property
+    def keeps_legs(self) -> bool:
+        """Whether the engine gives wire legs back, so that they can carry the next connection."""
+
     def start(self) -> None:
         """Allocate descriptors and a thread. Raises OSError when the process is out of them."""
 
@@ -127,7 +153,8 @@ class Engine(Protocol):
 
         Args:
             handover: the connection. The engine owns its sockets from now on.
-            on_end: called exactly once, after both legs are closed, in a thread of the engine. It must not block.
+            on_end: called exactly once, after both legs are closed or the wire leg was given back, in a thread of the engine. It
+                must not block.
         """
 
     def close(self) -> None:

@@ -153,6 +153,7 @@ class KernelEngine:
     """Carries connections in the kernel. See `stcp_proxy.relay.engine.Engine`."""
 
     name: Final = "kernel"
+    keeps_legs: Final = False
 
     def __init__(self) -> None:
         self.lock: Final = threading.Lock()

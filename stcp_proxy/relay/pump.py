@@ -49,6 +49,7 @@ class PumpEngine:
     """
 
     name: Final = "python"
+    keeps_legs: Final = True
 
     def __init__(self, *, chunk: int = CHUNK, held_limit: int = LIMIT, compiled: bool | None = None) -> None:
         self.chunk: Final = chunk
@@ -187,6 +188,11 @@ class PumpEngine:
         self._handlers.pop(leg.fileno(), None)
         if self.lane is not None:
             self.lane.forget(leg.fileno())
+
+    def release(self, leg: socket.socket) -> None:
+        """Watch a leg no more: it stays open, and another owner takes it."""
+        self.forget(leg)
+        self._epoll.unregister(leg.fileno())
 
     def hold(self, difference: int) -> None:
         """Count `difference` more bytes that a connection holds for a stalled reader; negative for fewer."""

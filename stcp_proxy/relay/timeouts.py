@@ -6,6 +6,7 @@ import select
 
 from stcp_proxy.errors import Code
 from stcp_proxy.protocol.lifecycle import Phase
+from stcp_proxy.relay.connection import NO_LEG
 from stcp_proxy.relay.engine import EndReason
 from stcp_proxy.relay.plain_to_wire import PlainToWire
 from stcp_proxy.relay.states import RELAYING, State
@@ -58,7 +59,8 @@ class Timeouts(PlainToWire, WireToPlain):
         plain, wire = self._plain.fileno(), self._wire.fileno()
         poll = select.poll()
         poll.register(plain, _awaited(reads=self._state is State.OPEN and self.wire_left is None, left=self.plain_left))
-        poll.register(wire, _awaited(reads=self._phase is Phase.STREAM and self.plain_left is None, left=self.wire_left))
+        if self._wire is not NO_LEG:
+            poll.register(wire, _awaited(reads=self._phase is Phase.STREAM and self.plain_left is None, left=self.wire_left))
         found = dict(poll.poll(0))
         self._plain_ready |= bool(found.get(plain, 0) & select.POLLIN)
         self._wire_ready |= bool(found.get(wire, 0) & select.POLLIN)
@@ -87,10 +89,10 @@ class Timeouts(PlainToWire, WireToPlain):
             self._watches = None
 
     def _look(self) -> tuple[Look, Look]:
-        """Look at the plain leg and at the wire leg. A broken wire leg is at rest."""
+        """Look at the plain leg and at the wire leg. A wire leg that is broken, or was given back, is at rest."""
         plain, wire = self._watches = self._watches or (LegWatch(self._plain), LegWatch(self._wire))
-        now = self._engine.now
-        return plain.look(now), Look.AT_REST if self._state is State.WIRE_BROKEN else wire.look(now)
+        now, at_rest = self._engine.now, self._state is State.WIRE_BROKEN or self._wire is NO_LEG
+        return plain.look(now), Look.AT_REST if at_rest else wire.look(now)
 
 
 def _awaited(*, reads: bool, left: bytes | None) -> int:

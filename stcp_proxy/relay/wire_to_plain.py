@@ -129,7 +129,7 @@ class WireToPlain(Ends):
         data = scratch.source[:size]
         turn = self._open_turn(data, at, filled)
         self.partial = bytes(data[turn.at :]) if turn.at < size else b""
-        if turn.failure is None and begins_with_frame(self.partial):
+        if turn.failure is None and begins_with_frame(self.partial) and not self._next_connection_follows:
             self._open_rest_later()
         if turn.filled:
             self._deliver(scratch.result[: turn.filled])
@@ -151,9 +151,16 @@ class WireToPlain(Ends):
                     filled += length
                 elif reset := self._control_frame(kind, bytes(out[filled : filled + length])):
                     return _Turn(at, filled, reset, None)
+                elif self._next_connection_follows:
+                    break
         except FrameError as exc:
             return _Turn(at, filled, None, exc)
         return _Turn(at, filled, None, None)
+
+    @property
+    def _next_connection_follows(self) -> bool:
+        """Whether frames that arrive now belong to no connection, or to the next one on this leg: they are not opened here."""
+        return self._give_back is not None and self._wire_is_over
 
     def _control_frame(self, kind: int, content: bytes) -> tuple[int, str] | None:
         """Follow a frame that is not DATA in its place. Returns code and text of RESET, None for FIN.
@@ -179,8 +186,11 @@ class WireToPlain(Ends):
             self._lose(EndReason.BAD_FRAME, text=turn.failure.what)
         elif turn.reset is not None:
             self._lose(EndReason.PEER_RESET, *turn.reset)
-        elif self._phase is Phase.ENDED and self.plain_left is None:
-            self._end_down()
+        elif self._phase is Phase.ENDED:
+            if self.plain_left is None:
+                self._end_down()
+            else:
+                self._finish_if_done()
 
     # -- deliver -----------------------------------------------------------------------------------------------------------
 

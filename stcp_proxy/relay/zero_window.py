@@ -99,7 +99,7 @@ class LegWatch:
         moved = self._acknowledged >= 0 and state.acknowledged != self._acknowledged
         self._acknowledged = state.acknowledged
         if not state.window_closed or moved:
-            self._restore()
+            self.restore()
         elif self._is_dead(state, now):
             return Look.DEAD
         return Look.WAITING if state.waiting or state.unacknowledged else Look.AT_REST
@@ -117,7 +117,8 @@ class LegWatch:
         silent = 1000 * (now - self._unanswered_since)
         return state.unanswered_probes >= _PROBES and silent >= (self._lifted or _DEFAULT_TIMEOUT_MS)
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Restore the TCP_USER_TIMEOUT that a look has lifted."""
         self._unanswered_since = None
         if self._lifted is not None:
             set_user_timeout(self._leg, self._lifted)

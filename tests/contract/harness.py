@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT, FrameType
-from stcp_proxy.relay.engine import DirectionKey, Engine, Handover, Relay, RelayEnd, RelayLimits
+from stcp_proxy.relay.engine import DirectionKey, Engine, Handover, Relay, RelayEnd, RelayLimits, WireLeg
 
 PATIENCE: Final = 8.0
 """Seconds after which something that should have happened counts as never happening."""
@@ -352,6 +352,7 @@ def make_rig(
     plain: tuple[socket.socket, socket.socket] | None = None,
     user_timeout: int | None = None,
     on_end: Callable[[RelayEnd], None] | None = None,
+    give_back: Callable[[WireLeg], None] | None = None,
 ) -> Rig:
     """Hand a fresh connection to `engine`.
 
@@ -365,6 +366,7 @@ def make_rig(
         plain: the plain leg (application's end, engine's end), where it is not to be a fresh TCP connection.
         user_timeout: TCP_USER_TIMEOUT of both legs, milliseconds.
         on_end: takes the end in place of the rig's own box.
+        give_back: takes the wire leg after both FINs.
     """
     app, near = plain or tcp_pair(family, buffers=buffers)
     far, wire = tcp_pair(family, buffers=buffers)
@@ -381,6 +383,7 @@ def make_rig(
             receive=DirectionKey(KEY_IN, counters[1]),
             wire_bytes=queued if isinstance(queued, bytes) else queued(peer.sealer),
             limits=limits,
+            give_back=give_back,
         ),
         on_end or end,
     )
@@ -446,10 +449,11 @@ def _handover(
     receive: DirectionKey,
     wire_bytes: bytes = b"",
     limits: RelayLimits | None = None,
+    give_back: Callable[[WireLeg], None] | None = None,
 ) -> Handover:
     plain.setblocking(False)
     wire.setblocking(False)
-    return Handover(plain, wire, send, receive, wire_bytes, limits or RelayLimits())
+    return Handover(plain, wire, send, receive, wire_bytes, limits or RelayLimits(), give_back)
 
 
 def seal_all(sealer: Sealer, data: bytes, size: int = MAX_PLAINTEXT) -> bytes:
