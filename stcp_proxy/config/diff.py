@@ -208,7 +208,11 @@ def _auth_words(auth: KeyAuth | PskAuth, other: KeyAuth | PskAuth) -> str:
     if isinstance(auth, PskAuth):
         return "a shared secret" if isinstance(other, KeyAuth) else "another shared secret"
     theirs = set(_auth_parts(other)) if isinstance(other, KeyAuth) else set()
-    return ", ".join(f"{name} {key}" for name, key in _auth_parts(auth) if (name, key) not in theirs) or "no other key"
+    found = [f"{name} {key}" for name, key in _auth_parts(auth) if (name, key) not in theirs]
+    before = other.psk if isinstance(other, KeyAuth) else None
+    if auth.psk is not None and auth.psk != before:
+        found.append("a shared secret beside keys" if before is None else "another shared secret beside keys")
+    return ", ".join(found) or "no other key"
 
 
 def _auth_parts(auth: KeyAuth) -> Iterator[tuple[str, PublicKey]]:

@@ -90,15 +90,21 @@ class KeyAuth:
             preference.
         further: other own keys during a key exchange. A listen side answers for each of them; a connect side tries the next one
             after a denial.
+        psk: a shared secret that each handshake needs beside the keys; None without one.
     """
 
     identity: PrivateKey
     peers: Mapping[PublicKey, str]
     further: tuple[PrivateKey, ...] = ()
+    psk: Secret | None = None
 
     def __eq__(self, other: object) -> bool:
         """Compare with order: the order decides which key is tried first."""
-        return isinstance(other, KeyAuth) and self.ring == other.ring and list(self.peers.items()) == list(other.peers.items())
+        return isinstance(other, KeyAuth) and self._parts == other._parts
+
+    @property
+    def _parts(self) -> tuple[object, ...]:
+        return self.ring, list(self.peers.items()), self.psk
 
     @property
     def ring(self) -> tuple[PrivateKey, ...]:

@@ -46,11 +46,13 @@ from stcp_proxy.redact import shown
 _T = TypeVar("_T")
 
 _SUITES: Final = {
-    ("hybrid", KeyAuth): Suite.HYBRID_KEYS,
-    ("classic", KeyAuth): Suite.CLASSIC_KEYS,
-    ("hybrid", PskAuth): Suite.HYBRID_PSK,
-    ("classic", PskAuth): Suite.CLASSIC_PSK,
+    ("hybrid", "keys"): Suite.HYBRID_KEYS,
+    ("classic", "keys"): Suite.CLASSIC_KEYS,
+    ("hybrid", "psk"): Suite.HYBRID_PSK,
+    ("classic", "psk"): Suite.CLASSIC_PSK,
+    ("hybrid", "keys and psk"): Suite.HYBRID_KEYS_PSK,
 }
+"""The suite for a key exchange and a kind of authentication. A pair without an entry does not exist."""
 _SHORT_KEY: Final = len(PUBLIC_PREFIX) + 12
 
 
@@ -183,11 +185,6 @@ class _Builder:
             return None
         if tunnel.peer is None and not allow_entries(path, tunnel):
             return self._psk_auth(path, tunnel, rule)
-        if tunnel.psk is not None:
-            remedy = "keep one: keys say who is who, a shared secret does not"
-            what = f"{self.source.key(rule)} and {self.source.key('psk')} exclude each other"
-            self.source.report((*path, "psk"), what, remedy)
-            return None
         return self._key_auth(path, tunnel, rule)
 
     def _psk_auth(self, path: KeyPath, tunnel: TunnelModel, rule: str) -> PskAuth | None:
@@ -226,7 +223,8 @@ class _Builder:
                 remedy = "name the other side's, which 'stcp-proxy pubkey' prints there"
                 self.source.report(at, "this is this side's own public key", remedy)
         peers = {key: self._names.get(key, str(key)[:_SHORT_KEY] + "…") for _, key in found}
-        return KeyAuth(ring[0], MappingProxyType(peers), tuple(ring[1:])) if peers else None
+        psk = None if tunnel.psk is None else self._load(load_psk, tunnel.psk, (*path, "psk"))
+        return KeyAuth(ring[0], MappingProxyType(peers), tuple(ring[1:]), psk) if peers else None
 
     def _ring(self, files: Sequence[str], path: KeyPath) -> list[PrivateKey]:
         """The readable keys of this side, in order."""
@@ -258,9 +256,13 @@ class _Builder:
 
     def _suites(self, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth) -> tuple[Suite, ...]:
         names = tunnel.suite or self.config.suite or ["hybrid"]
-        suites = tuple(dict.fromkeys(_SUITES[name, type(auth)] for name in names))
-        if tunnel.mode == "connect" and len(suites) > 1:
-            where: KeyPath = (*path, "suite") if tunnel.suite else ("suite",)
+        kind = "psk" if isinstance(auth, PskAuth) else "keys" if auth.psk is None else "keys and psk"
+        where: KeyPath = (*path, "suite") if tunnel.suite else ("suite",)
+        if any((name, kind) not in _SUITES for name in names):
+            what = "a shared secret beside keys needs the hybrid key exchange"
+            self.source.report(where, what, "set 'suite: hybrid', or remove the tunnel's 'psk'")
+        suites = tuple(dict.fromkeys(_SUITES[name, kind] for name in names if (name, kind) in _SUITES))
+        if tunnel.mode == "connect" and len(names) > 1:
             self.source.report(where, "a connect tunnel sends exactly one suite and never falls back", "name one")
         return suites
 
@@ -327,4 +329,4 @@ def _whole_auth(intercept: InterceptPlan | None) -> KeyAuth | PskAuth | None:
     if not isinstance(first, KeyAuth):
         return first
     peers = {key: name for route in intercept.routes if isinstance(route.auth, KeyAuth) for key, name in route.auth.peers.items()}
-    return KeyAuth(first.identity, MappingProxyType(peers), first.further)
+    return KeyAuth(first.identity, MappingProxyType(peers), first.further, first.psk)

@@ -30,6 +30,7 @@ _SUITES: Final = {
     Suite.CLASSIC_KEYS: "classic (X25519, keys)",
     Suite.HYBRID_PSK: "hybrid (X25519 with ML-KEM-768, shared secret)",
     Suite.CLASSIC_PSK: "classic (X25519, shared secret)",
+    Suite.HYBRID_KEYS_PSK: "hybrid (X25519 with ML-KEM-768, keys and a shared secret)",
 }
 
 

@@ -231,9 +231,11 @@ class TunnelModel(HandOnModel):
     psk: Annotated[
         File | None,
         Setting(
-            "A file with a shared secret instead of keys, the same on both sides.",
-            default="the file's 'psk'",
-            flag=Flag("FILE", panel=KEYS, text="A file with a shared secret instead of keys, the same on both sides."),
+            "A file with a shared secret, the same on both sides: instead of keys, or beside them as a second proof.",
+            default="the file's 'psk' where the tunnel has no keys",
+            flag=Flag(
+                "FILE", panel=KEYS, text="A file with a shared secret, the same on both sides: instead of keys, or beside them."
+            ),
         ),
     ] = None
     suite: Annotated[

@@ -87,7 +87,7 @@ async def authenticate(
 
 
 async def _handshake(stream: LegStream, plan: TunnelPlan, trust: Trust, pair: Pair, timeout: float) -> exchange.Channel:
-    credentials = trust.credentials if pair.own is None else Credentials(pair.own)
+    credentials = Credentials(pair.own, trust.credentials.psk)
     initiator = Initiator(plan.suites[0], credentials, remote_static=pair.peer)
     with trio.move_on_after(timeout):
         return await exchange.initiate(stream, initiator)

@@ -19,7 +19,7 @@ class Trust:
     """A tunnel's access rule.
 
     Attributes:
-        credentials: the keys or the shared secret of this side.
+        credentials: the keys of this side, the shared secret, or both.
         names: peers by public key, 32 bytes; empty with a shared secret.
         choice: the order in which a connect tunnel tries pairs of keys.
         own: this side's public keys, 32 bytes each; empty with a shared secret.
@@ -37,7 +37,8 @@ class Trust:
             names = {key.raw: name for key, name in auth.peers.items()}
             first, *further = ring = [KeyPair(identity.secret) for identity in auth.ring]
             choice = Choice(ring, tuple(names))
-            return cls(Credentials(first, further=tuple(further)), names, choice, frozenset(pair.public for pair in ring))
+            credentials = Credentials(first, auth.psk, further=tuple(further))
+            return cls(credentials, names, choice, frozenset(pair.public for pair in ring))
         return cls(Credentials(psk=auth.secret), {}, Choice((None,), (None,)))
 
     def name(self, peer: bytes | None) -> str:
@@ -63,14 +64,14 @@ class Trust:
             return True
         if own is None or peer is None:
             return self.credentials.psk is not None and self.credentials.psk == before.credentials.psk
-        return own in self.own and peer in self.names
+        return own in self.own and peer in self.names and self.credentials.psk == before.credentials.psk
 
-    def remains(self, keys: Collection[PublicKey], secrets: Collection[Secret]) -> Trust:
+    def remains(self, keys: Collection[PublicKey], secrets: Collection[Secret | None]) -> Trust:
         """The rule for the connections of a removed tunnel: the part whose keys the file still names.
 
         Args:
             keys: public keys in the file, own ones among them.
-            secrets: shared secrets that the file still names.
+            secrets: shared secrets that the file still names; None stands for a tunnel without one.
         """
         raw = {key.raw for key in keys}
         psk = self.credentials.psk if any(secret == self.credentials.psk for secret in secrets) else None

@@ -241,7 +241,8 @@ class Tunnels:
 
     def _revoke(self, rules: Mapping[Tunnel, Trust], nursery: trio.Nursery) -> None:
         """End the connections whose key was taken out of their tunnel's rule; of a removed tunnel, out of the whole file."""
-        secrets = [plan.auth.secret for plan in self.plan.tunnels if isinstance(plan.auth, PskAuth)]
+        auths = [plan.auth for plan in self.plan.tunnels]
+        secrets = [auth.secret if isinstance(auth, PskAuth) else auth.psk for auth in auths]
         for tunnel, before in rules.items():
             live = tunnel.live
             if tunnel in self.draining:

@@ -163,10 +163,6 @@ def test_a_connect_tunnel_names_a_service(load: Load) -> None:
         ),
         ("    allow: app-host\n    services: {redis: {to: 127.0.0.1:1, allow: ap-host}}\n", "did you mean 'app-host'"),
         (
-            "    psk: shared.psk\n    services: {redis: {to: 127.0.0.1:1, allow: app-host}}\n",
-            "'allow' and 'psk' exclude each other",
-        ),
-        (
             "    allow: app-host\n    services: {redis: 127.0.0.1:7443}\n",
             "services.redis: 127.0.0.1:7443 is where this tunnel itself listens",
         ),

@@ -11,7 +11,8 @@ import pytest
 from stcp_proxy.config import KeyAuth, Plan, describe_plan, load_plan
 from stcp_proxy.config.diff import difference
 from stcp_proxy.config.source import ConfigProblems
-from stcp_proxy.keys import PrivateKey, format_private_key, write_secret_file
+from stcp_proxy.keys import PrivateKey, format_private_key, format_psk, generate_psk, write_secret_file
+from stcp_proxy.protocol.wire import Suite
 
 OURS = [PrivateKey.generate() for _ in range(5)]
 THEIRS = [PrivateKey.generate().public for _ in range(5)]
@@ -92,3 +93,19 @@ def test_refused(load: Load, head: str, says: str) -> None:
     with pytest.raises(ConfigProblems) as caught:
         load(f"{head}\n{LISTEN % ''}")
     assert says in str(caught.value)
+
+
+def test_a_secret_beside_keys(load: Load, tmp_path: Path) -> None:
+    secret = generate_psk()
+    write_secret_file(tmp_path / "shared.psk", format_psk(secret) + "\n")
+    old = load("identity: 0.key\npeers: {app: $0}\n" + LISTEN % "")
+    new = load("identity: 0.key\npeers: {app: $0}\n" + LISTEN % ", psk: shared.psk")
+    assert auth(new).psk == secret
+    assert new.tunnels[0].suites == (Suite.HYBRID_KEYS_PSK,)
+    assert "keys and a shared secret" in describe_plan(new)
+    assert any("no other key -> a shared secret beside keys" in line for line in difference(old, new).lines())
+
+
+def test_the_files_secret_stays_for_tunnels_without_keys(load: Load, tmp_path: Path) -> None:
+    write_secret_file(tmp_path / "shared.psk", format_psk(generate_psk()) + "\n")
+    assert auth(load("psk: shared.psk\nidentity: 0.key\npeers: {app: $0}\n" + LISTEN % "")).psk is None

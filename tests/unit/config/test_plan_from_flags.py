@@ -63,7 +63,6 @@ def test_flags_of_a_shared_secret(folder: Path) -> None:
         ({"allow": []}, "--allow: neither --allow nor --psk is given"),
         ({"key": None}, "--key: a private key of this side's own is needed"),
         ({"key": "no.key"}, "--key: the key file no.key does not exist"),
-        ({"psk": "shared.psk"}, "--psk: --allow and --psk exclude each other"),
         ({"psk": "shared.psk", "allow": []}, "--key: a tunnel with --psk has no key of its own"),
         ({"allow": [SECRET]}, "--allow: a secret stands where a public key belongs"),
         ({"allow": [f"app={SECRET}"]}, "--allow: a secret stands where a public key belongs"),

@@ -13,26 +13,28 @@ from stcp_proxy.handshake.exchange import Channel
 from stcp_proxy.protocol.handshake import Credentials, Initiator, Responder
 from stcp_proxy.protocol.noise import KeyPair
 from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.protocol.suites import KEY_SUITES as KEY_SUITES
+from stcp_proxy.protocol.suites import PSK_SUITES as PSK_SUITES
 from stcp_proxy.protocol.wire import Suite
 
 SERVER, CLIENT, STRANGER = (KeyPair(Secret(bytes([n]) * 32)) for n in (1, 2, 3))
 SECRET, OTHER_SECRET = (Secret(bytes([n]) * 32) for n in (4, 5))
-CONFIGURED = tuple(suite for suite in Suite if suite <= Suite.CLASSIC_PSK)
-"""Suites that a configuration can name."""
-KEY_SUITES = (Suite.HYBRID_KEYS, Suite.CLASSIC_KEYS)
+CONFIGURED = tuple(suite for suite in Suite if suite is not Suite.HYBRID_CERTIFICATES)
+"""Suites with keys and shared secrets."""
 SUITE = Suite.CLASSIC_KEYS
 """The suite of tests that need one suite only."""
 DEADLINE = 10.0
 
 
 def make_initiator(suite: Suite, *, static: KeyPair = CLIENT, secret: Secret = SECRET, server: KeyPair = SERVER) -> Initiator:
+    psk = secret if suite in PSK_SUITES else None
     if suite in KEY_SUITES:
-        return Initiator(suite, Credentials(static=static), remote_static=server.public)
-    return Initiator(suite, Credentials(psk=secret))
+        return Initiator(suite, Credentials(static, psk), remote_static=server.public)
+    return Initiator(suite, Credentials(psk=psk))
 
 
 def make_responder(suite: Suite, *, suites: tuple[Suite, ...] | None = None) -> Responder:
-    credentials = Credentials(static=SERVER) if suite in KEY_SUITES else Credentials(psk=SECRET)
+    credentials = Credentials(SERVER if suite in KEY_SUITES else None, SECRET if suite in PSK_SUITES else None)
     return Responder(suites or (suite,), credentials, allowed={CLIENT.public})
 
 
