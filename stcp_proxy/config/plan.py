@@ -260,6 +260,8 @@ class TunnelPlan:
         engine: which engine may carry its connections.
         max_connections: the largest number of live connections, handshakes included.
         max_handshakes: the largest number of unauthenticated connections.
+        max_connections_per_peer: the largest number of live connections of one peer; None for the default, `places_per_peer`.
+        rate_per_peer: the largest number of new connections of one peer in a second; None for no limit.
         handshake_timeout: seconds from accept (or dial) to the peer's proof.
         dial_timeout: seconds for the whole dial, names included.
         idle_timeout: seconds without a byte in either direction; None means no limit.
@@ -286,6 +288,8 @@ class TunnelPlan:
     engine: EngineChoice = EngineChoice.AUTO
     max_connections: int = 10_000
     max_handshakes: int = 256
+    max_connections_per_peer: int | None = None
+    rate_per_peer: int | None = None
     handshake_timeout: float = 10.0
     dial_timeout: float = 10.0
     idle_timeout: float | None = None
@@ -301,6 +305,18 @@ class TunnelPlan:
     intercept: InterceptPlan | None = None
     health: HealthPlan = HealthPlan()
     ready_by_target: bool = False
+
+    @property
+    def places_per_peer(self) -> int | None:
+        """The largest number of live connections of one peer; None for no limit.
+
+        By default a peer leaves a tenth of the places to others, where the file names others.
+        """
+        if self.max_connections_per_peer is not None:
+            return self.max_connections_per_peer
+        if isinstance(self.auth, KeyAuth) and len(set(self.auth.peers.values())) > 1:
+            return max(1, self.max_connections - -(-self.max_connections // 10))
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     if tunnel.ready_by_target:
         yield from _rows("ready", ["while its far target answers"])
     yield from _rows("limits", [f"{tunnel.max_connections} connections, {tunnel.max_handshakes} handshakes under way"])
+    yield from _rows("of each peer", _limits_per_peer(tunnel))
     yield from _rows("deadlines", [_deadlines(tunnel)])
     yield from _others(tunnel, _TUNNEL_BY_HAND)
     for each in exposures(tunnel):
@@ -161,6 +162,8 @@ _TUNNEL_BY_HAND: Final = {
     "engine",
     "max_connections",
     "max_handshakes",
+    "max_connections_per_peer",
+    "rate_per_peer",
     "handshake_timeout",
     "dial_timeout",
     "idle_timeout",
@@ -197,6 +200,15 @@ def _rows(label: str, values: list[str]) -> Iterator[str]:
     for value in values:
         yield f"  {label:<12} {value}"
         label = ""
+
+
+def _limits_per_peer(tunnel: TunnelPlan) -> list[str]:
+    limits = []
+    if tunnel.mode is Mode.LISTEN and tunnel.places_per_peer is not None:
+        limits.append(f"{tunnel.places_per_peer} connections")
+    if tunnel.rate_per_peer is not None:
+        limits.append(f"{tunnel.rate_per_peer} new connections a second")
+    return [", ".join(limits)] if limits else []
 
 
 def _deadlines(tunnel: TunnelPlan) -> str:

@@ -256,6 +256,24 @@ class TunnelModel(HandOnModel):
     max_handshakes: Annotated[Limit, Setting("Handshakes under way.", flag=Flag("N", panel=LIMITS))] = default_of(
         TunnelPlan, "max_handshakes"
     )
+    max_connections_per_peer: Annotated[
+        Limit | None,
+        Setting(
+            "Open connections of one peer. With a shared secret, of one host.",
+            default="nine tenths of max_connections where several peers may connect, else no limit",
+            mode="listen",
+            flag=Flag("N", panel=LIMITS),
+        ),
+    ] = default_of(TunnelPlan, "max_connections_per_peer")
+    rate_per_peer: Annotated[
+        Limit | None,
+        Setting(
+            "New connections a second of one peer. With a shared secret, of one host.",
+            default="no limit",
+            mode="listen",
+            flag=Flag("N", panel=LIMITS),
+        ),
+    ] = default_of(TunnelPlan, "rate_per_peer")
     handshake_timeout: Annotated[
         Deadline, Setting("Time for the handshake, from accepting or dialling.", flag=Flag("TIME", panel=LIMITS))
     ] = default_of(TunnelPlan, "handshake_timeout")

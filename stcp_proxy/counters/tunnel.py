@@ -32,7 +32,7 @@ class Counts:
         checks: connections of health checks, by label; they are not among the refused.
         bytes_to_wire, bytes_to_plain: application bytes of the connections that have ended.
         handshakes, dials: results and durations.
-        limits: how often each limit made new connections wait.
+        limits: how often each limit made new connections wait, or refused one.
     """
 
     accepted: Annotated[int, SUM] = 0
@@ -46,7 +46,9 @@ class Counts:
     handshakes: Annotated[Handshakes, NESTED] = field(default_factory=Handshakes)
     dials: Annotated[Dials, NESTED] = field(default_factory=Dials)
     limits: Annotated[dict[str, int], SUM_EACH] = field(
-        default_factory=lambda: collections.Counter(max_connections=0, max_handshakes=0, descriptors=0)
+        default_factory=lambda: collections.Counter(
+            max_connections=0, max_handshakes=0, descriptors=0, max_connections_per_peer=0, rate_per_peer=0
+        )
     )
 
     @property

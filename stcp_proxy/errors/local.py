@@ -130,6 +130,22 @@ class OverLimit(StcpError):
     usual_remedy = "raise the limit if this load is expected"
 
 
+class PeerOverLimit(OverLimit):
+    """An authenticated peer is beyond its own limit.
+
+    Args:
+        what: the limit in a sentence.
+        setting: the name of the setting.
+    """
+
+    label = "peer_over_limit"
+    judgement = REFUSED
+
+    def __init__(self, what: str, setting: str) -> None:
+        super().__init__(what, remedy=f"raise {setting} if this load is expected; otherwise look at the application of this peer")
+        self.setting = setting
+
+
 class ShuttingDown(StcpError):
     """This side is stopping and takes nothing new."""
 

@@ -117,11 +117,17 @@ def run(
 def share(plan: Plan) -> Plan:
     """The share of one worker: limits divided by the number of workers, rounded up."""
 
+    def of(limit: int) -> int:
+        return -(-limit // plan.workers)
+
     def part(tunnel: TunnelPlan) -> TunnelPlan:
+        per_peer, rate = tunnel.max_connections_per_peer, tunnel.rate_per_peer
         return dataclasses.replace(
             tunnel,
-            max_connections=-(-tunnel.max_connections // plan.workers),
-            max_handshakes=-(-tunnel.max_handshakes // plan.workers),
+            max_connections=of(tunnel.max_connections),
+            max_handshakes=of(tunnel.max_handshakes),
+            max_connections_per_peer=None if per_peer is None else of(per_peer),
+            rate_per_peer=None if rate is None else of(rate),
         )
 
     return dataclasses.replace(plan, tunnels=tuple(part(tunnel) for tunnel in plan.tunnels), workers=1)

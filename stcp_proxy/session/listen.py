@@ -46,13 +46,20 @@ _log = structlog.get_logger("stcp_proxy.session")
 
 
 class Gate(Protocol):
-    """Counts the connections whose peer has not authenticated."""
+    """Counts the connections whose peer has not authenticated, and those of each peer."""
 
     def heard(self, record: Connection, /) -> None:
         """Note that message 1 was valid; it may be a replay."""
 
     def proved(self, record: Connection, /) -> None:
         """Note that the peer has authenticated."""
+
+    def admit(self, record: Connection, plan: TunnelPlan, /) -> None:
+        """Count a connection for its peer.
+
+        Raises:
+            PeerOverLimit: the peer is beyond a limit of its own.
+        """
 
 
 class ListenSession:
@@ -122,6 +129,7 @@ class ListenSession:
         plain: socket.socket | None = None
         try:
             try:
+                self._gate.admit(self._record, self._plan)
                 plain = await self._dial(channel, opening)
             except StcpError as exc:
                 # The peer is told the kind of the failure, and no address behind this side.

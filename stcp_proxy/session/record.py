@@ -83,6 +83,7 @@ class Connection:
         relay: the engine's handle; None before the handover.
         early: application bytes that were sent with OPEN, which the engine does not count.
         cut: why this side cancelled the session; None where it did not.
+        unit: what the connection counts for among the limits of each peer; None where it counts for nobody.
     """
 
     __slots__ = (
@@ -103,6 +104,7 @@ class Connection:
         "started",
         "target",
         "tunnel",
+        "unit",
     )
 
     def __init__(self, tunnel: str, client: str, owner: Owner) -> None:
@@ -121,6 +123,7 @@ class Connection:
         self.early = 0
         self.in_the_clear = False
         self.cut: StcpError | None = None
+        self.unit: str | None = None
         self.relay: Relay | None = None
         self._owner = owner
 

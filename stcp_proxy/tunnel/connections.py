@@ -17,14 +17,15 @@ from typing import Final, Protocol
 
 import trio
 
-from stcp_proxy.config import Mode
+from stcp_proxy.config import Mode, TunnelPlan
 from stcp_proxy.counters import Ledger
-from stcp_proxy.errors import OverLimit, StcpError, code_for
+from stcp_proxy.errors import OverLimit, PeerOverLimit, StcpError, code_for
 from stcp_proxy.handshake.trust import Trust, revoked
 from stcp_proxy.relay.engine import RelayEnd
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.descriptors import Descriptors
+from stcp_proxy.tunnel.peer_limits import PeerLimits
 from stcp_proxy.tunnel.unauthenticated import SILENCE, Unauthenticated
 
 
@@ -68,6 +69,7 @@ class LiveConnections:
         trust: the access rule in force.
         changed: woken when a connection ends, authenticates, or a limit changes.
         unauthenticated: connections whose peer has not proved its key.
+        peers: the limits of each peer.
     """
 
     def __init__(self, mode: Mode, trust: Trust, ledger: Ledger, descriptors: Descriptors | None = None) -> None:
@@ -78,6 +80,7 @@ class LiveConnections:
         self.ledger: Final = ledger
         self.changed: Final = trio.lowlevel.ParkingLot()
         self.unauthenticated: Final = Unauthenticated()
+        self.peers: Final = PeerLimits()
         self._all: set[Connection] = set()
         self._opening: dict[Connection, _Opening] = {}
         self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
@@ -163,6 +166,14 @@ class LiveConnections:
         if opening is not None and not self.covers(connection, opening.trust):
             self.cut(connection, revoked())
 
+    def admit(self, connection: Connection, plan: TunnelPlan) -> None:
+        """See `Gate.admit`."""
+        try:
+            self.peers.admit(connection, plan)
+        except PeerOverLimit as exc:
+            self.ledger.limits[exc.setting] += 1
+            raise
+
     def covers(self, connection: Connection, before: Trust) -> bool:
         """Tell whether the rule in force admits a connection that the rule `before` admitted."""
         return connection.in_the_clear or self.trust.covers(before, own=connection.own, peer=connection.key)
@@ -176,6 +187,7 @@ class LiveConnections:
             if self.descriptors.give_back():
                 self._token.run_sync_soon(self.descriptors.wake, idempotent=True)
         self.unauthenticated.forget(connection)
+        self.peers.release(connection)
         if self.changed:  # an engine that runs in Trio's loop may not wake a task itself
             self._token.run_sync_soon(self.wake, idempotent=True)
 

@@ -65,6 +65,8 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("listen", "engine", "python"),
         ("listen", "max_connections", "5"),
         ("listen", "max_handshakes", "5"),
+        ("listen", "max_connections_per_peer", "5"),
+        ("listen", "rate_per_peer", "5"),
         ("listen", "handshake_timeout", "1s"),
         ("listen", "dial_timeout", "1s"),
         ("listen", "idle_timeout", "1s"),

@@ -60,10 +60,10 @@ def test_modes_of_other_programs(tmp_path: Path, mode: str, says: str) -> None:
 
 def test_keys_are_listed_once(tmp_path: Path) -> None:
     """Of two unknown keys at one place, the first lists what is known there; a near one is named."""
-    first, second, third = refused(tmp_path, TUNNEL % ", colour: 1, shape: 2, max_connection: 3")
+    first, second, third = refused(tmp_path, TUNNEL % ", colour: 1, shape: 2, max_handshake: 3")
     assert "known here: " in first
     assert second.endswith("there is no such key")
-    assert third.endswith("did you mean 'max_connections'?")
+    assert third.endswith("did you mean 'max_handshakes'?")
 
 
 def test_a_key_with_nothing_behind_it_is_not_there(tmp_path: Path) -> None:
