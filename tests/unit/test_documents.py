@@ -1,4 +1,4 @@
-"""What the documents point at exists: links, paths, tests by name, commands."""
+"""What the documents point at exists: links and their anchors, paths, tests by name, commands."""
 
 from __future__ import annotations
 
@@ -23,6 +23,37 @@ def document(request: pytest.FixtureRequest) -> Path:
 def test_links(document: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found: set[str] = set()
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", heading).lower()).replace(" ", "-")
+        number = 0
+        while (unique := f"{name}-{number}" if number else name) in found:
+            number += 1
+        found.add(unique)
+    return found
+
+
+def test_anchors(document: Path) -> None:
+    missing = []
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if "://" not in link and anchor not in anchors(document.parent / link if link else document):
+            missing.append(f"{link}#{anchor}")
+    assert missing == []
+
+
+def test_an_anchor_that_is_not_there_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# `/status` and *all* of it\n## Twice\n## Twice\n```sh\n# no heading\n```\n[here](#nowhere) [there](#twice-1)\n"
+    )
+    assert anchors(page) == {"status-and-all-of-it", "twice", "twice-1"}
+    with pytest.raises(AssertionError, match="#nowhere"):
+        test_anchors(page)
 
 
 def test_paths(document: Path) -> None:
