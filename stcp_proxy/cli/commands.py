@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from stcp_proxy import __version__
 from stcp_proxy.cli import (
+    ca,
     check,
     completion,
     demo,
@@ -44,7 +45,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (keygen, pubkey, tunnel_commands, run, wait, quit_, reload, status, check, schema, doctor, intercept, demo, lab):
+for command in (
+    keygen,
+    pubkey,
+    ca,
+    tunnel_commands,
+    run,
+    wait,
+    quit_,
+    reload,
+    status,
+    check,
+    schema,
+    doctor,
+    intercept,
+    demo,
+    lab,
+):
     command.register(app)
 
 

@@ -34,7 +34,7 @@ the YAML file names it:
 
 [many-tunnels.yaml](../configs/many-tunnels.yaml) has every setting at least once.
 
-- A time is a number of seconds, or a number with `ms`, `s`, `m` or `h`.
+- A time is a number of seconds, or a number with `ms`, `s`, `m`, `h` or `d`.
 - A name has up to {MAX_NAME} letters, digits, `.`, `_` and `-`.
 - A file name is relative to the folder of the YAML file.
 - Where several values may stand, write a list, or one value alone.

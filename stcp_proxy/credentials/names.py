@@ -49,6 +49,19 @@ class NamePattern:
         return self._regex.fullmatch(name) is not None
 
 
+def parse_name(text: str) -> str:
+    """A name as `names_of` returns it: `dns:` and a DNS name, or a URI. Letters of host and scheme become small.
+
+    Raises:
+        ValueError: the text is no name that a certificate can have here.
+    """
+    name = text.lower() if text.lower().startswith(DNS) else _lower_host(text)
+    form = _DNS_NAME if name.startswith(DNS) else _URI_NAME
+    if not form.fullmatch(name.removeprefix(DNS)) or len(name) > MAX_NAMES_LEN:
+        raise ValueError(f"{text!r} is no name of a certificate: write 'dns:NAME' or a URI such as 'spiffe://domain/path'")
+    return name
+
+
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
     """The names of a certificate: its DNS names and URIs, in order. Names with a wildcard or in another form are left out.
 

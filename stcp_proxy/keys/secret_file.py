@@ -1,15 +1,13 @@
-"""Files that hold a secret: written for the owner alone, and read only when nobody else can read or replace them.
+"""Read a file that holds a secret, and refuse it when another user can read or replace it. ``new_file`` writes such files.
 
 Invariants:
 - A file is checked through its open descriptor: its name may refer to a different file a moment later.
-- An existing file is never overwritten.
 - No message shows the content of a file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import grp
 import os
 import pwd
@@ -22,7 +20,6 @@ from stcp_proxy.errors import KeyFileError
 from stcp_proxy.keys.text import PRIVATE_PREFIX, PSK_PREFIX
 
 _MAX_FILE: Final = 4096
-_SECRET_MODE: Final = 0o600
 
 
 def check_file_name(path: str | Path) -> None:
@@ -39,51 +36,11 @@ def check_file_name(path: str | Path) -> None:
         )
 
 
-def write_secret_file(path: str | Path, text: str) -> None:
-    """Write a new file that only its owner can read, and sync it to disk.
-
-    Args:
-        path: name of the new file.
-        text: the whole content.
-
-    Raises:
-        KeyFileError: the file exists or cannot be written. No partial file stays behind.
-    """
-    check_file_name(path)
-    path = Path(path)
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _SECRET_MODE)
-    except FileExistsError:
-        raise KeyFileError(f"{path} exists, and a key file is never overwritten", remedy="choose another name") from None
-    except OSError as exc:
-        raise KeyFileError(f"cannot create {path}: {exc.strerror}", remedy="choose a folder that you can write to") from None
-    try:
-        with open(fd, "w", encoding="ascii") as file:
-            os.fchmod(fd, _SECRET_MODE)  # the umask may have removed bits
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
-        _sync_folder(path.parent)
-    except OSError as exc:
-        path.unlink(missing_ok=True)
-        raise KeyFileError(f"cannot write {path}: {exc.strerror}", remedy="make room for it and try again") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync `folder`, so that a new file in it survives a power failure."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as exc:
-        if exc.errno != errno.EINVAL:  # the file system cannot sync a directory
-            raise
-    finally:
-        os.close(fd)
-
-
 MAKE_REMEDY: Final = {
     "key": "make one with 'stcp-proxy keygen --out {path}'",
     "token": "make one with '(umask 077; openssl rand -hex 32 >{path})'",
+    "passphrase": "write the passphrase into it with an editor, with mode 600",
+    "authority's key": "name the folder that 'stcp-proxy ca init' made",
 }
 
 
@@ -95,7 +52,7 @@ def read_secret_file(path: str | Path, *, kind: str = "key") -> bytes:
 
     Args:
         path: the file.
-        kind: "key" or "token", for messages.
+        kind: one of `MAKE_REMEDY`, for messages.
 
     Raises:
         KeyFileError: the file is missing, too large, open to other users, or owned by another user.

@@ -69,5 +69,5 @@ def test_tests_by_name(document: Path) -> None:
 
 
 def test_commands(document: Path) -> None:
-    known = {command.name for command in app.registered_commands}
+    known = {command.name for command in [*app.registered_commands, *app.registered_groups]}
     assert set(re.findall(r"`stcp-proxy ([a-z]+)", document.read_text(encoding="utf-8"))) <= known

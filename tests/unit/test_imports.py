@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "net": {"protocol", "errors", "redact"},
     "keys": LEAVES,
     "credentials": {"protocol", "errors"},
+    "ca": LEAVES | {"credentials", "keys"},
     "config": LEAVES | {"keys", "net"},
     "counters": {"relay", "protocol", "errors"},
     # The rooms of a connection, in the order in which each builds on the next.
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     "demo": LEAVES,
     "lab": LEAVES | {"keys", "net", "relay"},
     "doctor": SERVING | {"intercept", "admin"},
-    "cli": SERVING | {"process", "doctor", "intercept", "admin", "demo", "lab"},
+    "cli": SERVING | {"ca", "credentials", "process", "doctor", "intercept", "admin", "demo", "lab"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -50,6 +51,7 @@ MAY_IMPORT = {
 
 OUTSIDE = {
     "acl": set(),
+    "ca": {"cryptography"},
     "credentials": {"cryptography"},
     "errors": set(),
     "redact": set(),

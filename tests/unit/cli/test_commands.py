@@ -6,42 +6,21 @@ import importlib.util
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from harness.command import Result, Run, command_line
 
 import stcp_proxy
-from stcp_proxy import cli, keys, process
-from stcp_proxy.cli import commands
+from stcp_proxy import keys, process
 from stcp_proxy.config import KeyAuth, Mode, Plan
 from stcp_proxy.errors import OverLimit
 from stcp_proxy.protocol.wire import Suite
 
 
-@dataclass
-class Result:
-    status: object
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process."""
-
-    def command(*args: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["stcp-proxy", *map(str, args)])
-        with pytest.raises(SystemExit) as caught:
-            cli.in_a_sentence(commands.call)
-        out, err = capsys.readouterr()
-        return Result(caught.value.code or 0, out, err)
-
-    return command
+    return command_line(monkeypatch, capsys)
 
 
 @pytest.fixture

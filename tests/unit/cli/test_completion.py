@@ -109,6 +109,9 @@ def callbacks() -> Iterator[tuple[str, Any]]:
     for command in commands.app.registered_commands:
         name = str(command.name)
         yield name, tunnel_commands.callback(name) if name in tunnel_commands.TEXTS else command.callback
+    for group in commands.app.registered_groups:
+        for command in group.typer_instance.registered_commands if group.typer_instance else ():
+            yield f"{group.name} {command.name}", command.callback
 
 
 def test_every_parameter_that_takes_a_file_leaves_it_to_the_shell() -> None:
@@ -117,7 +120,7 @@ def test_every_parameter_that_takes_a_file_leaves_it_to_the_shell() -> None:
         for name, hint in get_type_hints(callback, include_extras=True).items():
             if get_origin(hint) is Annotated and Path in (get_args(hint)[0], *get_args(get_args(hint)[0])):
                 found[f"{command} {name}"] = get_args(hint)[1].autocompletion
-    assert {"run config", "listen key", "status admin_token", "bench report"} <= found.keys()
+    assert {"run config", "listen key", "status admin_token", "bench report", "ca issue out"} <= found.keys()
     assert [name for name, complete in found.items() if complete is not completion.files] == []
     assert completion.files("ho") == []
 

@@ -11,7 +11,8 @@ from stcp_proxy.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [(5, 5), (0.5, 0.5), ("5", 5), ("250ms", 0.25), ("30s", 30), ("5m", 300), ("1h", 3600), ("1.5 h", 5400)]
+    ("text", "seconds"),
+    [(5, 5), (0.5, 0.5), ("5", 5), ("250ms", 0.25), ("30s", 30), ("5m", 300), ("1h", 3600), ("1.5 h", 5400), ("30d", 2592000)],
 )
 def test_duration(text: object, seconds: float) -> None:
     assert parse_duration(text) == seconds
@@ -23,7 +24,7 @@ def test_any_duration(number: int, unit: tuple[str, float]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "-1", "1d", "1h30m", "1e3", "٣s", "9999999999", True, None, -1, float("nan"), float("inf"), []]
+    "text", ["", "s", "-1", "1y", "367d", "1h30m", "1e3", "٣s", "9999999999", True, None, -1, float("nan"), float("inf"), []]
 )
 def test_no_duration(text: object) -> None:
     with pytest.raises(ConfigError, match="is not a time"):

@@ -82,7 +82,7 @@ def test_a_key_with_nothing_behind_it_is_not_there(tmp_path: Path) -> None:
         ("max_connections", "10k", "--max-connections: a whole number from 1 to 1000000 belongs here; write 10000"),
         ("workers", "100", "--workers: a whole number from 1 to 64 belongs here"),
         ("log_level", "loud", "--log-level: 'debug', 'info', 'warning' or 'error' belongs here"),
-        ("idle_timeout", "x", "--idle-timeout: 'x' is not a time; write seconds, or a number with ms, s, m or h"),
+        ("idle_timeout", "x", "--idle-timeout: 'x' is not a time; write seconds, or a number with ms, s, m, h or d"),
     ],
 )
 def test_of_a_flag(flag: str, value: str, says: str) -> None:
