@@ -131,7 +131,8 @@ def _left(certificate: x509.Certificate, now: datetime.datetime) -> str:
     if now < start:
         return f"not valid before {_time(start)}"
     left = end - now
-    words = f"{left.days} days left" if left.days > 1 else f"{left.total_seconds() / 3600:.0f} hours left"
+    hours = left.total_seconds() / 3600
+    words = f"{hours / 24:.0f} days left" if left.days > 1 else f"{hours:.0f} hours left"
     return f"{words}: renew it" if left * _LAST_PART < end - start else words
 
 
