@@ -13,10 +13,12 @@ from stcp_proxy.admin import dashboard
 from stcp_proxy.admin.access import TRUSTED
 from stcp_proxy.admin.client import REFUSED
 from stcp_proxy.admin.codec import encode
+from stcp_proxy.admin.history import POINTS, Past
 from stcp_proxy.admin.metrics import expose
 from stcp_proxy.admin.readiness import words
-from stcp_proxy.admin.report import Report, status_of
+from stcp_proxy.admin.report import Report
 from stcp_proxy.admin.snapshot_request import MAX_CONNECTIONS, SnapshotRequest
+from stcp_proxy.admin.status_schema import Status
 from stcp_proxy.errors import StcpError
 
 
@@ -25,6 +27,12 @@ class Backend(Protocol):
 
     async def report(self, wanted: SnapshotRequest) -> Report:
         """The merged report of all worker processes."""
+
+    async def status(self, wanted: SnapshotRequest) -> Status:
+        """The content of `/status`."""
+
+    def past(self, tunnel: str, points: int) -> Past:
+        """The last points of a tunnel; without a name, those of the first tunnels. The sum of all tunnels comes first."""
 
     async def reload(self, *, check: bool) -> dict[str, Any]:
         """Read the configuration again. Raises StcpError when the reload is refused."""
@@ -63,7 +71,13 @@ def build(backend: Backend) -> Starlette:
             wanted = _wanted(request)
         except _BadQuery as exc:
             return PlainTextResponse(f"{exc}\n", status_code=400)
-        return Response(encode(status_of(await backend.report(wanted))), media_type="application/json")
+        return Response(encode(await backend.status(wanted)), media_type="application/json")
+
+    async def history(request: Request) -> Response:
+        points = request.query_params.get("points", str(POINTS))
+        if not _is_number(points, POINTS):
+            return PlainTextResponse(f"points is a number from 0 to {POINTS}\n", status_code=400)
+        return Response(encode(backend.past(request.query_params.get("tunnel", ""), int(points))), media_type="application/json")
 
     async def metrics(request: Request) -> Response:
         body, content_type = await expose(
@@ -90,6 +104,7 @@ def build(backend: Backend) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/status", status),
+            Route("/history", history),
             Route("/metrics", metrics),
             Route("/reload", reload, methods=["POST"]),
             Route("/quit", quit_, methods=["POST"]),
@@ -103,8 +118,13 @@ def _wanted(request: Request) -> SnapshotRequest:
     """The request that ?connections=N&order=newest|busiest&tunnel=NAME describes."""
     query = request.query_params
     count, order = query.get("connections", "100"), query.get("order", "newest")
-    if not (count.isascii() and count.isdigit() and len(count) <= 4 and int(count) <= MAX_CONNECTIONS):
+    if not _is_number(count, MAX_CONNECTIONS):
         raise _BadQuery(f"connections is a number from 0 to {MAX_CONNECTIONS}")
     if order not in ("newest", "busiest"):
         raise _BadQuery("order is newest or busiest")
     return SnapshotRequest(int(count), cast("Literal['newest', 'busiest']", order), query.get("tunnel", ""))
+
+
+def _is_number(text: str, most: int) -> bool:
+    """Whether a text is a decimal number from 0 to `most`, which is below 10,000."""
+    return text.isascii() and text.isdigit() and len(text) <= 4 and int(text) <= most

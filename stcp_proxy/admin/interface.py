@@ -65,6 +65,10 @@ class Endpoint(Protocol):
         """The number of failures in a row; 0 means healthy."""
 
     @property
+    def failing_since(self) -> float:
+        """The time of the first of these failures, on Trio's clock."""
+
+    @property
     def until(self) -> float:
         """The time when it returns to its place in the order after a failure, on Trio's clock."""
 
@@ -77,6 +81,22 @@ class Endpoint(Protocol):
         """The last failure."""
 
 
+class Unresolved(Protocol):
+    """A name without an address."""
+
+    @property
+    def since(self) -> float:
+        """The time of the first of the lookups that failed in a row, on Trio's clock."""
+
+    @property
+    def why(self) -> str:
+        """The last failure."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+
+
 class Targets(Protocol):
     """The targets for one kind of connection."""
 
@@ -87,6 +107,10 @@ class Targets(Protocol):
     @property
     def endpoints(self) -> Sequence[Endpoint]:
         """All endpoints that are known now."""
+
+    @property
+    def without_endpoint(self) -> Sequence[tuple[Destination, Unresolved | None]]:
+        """The configured addresses that no endpoint is known for, and why; None before the first lookup."""
 
 
 class Tunnel(Protocol):

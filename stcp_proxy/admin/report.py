@@ -13,6 +13,7 @@ from typing import Annotated
 from stcp_proxy.admin.key_removal import judge
 from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, SnapshotRequest
 from stcp_proxy.admin.status_schema import Overview, Status, TunnelState, TunnelStatus, Worker, state_of
+from stcp_proxy.admin.verdict_schema import Verdict
 from stcp_proxy.counters import Counts, Durations
 from stcp_proxy.counters.merging import NESTED, SUM, SUM_EACH, by, merge, nested_as
 
@@ -72,10 +73,10 @@ def _silent(number: int) -> Worker:
     return Worker(number=number, pid=0, state="silent", open=0, descriptors=0, descriptor_limit=0, memory=0)
 
 
-def status_of(report: Report) -> Status:
-    """The content of `/status`, from a report."""
+def status_of(report: Report, verdict: Verdict | None = None) -> Status:
+    """The content of `/status`, from a report and the verdict about it."""
     common = {each.name: getattr(report, each.name) for each in fields(Overview)}
-    return Status(**common, tunnels=[_tunnel_status(tunnel) for tunnel in report.tunnels])
+    return Status(**common, tunnels=[_tunnel_status(tunnel) for tunnel in report.tunnels], verdict=verdict or Verdict())
 
 
 def _tunnel_status(tunnel: TunnelReport) -> TunnelStatus:

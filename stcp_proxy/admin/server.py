@@ -5,7 +5,8 @@ unauthenticated clients may reach the address. It allows few connections: beyond
 of the source with the most connections. A client that does not read its answer is disconnected after a deadline. A failure ends
 its own connection only. Only HTTP/1.1 is spoken: HTTP/2 gives one connection too many ways to keep a server busy.
 
-Between requests nothing wakes up: one task waits for the listening socket.
+Between requests one task waits for the listening socket, and one takes a report every ten seconds: `history` and `fault_log` keep
+what somebody on call will ask for.
 """
 
 from __future__ import annotations
@@ -29,15 +30,19 @@ from starlette.types import ASGIApp
 from stcp_proxy.admin import http_app, worker_reports
 from stcp_proxy.admin.access import TRUSTED, AccessControl, RequestDropped
 from stcp_proxy.admin.cooperate import Steps
+from stcp_proxy.admin.fault_log import FaultLog
+from stcp_proxy.admin.faults import find_faults
+from stcp_proxy.admin.history import SERIES, STEP, History, Past
 from stcp_proxy.admin.interface import Host
 from stcp_proxy.admin.live_bytes import Meter
 from stcp_proxy.admin.loop_delay import LoopDelay
 from stcp_proxy.admin.rate_limit import RateLimit
 from stcp_proxy.admin.readiness import Readiness
-from stcp_proxy.admin.report import Report
+from stcp_proxy.admin.report import Report, status_of
 from stcp_proxy.admin.snapshot import snapshot
 from stcp_proxy.admin.snapshot_request import SnapshotRequest
 from stcp_proxy.admin.source_limit import SourceLimit, source_of
+from stcp_proxy.admin.status_schema import Status
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
@@ -141,6 +146,7 @@ class AdminServer:
         _log.info("admin address", addresses=listening_on(self._listeners), token=self._plan.token is not None)
         async with trio.open_nursery() as connections, trio.open_nursery() as nursery:
             nursery.start_soon(self._clear_at_end)
+            nursery.start_soon(backend.remember)
 
             async def accept(listener: socket.socket) -> None:
                 with trio.CancelScope() as self._accepting[listener]:
@@ -291,9 +297,27 @@ class _Backend:
         self._take = take
         self._others = others
         self._readiness = Readiness(host)
+        self._history = History(host.started)
+        self._faults = FaultLog()
 
     async def report(self, wanted: SnapshotRequest) -> Report:
-        return await worker_reports.gather(self._take, self._others, wanted)
+        report = await worker_reports.gather(self._take, self._others, wanted)
+        self._faults.update(find_faults(report), report.time)
+        return report
+
+    async def status(self, wanted: SnapshotRequest) -> Status:
+        report = await self.report(wanted)
+        return status_of(report, self._faults.verdict(len(report.tunnels)))
+
+    def past(self, tunnel: str, points: int) -> Past:
+        names = [each.plan.name for each in self._host.tunnels]
+        return self._history.past([name for name in names if name == tunnel] if tunnel else names[:SERIES], points)
+
+    async def remember(self) -> None:
+        """Take a report from time to time, for the history and for the times of faults."""
+        while True:
+            await trio.sleep(STEP)
+            self._history.add(await self.report(SnapshotRequest(count=0, probe=True)))
 
     async def reload(self, *, check: bool) -> dict[str, Any]:
         return await self._host.reload(check=check)

@@ -14,7 +14,7 @@ import trio
 
 from stcp_proxy import __version__
 from stcp_proxy.admin.cooperate import Steps
-from stcp_proxy.admin.interface import Endpoint, Host, Link, Tunnel
+from stcp_proxy.admin.interface import Endpoint, Host, Link, Tunnel, Unresolved
 from stcp_proxy.admin.live_bytes import BytesOfConnections, Meter
 from stcp_proxy.admin.report import Report, TunnelReport
 from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, SnapshotRequest
@@ -32,9 +32,13 @@ from stcp_proxy.admin.status_schema import (
     Target,
     Worker,
 )
-from stcp_proxy.config import KeyAuth
+from stcp_proxy.admin.verdict_schema import Level
+from stcp_proxy.config import KeyAuth, Mode
 from stcp_proxy.counters import UNKNOWN, Durations, KeyUse
+from stcp_proxy.counters.tunnel import Refusal
+from stcp_proxy.errors import Severity
 from stcp_proxy.keys import PublicKey
+from stcp_proxy.net.address import Destination
 
 _PAGE: Final = resource.getpagesize()
 
@@ -52,14 +56,18 @@ async def snapshot(host: Host, wanted: SnapshotRequest, meter: Meter, loop_delay
         loop_delay: the measured delays of the event loop.
         steps: lets the event loop run between steps.
     """
-    keys = await _keys(host, steps)
+    keys = [] if wanted.probe else await _keys(host, steps)
     counts = await meter.read([link for tunnel in host.tunnels for link in tunnel.connections], steps)
     connections = await _connections(host, wanted, counts, steps)
+    tunnels = []
+    for tunnel in host.tunnels:
+        tunnels.append(_tunnel(host, tunnel, counts))
+        await steps.pause()
     now = time.time()
     return Report(
         time=now,
         process=_process(host, now, sum(len(tunnel.connections) for tunnel in host.tunnels)),
-        tunnels=[_tunnel(host, tunnel, counts) for tunnel in host.tunnels],
+        tunnels=tunnels,
         connections=connections,
         keys=keys,
         refusals=_refusals(host),
@@ -141,12 +149,13 @@ def _carried(tunnel: Tunnel) -> dict[tuple[str, str], int]:
 
 
 def _targets(tunnel: Tunnel) -> list[Target]:
-    """The targets of a tunnel, with the health of each endpoint. A name without a look-up so far is shown as configured."""
+    """The targets of a tunnel, with the health of each endpoint. A name without an address is shown as configured."""
     now = trio.current_time()
     found: list[Target] = []
     for service, route, targets in tunnel.behind:
         known = [_target(endpoint, now) for endpoint in targets.endpoints]
-        for target in known or [Target(address=str(address)) for address in targets.to]:
+        unknown = [_without_address(address, why, now) for address, why in targets.without_endpoint]
+        for target in (*known, *unknown):
             target.service, target.route = service, route
             found.append(target)
     return found
@@ -155,10 +164,24 @@ def _targets(tunnel: Tunnel) -> list[Target]:
 def _target(endpoint: Endpoint, now: float) -> Target:
     if endpoint.failures:
         why = endpoint.why.what if endpoint.why is not None else ""
+        remedy = (endpoint.why.remedy if endpoint.why is not None else None) or ""
         retry = round(max(0.0, endpoint.until - now), 3)
-        return Target(address=str(endpoint), health="down", why=why, live=endpoint.live, retry=retry)
+        since = _wall_time(endpoint.failing_since, now)
+        return Target(address=str(endpoint), health="down", why=why, remedy=remedy, since=since, live=endpoint.live, retry=retry)
     health: Literal["up", "unknown"] = "up" if endpoint.reached_at > -math.inf else "unknown"
     return Target(address=str(endpoint), health=health, live=endpoint.live)
+
+
+def _without_address(address: Destination, failure: Unresolved | None, now: float) -> Target:
+    if failure is None:
+        return Target(address=str(address))
+    since = _wall_time(failure.since, now)
+    return Target(address=str(address), health="down", why=failure.why, remedy=failure.remedy, since=since)
+
+
+def _wall_time(at: float, now: float) -> float:
+    """Seconds since 1970 for a time on Trio's clock, whose present time is `now`."""
+    return round(time.time() - (now - at), 3)
 
 
 async def _connections(host: Host, wanted: SnapshotRequest, counts: BytesOfConnections, steps: Steps) -> Connections:
@@ -247,19 +270,32 @@ def _reloads(host: Host) -> Reloads:
 
 
 def _refusals(host: Host) -> list[RefusalStatus]:
-    found = [
-        RefusalStatus(
-            time=refusal.at,
-            tunnel=tunnel.plan.name,
-            client=refusal.client,
-            peer=refusal.peer,
-            reason=refusal.reason,
-            why=refusal.why,
-            remedy=refusal.remedy,
-            key=refusal.key,
-            count=refusal.count,
-        )
-        for tunnel in host.tunnels
-        for refusal in tunnel.ledger.refusals
-    ]
+    found = [_refusal(tunnel, refusal, host.reloads.at) for tunnel in host.tunnels for refusal in tunnel.ledger.refusals]
     return sorted(found, key=lambda refusal: refusal.time, reverse=True)[:MAX_REFUSALS]
+
+
+def _refusal(tunnel: Tunnel, refusal: Refusal, reloaded: float | None) -> RefusalStatus:
+    judgement, connects = refusal.judgement, tunnel.plan.mode is Mode.CONNECT
+    level: Level = "warn"
+    if judgement.severity is Severity.ERROR:
+        level = "bad"
+    elif judgement.by_strangers and not connects:
+        level = "note"
+    served, auth = refusal.served, tunnel.plan.auth
+    if refusal.key and isinstance(auth, KeyAuth) and PublicKey.parse(refusal.key) in auth.peers:
+        served = max(refusal.at, reloaded or 0.0)
+    return RefusalStatus(
+        time=refusal.at,
+        tunnel=tunnel.plan.name,
+        client=refusal.client,
+        peer=refusal.peer,
+        reason=refusal.reason,
+        why=refusal.why,
+        remedy=refusal.remedy,
+        key=refusal.key,
+        count=refusal.count,
+        first=refusal.first,
+        level=level,
+        is_target=refusal.at_target or (connects and judgement.blames_endpoint),
+        served=served,
+    )

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
+from stcp_proxy.admin.verdict_schema import Level, Verdict
 from stcp_proxy.counters.merging import (
     CONCATENATED,
     FIRST,
@@ -46,6 +47,15 @@ def state_of(states: set[str]) -> State:
 
 
 _STATE: Final = Merge(_state)
+
+
+def _served(parts: Sequence[Any], name: str) -> float | None:
+    """When refusals are over: a connection that one worker process served later ends the refusals of all worker processes."""
+    served = max((getattr(part, name) for part in parts if getattr(part, name) is not None), default=None)
+    return served if served is not None and served >= max(part.time for part in parts) else None
+
+
+_SERVED: Final = Merge(_served)
 
 
 def _kind(refusal: RefusalStatus) -> Hashable:
@@ -123,11 +133,13 @@ class Target:
     """An address that a tunnel dials.
 
     Attributes:
-        address: the resolved address; before the look-up, the address as configured.
+        address: the resolved address; without a result of the look-up, the address as configured.
         service: the name of the tunnel's service with this target; empty without a service.
         route: the destinations of the route to this target, in an intercepting tunnel; empty elsewhere.
         health: the result of the last attempt or health check; ``unknown`` before the first.
         why: the last failure; empty while the target is healthy.
+        remedy: what to do about it; empty while the target is healthy.
+        since: when an unhealthy target failed first; None for other targets.
         live: attempts and open connections to it.
         retry: seconds until an unhealthy target returns to its place in the order; None for other targets.
     """
@@ -135,6 +147,8 @@ class Target:
     address: Annotated[str, FIRST]
     health: Annotated[Literal["unknown", "up", "down"], _OF_HEALTHIEST] = "unknown"
     why: Annotated[str, _OF_HEALTHIEST] = ""
+    remedy: Annotated[str, _OF_HEALTHIEST] = ""
+    since: Annotated[float | None, _OF_HEALTHIEST] = None
     live: Annotated[int, SUM] = 0
     service: Annotated[str, FIRST] = ""
     route: Annotated[str, FIRST] = ""
@@ -288,6 +302,11 @@ class RefusalStatus:
         remedy: what to do; may be empty.
         key: the public key that the peer has proved and that no rule allows; empty otherwise.
         count: the number of refusals.
+        first: the time of the first refusal.
+        level: ``bad`` for a bug of this program, ``note`` for what any stranger can cause, else ``warn``.
+        is_target: whether the failure is that of a target of this tunnel, which has it too.
+        served: the time when a later connection from this host was served, or when a reload admitted the key; None while neither
+            has happened.
     """
 
     time: Annotated[float, MAX]
@@ -299,6 +318,10 @@ class RefusalStatus:
     remedy: Annotated[str, FIRST]
     key: Annotated[str, FIRST] = ""
     count: Annotated[int, SUM]
+    first: Annotated[float, MIN] = 0.0
+    level: Annotated[Level, FIRST] = "warn"
+    is_target: Annotated[bool, FIRST] = False
+    served: Annotated[float | None, _SERVED] = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -358,6 +381,8 @@ class Status(Overview):
 
     Attributes:
         tunnels: in the order of the configuration.
+        verdict: what is wrong, since when, and what to do.
     """
 
     tunnels: list[TunnelStatus]
+    verdict: Verdict = field(default_factory=Verdict)

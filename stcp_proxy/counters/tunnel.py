@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 from stcp_proxy.counters.merging import NESTED, SUM, SUM_EACH
 from stcp_proxy.counters.steps import Dials, Handshakes
-from stcp_proxy.errors import ConnectCheck, PeerLeft
+from stcp_proxy.errors import REFUSED, ConnectCheck, Judgement, PeerLeft
 
 UNKNOWN: Final = "(unknown)"
 """The name of every peer that has not authenticated."""
@@ -92,6 +92,10 @@ class Refusal:
         remedy: what to do about it; may be empty.
         key: the public key that the peer has proved and no rule allows; empty otherwise.
         count: the number of connections.
+        judgement: what the failure means.
+        at_target: whether the failure is one of this side's target.
+        first: time of the first one, seconds since 1970.
+        served: time of the first later connection from the same host that was served; None while there is none.
     """
 
     at: float
@@ -102,6 +106,10 @@ class Refusal:
     remedy: str
     key: str = ""
     count: int = 1
+    judgement: Judgement = REFUSED
+    at_target: bool = False
+    first: float = 0.0
+    served: float | None = None
 
 
 class Refusals:
@@ -113,24 +121,51 @@ class Refusals:
 
     def __init__(self) -> None:
         self._kept: collections.OrderedDict[tuple[str, str, str, str], Refusal] = collections.OrderedDict()
+        self._unserved: set[str] = set()
+        """Hosts with a refusal and no served connection after it."""
 
     def add(self, refusal: Refusal) -> None:
         """Add a refusal; the oldest kind is dropped when there are too many."""
-        host = refusal.client.rpartition(":")[0]
+        host = _host(refusal.client)
         kind = (host, refusal.reason, refusal.why, refusal.key)
         before = self._kept.pop(kind, None)
+        refusal.first = refusal.at
         if before is not None:
             refusal.count += before.count
+            if before.served is None:
+                refusal.first = before.first
         self._kept[kind] = refusal
+        self._unserved.add(host)
         keys = [each for each in self._kept if each[0] == host and each[3]] if refusal.key else []
         if len(keys) > _MAX_KEYS:
             del self._kept[keys[0]]
         if len(self._kept) > _MAX_REFUSALS:
             self._kept.popitem(last=False)
+        if len(self._unserved) > _MAX_REFUSALS:
+            self._unserved = {each[0] for each in self._kept}
+
+    def note_served(self, client: str, now: float) -> None:
+        """Note that a connection was served: earlier refusals of its host are over. A refused key stays refused.
+
+        Args:
+            client: address of the client.
+            now: seconds since 1970.
+        """
+        if not self._unserved or (host := _host(client)) not in self._unserved:
+            return
+        self._unserved.discard(host)
+        for (other, _, _, key), refusal in self._kept.items():
+            if other == host and not key and refusal.served is None:
+                refusal.served = now
 
     def __iter__(self) -> Iterator[Refusal]:
         """The latest first."""
         return reversed(self._kept.values())
+
+
+def _host(client: str) -> str:
+    """The host of a client's address, which also stands for a client without a port."""
+    return client.rpartition(":")[0]
 
 
 @dataclass(slots=True)

@@ -26,8 +26,8 @@ from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.net.proxy_header import Version
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.session import readiness
-from stcp_proxy.upstream.attempt import REPAIR_NAME
 from stcp_proxy.upstream.health_check import greet
+from stcp_proxy.upstream.targets import REPAIR_NAME
 
 _PATIENCE: Final = 5.0
 """Seconds for a name, for a connection, and for a handshake; less where the tunnel's own deadline is shorter."""

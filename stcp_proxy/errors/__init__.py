@@ -37,7 +37,7 @@ from stcp_proxy.errors.handshake import (
     UnknownPeer,
     VersionRefused,
 )
-from stcp_proxy.errors.judgement import Judgement, LogClass, NextPeer, Severity
+from stcp_proxy.errors.judgement import REFUSED, Judgement, LogClass, NextPeer, Severity
 from stcp_proxy.errors.local import (
     ClientGone,
     ConfigError,
@@ -71,6 +71,7 @@ from stcp_proxy.errors.peer import (
 )
 
 __all__ = [
+    "REFUSED",
     "BindingRefused",
     "Cause",
     "CertificateChainRefused",

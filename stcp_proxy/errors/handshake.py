@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stcp_proxy.errors.base import Cause, StcpError
 from stcp_proxy.errors.codes import Code
-from stcp_proxy.errors.judgement import CONNECT_CHECK, HANDSHAKE_CHECK, UNAUTHENTICATED
+from stcp_proxy.errors.judgement import CONNECT_CHECK, HANDSHAKE_CHECK, STRANGE, UNAUTHENTICATED
 
 
 class HandshakeError(StcpError):
@@ -21,7 +21,7 @@ class NotStcp(HandshakeError):
     """The first bytes belong to another protocol."""
 
     label = "not_stcp"
-    judgement = UNAUTHENTICATED
+    judgement = STRANGE
 
 
 class VersionRefused(HandshakeError):
@@ -43,7 +43,7 @@ class MalformedHandshake(HandshakeError):
     """A length or a key that the format does not allow."""
 
     label = "malformed"
-    judgement = UNAUTHENTICATED
+    judgement = STRANGE
     usual_remedy = "run the same version on both sides; if they do, another program is connected to this port"
 
 
@@ -150,7 +150,7 @@ class HandshakeTimedOut(HandshakeError):
     """The deadline passed before the peer had authenticated."""
 
     label = "handshake_timeout"
-    judgement = UNAUTHENTICATED
+    judgement = STRANGE
     usual_remedy = "look for a firewall or a busy machine between the two; if the other end is a stranger, do nothing"
 
 
@@ -158,7 +158,7 @@ class HandshakeClosed(HandshakeError):
     """The peer closed the wire leg during the handshake."""
 
     label = "handshake_closed"
-    judgement = UNAUTHENTICATED
+    judgement = STRANGE
     usual_remedy = "find the reason in the peer's log; if the other end is a stranger, do nothing"
 
 

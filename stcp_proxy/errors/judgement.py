@@ -54,6 +54,7 @@ class Judgement:
         seen_by_health_check: whether a health check meets the same failure, and so can tell when it is over.
         is_noise: whether nobody can or need do anything about it. It is not listed among the refusals.
         is_check: whether it is the end of a health check. It is counted as a check and not as a refused connection.
+        by_strangers: whether anybody who finds the port of a listen tunnel can cause it. There it is a note, not a fault.
     """
 
     severity: Severity
@@ -63,6 +64,7 @@ class Judgement:
     seen_by_health_check: bool = False
     is_noise: bool = False
     is_check: bool = False
+    by_strangers: bool = False
 
     def may_ask_next_peer(self, *, heard: bool) -> bool:
         """Tell whether the connection may go to the next peer.
@@ -83,6 +85,8 @@ UNAUTHENTICATED: Final = Judgement(
     Severity.WARNING, LogClass.HANDSHAKE_ERRORS, NextPeer.IF_UNHEARD, blames_endpoint=True, seen_by_health_check=True
 )
 """A handshake that failed."""
+STRANGE: Final = replace(UNAUTHENTICATED, by_strangers=True)
+"""A handshake that failed as scans and programs of other protocols make it fail."""
 HANDSHAKE_CHECK: Final = replace(UNAUTHENTICATED, severity=Severity.INFO, is_noise=True, is_check=True)
 """A connection that ended in order after the handshake: a peer's health check."""
 CONNECT_CHECK: Final = Judgement(Severity.DEBUG, LogClass.HANDSHAKE_ERRORS, is_noise=True, is_check=True)

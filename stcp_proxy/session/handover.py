@@ -34,7 +34,7 @@ def hand_over(
         wire_bytes=channel.rest,
         limits=RelayLimits(idle=plan.idle_timeout, half_close=plan.half_close_timeout),
     )
-    record.relay = engine.adopt(handover, record.relay_ended)
+    record.served_by(engine.adopt(handover, record.relay_ended))
 
 
 def stopping() -> ShuttingDown:

@@ -50,7 +50,7 @@ async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: O
             )  # a reader that pauses is not dead, and the system's own limits are those of a direct connection
         record.target = str(place)
         relay = _Relay(plain, LegStream(made), idle=plan.idle_timeout, half_close=plan.half_close_timeout)
-        record.relay = relay
+        record.served_by(relay)
         record.relay_ended(await relay.run())
     finally:
         own.forget(name)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from stcp_proxy.counters import UNKNOWN, KeyUse, Ledger, Refusal
-from stcp_proxy.errors import Code, Judgement, KeyRevoked, StcpError, UnknownPeer, describe, remedy_for
+from stcp_proxy.errors import Code, Judgement, KeyRevoked, StcpError, TargetError, UnknownPeer, describe, remedy_for
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.logs import log
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
@@ -149,6 +149,11 @@ class Connection:
             use.total += 1
             use.last = time.time()
 
+    def served_by(self, relay: Relay) -> None:
+        """Note the handover to an engine."""
+        self.relay = relay
+        self.ledger.refusals.note_served(self.client, time.time())
+
     def relay_ended(self, end: RelayEnd) -> None:
         """Take the end of the relay from the engine, in the engine's thread."""
         self._owner.settle(self, end)
@@ -180,23 +185,28 @@ class Connection:
     def failed(self, exc: BaseException) -> None:
         """Count and log a connection that was not relayed."""
         if not isinstance(exc, StcpError):
-            why, reason = f"{type(exc).__name__}: {exc}", EndReason.INTERNAL_ERROR
-            self._count(reason.judgement, Refusal(time.time(), self.client, self.peer, reason.value, type(exc).__name__, ""))
+            kind, reason = type(exc).__name__, EndReason.INTERNAL_ERROR
+            self._count(self._refusal(reason.value, kind, "", judgement=reason.judgement))
+            why = f"{kind}: {exc}"
             self._say(reason.judgement, "connection refused", why=why, remedy=reason.remedy, reason=reason.value, exc_info=exc)
             return
         judgement, remedy = exc.judgement, exc.remedy or ""
         key = str(PublicKey(exc.peer)) if isinstance(exc, UnknownPeer) else ""
-        self._count(judgement, Refusal(time.time(), self.client, self.peer, exc.label, exc.what, remedy, key=key))
+        at_target = isinstance(exc, TargetError)
+        self._count(self._refusal(exc.label, exc.what, remedy, key=key, judgement=judgement, at_target=at_target))
         event = "health check received" if judgement.is_check else "connection refused"
         named = {"key": key} if key else {}
         self._say(judgement, event, why=exc.what, remedy=remedy, **named, reason=exc.label, cause=exc.cause.value)
 
-    def _count(self, judgement: Judgement, refusal: Refusal) -> None:
-        if judgement.is_check:
+    def _refusal(self, reason: str, why: str, remedy: str, **fields: Any) -> Refusal:
+        return Refusal(time.time(), self.client, self.peer, reason, why, remedy, **fields)
+
+    def _count(self, refusal: Refusal) -> None:
+        if refusal.judgement.is_check:
             self.ledger.checks[refusal.reason] = self.ledger.checks.get(refusal.reason, 0) + 1
         else:
             self.ledger.refused[self.peer or UNKNOWN, refusal.reason] += 1
-        if not judgement.is_noise:
+        if not refusal.judgement.is_noise:
             self.ledger.refusals.add(refusal)
 
     def _say(self, judgement: Judgement, event: str, *, why: str, remedy: str, **fields: object) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import collections
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 import trio
@@ -31,13 +31,10 @@ from stcp_proxy.net.dial import Dialled, Failure, connect, summary
 from stcp_proxy.protocol.opening import Endpoint as OpeningEndpoint
 from stcp_proxy.upstream.balance import Candidate, arrange
 from stcp_proxy.upstream.endpoint import Endpoint
-from stcp_proxy.upstream.targets import Targets
+from stcp_proxy.upstream.targets import REPAIR_NAME, Targets
 
 _log = structlog.get_logger("stcp_proxy.targets")
 T = TypeVar("T")
-
-REPAIR_NAME: Final = "correct the name, or repair name resolution ('getent hosts NAME' shows what it says)"
-"""The remedy for a name that cannot be resolved."""
 
 
 class Attempt:

@@ -34,6 +34,7 @@ class Endpoint:
         failures: number of failures in a row. Failures of attempts that began within one pause count once.
         until: end of the pause, on Trio's clock.
         left_to_check: whether a health check, and no connection, tries it after the pause.
+        failing_since: time of the first of these failures; minus infinity before any failure.
         failed_at: time of the last failure; minus infinity before the first.
         reached_at: time of the last success; minus infinity before the first.
         why: the last failure.
@@ -46,6 +47,7 @@ class Endpoint:
         "address",
         "due",
         "failed_at",
+        "failing_since",
         "failures",
         "left_to_check",
         "live",
@@ -60,7 +62,7 @@ class Endpoint:
         self.live = self.failures = self.turn = 0
         self.due = self._due_at = self.until = 0.0
         self.left_to_check = False
-        self.failed_at = self.reached_at = float("-inf")
+        self.failed_at = self.failing_since = self.reached_at = float("-inf")
         self.why: StcpError | None = None
 
     def __str__(self) -> str:
@@ -87,6 +89,8 @@ class Endpoint:
         self.why, self.failed_at, self.left_to_check = why, now, left_to_check
         if self.failures and since < self._due_at:
             return False  # one of many attempts that failed together, or a last resort
+        if not self.failures:
+            self.failing_since = now
         self.failures += 1
         self._due_at = self.until = now + self._pause()
         return self.failures == 1

@@ -26,6 +26,23 @@ from stcp_proxy.upstream.endpoint import Endpoint
 
 _log = structlog.get_logger("stcp_proxy.targets")
 
+REPAIR_NAME: Final = "correct the name, or repair name resolution ('getent hosts NAME' shows what it says)"
+"""The remedy for a name that cannot be resolved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """A name without an address.
+
+    Attributes:
+        since: the time of the first of the lookups that failed in a row, on Trio's clock.
+        why: the last failure.
+    """
+
+    since: float
+    why: str
+    remedy: str = REPAIR_NAME
+
 
 class Targets:
     """The targets of one tunnel.
@@ -61,6 +78,7 @@ class Targets:
         self._endpoints: dict[str, Endpoint] = {}
         self._lines: dict[Destination, _Line] = {}
         self._turns = itertools.count(1)
+        self._unresolved: dict[Destination, Unresolved] = {}
         for address in self.to:
             options = name_cache.fixed(address)
             if options:
@@ -74,6 +92,7 @@ class Targets:
     def adopt(self, other: Targets) -> None:
         """Take over the endpoints of the targets that these replace, with their health and their live connections."""
         self._endpoints, self._turns = dict(other._endpoints), other._turns
+        self._unresolved = dict(other._unresolved)
         self._lines = {address: self._line(address, line.options) for address, line in self._lines.items()}
         self._forget()
 
@@ -82,6 +101,11 @@ class Targets:
         """Every endpoint that is known now, in the order of the file."""
         lines = [self._lines[address] for address in self.to if address in self._lines]
         return list(dict.fromkeys(each.endpoint for line in lines for each in line.candidates))
+
+    @property
+    def without_endpoint(self) -> list[tuple[Destination, Unresolved | None]]:
+        """The addresses under `to` that no endpoint is known for, and why; None before the first lookup."""
+        return [(address, self._unresolved.get(address)) for address in self.to if address not in self._lines]
 
     @property
     def is_choice(self) -> bool:
@@ -99,7 +123,10 @@ class Targets:
             return fixed
         found = await name_cache.current().options(address, deadline, insist=insist)
         if isinstance(found, Failure):
+            since = self._unresolved[address].since if address in self._unresolved else trio.current_time()
+            self._unresolved[address] = Unresolved(since, found.words)
             return found
+        self._unresolved.pop(address, None)
         line = self._lines.get(address)
         if line is None or line.options is not found:
             line = self._lines[address] = self._line(address, found)

@@ -64,13 +64,14 @@ def test_every_end_declares_its_judgement() -> None:
 
 @pytest.mark.parametrize("judgement", JUDGED.values(), ids=JUDGED)
 def test_judgements_agree_with_themselves(judgement: Judgement) -> None:
-    assert len(fields(judgement)) == 7  # a further field needs a sentence here
+    assert len(fields(judgement)) == 8  # a further field needs a sentence here
     assert (judgement.log_class is None) == (judgement.severity is Severity.ERROR)
     assert judgement.is_noise == (judgement.severity in (Severity.DEBUG, Severity.INFO))
     assert judgement.is_noise or not judgement.is_check
     assert judgement.blames_endpoint or judgement.next_peer is NextPeer.NEVER
     assert judgement.blames_endpoint or not judgement.seen_by_health_check
     assert judgement.log_class is not LogClass.CONNECTIONS or not judgement.blames_endpoint
+    assert judgement.log_class is LogClass.HANDSHAKE_ERRORS or not judgement.by_strangers
 
 
 def test_only_a_fault_of_this_program_is_an_error() -> None:

@@ -36,9 +36,9 @@ from stcp_proxy.net.name_cache import NameCache
 from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.session.record import Connection
 from stcp_proxy.upstream import attempt as turn_module
-from stcp_proxy.upstream.attempt import REPAIR_NAME, Attempt, peer_unreachable
+from stcp_proxy.upstream.attempt import Attempt, peer_unreachable
 from stcp_proxy.upstream.endpoint import LONGEST_PAUSE
-from stcp_proxy.upstream.targets import Targets
+from stcp_proxy.upstream.targets import REPAIR_NAME, Targets
 
 A, B, C = "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"
 
