@@ -1,7 +1,7 @@
 """The admin address: show the state of a running proxy, reload it, stop it. docs/ADMIN.md describes it for users.
 
 This package knows a process only through ``interface.Host``; the command line connects the two. Without an admin address nothing
-here is imported. Nothing here wakes up without a request.
+here is imported. With one, the first worker process takes a report every ten seconds.
 
 - ``interface``      what the package requires of a running proxy
 - ``status_schema``  the shape of `/status`, and how each field of it merges
@@ -10,6 +10,8 @@ here is imported. Nothing here wakes up without a request.
 - ``key_removal``    whether a key can be removed
 - ``report``         the report of a process, and the merging of several reports; ``worker_reports`` collects them from all worker
                      processes in the JSON of ``codec``
+- ``faults``         what is wrong, found in a report; ``fault_log`` knows since when, and makes the verdict (``verdict_schema``)
+- ``history``        the last hour of every tunnel
 - ``readiness``      whether the proxy is ready; for `ready: target` end to end
 - ``metrics``        a report in the format of Prometheus; ``loop_delay`` measures the event loop; ``cooperate`` splits long work
 - ``access``         access control: token, host, origin; ``rate_limit`` bounds the loop time of all requests, ``source_limit``
@@ -17,6 +19,8 @@ here is imported. Nothing here wakes up without a request.
 - ``http_app``       the addresses, as a Starlette application
 - ``dashboard``      the dashboard: its files, as they are in ``assets/``
 - ``server``         serves them on Hypercorn, inside the proxy's own loop
-- ``client``         asks a running proxy, for the commands; ``terminal_table`` shows its status at a terminal
+- ``client``         asks a running proxy, for the commands
+- ``terminal_table`` its status at a terminal: ``terminal_verdict``, tables, figures in words (``terminal_text``), and again and
+                     again (``terminal_watch``)
 - ``wait``           waits until a proxy is ready
 """

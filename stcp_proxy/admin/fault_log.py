@@ -28,6 +28,16 @@ _OF_TUNNELS: Final[dict[Kind, tuple[str, str]]] = {
     "handshakes": ("has as many handshakes as it allows", "have as many handshakes as they allow"),
     "refused": ("refuses connections", "refuse connections"),
 }
+_STATE: Final[dict[Kind, str]] = {
+    "not_listening": "not listening",
+    "socket_lost": "socket lost",
+    "rules": "no rules",
+    "no_target": "no target",
+    "full": "full",
+    "target_down": "target down",
+    "nearly_full": "nearly full",
+    "handshakes": "handshakes full",
+}
 _OF_PROCESS: Final[dict[Kind, str]] = {
     "silent_worker": "a worker process does not answer",
     "descriptors": "file descriptors are nearly used up",
@@ -75,6 +85,15 @@ class FaultLog:
             self._times[fault.key] = self._times.get(fault.key, 0) + 1
         since = fault.since or (before.since if before is not None else now)
         return replace(fault, since=since, times=self._times[fault.key])
+
+    def states(self) -> dict[str, tuple[Level, str]]:
+        """The states of the tunnels with a fault, by name: how bad the worst is, and a word or two for it."""
+        found: dict[str, tuple[Level, str]] = {}
+        for fault in sorted(self._lasting.values(), key=lambda fault: _RANK[fault.level]):
+            if fault.kind in _STATE:
+                for tunnel in fault.tunnels:
+                    found.setdefault(tunnel, (fault.level, _STATE[fault.kind]))
+        return found
 
     def verdict(self, tunnels: int) -> Verdict:
         """The verdict of the last report.

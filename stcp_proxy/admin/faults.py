@@ -126,12 +126,13 @@ class _Down:
     Attributes:
         target: its state in the first of the tunnels.
         since: when it failed first, in any of them.
-        ways: for each way that leads to it: the tunnel, the name of the way for a sentence, and whether it has no other target.
+        ways: for each way that leads to it: the tunnel, the name of the way for a sentence, its unhealthy targets, and all its
+            targets.
     """
 
     target: Target
     since: float | None = None
-    ways: list[tuple[str, str, bool]] = field(default_factory=list)
+    ways: list[tuple[str, str, int, int]] = field(default_factory=list)
 
 
 def _add_down(down: dict[tuple[str, str], _Down], tunnel: TunnelReport) -> None:
@@ -141,7 +142,8 @@ def _add_down(down: dict[tuple[str, str], _Down], tunnel: TunnelReport) -> None:
         same_way = [each for each in tunnel.targets if (each.service, each.route) == (target.service, target.route)]
         entry = down.setdefault((target.address, target.remedy), _Down(target))
         entry.since = min((since for since in (entry.since, target.since) if since is not None), default=None)
-        entry.ways.append((tunnel.name, target.service or target.route, all(each.health == "down" for each in same_way)))
+        failed = sum(each.health == "down" for each in same_way)
+        entry.ways.append((tunnel.name, target.service or target.route, failed, len(same_way)))
 
 
 def _of_targets(down: Iterable[_Down]) -> Iterator[Fault]:
@@ -155,16 +157,19 @@ def _of_targets(down: Iterable[_Down]) -> Iterator[Fault]:
 
 def _target_fault(group: list[_Down]) -> Fault:
     ways = group[0].ways
-    bad = any(alone for _, _, alone in ways)
-    tunnels = list(dict.fromkeys(tunnel for tunnel, _, _ in ways))
+    bad = any(failed == total for _, _, failed, total in ways)
+    tunnels = list(dict.fromkeys(tunnel for tunnel, *_ in ways))
     addresses = _listed([each.target.address for each in group])
     subject = _subject(ways, tunnels)
     if bad:
         words = " have no target: " if len(tunnels) > 1 else " has no target: "
+    elif len(ways) > 1:
+        words = " have a target that is down: "
     else:
-        words = f": {_count(len(group), 'target')} of more {'are' if len(group) > 1 else 'is'} down: "
-    whys = list(dict.fromkeys(each.target.why for each in group if each.target.why))
-    reason = [" (", _listed(whys), ")"] if whys else []
+        ((_, _, failed, total),) = ways
+        words = f": {failed} of {total} targets {'are' if failed > 1 else 'is'} down: "
+    whys = list(dict.fromkeys(each.target.why.replace(f"cannot reach {each.target.address}: ", "") for each in group))
+    reason = [" (", _listed(whys), ")"] if any(whys) else []
     return Fault(
         key="target\n" + "\n".join(each.target.address for each in group),
         kind="no_target" if bad else "target_down",
@@ -176,11 +181,11 @@ def _target_fault(group: list[_Down]) -> Fault:
     )
 
 
-def _subject(ways: list[tuple[str, str, bool]], tunnels: list[str]) -> list[str]:
+def _subject(ways: list[tuple[str, str, int, int]], tunnels: list[str]) -> list[str]:
     """The subject of a sentence about some ways; it ends with foreign text."""
     if len(tunnels) > 1:
         return [f"{len(tunnels)} tunnels: ", _listed(tunnels)]
-    names = [name for _, name, _ in ways if name]
+    names = [name for _, name, *_ in ways if name]
     return ["Tunnel ", f"{tunnels[0]} ({_listed(names)})" if names else tunnels[0]]
 
 

@@ -1,6 +1,6 @@
 """The delay of the event loop: how much longer than planned a short sleep lasts.
 
-It is measured from a request for metrics until a minute after the last one. Without such requests nothing wakes the proxy.
+It is measured from a request for metrics until a minute after the last one.
 """
 
 from __future__ import annotations

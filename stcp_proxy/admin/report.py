@@ -6,14 +6,14 @@ A count goes one way: `counters.Counts` of a tunnel, the report of its process, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated
 
 from stcp_proxy.admin.key_removal import judge
 from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, SnapshotRequest
 from stcp_proxy.admin.status_schema import Overview, Status, TunnelState, TunnelStatus, Worker, state_of
-from stcp_proxy.admin.verdict_schema import Verdict
+from stcp_proxy.admin.verdict_schema import Level, Verdict
 from stcp_proxy.counters import Counts, Durations
 from stcp_proxy.counters.merging import NESTED, SUM, SUM_EACH, by, merge, nested_as
 
@@ -73,13 +73,22 @@ def _silent(number: int) -> Worker:
     return Worker(number=number, pid=0, state="silent", open=0, descriptors=0, descriptor_limit=0, memory=0)
 
 
-def status_of(report: Report, verdict: Verdict | None = None) -> Status:
-    """The content of `/status`, from a report and the verdict about it."""
+def status_of(report: Report, verdict: Verdict | None = None, states: Mapping[str, tuple[Level, str]] | None = None) -> Status:
+    """The content of `/status`.
+
+    Args:
+        report: the merged report of all worker processes.
+        verdict: the verdict about it.
+        states: the states of the tunnels that have a fault, by name: how bad it is, and a word or two for it.
+    """
     common = {each.name: getattr(report, each.name) for each in fields(Overview)}
-    return Status(**common, tunnels=[_tunnel_status(tunnel) for tunnel in report.tunnels], verdict=verdict or Verdict())
+    known = states or {}
+    plain: tuple[Level, str] = ("ok", "serving") if report.process.state == "ready" else ("warn", report.process.state)
+    tunnels = [_tunnel_status(tunnel, *known.get(tunnel.name, plain)) for tunnel in report.tunnels]
+    return Status(**common, tunnels=tunnels, verdict=verdict or Verdict())
 
 
-def _tunnel_status(tunnel: TunnelReport) -> TunnelStatus:
+def _tunnel_status(tunnel: TunnelReport, level: Level, state: str) -> TunnelStatus:
     common = {each.name: getattr(tunnel, each.name) for each in fields(TunnelState)}
     counts = tunnel.counts
     return TunnelStatus(
@@ -89,4 +98,6 @@ def _tunnel_status(tunnel: TunnelReport) -> TunnelStatus:
         refused=counts.refused_by_reason,
         bytes_to_wire=counts.bytes_to_wire + tunnel.open_to_wire,
         bytes_to_plain=counts.bytes_to_plain + tunnel.open_to_plain,
+        state=state,
+        level=level,
     )

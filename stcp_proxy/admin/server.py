@@ -307,7 +307,7 @@ class _Backend:
 
     async def status(self, wanted: SnapshotRequest) -> Status:
         report = await self.report(wanted)
-        return status_of(report, self._faults.verdict(len(report.tunnels)))
+        return status_of(report, self._faults.verdict(len(report.tunnels)), self._faults.states())
 
     def past(self, tunnel: str, points: int) -> Past:
         names = [each.plan.name for each in self._host.tunnels]

@@ -205,6 +205,8 @@ class TunnelStatus(TunnelState):
         refused: connections that were not relayed, by reason.
         bytes_to_wire: application bytes sent to the peer so far, including those of open connections.
         bytes_to_plain: application bytes received from the peer so far, including those of open connections.
+        state: its state in a word or two, for example ``serving``.
+        level: how bad that is.
     """
 
     accepted: int
@@ -212,6 +214,8 @@ class TunnelStatus(TunnelState):
     refused: dict[str, int]
     bytes_to_wire: int
     bytes_to_plain: int
+    state: str = ""
+    level: Level = "ok"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,141 +1,241 @@
-"""`stcp-proxy status` as tables on a terminal, once or live."""
+"""`stcp-proxy status` on a terminal: the verdict, then tables. Below 110 columns a table has two lines for each entry instead."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from stcp_proxy.admin.client import AdminError
-from stcp_proxy.admin.status_schema import ConnectionStatus, Status, Target, TunnelStatus
+from stcp_proxy.admin.status_schema import ConnectionStatus, KeyStatus, RefusalStatus, Status, Target, TunnelStatus
+from stcp_proxy.admin.terminal_text import size, span
+from stcp_proxy.admin.terminal_verdict import STYLES, lines_of
+from stcp_proxy.admin.verdict_schema import Level
 from stcp_proxy.redact import printable
 
-_REFUSALS: Final = 5
+WIDE: Final = 110
+"""Columns from which the tables have a column for each field."""
+_INDENT: Final = 4
 _MAY_GO: Final = {"yes": "yes", "no": "no", "unknown": "not known"}
 _SHORT_KEY: Final = len("stcp-pub:") + 12
-_GOOD, _BAD, _QUIET = "green", "bold red", "dim"
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
-_K: Final = 1024
+_BAD, _QUIET = STYLES["bad"], "dim"
+_EVERYTHING: Final = 1 << 30
 
 
-def size(count: float) -> str:
-    """Bytes, short: 12 B, 3.4 MiB."""
-    unit = 0
-    while count >= _K and unit < len(_UNITS) - 1:
-        count /= _K
-        unit += 1
-    return f"{count:.0f} {_UNITS[unit]}" if unit == 0 or count >= 100 else f"{count:.1f} {_UNITS[unit]}"
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of long lists is shown; the rest is counted.
+
+    Attributes:
+        tunnels, keys, refusals: entries of these tables.
+        names: addresses and peers of one tunnel, each.
+    """
+
+    tunnels: int = 20
+    keys: int = 5
+    refusals: int = 5
+    names: int = 3
 
 
-def span(seconds: float) -> str:
-    """A duration, short: 12 s, 3 min 4 s, 2 d 5 h."""
-    whole = int(seconds)
-    parts = ((whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
-    first = next((at for at, (count, _) in enumerate(parts) if count), len(parts) - 1)
-    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count or unit == "s" == parts[first][1])
+ALL: Final = Limits(_EVERYTHING, _EVERYTHING, _EVERYTHING, _EVERYTHING)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A status as tables.
+    """A status for a terminal.
 
     Attributes:
         status: the status.
         before: an earlier status, for rates; None without one.
+        limits: how much of long lists is shown.
+        tunnel: show this tunnel alone; empty for all.
+        busiest: list the busiest tunnels first.
     """
 
     status: Status
     before: Status | None = None
+    limits: Limits = Limits()
+    tunnel: str = ""
+    busiest: bool = False
 
-    def __rich__(self) -> RenderableType:
-        parts: list[RenderableType] = [self._head(), Text(), self._tunnels()]
-        for title, table in (("Connections", self._connections()), ("Keys", self._keys()), ("Refused", self._refusals())):
-            if table.row_count:
-                parts += [Text(), Text(title, style="bold"), table]
-        return Group(*parts)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        width = options.max_width
+        yield _Flow([*self._head()], width).text
+        yield from lines_of(self.status.verdict, self.status.time, _INDENT)
+        wide = width >= WIDE
+        for title, table in (
+            ("Tunnels", self._tunnels(width, wide=wide)),
+            ("Connections", self._connections(width, wide=wide)),
+            ("Keys", self._keys(width, wide=wide)),
+            ("Refused", self._refusals(width, wide=wide)),
+        ):
+            if table:
+                yield Text()
+                yield Text(title, style="bold")
+                yield from table
 
-    def _head(self) -> Text:
+    def _head(self) -> Iterator[str | Text]:
         process = self.status.process
-        text = Text.assemble((f"stcp-proxy {process.version}", "bold"), "  ")
-        text.append(process.state, style=_GOOD if process.state == "ready" else _BAD)
-        pids = ", ".join(str(worker.pid) if worker.pid else f"worker {worker.number} is silent" for worker in process.workers)
-        text.append(f"  up {span(process.uptime)}  pid {pids}")
-        text.append(f"  memory {size(sum(worker.memory for worker in process.workers))}")
-        text.append(f"  descriptors {sum(worker.descriptors for worker in process.workers)}")
+        yield Text(f"stcp-proxy {process.version}", style="bold")
+        yield Text(process.state, style=STYLES["ok"] if process.state == "ready" else _BAD)
+        yield f"up {span(process.uptime)}"
+        pids = [str(worker.pid) if worker.pid else f"worker {worker.number} is silent" for worker in process.workers]
+        yield f"pid {', '.join(pids)}"
+        yield f"memory {size(sum(worker.memory for worker in process.workers))}"
+        yield f"descriptors {sum(worker.descriptors for worker in process.workers):,}"
         for engine in process.engines:
-            text.append(f"\nengine {engine.choice}: {engine.engine}, {printable(engine.why)}", style=_QUIET)
-        reloads = self.status.reloads
-        if reloads.last is not None and not reloads.last.ok:
-            text.append(f"\nthe last reload was refused: {printable(reloads.last.what)}", style=_BAD)
-        for tunnel in self.status.tunnels:
-            if tunnel.rules in ("missing", "outdated"):
-                words = f"the rules of interception are {tunnel.rules}: run 'stcp-proxy intercept CONFIG --apply' as root"
-                text.append(f"\ntunnel {printable(tunnel.name)}: {words}", style=_BAD)
-        return text
+            yield Text(f"engine {engine.choice}: {engine.engine}, {printable(engine.why)}", style=_QUIET)
 
-    def _tunnels(self) -> Table:
-        table = _table(
-            "TUNNEL", "MODE", "LISTENS ON", "TO", "PEERS", "ENGINE", ">OPEN", ">DONE", ">REFUSED", ">TO WIRE", ">TO PLAIN"
-        )
+    # -- tunnels --------------------------------------------------------------------------------------------------------------
+
+    def _tunnels(self, width: int, *, wide: bool) -> list[RenderableType]:
+        found = [each for each in self.status.tunnels if self.tunnel in ("", each.name)]
         before = {} if self.before is None else {tunnel.name: tunnel for tunnel in self.before.tunnels}
-        for tunnel in self.status.tunnels:
-            rates = self._rates(tunnel, before.get(tunnel.name))
-            _row(
-                table,
-                Text(tunnel.name, style="bold"),
-                tunnel.mode,
-                _listening(tunnel),
-                _targets(tunnel),
-                ", ".join(tunnel.peers) or "(shared secret)",
-                tunnel.engine,
-                f"{tunnel.open}" + (f" ({tunnel.proving} proving)" if tunnel.proving else ""),
-                str(sum(tunnel.ended.values())),
-                str(sum(tunnel.refused.values())),
-                *rates,
-            )
-        return table
+        if len(found) > self.limits.tunnels or self.busiest:
+            rank: dict[Level, int] = {"bad": 0, "warn": 1}
+            found = sorted(found, key=lambda each: (rank.get(each.level, 2), -self._moved(each, before) if self.busiest else 0))
+        shown = found[: self.limits.tunnels]
+        hidden = _more(len(found) - len(shown), "tunnel", "--tunnel NAME shows one, --all shows all")
+        if not wide:
+            return [*(_entry(*self._tunnel_lines(each, before.get(each.name)), width=width) for each in shown), *hidden]
+        table = _table("TUNNEL", "LISTENS ON → TO", "PEERS", ">OPEN", ">DONE", ">REFUSED", ">TO WIRE", ">TO PLAIN")
+        for each in shown:
+            state = Text.assemble((printable(each.name), "bold"), "\n", f"{each.mode} ", _state(each))
+            way = Text("\n").join([*self._listening(each), *self._targets(each, arrow="→ ")])
+            counts = (_open(each), f"{sum(each.ended.values()):,}", f"{sum(each.refused.values()):,}")
+            _row(table, state, way, Text("\n").join(self._peers(each)), *counts, *self._rates(each, before.get(each.name)))
+        return [table, *hidden]
 
-    def _connections(self) -> Table:
+    def _tunnel_lines(self, each: TunnelStatus, before: TunnelStatus | None) -> tuple[list[str | Text], list[str | Text]]:
+        up, down = self._rates(each, before)
+        refused = sum(each.refused.values())
+        first: list[str | Text] = [
+            Text(printable(each.name), style="bold"),
+            each.mode,
+            _state(each),
+            _open(each, " open, ", " open"),
+        ]
+        first += [f"{sum(each.ended.values()):,} done", *([f"{refused:,} refused"] if refused else [])]
+        first += [f"to wire {up or '–'}", f"to plain {down or '–'}"]
+        return first, [
+            Text(", ").join(self._listening(each)),
+            *self._targets(each, arrow="→ "),
+            Text.assemble("peers ", Text(", ").join(self._peers(each))),
+        ]
+
+    def _moved(self, now: TunnelStatus, before: dict[str, TunnelStatus]) -> int:
+        was = before.get(now.name)
+        total = now.bytes_to_wire + now.bytes_to_plain
+        return total if was is None else total - was.bytes_to_wire - was.bytes_to_plain
+
+    def _listening(self, tunnel: TunnelStatus) -> list[Text]:
+        """The listening addresses of a tunnel, and its addresses whose socket file is lost."""
+        lost = [Text(f"{printable(address)}: socket file lost", style=_BAD) for address in tunnel.lost]
+        found = [*lost, *_shortened([Text(printable(address)) for address in tunnel.listening], self.limits.names)]
+        return found or [Text("listens on nothing", style=_BAD)]
+
+    def _targets(self, tunnel: TunnelStatus, arrow: str) -> list[Text]:
+        """The targets of a tunnel, unhealthy ones first where some are left out."""
+        targets = tunnel.targets
+        if len(targets) > self.limits.names:
+            targets = sorted(targets, key=lambda target: target.health != "down")
+        return _shortened([_target(target, arrow) for target in targets], self.limits.names)
+
+    def _peers(self, tunnel: TunnelStatus) -> list[Text]:
+        if tunnel.auth == "psk":
+            return [Text("(shared secret)")]
+        return _shortened([Text(printable(name)) for name in tunnel.peers], self.limits.names)
+
+    # -- connections, keys, refusals ------------------------------------------------------------------------------------------
+
+    def _connections(self, width: int, *, wide: bool) -> list[RenderableType]:
         connections = self.status.connections
-        table = _table("CHANNEL", "TUNNEL", "PEER", "CLIENT", "TARGET", "ENGINE", ">AGE", ">TO WIRE", ">TO PLAIN")
         before = {} if self.before is None else {_identity(each): each for each in self.before.connections.shown}
-        for each in connections.shown:
-            rates = self._rates(each, before.get(_identity(each)))
-            names = (each.channel or "(opening)", each.tunnel, each.peer, each.client, each.target, each.engine)
-            _row(table, *names, span(each.age), *rates)
-        hidden = connections.total - len(connections.shown)
-        if hidden > 0 and connections.shown:
-            _row(table, Text(f"and {hidden} more", style=_QUIET))
-        return table
+        shown = connections.shown
+        hidden = _more(connections.total - len(shown) if shown else 0, "connection", "--connections N shows more")
+        if not wide:
+            return [*(_entry(*self._connection_lines(each, before), width=width) for each in shown), *hidden]
+        if not shown:
+            return []
+        table = _table("CHANNEL", "TUNNEL", "PEER", "CLIENT → TARGET", "ENGINE", ">AGE", ">TO WIRE", ">TO PLAIN")
+        for each in shown:
+            way = f"{each.client}\n→ {each.target}" if each.target else each.client
+            names = (each.channel or "(opening)", each.tunnel, each.peer or "–", way, each.engine or "–")
+            _row(table, *names, span(each.age), *self._rates(each, before.get(_identity(each))))
+        return [table, *hidden]
 
-    def _keys(self) -> Table:
+    def _connection_lines(
+        self, each: ConnectionStatus, before: dict[tuple[int, str, str, str], ConnectionStatus]
+    ) -> tuple[list[str | Text], list[str | Text]]:
+        up, down = self._rates(each, before.get(_identity(each)))
+        first: list[str | Text] = [printable(each.channel) or "(opening)", Text(printable(each.tunnel), style="bold")]
+        first += [*([f"peer {printable(each.peer)}"] if each.peer else []), span(each.age), each.engine]
+        way: list[str | Text] = [printable(each.client), *([f"→ {printable(each.target)}"] if each.target else [])]
+        return first, [*way, f"to wire {up or '–'}", f"to plain {down or '–'}"]
+
+    def _keys(self, width: int, *, wide: bool) -> list[RenderableType]:
+        keys = [key for key in self.status.keys if self.tunnel in ("", *key.tunnels)]
+        if len(keys) > self.limits.keys:
+            keys = sorted(keys, key=lambda key: (not key.own, -key.connections, -(key.last_use or 0.0)))
+        shown = keys[: self.limits.keys]
+        hidden = _more(len(keys) - len(shown) if shown else 0, "key", "--all shows all")
+        if not shown:
+            return []
+        if not wide:
+            return [*(_entry(*self._key_lines(key), width=width) for key in shown), *hidden]
         table = _table("KEY", "NAME", "TUNNELS", ">OPEN", ">HANDSHAKES", "LAST USE", "CAN IT GO?")
-        for key in self.status.keys:
-            used = "not since the start" if key.last_use is None else f"{span(max(0, self.status.time - key.last_use))} ago"
-            if key.connections:
-                used = "in use"
-            answer = Text(_MAY_GO[key.may_go])
-            answer.append(f": {printable(key.why)}" if key.why else "", style=_QUIET)
-            counts = (str(key.connections), str(key.total))
-            _row(table, key.key[:_SHORT_KEY] + "…", key.name, ", ".join(dict.fromkeys(key.tunnels)), *counts, used, answer)
-        return table
+        for key in shown:
+            tunnels = Text(", ").join(_shortened([Text(printable(name)) for name in _once(key.tunnels)], self.limits.names))
+            counts = (f"{key.connections:,}", f"{key.total:,}")
+            _row(table, _short(key), key.name, tunnels, *counts, self._last_use(key), self._may_go(key))
+        return [table, *hidden]
 
-    def _refusals(self) -> Table:
+    def _key_lines(self, key: KeyStatus) -> tuple[list[str | Text], list[str | Text]]:
+        tunnels = Text(", ").join(_shortened([Text(printable(name)) for name in _once(key.tunnels)], self.limits.names))
+        first: list[str | Text] = [Text(printable(key.name), style="bold"), _short(key), f"{key.connections:,} open"]
+        first += [f"{key.total:,} handshakes", f"last use: {self._last_use(key)}"]
+        return first, [Text.assemble("tunnels ", tunnels), Text.assemble("can it go? ", self._may_go(key))]
+
+    def _last_use(self, key: KeyStatus) -> str:
+        if key.connections:
+            return "in use"
+        return "not since the start" if key.last_use is None else f"{span(self.status.time - key.last_use)} ago"
+
+    def _may_go(self, key: KeyStatus) -> Text:
+        answer = Text(_MAY_GO[key.may_go])
+        return answer.append(f": {printable(key.why)}" if key.why else "", style=_QUIET)
+
+    def _refusals(self, width: int, *, wide: bool) -> list[RenderableType]:
+        found = [each for each in self.status.refusals if self.tunnel in ("", each.tunnel)]
+        shown = found[: self.limits.refusals]
+        hidden = _more(len(found) - len(shown), "kind of refusal", "--all shows all", "kinds of refusals")
+        if not shown:
+            return []
+        if not wide:
+            return [*(_entry(*self._refusal_lines(each), width=width) for each in shown), *hidden]
         table = _table("LAST", ">TIMES", "TUNNEL", "CLIENT", "WHY, AND WHAT TO DO")
-        for each in self.status.refusals[:_REFUSALS]:
-            words = Text(printable(each.why))
-            if each.key:
-                words.append(f"\n{each.key}")
-            if each.remedy:
-                words.append(f"\n{printable(each.remedy)}", style=_QUIET)
-            _row(table, f"{span(max(0, self.status.time - each.time))} ago", str(each.count), each.tunnel, each.client, words)
-        return table
+        for each in shown:
+            parts = [Text(printable(each.why)), *_key_and_remedy(each)]
+            names = (f"{self._ago(each.time)}", f"{each.count:,}", each.tunnel, each.client)
+            _row(table, *names, Text("\n").join(parts))
+        return [table, *hidden]
+
+    def _refusal_lines(self, each: RefusalStatus) -> tuple[list[str | Text], ...]:
+        times = "once" if each.count == 1 else f"{each.count:,} times"
+        first: list[str | Text] = [
+            Text(printable(each.tunnel), style="bold"),
+            printable(each.client),
+            self._ago(each.time),
+            times,
+        ]
+        rest: list[list[str | Text]] = [[part] for part in _key_and_remedy(each)]
+        return first, [printable(each.why)], *rest
+
+    def _ago(self, at: float) -> str:
+        return f"{span(self.status.time - at)} ago"
 
     def _rates(self, now: TunnelStatus | ConnectionStatus, before: TunnelStatus | ConnectionStatus | None) -> tuple[str, str]:
         """Bytes in each direction: a rate where there is an earlier status, a total otherwise."""
@@ -153,19 +253,91 @@ def _identity(connection: ConnectionStatus) -> tuple[int, str, str, str]:
     return connection.worker, connection.tunnel, connection.channel, connection.client
 
 
-def _targets(tunnel: TunnelStatus) -> Text:
-    text = Text()
-    for number, target in enumerate(tunnel.targets):
-        text.append("\n" if number else "")
-        text.append(printable(_way(target)), style=_QUIET)
-        text.append(printable(target.address), style=_BAD if target.health == "down" else "")
-        text.append(" is down" if target.health == "down" else "", style=_BAD)
-    return text
+def _state(tunnel: TunnelStatus) -> Text:
+    return Text(tunnel.state or "serving", style=STYLES[tunnel.level])
 
 
-def _way(target: Target) -> str:
-    """The service or route that leads to a target; empty for the tunnel's own `to`."""
-    return f"{target.service}: " if target.service else f"{target.route} → " if target.route else ""
+def _open(tunnel: TunnelStatus, between: str = "\n", alone: str = "") -> str:
+    """Open connections, and those among them that are in the handshake."""
+    return f"{tunnel.open:,}" + (f"{between}{tunnel.proving:,} in handshake" if tunnel.proving else alone)
+
+
+def _target(target: Target, arrow: str) -> Text:
+    """A target, with the service or route that leads to it where it is not the tunnel's own `to`."""
+    way = f"{target.service or target.route} " if target.service or target.route else ""
+    text = Text(printable(way) + arrow, style=_QUIET)
+    text.append(printable(target.address), style=_BAD if target.health == "down" else "not dim")
+    return text.append(" down" if target.health == "down" else "", style=_BAD)
+
+
+def _short(key: KeyStatus) -> str:
+    return f"{printable(key.key[:_SHORT_KEY])}…"
+
+
+def _key_and_remedy(refusal: RefusalStatus) -> Iterator[Text]:
+    if refusal.key:
+        yield Text(printable(refusal.key), overflow="fold")
+    if refusal.remedy:
+        yield Text(f"→ {printable(refusal.remedy)}", style=_QUIET)
+
+
+def _once(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+def _shortened(parts: Sequence[Text], most: int) -> list[Text]:
+    """The first parts, and the number of the others. One part is never left out alone: its count is as long."""
+    if len(parts) <= most + 1:
+        return list(parts)
+    return [*parts[:most], Text(f"and {len(parts) - most:,} more", style=_QUIET)]
+
+
+def _more(count: int, one: str, how: str, many: str = "") -> list[RenderableType]:
+    if count <= 0:
+        return []
+    return [Text(f"and {count:,} more {one if count == 1 else many or one + 's'}: {how}", style=_QUIET)]
+
+
+# -- layout -------------------------------------------------------------------------------------------------------------------
+
+
+class _Flow:
+    """Parts in lines: a part that does not fit begins the next line, with an indent. A part longer than a line is wrapped.
+
+    Args:
+        parts: at least one; empty ones are left out.
+        width: columns.
+        first, later: columns before the first line and before further lines.
+    """
+
+    def __init__(self, parts: Iterable[str | Text], width: int, *, first: int = 0, later: int = _INDENT) -> None:
+        self.text = Text(" " * first, overflow="fold")
+        self._width, self._later = width, later
+        self._used, self._empty = first, True
+        for each in parts:
+            part = each if isinstance(each, Text) else Text(each)
+            if part.cell_len > width - later:
+                for number, word in enumerate(part.split(" ")):
+                    self._add(word, gap=1 if number else 2)
+            elif part.plain:
+                self._add(part, gap=2)
+
+    def _add(self, part: Text, *, gap: int) -> None:
+        if self._empty:
+            gap = 0
+        elif self._used + gap + part.cell_len > self._width:
+            self.text.append("\n" + " " * self._later)
+            self._used, gap = self._later, 0
+        self.text.append(" " * gap)
+        self.text.append_text(part)
+        self._used += gap + part.cell_len
+        self._empty = False
+
+
+def _entry(first: Iterable[str | Text], *further: Iterable[str | Text], width: int) -> Text:
+    """An entry of a narrow table: its first line, and further ones with an indent."""
+    lines = [_Flow(first, width).text, *(_Flow(each, width, first=_INDENT, later=_INDENT).text for each in further)]
+    return Text("\n").join(lines)
 
 
 def _table(*columns: str) -> Table:
@@ -180,32 +352,3 @@ def _table(*columns: str) -> Table:
 def _row(table: Table, *cells: str | Text) -> None:
     """Add a row of plain text. Markup and terminal control characters in a cell have no effect."""
     table.add_row(*(cell if isinstance(cell, Text) else Text("\n".join(map(printable, cell.split("\n")))) for cell in cells))
-
-
-def watch(console: Console, look: Callable[[], Status], seconds: float) -> None:
-    """Show a proxy live until interrupted. While the proxy does not answer, wait for it.
-
-    Args:
-        console: the terminal.
-        look: returns the current status.
-        seconds: the time between two calls.
-    """
-    before: Status | None = None
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            try:
-                now = look()
-            except AdminError as exc:
-                before = None
-                live.update(Text(str(exc), style=_BAD), refresh=True)
-            else:
-                fresh = before is not None and before.process.started == now.process.started
-                live.update(View(now, before if fresh else None), refresh=True)
-                before = now
-            time.sleep(seconds)
-
-
-def _listening(tunnel: TunnelStatus) -> Text:
-    """The listening addresses of a tunnel, and its addresses whose socket file is lost."""
-    lost = [Text(f"{address}: socket file lost", style=_BAD) for address in tunnel.lost]
-    return Text("\n").join([*map(Text, tunnel.listening), *lost]) or Text("nothing", style=_BAD)

@@ -8,11 +8,9 @@ from typing import Annotated
 import typer
 
 from stcp_proxy.cli import completion
+from stcp_proxy.cli.console import console
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-
-_NARROW = 160
-"""Columns of a table that goes into a file or a pipe."""
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +36,6 @@ def doctor(
     """
     import dataclasses
     import json
-    import sys
 
     from stcp_proxy.config import LogPlan
     from stcp_proxy.doctor import Level, examine
@@ -49,7 +46,6 @@ def doctor(
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
     else:
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -61,5 +57,5 @@ def doctor(
             if finding.remedy:
                 what.append(f"\n→ {finding.remedy}", "bold")
             table.add_row(Text(finding.level, _COLOURS[finding.level]), Text(finding.subject), what)
-        Console(width=None if sys.stdout.isatty() else _NARROW, highlight=False).print(table)
+        console().print(table)
     raise typer.Exit(1 if any(finding.level is Level.FAIL for finding in findings) else 0)

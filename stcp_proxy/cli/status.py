@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from stcp_proxy.cli import running_proxy
-
-_NARROW = 160
-"""Columns of a table that goes into a file or a pipe."""
+from stcp_proxy.cli.console import console
 
 
 def register(app: typer.Typer) -> None:
@@ -27,11 +25,12 @@ def status(
     connections: Annotated[int, typer.Option(metavar="N", help="Connections that are listed.", min=0, max=1000)] = 10,
     tunnel: Annotated[
         str,
-        typer.Option(metavar="NAME", help="List connections of this tunnel alone.", autocompletion=running_proxy.complete_tunnel),
+        typer.Option(metavar="NAME", help="Show this tunnel alone.", autocompletion=running_proxy.complete_tunnel),
     ] = "",
+    in_full: Annotated[bool, typer.Option("--all", help="Every tunnel, key and refusal, and every name of a list.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What the proxy answers, as it is.")] = False,
 ) -> None:
-    """Show what a running proxy does: tunnels, connections, keys, and what was refused, with the remedy.
+    """Show what a running proxy does: what is wrong, since when, and what to do; tunnels, connections, keys, refusals.
 
     It is asked at its admin address. Exit status 1 when nothing answers there.
     """
@@ -53,9 +52,7 @@ def status(
         sys.stdout.write(body.decode() + "\n")
         return
 
-    from rich.console import Console
-
-    from stcp_proxy.admin import terminal_table
+    from stcp_proxy.admin import terminal_table, terminal_watch
 
     def look() -> Status:
         try:
@@ -65,9 +62,9 @@ def status(
         running_proxy.check_tunnel(tunnel, [each.name for each in found.tunnels])
         return found
 
-    console = Console(width=None if sys.stdout.isatty() else _NARROW, highlight=False)
+    limits = terminal_table.ALL if in_full else None
     if not watch:
-        console.print(terminal_table.View(look()))
+        console().print(terminal_table.View(look(), limits=limits or terminal_table.Limits(), tunnel=tunnel))
         return
     with contextlib.suppress(KeyboardInterrupt):
-        terminal_table.watch(console, look, max(0.1, parse_duration(interval)))
+        terminal_watch.watch(console(), look, max(0.1, parse_duration(interval)), tunnel=tunnel, limits=limits)

@@ -243,6 +243,8 @@ def summary(targets: Sequence[object], failures: Sequence[Failure]) -> TargetErr
             return failure.lack
     statuses = {failure.status for failure in failures}
     what = f"cannot reach {' or '.join(map(str, targets))} ({'; '.join(map(str, failures))})"
+    if [str(target) for target in targets] == [failure.name for failure in failures]:
+        what = f"cannot reach {'; '.join(map(str, failures))}"
     if errno.ETIMEDOUT in statuses:
         return TargetTimedOut(what, remedy="check that it is up and that no firewall drops its packets")
     if errno.ECONNREFUSED in statuses:

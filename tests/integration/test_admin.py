@@ -200,8 +200,9 @@ def test_what_is_taken_is_said_before_anything_starts(folder: Path, server: Admi
         assert proxy.log() == []
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, "status", *arguments], capture_output=True, text=True, timeout=60)
+def command(*arguments: str, columns: int = 160) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": str(columns)}
+    return subprocess.run([*COMMAND, "status", *arguments], capture_output=True, text=True, timeout=60, env=environment)
 
 
 def test_status_at_a_terminal(folder: Path, pair: Pair, server: Admin) -> None:
@@ -209,6 +210,33 @@ def test_status_at_a_terminal(folder: Path, pair: Pair, server: Admin) -> None:
     assert (shown.returncode, shown.stderr) == (0, "")
     for words in ("ready", "app-host", pair.listen.addresses[0], "LAST USE"):
         assert words in shown.stdout
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_columns_say_how_wide_it_is(folder: Path, pair: Pair, server: Admin, columns: int) -> None:
+    shown = command("--admin", server.text, "--admin-token", str(folder / "admin.token"), columns=columns)
+    assert max(map(len, shown.stdout.splitlines())) <= columns
+    assert ("LAST USE" in shown.stdout) == (columns == 120)
+    assert "app-host" in shown.stdout
+    assert "\x1b" not in shown.stdout
+
+
+def test_watch_in_a_pipe(folder: Path, pair: Pair, server: Admin) -> None:
+    arguments = ["--admin", server.text, "--admin-token", str(folder / "admin.token"), "--watch", "--interval", "100ms"]
+    with subprocess.Popen(
+        [*COMMAND, "status", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        seen = []
+        while sum(line.startswith("-- ") for line in seen) < 3:
+            line = watching.stdout.readline()
+            assert line != "", watching.stderr.read()
+            seen.append(line)
+        watching.stdout.close()  # as `| head` does
+        assert watching.wait(60) == 1
+        assert watching.stderr.read() == ""
+    assert any("B/s" in line for line in seen)
 
 
 def test_status_from_a_file_whose_keys_cannot_be_read(folder: Path, pair: Pair, client: Admin, tmp_path: Path) -> None:

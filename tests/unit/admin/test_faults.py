@@ -40,7 +40,7 @@ FAULTS: dict[str, tuple[Report, str, str, str]] = {
         report(tunnel(targets=[down("db.example:1", why="no such name", remedy="correct the name")])),
         "bad", "has no target: db.example:1 (no such name)", "correct the name",
     ),
-    "one of two targets": (report(tunnel(targets=[down(), UP])), "warn", "redis: 1 target of more is down: a:1", "start it"),
+    "one of two targets": (report(tunnel(targets=[down(), UP])), "warn", "redis: 1 of 2 targets is down: a:1", "start it"),
     "one service": (
         report(tunnel(targets=[UP, down(service="red")])), "bad", "Tunnel redis (red) has no target: a:1", "start it",
     ),
