@@ -75,9 +75,7 @@ METRICS: Final[dict[str, Definition]] = {
     "stcp_dials_total": Definition("counter", "Attempts to reach a target or peer, ok or the reason.", ("tunnel", "result")),
     "stcp_dial_duration_seconds": Definition("histogram", "Time that it took to reach a target or peer.", ("tunnel",)),
     "stcp_targets": Definition("gauge", "Addresses that the tunnel dials, by how they fared last.", ("tunnel", "health")),
-    "stcp_limit_hits_total": Definition(
-        "counter", "Times that a limit made a newcomer wait or refused it.", ("tunnel", "limit")
-    ),
+    "stcp_limit_hits_total": Definition("counter", "Times that a limit made a newcomer wait or refused it.", ("tunnel", "limit")),
     "stcp_key_connections": Definition("gauge", "Open connections that a key has opened.", ("key", "name", "own")),
     "stcp_key_handshakes_total": Definition("counter", "Handshakes in which a key has proved itself.", ("key", "name", "own")),
     "stcp_key_last_use_timestamp_seconds": Definition(

@@ -1,8 +1,8 @@
 """Collect the reports of all worker processes.
 
 The first worker process serves the admin address. A pair of connected sockets, made before the fork, leads to each further worker
-process. A request is a line of JSON; the answer is a length and a report. Nothing is in the file system, and no worker process wakes up
-without a request.
+process. A request is a line of JSON; the answer is a length and a report. Nothing is in the file system, and no worker process
+wakes up without a request.
 
 A worker process that does not answer in time is reported as silent. A late answer is read before the next request.
 """
