@@ -11,6 +11,8 @@ mistakes are listed at once, with file, line and key path. Nothing starts until 
 - ``yaml_file``       a YAML file as plain data; ``load`` makes a plan from it
 - ``flags``           the options of `listen` and `connect`, and the plan made from them
 - ``model_errors``    data to models, with each mistake in our own words
+- ``peers``           the peers of a file and of peer directories, and their groups
+- ``inputs``          the files that a plan was made of, by the digest of their content
 - ``plan_builder``    models to a plan: reads key files, finds contradictions
 - ``hand_on``         the part of ``plan_builder`` for offers of a listen tunnel and requests of a connect tunnel
 - ``original``        the part for `to: original` and its allowed targets

@@ -55,7 +55,7 @@ def _token(source: Source, file: str | None) -> Token | None:
     if file is None:
         return None
     try:
-        return load_token(source.base / file)
+        return load_token(source.file(file))
     except KeyFileError as exc:
         source.blame(("admin_token",), exc)
         return None

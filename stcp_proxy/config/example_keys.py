@@ -14,6 +14,7 @@ EXAMPLES: Final = frozenset(
         "Jo9W2KTC0PQ3nwECE9gl2fnv+CMG0t1HSU8bREQHHQo",
         "nxv6/J6Gx8agWo6CBgBCGrWaQ1f7M6+HxK0Tw/lgzyg",
         "sm7wkzvkwS5UriUZG505HAlsQ63DDVhungSBgUE6QmM",
+        "xjsg9UiqCyB7KFos/tCE2NNP2s6OCWDB68Az16iaclE",
     )
 )
 

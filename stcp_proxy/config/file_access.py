@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.redact import shown
+from stcp_proxy.redact import printable, shown
 
 _HOST_FOLDERS: Final = frozenset({"/", "/etc", "/home", "/opt", "/root", "/run", "/srv", "/usr", "/usr/local", "/var"})
 """Mount points of the host itself."""
@@ -47,6 +48,14 @@ def is_mounted_read_only(file: Path) -> bool:
         return False
     points = {line.split()[4] for line in lines}
     return any(str(place) in points for place in (file, *file.parents) if str(place) not in _HOST_FOLDERS)
+
+
+def warn_if_open_to_others(path: str | Path) -> bool:
+    """Warn on stderr of a file that other users can change. Returns whether it did."""
+    problem = open_to_others(path)
+    if problem is not None:
+        sys.stderr.write(f"warning: others can change {printable(str(path))}: {problem}; take that right away\n")
+    return problem is not None
 
 
 def open_to_others(path: str | Path) -> str | None:

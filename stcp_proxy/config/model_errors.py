@@ -155,7 +155,8 @@ def _kind_at(path: KeyPath) -> Any:
     for step in path:
         kind = _inside(kind)
         if isinstance(kind, type) and issubclass(kind, Model):
-            kind = _field(kind, step).annotation
+            field = _field(kind, step)
+            kind = kind.others if field is None else field.annotation
         elif isinstance(step, int) or get_origin(kind) is dict:
             kind = get_args(kind)[-1]
     return _inside(kind)
@@ -167,8 +168,9 @@ def _field_at(path: KeyPath) -> FieldInfo | None:
     return _field(model, path[-1]) if isinstance(model, type) and issubclass(model, Model) else None
 
 
-def _field(model: type[Model], key: object) -> FieldInfo:
-    return next(field for name, field in model.model_fields.items() if key in (name, field.alias))
+def _field(model: type[Model], key: object) -> FieldInfo | None:
+    """The field for a key; None for a key that is none of the fields."""
+    return next((field for name, field in model.model_fields.items() if key in (name, field.alias)), None)
 
 
 def _inside(kind: Any) -> Any:

@@ -7,15 +7,17 @@ in its context: whether the peer is known, whether the folder exists.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from stcp_proxy.config.plan import LogFormat, LogPlan, Plan
 from stcp_proxy.config.setting import Flag, Model, Setting, default_of
 from stcp_proxy.config.tunnel_models import LIMITS, Engine, Ready, Suites, TunnelModel
 from stcp_proxy.config.value_types import (
+    NAME,
     Bind,
+    Directory,
     File,
     Identity,
     Keys,
@@ -24,6 +26,7 @@ from stcp_proxy.config.value_types import (
     Several,
     Span,
 )
+from stcp_proxy.keys import PublicKey
 from stcp_proxy.net.dns_settings import DnsSettings
 
 LOGS: Final = "Logs"
@@ -69,6 +72,12 @@ class DnsModel(Model):
     ] = Field(default_factory=list)
 
 
+def _with_names(schema: dict[str, Any]) -> None:
+    """Put the names of peers into the JSON schema of `peers`."""
+    schema["patternProperties"] = {f"^(?!include$){NAME}$": TypeAdapter(Keys).json_schema()}
+    schema["additionalProperties"] = False
+
+
 AdminAddress = Annotated[
     Bind | None,
     Setting(
@@ -89,6 +98,28 @@ AdminToken = Annotated[
 ]
 
 
+class PeersModel(Model):
+    """`peers`: every key but `include` is the name of a peer."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_with_names)
+    others: ClassVar[Any] = Keys
+    __pydantic_extra__: dict[str, Keys]
+
+    include: Annotated[
+        list[Directory],
+        Several(),
+        Setting(
+            "Directories with a file NAME.pub for each further peer: its public keys, one a line, and '# groups: NAME, NAME'.",
+            default="none",
+        ),
+    ] = Field(default_factory=list)
+
+    @property
+    def named(self) -> dict[str, list[PublicKey]]:
+        """The keys of each peer in the file itself, by name."""
+        return self.model_extra or {}
+
+
 class AdminModel(Model):
     """The settings that a command needs to find a running proxy."""
 
@@ -107,9 +138,9 @@ class ConfigModel(Model):
         None
     )
     peers: Annotated[
-        dict[Name, Keys],
+        PeersModel,
         Setting("Names of peers and their public keys; several keys while one replaces the other.", default="none"),
-    ] = Field(default_factory=dict)
+    ] = Field(default_factory=lambda: PeersModel.model_validate({}))
     tunnels: Annotated[dict[Name, TunnelModel], Field(min_length=1), Setting("The tunnels by name.")]
     suite: Annotated[Suites | None, Setting("Key exchange of tunnels that set none.", default="hybrid")] = None
     engine: Annotated[Engine | None, Setting("Engine of tunnels that set none.", default="auto")] = None

@@ -348,6 +348,8 @@ class Plan:
         dns: the settings for name look-ups; their defaults are in the resolver's module.
         whole: whether the file ends with YAML's end mark, `...`, which proves that nothing was cut off.
         known: every public key in the configuration, own keys included, used or unused.
+        included: the public keys from peer directories, with the names of their peers.
+        inputs: digests of the files that the plan was made of, by path; ``inputs`` makes them.
     """
 
     tunnels: tuple[TunnelPlan, ...]
@@ -360,3 +362,5 @@ class Plan:
     dns: DnsSettings = field(default_factory=DnsSettings)
     whole: bool = field(default=False, compare=False)
     known: frozenset[PublicKey] = field(default=frozenset(), compare=False)
+    included: Mapping[PublicKey, str] = field(default_factory=dict, compare=False)
+    inputs: Mapping[str, bytes] = field(default_factory=dict, compare=False)

@@ -6,7 +6,6 @@ A mistake is noted and the work goes on, so that one run lists all mistakes. A v
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from stcp_proxy.config.hand_on import Inbound, allow_entries, check_target, targ
 from stcp_proxy.config.intercept import capture_plan, check_belonging, check_single, route_targets
 from stcp_proxy.config.model_errors import validate
 from stcp_proxy.config.models import ConfigModel
+from stcp_proxy.config.peers import Peers
 from stcp_proxy.config.plan import (
     Balance,
     EngineChoice,
@@ -88,14 +88,11 @@ class _Builder:
         self.source = source
         self.config = config
         self._files: dict[tuple[str, object], Any] = {}
-        self._names: dict[PublicKey, str] = {}
-        for name, keys in config.peers.items():
-            for key in keys:
-                self._names.setdefault(key, name)
+        self._peers = Peers(source, config.peers.named, config.peers.include)
+        self._names = self._peers.names
 
     def plan(self) -> Plan:
         config = self.config
-        self._check_peers()
         self._ring(config.identity or [], ("identity",))
         tunnels = [self._tunnel(name, tunnel) for name, tunnel in config.tunnels.items()]
         self._check_binds()
@@ -103,6 +100,8 @@ class _Builder:
         found = tuple(tunnel for tunnel in tunnels if tunnel is not None)
         made = {
             "tunnels": found,
+            "included": MappingProxyType(self._peers.included),
+            "inputs": MappingProxyType(self.source.inputs),
             "known": frozenset(self._names) | _used(found),
             "log": LogPlan(**_as_they_are(config.log, LogPlan) | {"quiet": frozenset(map(LogClass, config.log.quiet))}),
             "dns": DnsSettings(**_as_they_are(config.dns, DnsSettings)),
@@ -244,15 +243,7 @@ class _Builder:
         """The keys that one entry of `allow` or `peer` names."""
         if not isinstance(entry, str):
             return [] if entry is None else [entry]
-        keys = self.config.peers.get(entry)
-        if keys is None:
-            close = difflib.get_close_matches(entry, self.config.peers, n=1)
-            remedy = f"did you mean '{close[0]}'?" if close else "add it there, or write the public key itself (stcp-pub:…)"
-            what = f"{shown(entry)} is not in 'peers'"
-            if self.source.from_flags:
-                what, remedy = f"{shown(entry)} is no public key", "give what 'stcp-proxy pubkey FILE' prints on the other side"
-            self.source.report(path, what, remedy)
-        return keys or []
+        return list(self._peers.find(path, entry))
 
     def _suites(self, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth) -> tuple[Suite, ...]:
         names = tunnel.suite or self.config.suite or ["hybrid"]
@@ -272,22 +263,13 @@ class _Builder:
         if slot not in self._files:
             self._files[slot] = None
             try:
-                self._files[slot] = load(self.source.base / file)
+                self._files[slot] = load(self.source.file(file))
             except KeyFileError as exc:
                 self.source.blame(path, exc)
         found: _T | None = self._files[slot]
         return found
 
     # -- contradictions
-
-    def _check_peers(self) -> None:
-        for name, keys in self.config.peers.items():
-            for index, key in enumerate(keys):
-                if self._names[key] != name:
-                    what = f"'{self._names[key]}' has the same key"
-                    self.source.report(("peers", name, index), what, "keep one name for a key")
-                elif keys.index(key) != index:
-                    self.source.report(("peers", name, index), "this key is there already", "name it once")
 
     def _check_addresses(self, path: KeyPath, tunnel: TunnelModel) -> None:
         self._check_folder((*path, "bind"), tunnel.bind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -21,6 +21,8 @@ class Model(BaseModel):
     """A mapping of a file. A key with nothing behind it counts as not there."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+    others: ClassVar[Any] = None
+    """The type of values under keys that are no fields; None where such keys are forbidden."""
 
     @model_validator(mode="before")
     @classmethod

@@ -5,12 +5,14 @@ A `Source` locates a mistake by file, line and key path, or by the flag.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stcp_proxy.config.inputs import digest
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.redact import shown
 
@@ -60,6 +62,8 @@ class Source:
         from_flags: whether the data are from a command line, where the only names of peers are generated.
         whole: whether a file ends with a mark that proves that nothing was cut off.
         findings: mistakes so far.
+        inputs: digests of the files that the configuration is made of, by path. A digest is taken before its file is read: so a
+            later change is noticed.
     """
 
     name: str
@@ -70,6 +74,15 @@ class Source:
     from_flags: bool = False
     whole: bool = False
     findings: list[Finding] = field(default_factory=list)
+    inputs: dict[str, bytes] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path:
+        """The path of a file or directory that the data name. Call this before reading it: it becomes an input."""
+        path = self.base / name
+        key = os.path.abspath(path)
+        if key not in self.inputs:
+            self.inputs[key] = digest(path)
+        return path
 
     def report(self, path: KeyPath, what: str, remedy: str | None = None) -> None:
         """Note a mistake at `path`."""

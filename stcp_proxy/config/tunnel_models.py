@@ -10,6 +10,7 @@ from stcp_proxy.config.plan import HealthPlan, TunnelPlan
 from stcp_proxy.config.setting import Flag, Model, Setting, default_of
 from stcp_proxy.config.value_types import (
     ORIGINAL,
+    Allowed,
     Bind,
     Deadline,
     File,
@@ -85,10 +86,11 @@ class HandOnModel(Model):
         Setting("The order in which targets are tried.", default="failover; for a service, its tunnel's", flag=Flag()),
     ] = None
     allow: Annotated[
-        list[Peer] | None,
+        list[Allowed] | None,
         Several(),
         Setting(
-            "Peers that may connect: names from peers, or public keys. A service without it takes its tunnel's.",
+            "Peers that may connect: names from peers, @groups of a peer directory, or public keys. A service without it takes"
+            " its tunnel's.",
             default="nobody; required with keys",
             mode="listen",
             flag=Flag("[NAME=]PUBKEY", panel=KEYS, text="A public key that may connect.", repeated=("listen",)),

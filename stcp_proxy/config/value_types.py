@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from stcp_proxy.config.duration import MAX_SECONDS, PATTERN, parse_duration
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.keys import PublicKey, check_file_name
+from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey, check_file_name
 from stcp_proxy.net.address import Address, Destination, TcpAddress, parse_address, parse_destination, parse_server
 from stcp_proxy.net.pattern import Pattern, parse_pattern
 from stcp_proxy.protocol.handshake import MAX_RING
@@ -25,8 +25,10 @@ VARIABLE: Final = re.compile(r"\$(\{|[A-Za-z_])")
 NO_VARIABLES: Final = "variables like ${NAME} are not replaced here"
 ORIGINAL: Final = "original"
 """In `to` of a listen tunnel: the address that the client dialled before it was intercepted."""
+GROUP_MARK: Final = "@"
+"""In `allow`, before the name of a group."""
 MAX_NAME: Final = 63
-_NAME: Final = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}"
+NAME: Final = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}"
 _INTERFACE: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,13}[A-Za-z0-9*_-]?"
 
 
@@ -90,7 +92,7 @@ def _refuse_url(text: str) -> None:
 
 
 def _name(text: str) -> str:
-    if not re.fullmatch(_NAME, text):
+    if not re.fullmatch(NAME, text):
         raise ConfigError(f"{shown(text)} is not a name", remedy="use letters, digits, '.', '_' and '-', at most 63")
     return text
 
@@ -104,11 +106,26 @@ def _file(text: str) -> str:
     return text
 
 
+def _directory(text: str) -> str:
+    if text.lower().startswith(PUBLIC_PREFIX):
+        raise ConfigError("'include' names a directory, so no peer can have this name", remedy="give the peer another name")
+    return _file(text)
+
+
+def _allowed(text: str) -> str | PublicKey:
+    """Parse an entry of `allow`: a group, or what `_peer` takes."""
+    if not text.startswith(GROUP_MARK):
+        return _peer(text)
+    if not re.fullmatch(NAME, text.removeprefix(GROUP_MARK)):
+        raise ConfigError(f"{shown(text)} is no group", remedy=f"write '{GROUP_MARK}' and the name of a group")
+    return text
+
+
 def _peer(text: str) -> str | PublicKey:
     """Parse a name from `peers`, or a key."""
     if text.lower().startswith("stcp-"):
         return PublicKey.parse(text)
-    if not re.fullmatch(_NAME, text):
+    if not re.fullmatch(NAME, text):
         raise ConfigError(
             "this is neither a name nor a public key", remedy="write a name from 'peers', or 'stcp-pub:' and the key"
         )
@@ -137,7 +154,7 @@ class Kind:
 TIME: Final = Kind("time")
 
 
-Name = Annotated[str, _checked(_name), _text(_NAME), Kind("name")]
+Name = Annotated[str, _checked(_name), _text(NAME), Kind("name")]
 File = Annotated[str, _checked(_file), _text(), Kind("file name")]
 Bind = Annotated[Address, _checked(_bind), _text(), Kind("address")]
 To = Annotated[Destination, _checked(_destination), _text(), Kind("address")]
@@ -146,6 +163,8 @@ Server = Annotated[TcpAddress, _checked(parse_server), _text(), Kind("IP address
 Rule = Annotated[Pattern, _checked(parse_pattern), _text(), Kind("addresses and ports")]
 Key = Annotated[PublicKey, _checked(PublicKey.parse), _text("stcp-pub:[A-Za-z0-9+/]{43}="), Kind("public key")]
 Peer = Annotated[str | PublicKey, _checked(_peer), _text(), Kind("name or public key")]
+Allowed = Annotated[str | PublicKey, _checked(_allowed), _text(), Kind("name, `@group` or public key")]
+Directory = Annotated[str, _checked(_directory), _text(), Kind("directory")]
 Interface = Annotated[str, _checked(_interface), _text(_INTERFACE), Kind("interface")]
 Span = Annotated[float, _checked(parse_duration, text_only=False), _DURATION_SCHEMA, TIME]
 Deadline = Annotated[float, _checked(_deadline, text_only=False), _DURATION_SCHEMA, TIME]

@@ -7,8 +7,8 @@ at their full expansion, so a small file cannot expand into a large one.
 
 from __future__ import annotations
 
+import os
 import re
-import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import yaml
 
-from stcp_proxy.config.file_access import open_to_others
+from stcp_proxy.config.file_access import warn_if_open_to_others
+from stcp_proxy.config.inputs import digest
 from stcp_proxy.config.source import Finding, KeyPath, Source, dotted
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.redact import printable, without_keys
+from stcp_proxy.redact import without_keys
 
 MAX_FILE: Final = 256 * 1024
 MAX_NODES: Final = 100_000
@@ -60,10 +61,9 @@ def file_source(path: str | Path) -> Source:
         ConfigError: the file cannot be read, or is not YAML in the sense of this module.
     """
     path = Path(path)
+    before = digest(path)
     text = _read(path)
-    problem = open_to_others(path)
-    if problem is not None:
-        sys.stderr.write(f"warning: others can change {printable(str(path))}: {problem}; take that right away\n")
+    warn_if_open_to_others(path)
     _check_spaces(path, text)
     tree = _Tree(path)
     try:
@@ -76,6 +76,7 @@ def file_source(path: str | Path) -> Source:
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply", remedy="describe tunnels in plain mappings") from None
     source = Source(str(path), data, path.parent, tree.where, whole=_ends_marked(text), findings=tree.findings)
+    source.inputs[os.path.abspath(path)] = before
     if not isinstance(data, dict):
         source.report((), "the file is not a mapping", "start it with 'tunnels:'")
         source.raise_findings()
@@ -136,6 +137,8 @@ def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
         return ConfigError(what, remedy="close it in the same line")
     written = text.split("\n")[mark.line : mark.line + 1]
     remedy = "check the indentation and the quotes"
+    if "'@'" in str(getattr(exc, "problem", "")):
+        remedy = 'put a group in quotes: "@apps"'
     if written and "\t" in written[0]:
         remedy = "indent with spaces, not tabs"
     elif written and _BARE_ADDRESS.search(written[0]):

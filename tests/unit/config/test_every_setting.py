@@ -41,6 +41,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("whole", "ready", "target"),
         ("whole", "dns", "{ttl: 1s}"),
     ],
+    "PeersModel": [("peers", "include", "peers.d")],
     "LogModel": [("log", "level", "debug"), ("log", "format", "json"), ("log", "quiet", "connections")],
     "DnsModel": [("dns", "ttl", "1s"), ("dns", "stale", "1s"), ("dns", "keep", "1s"), ("dns", "servers", "10.0.0.1")],
     "TunnelModel": [
@@ -161,6 +162,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("a", "b"):
         keys.write_secret_file(f"{name}.psk", keys.format_psk(keys.generate_psk()))
     keys.write_secret_file("a.token", "0123456789abcdef")
+    Path("peers.d").mkdir()
+    Path("peers.d/five.pub").write_text(str(keys.PrivateKey.generate().public))
     return tmp_path / "c.yaml"
 
 
@@ -174,7 +177,9 @@ def plans(file: Path, model: str, change: Change) -> tuple[Plan, Plan]:
     for wanted in (False, True):
         config = Config()
         mapping = config.prepare(where)
-        if where in ("log", "dns"):
+        if where == "peers" and wanted:
+            config.whole["peers"] = config.whole["peers"].replace("}", f", {key}: {value}}}")
+        elif where in ("log", "dns"):
             config.whole[where] = _flow({key: value} if wanted else {})
         elif where in ("proxy", "health"):
             name = {"proxy": "accept_proxy_protocol", "health": "health"}[where]
@@ -216,7 +221,11 @@ def test_every_field_of_every_model_is_here() -> None:
 @pytest.mark.parametrize(("model", "change"), EVERY, ids=[f"{model}-{change[1]}" for model, change in EVERY])
 def test_check_shows_it(file: Path, model: str, change: Change) -> None:
     """What `stcp-proxy check` prints differs: nothing is set that nobody sees."""
-    if change[1] in ("admin_token",) or (model, change[1]) in {("ConfigModel", "psk"), ("ConfigModel", "peers")}:
+    if change[1] in ("admin_token",) or (model, change[1]) in {
+        ("ConfigModel", "psk"),
+        ("ConfigModel", "peers"),
+        ("PeersModel", "include"),
+    }:
         return  # a secret is not shown, and a peer that nobody uses is not either
     before, after = plans(file, model, change)
     assert describe_plan(before) != describe_plan(after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def test_example(example: Path, folder: Path) -> None:
         (folder / name[1:]).mkdir(parents=True)
         text = text.replace(f"unix:{name}", f"unix:{folder}{name}")
     (folder / example.name).write_text(text)
+    shutil.copytree(CONFIGS / "peers.d", folder / "peers.d")
     plan = load_plan(folder / example.name)
     assert describe_plan(plan)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def plan(tmp_path: Path) -> Plan:
     """The plan of the file that has every setting."""
     text = re.sub(r"unix:/run/redis/", f"unix:{tmp_path}/", EVERYTHING.read_text())
     (tmp_path / "c.yaml").write_text(text)
+    shutil.copytree(EVERYTHING.parent / "peers.d", tmp_path / "peers.d")
     keys.write_secret_file(tmp_path / "host.key", keys.format_private_key(keys.PrivateKey.generate()))
     keys.write_secret_file(tmp_path / "metrics.psk", keys.format_psk(keys.generate_psk()))
     keys.write_secret_file(tmp_path / "admin.token", "0123456789abcdef0123")
@@ -35,6 +37,8 @@ def test_a_plan_arrives_as_it_was(plan: Plan) -> None:
     arrived = plan_bytes.load(plan_bytes.dump(plan))
     assert arrived == plan
     assert arrived.known == plan.known
+    assert arrived.included == plan.included != {}
+    assert arrived.inputs == plan.inputs != {}
     assert arrived.admin is not None
     assert arrived.admin.token == plan.admin.token  # type: ignore[union-attr]
     with pytest.raises(TypeError):  # what was read-only stays so
