@@ -116,10 +116,11 @@ def _settings() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _options() -> Iterator[tuple[str, dict[str, Any]]]:
     group: Any = typer.main.get_command(commands.app)
-    for name, command in group.commands.items():
-        if name in LAB:
-            continue
+    todo = [item for item in group.commands.items() if item[0] not in LAB]
+    while todo:
+        name, command = todo.pop(0)
         built: Any = tunnel_commands.build(name) if name in tunnel_commands.TEXTS else command
+        todo += [(f"{name} {inner}", one) for inner, one in getattr(built, "commands", {}).items()]
         for param in built.params:
             optional = {} if param.required else {OPTIONAL: True}
             if param.param_type_name == "argument":

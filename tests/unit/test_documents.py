@@ -11,6 +11,22 @@ from stcp_proxy.cli.commands import app
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+SOURCE = "\n".join(
+    path.read_text(encoding="utf-8")
+    for folder in ("stcp_proxy", "kernel", "configs")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".c", ".h", ".js", ".yaml", ".service", ".socket")
+)
+OF_LINUX = {
+    "tcp_rmem",
+    "tcp_wmem",
+    "nf_conntrack_max",
+    "nr_throttled",
+    "ip_local_port_range",
+    "max_connect_errors",
+    "stop_grace_period",
+}
+"""Names in documents that belong to the system or to other programs."""
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
 
 
@@ -71,3 +87,24 @@ def test_tests_by_name(document: Path) -> None:
 def test_commands(document: Path) -> None:
     known = {command.name for command in [*app.registered_commands, *app.registered_groups]}
     assert set(re.findall(r"`stcp-proxy ([a-z]+)", document.read_text(encoding="utf-8"))) <= known
+
+
+def test_names_of_the_code(document: Path) -> None:
+    """`a_name` in backquotes: a setting, a reason, a metric, a field. KERNEL.md has names of the kernel too."""
+    if document.name == "KERNEL.md":
+        return
+    names = set(re.findall(r"`(?:stcp_proxy/)?([a-z]+(?:_[a-z0-9]+)+)`", document.read_text(encoding="utf-8"))) - OF_LINUX
+    known = {name for name in names if re.search(rf"\b{name}\b", SOURCE) or re.search(rf"\b{name}\b", TESTS)}
+    assert names - known == set()
+
+
+def test_messages_of_troubleshooting() -> None:
+    """The messages in the table of a proxy that does not start are those of the code."""
+    text = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
+    table = text.partition("## It does not start")[2].partition("\n## ")[0]
+    messages = [
+        message for row in re.findall(r"^\| (`[^|]*)\|", table, re.MULTILINE) for message in re.findall(r"`([^`]+)`", row)
+    ]
+    assert len(messages) >= 6
+    literals = re.sub(r"\"\s+f?\"", "", SOURCE)
+    assert [message for message in messages if max(message.split("…"), key=len).strip(" :") not in literals] == []
