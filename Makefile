@@ -13,7 +13,7 @@ ARGS ?=
 JOBS ?= 3
 COVERAGE_FLOOR := 66
 
-.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak model test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -90,6 +90,9 @@ bench: $(EVERYTHING)  ## this project beside its peers on this machine
 
 soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
 	$(BIN)/stcp-proxy bench --soak $(ARGS)
+
+model:  ## the models of docs/models, all states of each (spin, gcc)
+	docs/models/check
 
 test-sanitized: $(EVERYTHING)  ## the engine's part in C under the address and undefined-behaviour sanitizers
 	tests/sanitized $(ARGS)
