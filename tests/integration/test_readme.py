@@ -68,6 +68,7 @@ class Hosts:
             "127.0.0.1:6379": redis,
             "127.0.0.1:6380": f"127.0.0.1:{plain}",
             "-p 6380": f"-p {plain}",
+            "127.0.0.1:9901": f"127.0.0.1:{free_port()}",
         }
         self.plain = plain
         self.keys: dict[str, str] = {}
@@ -166,7 +167,7 @@ def test_from_a_file(hosts: Hosts) -> None:
     """The file shown, and its counterpart on the other host."""
     ((*shown,),) = blocks("From a file", "yaml")
     assert shown == (ROOT / "configs/redis/client.yaml").read_text(encoding="utf-8").splitlines()
-    (commands,) = blocks("From a file")
+    commands, status = blocks("From a file")
     for host in ("db", "app"):
         out = subprocess.run(
             [sys.executable, "-m", "stcp_proxy", "keygen", "--out", hosts.folder(host) / "host.key"],
@@ -182,6 +183,7 @@ def test_from_a_file(hosts: Hosts) -> None:
     hosts.follow([line.replace("client", "server").replace("application", "database") for line in commands])
     hosts.follow(commands)
     assert ping(hosts) == "+PONG\r\n"
+    assert " ready " in hosts.follow(status)
     assert hosts.stop() == [0, 0]
 
 
