@@ -39,8 +39,8 @@ LINK_LOCAL: Final = "ip6 daddr fe80::/10"
 COUNTERS: Final = {
     "refused_link_local": "dialled link-local IPv6 destinations, which cannot be intercepted: write such a destination under"
     " 'exclude', or dial a global address",
-    "refused": "were not known to be intercepted: their rules or their connection tracking were lost, or they were open before the"
-    " rules",
+    "refused": "were not known to be intercepted: their rules or their connection tracking were lost, or they were open before"
+    " the rules",
 }
 """Counters of a table: their names, and what the counted packets did. Refused packets of a connection are one or few."""
 _LABELS: Final = 128
