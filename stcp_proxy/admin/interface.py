@@ -33,10 +33,6 @@ class Link(Protocol):
         """The peer's configured name; empty before the peer has proved its key."""
 
     @property
-    def rule(self) -> str:
-        """The part of the configuration that admits the peer, its label in metrics."""
-
-    @property
     def key(self) -> bytes | None:
         """The key that the peer has proved."""
 
@@ -143,6 +139,10 @@ class Tunnel(Protocol):
     @property
     def connections(self) -> AbstractSet[Link]:
         """Its live connections."""
+
+    @property
+    def strangers(self) -> int:
+        """The number of accepted connections without a complete first message; they are not in `connections`."""
 
     @property
     def proving(self) -> int:

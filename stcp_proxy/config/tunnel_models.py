@@ -89,16 +89,11 @@ class HandOnModel(Model):
         list[Allowed] | None,
         Several(),
         Setting(
-            "Peers that may connect: names from peers, @groups of a peer directory, public keys, or names of certificates such as"
-            " dns:*.example.org. A service without it takes its tunnel's.",
+            "Peers that may connect: names from peers, @groups of a peer directory, or public keys. A service without it takes"
+            " its tunnel's.",
             default="nobody; required with keys",
             mode="listen",
-            flag=Flag(
-                "[NAME=]PUBKEY",
-                panel=KEYS,
-                text="A public key that may connect, or the name of a certificate: dns:NAME or a URI.",
-                repeated=("listen",),
-            ),
+            flag=Flag("[NAME=]PUBKEY", panel=KEYS, text="A public key that may connect.", repeated=("listen",)),
         ),
     ] = Field(None, min_length=1)
     proxy_protocol: Annotated[
@@ -198,10 +193,10 @@ class TunnelModel(HandOnModel):
     peer: Annotated[
         OnePeer | None,
         Setting(
-            "The peer: a name from peers, a public key, or the name of its certificate, such as dns:db.example.org.",
+            "The peer: a name from peers, or a public key.",
             default="none; required with keys",
             mode="connect",
-            flag=Flag("PUBKEY", panel=KEYS, text="The peer's public key, or the name of its certificate: dns:NAME or a URI."),
+            flag=Flag("PUBKEY", panel=KEYS, text="The peer's public key."),
         ),
     ] = None
     services: Annotated[
@@ -260,8 +255,8 @@ class TunnelModel(HandOnModel):
     max_connections: Annotated[Limit, Setting("Open connections, handshakes included.", flag=Flag("N", panel=LIMITS))] = (
         default_of(TunnelPlan, "max_connections")
     )
-    max_handshakes: Annotated[Limit, Setting("Handshakes under way.", flag=Flag("N", panel=LIMITS))] = default_of(
-        TunnelPlan, "max_handshakes"
+    max_handshakes: Annotated[Limit, Setting("Connections whose peer has not authenticated.", flag=Flag("N", panel=LIMITS))] = (
+        default_of(TunnelPlan, "max_handshakes")
     )
     max_connections_per_peer: Annotated[
         Limit | None,

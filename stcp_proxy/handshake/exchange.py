@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 
@@ -35,17 +35,13 @@ from stcp_proxy.errors import (
     Truncated,
 )
 from stcp_proxy.net import path_mtu
-from stcp_proxy.protocol.certified_handshake import CertifiedInitiator, CertifiedResponder
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.greeting import protocol_of
-from stcp_proxy.protocol.handshake import Answer, Established, Initiator, Responder
+from stcp_proxy.protocol.handshake import Established, Initiator, Responder
 from stcp_proxy.protocol.lifecycle import Phase, follow
 from stcp_proxy.protocol.opening import Opening, decode_reason, encode_reason, parse_attributes
-from stcp_proxy.protocol.responder_choice import ResponderChoice
-from stcp_proxy.protocol.wire import FrameType, Suite
+from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import DirectionKey
-
-AnyResponder: TypeAlias = Responder | CertifiedResponder | ResponderChoice
 
 _READ: Final = 32768
 LINGER: Final = 2.0
@@ -115,7 +111,7 @@ class Channel:
         await _send(stream, self.seal(FrameType.ACCEPT), Truncated("the wire leg broke before the connection was accepted"))
 
 
-async def respond(stream: trio.abc.Stream, responder: AnyResponder) -> tuple[Channel, Established]:
+async def respond(stream: trio.abc.Stream, responder: Responder) -> tuple[Channel, Established]:
     """The responder's half of the handshake. The peer has not authenticated yet: message 1 may be a replay.
 
     Raises:
@@ -124,13 +120,10 @@ async def respond(stream: trio.abc.Stream, responder: AnyResponder) -> tuple[Cha
     """
     closed = HandshakeClosed("the peer closed the connection during the handshake")
     data = await _more(stream, ConnectCheck("the connection was closed before its first byte"))
-    while not isinstance(answer := responder.receive(data), Established):
-        if answer is not None:
-            await _send(stream, answer.reply, closed)
-        if isinstance(answer, Answer):
-            return Channel(answer.established), answer.established
+    while (answer := responder.receive(data)) is None:
         data = await _more(stream, closed)
-    return Channel(answer), answer
+    await _send(stream, answer.reply, closed)
+    return Channel(answer.established), answer.established
 
 
 async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening:
@@ -155,7 +148,7 @@ async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening
         raise FirstFrameError(exc.what, remedy=exc.remedy) from None
 
 
-async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInitiator) -> Channel:
+async def initiate(stream: trio.abc.Stream, initiator: Initiator) -> Channel:
     """The initiator's half of the handshake.
 
     Raises:
@@ -168,7 +161,7 @@ async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInit
     await _send(stream, initiator.message_1(), closed)
     head = b""
     try:
-        while (answer := initiator.receive(data := await _more(stream, closed))) is None:
+        while (established := initiator.receive(data := await _more(stream, closed))) is None:
             head += data
     except MalformedHandshake:
         name = protocol_of(head + data)
@@ -178,10 +171,7 @@ async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInit
             f"what answers is no stcp-proxy: its first bytes look like {name}",
             remedy="give the address of `stcp-proxy listen`, not that of the server behind it",
         ) from None
-    if isinstance(answer, Established):
-        return Channel(answer)
-    await _send(stream, answer.reply, closed)
-    return Channel(answer.established)
+    return Channel(established)
 
 
 async def open_channel(stream: trio.abc.Stream, channel: Channel, opening: Opening, early: Callable[[], bytes]) -> int:
@@ -212,19 +202,10 @@ async def read_answer(stream: trio.abc.ReceiveStream, channel: Channel) -> None:
 
     Raises:
         PeerRejected: the responder answered with REJECT.
-        HandshakeClosed: the wire leg ended without a frame, after this side presented its certificate.
         FrameError: anything else than an answer.
         Truncated: the wire leg ended first.
     """
-    try:
-        kind, plaintext = await channel.read_frame(stream)
-    except Truncated:
-        if channel.established.suite is not Suite.HYBRID_CERTIFICATES or channel.rest:
-            raise
-        raise HandshakeClosed(
-            "the peer closed the connection after this side had presented its certificate",
-            remedy="it may not accept this side's certificate: its log says why",
-        ) from None
+    kind, plaintext = await channel.read_frame(stream)
     if follow(Phase.EXPECT_ACCEPT, kind) is Phase.CLOSED:
         raise PeerRejected(*decode_reason(plaintext))
     parse_attributes(plaintext)

@@ -42,6 +42,11 @@ def source_of(address: Any) -> Source:
     return source_of_host(address[0]) if isinstance(address, tuple) else UNIX
 
 
+def source_of_client(text: str) -> Source:
+    """The source behind the text of a socket address, as `net.address.describe_sockaddr` writes it."""
+    return source_of_host(text.rpartition(":")[0].strip("[]"))
+
+
 @functools.lru_cache(maxsize=1024)
 def source_of_host(host: str) -> Source:
     """The source behind an IP address, with or without a zone; any other text counts as a unix socket."""

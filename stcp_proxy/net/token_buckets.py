@@ -46,6 +46,11 @@ class TokenBuckets:
         self._keep(key, left, now)
         return left
 
+    def is_empty(self, key: str, now: float) -> bool:
+        """Whether a bucket has no token now. A key without a bucket has a full one."""
+        bucket = self._buckets.get(key)
+        return bucket is not None and bucket[0] + (now - bucket[1]) * self.rate < 1.0
+
     def _left(self, key: str, now: float) -> float:
         left, at = self._buckets.pop(key, (self.burst, now))
         return min(self.burst, left + (now - at) * self.rate)

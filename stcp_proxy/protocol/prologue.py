@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 from stcp_proxy.errors import MalformedHandshake, NotStcp, SuiteRefused, VersionRefused
 from stcp_proxy.protocol.greeting import PROXY_HEADER, protocol_of
-from stcp_proxy.protocol.wire import MAGIC, MESSAGE_LENGTH_LEN, PROLOGUE_LEN, VERSION, Suite
+from stcp_proxy.protocol.wire import MAGIC, MESSAGE_1_LEN, MESSAGE_LENGTH_LEN, PROLOGUE_LEN, VERSION, Suite
 
 Buffer = bytes | bytearray
 
@@ -50,6 +50,27 @@ def read_prologue(buffer: Buffer, suites: Collection[Suite]) -> Suite | None:
     if number not in suites:
         raise _suite_refused(number, suites)
     return Suite(number)
+
+
+def first_message_size(buffer: Buffer, suites: Collection[Suite]) -> int | None:
+    """How many bytes the initiator sends before it waits for an answer: prologue, length field and message 1.
+
+    Args:
+        buffer: the first bytes from the wire, of any length.
+        suites: suites that this side accepts.
+
+    Returns:
+        The size in bytes, or None while the length field is incomplete.
+
+    Raises:
+        HandshakeError: the bytes are refused, as `read_prologue` and `take_message` refuse them.
+    """
+    suite = read_prologue(buffer, suites)
+    if suite is None or len(buffer) < PROLOGUE_LEN + MESSAGE_LENGTH_LEN:
+        return None
+    length = MESSAGE_1_LEN[suite]
+    take_message(buffer[: PROLOGUE_LEN + MESSAGE_LENGTH_LEN], PROLOGUE_LEN, length, length)
+    return PROLOGUE_LEN + MESSAGE_LENGTH_LEN + length
 
 
 def framed(message: bytes) -> bytes:

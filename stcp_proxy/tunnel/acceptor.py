@@ -1,27 +1,35 @@
 """The listening sockets of one tunnel, and the accepting of connections within the limits.
 
 When a limit is reached nothing is accepted: new connections wait in the kernel's backlog. The callers of a listen tunnel are
-unauthenticated at first. There the oldest loses its place after a second of silence, whichever limit is reached, so that a few
-hundred silent callers cannot block the listener.
+unauthenticated at first, and enter its lobby. There a stranger loses its place to a newcomer, whichever limit is reached, so
+that no number of silent callers can block the listener. The backlog stays short that way: the kernel has one queue for all
+sources, and an honest newcomer cannot overtake there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import select
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import trio
 
 from stcp_proxy.config import Mode, TunnelPlan
+from stcp_proxy.counters import UNKNOWN
+from stcp_proxy.errors import OverLimit, StcpError
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
 from stcp_proxy.net.shortage import EXHAUSTED
 from stcp_proxy.net.socket_options import tune_accepted, tune_listener
+from stcp_proxy.net.token_buckets import TokenBuckets
 from stcp_proxy.net.unix_socket import change_mode, in_place, remember_file
 from stcp_proxy.session import intercept
-from stcp_proxy.tunnel.connections import LiveConnections
+from stcp_proxy.session.record import Connection
+from stcp_proxy.tunnel.connections import LiveConnections, no_place
+from stcp_proxy.tunnel.lobby import Caller, Lobby
 
 _log = structlog.get_logger("stcp_proxy.tunnel")
 
@@ -29,9 +37,16 @@ BACKLOG: Final = 4096
 _BATCH: Final = 64
 """Connections accepted from one listener before others get their turn."""
 _EXHAUSTED_PAUSE: Final = 0.1
+_LOOK_AGAIN: Final = 0.01
+"""Seconds until the next look for a place, when a session has bytes to read first."""
 
-Admit = Callable[[socket.socket, str, trio.Nursery], None]
-"""Takes an accepted socket, the client's address as text, and the nursery for the connection's task."""
+_MOST_SESSIONS: Final = 1024
+"""Handshakes under way in one tunnel: each takes a task and some 10 KiB."""
+_EVICTION_LINES: Final = 10.0
+"""Log lines a second about single callers that lost their places; the others are counted."""
+
+Admit = Callable[[socket.socket, str, trio.Nursery, float], None]
+"""Takes an accepted socket, the client's address as text, the nursery for the connection's task, and the seconds since accept."""
 
 
 class Acceptor:
@@ -51,6 +66,14 @@ class Acceptor:
         self._plan = plan
         self._live = live
         self._admit = admit
+        self._lines: Final = TokenBuckets(_EVICTION_LINES, _EVICTION_LINES)
+        self._short = "descriptors"
+        """The limit for which strangers lose their places now; other tunnels need descriptors alone."""
+        self._told = float("-inf")
+        """When the log was last told of evictions."""
+        if plan.mode is Mode.LISTEN:
+            live.lobby = Lobby(self)
+        self._fit_lobby()
 
     def open(self, listeners: list[socket.socket] | None) -> None:
         """Bind and listen.
@@ -83,7 +106,13 @@ class Acceptor:
         if plan.bind_mode != self._plan.bind_mode:
             change_mode(self.listeners, plan.bind_mode)
         self._plan = plan
+        self._fit_lobby()
         self._live.wake()  # a limit may have been raised
+
+    def _fit_lobby(self) -> None:
+        lobby = self._live.lobby
+        if lobby is not None:
+            lobby.suites, lobby.timeout = self._plan.suites, self._plan.handshake_timeout
 
     @property
     def addresses(self) -> list[str]:
@@ -97,9 +126,11 @@ class Acceptor:
 
     async def run(self, connections: trio.Nursery) -> None:
         """Accept until cancelled; each connection becomes a task of `connections`."""
-        async with trio.open_nursery() as nursery:
-            for listener in self.listeners:
-                nursery.start_soon(self._accept_from, listener, connections)
+        lobby = self._live.lobby
+        with contextlib.nullcontext() if lobby is None else lobby.accepting():
+            async with trio.open_nursery() as nursery:
+                for listener in self.listeners:
+                    nursery.start_soon(self._accept_from, listener, connections)
 
     async def _accept_from(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
@@ -115,32 +146,39 @@ class Acceptor:
 
     def _accept_batch(self, listener: socket.socket, connections: trio.Nursery) -> bool:
         """Accept one batch within the limits. Returns False when the system has no descriptor or memory for more."""
-        family = listener.family
+        waits = select.poll()
+        waits.register(listener, select.POLLIN)
         for _ in range(_BATCH):
-            if not self._has_room():
+            # Nobody loses a place unless somebody waits for it.
+            if (full := self._full_limit()) is not None and not (waits.poll(0) and self._take_place(full) == 0):
                 break
             try:
                 sock, address = listener.accept()
             except BlockingIOError:
                 break
             except OSError as exc:
-                if exc.errno in EXHAUSTED:
+                if exc.errno in EXHAUSTED and self._live.descriptors.reclaim() > 0:
                     self._live.ledger.limits["descriptors"] += 1
                     self._log_exhausted(exc)
                     return False
                 continue
             sock.setblocking(False)
-            tune_accepted(sock, address)
-            # The clients of a unix socket have no address, as a rule.
-            self._admit(sock, describe_sockaddr(family, address) if address else "unix", connections)
+            self._live.ledger.accepted += 1
+            if self._live.lobby is not None:
+                self._live.lobby.add(sock, address, connections)
+            else:
+                self._start(sock, address, connections)
         return True
 
-    def _has_room(self) -> bool:
-        return self._full_limit() is None
+    def _start(self, sock: socket.socket, address: Any, connections: trio.Nursery, waited: float = 0.0) -> None:
+        tune_accepted(sock, address)
+        self._admit(sock, _client(sock, address), connections, waited)
+
+    # -- limits ------------------------------------------------------------------------------------------------------------
 
     def _full_limit(self) -> str | None:
         """The name of a limit that is reached."""
-        if len(self._live.unauthenticated) >= self._plan.max_handshakes:
+        if self._live.unproved >= self._plan.max_handshakes:
             return "max_handshakes"
         if len(self._live) >= self._plan.max_connections:
             return "max_connections"
@@ -148,12 +186,75 @@ class Acceptor:
 
     async def _wait_for_room(self) -> None:
         while (full := self._full_limit()) is not None:
+            seconds = self._take_place(full)
+            if seconds == 0:
+                return
+            if self._plan.mode is Mode.LISTEN:
+                # The callers of a connect tunnel are this host's own applications, and keep their places.
+                seconds = min(seconds, self._live.unauthenticated.make_room() or _LOOK_AGAIN)
             self._live.ledger.limits[full] += 1
             self._log_full(full)
-            # The callers of a connect tunnel are this host's own applications, and keep their places.
-            seconds = self._live.unauthenticated.make_room() if self._plan.mode is Mode.LISTEN else float("inf")
             with trio.move_on_after(seconds):
                 await self._live.changed.park()
+
+    def _take_place(self, full: str) -> float:
+        """Take the place of a stranger. Returns 0 where a place is free now, else seconds until one may be."""
+        self._short = full
+        try:
+            return self._live.descriptors.reclaim() if full == "descriptors" else self._live.give_up_stranger()
+        finally:
+            self._short = "descriptors"
+
+    # -- the lobby's tunnel ------------------------------------------------------------------------------------------------
+
+    def entered(self) -> None:
+        """See `lobby.Host.entered`."""
+        self._live.descriptors.take()
+
+    def left(self) -> None:
+        """See `lobby.Host.left`."""
+        if self._live.descriptors.give_back():
+            self._live.descriptors.wake()
+        self._live.wake()
+
+    def may_begin(self) -> bool:
+        """See `lobby.Host.may_begin`."""
+        unauthenticated = self._live.unauthenticated
+        if len(unauthenticated) < min(self._plan.max_handshakes, _MOST_SESSIONS):
+            return True
+        unauthenticated.make_room()
+        return False
+
+    def begin(self, caller: Caller, connections: trio.Nursery) -> None:
+        """See `lobby.Host.begin`."""
+        self._start(caller.sock, caller.address, connections, trio.current_time() - caller.since)
+
+    def refuse(self, caller: Caller, failure: StcpError) -> None:
+        """See `lobby.Host.refuse`."""
+        waited = trio.current_time() - caller.since
+        Connection(self._plan.name, _client(caller.sock, caller.address), self._live, waited=waited).failed(failure)
+
+    def why_evicted(self, caller: Caller) -> StcpError | None:
+        """See `lobby.Host.why_evicted`."""
+        ledger, full = self._live.ledger, self._short
+        ledger.limits[full] += 1
+        if trio.current_time() >= self._told + 1:
+            self._told = trio.current_time()
+            self._log_evicted(full)
+        if self._lines.take("", trio.current_time()):
+            return no_place()
+        ledger.refused[UNKNOWN, OverLimit.label] += 1
+        return None
+
+    def _log_evicted(self, full: str) -> None:
+        lobby = self._live.lobby
+        _log.warning(
+            "limit reached: strangers lose their places",
+            tunnel=self._plan.name,
+            limit=full,
+            waiting=0 if lobby is None else len(lobby),
+            remedy=f"raise {full} if these callers are honest peers; otherwise keep them away by a firewall",
+        )
 
     def _log_full(self, full: str) -> None:
         if full == "descriptors":
@@ -169,3 +270,8 @@ class Acceptor:
             why=exc.strerror,
             remedy="raise the limit of open files (ulimit -n, LimitNOFILE) or lower max_connections",
         )
+
+
+def _client(sock: socket.socket, address: Any) -> str:
+    """The text of a client's address; the clients of a unix socket have no address, as a rule."""
+    return describe_sockaddr(sock.family, address) if address else "unix"

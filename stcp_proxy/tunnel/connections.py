@@ -19,12 +19,14 @@ import trio
 
 from stcp_proxy.config import Mode, TunnelPlan
 from stcp_proxy.counters import Ledger
-from stcp_proxy.errors import OverLimit, PeerOverLimit, StcpError, code_for
+from stcp_proxy.errors import HandshakeError, OverLimit, PeerOverLimit, StcpError, code_for
 from stcp_proxy.handshake.trust import Trust, revoked
+from stcp_proxy.net.source import source_of_client
 from stcp_proxy.relay.engine import RelayEnd
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.descriptors import Descriptors
+from stcp_proxy.tunnel.lobby import Lobby
 from stcp_proxy.tunnel.peer_limits import PeerLimits
 from stcp_proxy.tunnel.unauthenticated import SILENCE, Unauthenticated
 
@@ -70,6 +72,7 @@ class LiveConnections:
         changed: woken when a connection ends, authenticates, or a limit changes.
         unauthenticated: connections whose peer has not proved its key.
         peers: the limits of each peer.
+        lobby: accepted connections that have no session yet; None where every connection gets one at once.
     """
 
     def __init__(self, mode: Mode, trust: Trust, ledger: Ledger, descriptors: Descriptors | None = None) -> None:
@@ -81,6 +84,7 @@ class LiveConnections:
         self.changed: Final = trio.lowlevel.ParkingLot()
         self.unauthenticated: Final = Unauthenticated()
         self.peers: Final = PeerLimits()
+        self.lobby: Lobby | None = None
         self._all: set[Connection] = set()
         self._opening: dict[Connection, _Opening] = {}
         self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
@@ -89,7 +93,17 @@ class LiveConnections:
         self._thread = threading.get_ident()
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._all) + self.strangers
+
+    @property
+    def strangers(self) -> int:
+        """The number of connections in the lobby."""
+        return 0 if self.lobby is None else len(self.lobby)
+
+    @property
+    def unproved(self) -> int:
+        """The number of connections whose peer has not authenticated."""
+        return len(self.unauthenticated) + self.strangers
 
     @property
     def all(self) -> AbstractSet[Connection]:
@@ -99,7 +113,7 @@ class LiveConnections:
     @property
     def unfinished(self) -> int:
         """The number of connections whose end now would cut an application off: all but the unauthenticated ones."""
-        return len(self) - (len(self.unauthenticated) if self.mode is Mode.LISTEN else 0)
+        return len(self) - (self.unproved if self.mode is Mode.LISTEN else 0)
 
     # -- opening -----------------------------------------------------------------------------------------------------------
 
@@ -140,6 +154,8 @@ class LiveConnections:
             connection.failed(stopping())
             raise
         except Exception as exc:
+            if self.lobby is not None and isinstance(exc, HandshakeError) and not exc.judgement.is_check:
+                self.lobby.blame(source_of_client(connection.client).host)
             connection.failed(exc)
         finally:
             self._opening.pop(connection, None)
@@ -149,10 +165,11 @@ class LiveConnections:
             return connection.cut
         if self._stopping:
             return stopping()
-        return OverLimit(
-            f"no place left for a peer that has proved nothing for {SILENCE:g} s",
-            remedy="raise max_handshakes or max_connections if it is honest",
-        )
+        return no_place()
+
+    def give_up_stranger(self) -> float:
+        """See `Sharer.give_up_stranger`."""
+        return float("inf") if self.lobby is None else self.lobby.make_room()
 
     def heard(self, connection: Connection) -> None:
         """See `Gate.heard`."""
@@ -176,7 +193,7 @@ class LiveConnections:
 
     def covers(self, connection: Connection, before: Trust) -> bool:
         """Tell whether the rule in force admits a connection that the rule `before` admitted."""
-        return connection.in_the_clear or self.trust.covers(before, connection.identity)
+        return connection.in_the_clear or self.trust.covers(before, own=connection.own, peer=connection.key)
 
     # -- end ---------------------------------------------------------------------------------------------------------------
 
@@ -219,6 +236,8 @@ class LiveConnections:
 
     def abort(self, why: StcpError) -> None:
         """End every connection."""
+        if self.lobby is not None:
+            self.lobby.dismiss(why)
         for connection in list(self._all):
             self.cut(connection, why)
 
@@ -230,16 +249,27 @@ class LiveConnections:
 
     async def wait_idle(self) -> None:
         """Return when no connection is left."""
-        while self._all:
+        while self._all or self.strangers:
             await self.changed.park()
 
     async def dismiss_unauthenticated(self) -> None:
         """While stopping, give each unauthenticated connection one second of silence, not the whole deadline."""
         self._stopping = True
-        while self.mode is Mode.LISTEN and self.unauthenticated:
+        while self.mode is Mode.LISTEN and (self.unauthenticated or self.strangers):
             left = self.unauthenticated.patience
             if left <= 0:
                 self.unauthenticated.give_up_oldest()
-            else:
+                continue
+            if self.lobby is not None:
+                left = min(left, self.lobby.dismiss_silent(SILENCE, stopping()))
+            if left < float("inf"):  # else the last one was just dismissed
                 with trio.move_on_after(left):
                     await self.changed.park()
+
+
+def no_place() -> OverLimit:
+    """The failure of an unauthenticated connection whose place somebody else gets."""
+    return OverLimit(
+        "places are short, and this caller has not proved to be a peer",
+        remedy="raise max_handshakes or max_connections if it is honest",
+    )

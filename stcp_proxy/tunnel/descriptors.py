@@ -24,6 +24,13 @@ class Sharer(Protocol):
     def wake(self) -> None:
         """Look again whether there is a place."""
 
+    @property
+    def strangers(self) -> int:
+        """The number of connections that could give up their places."""
+
+    def give_up_stranger(self) -> float:
+        """Take the place of a stranger. Returns 0 where one is free now, else seconds until then."""
+
 
 class Descriptors:
     """A limit for the connections of all tunnels together.
@@ -78,6 +85,11 @@ class Descriptors:
         """Wake the tunnels that wait for a place."""
         for sharer in list(self.sharers):
             sharer.wake()
+
+    def reclaim(self) -> float:
+        """Take the place of a stranger of any tunnel. Returns 0 where one is free now, else seconds until then or infinity."""
+        sharer = max(self.sharers, key=lambda each: each.strangers, default=None)
+        return float("inf") if sharer is None else sharer.give_up_stranger()
 
     def needed(self, connections: int) -> int:
         """The limit of open files with which so many connections have a place."""

@@ -16,7 +16,7 @@ import trio
 
 from stcp_proxy.config import KeyAuth, TunnelPlan
 from stcp_proxy.errors import PeerOverLimit
-from stcp_proxy.net.source import source_of_host
+from stcp_proxy.net.source import source_of_client
 from stcp_proxy.net.token_buckets import TokenBuckets
 from stcp_proxy.session.record import Connection
 
@@ -64,5 +64,5 @@ def _unit_of(connection: Connection, plan: TunnelPlan) -> tuple[str, str]:
     """What a connection counts for: a unit, and its name in a message."""
     if isinstance(plan.auth, KeyAuth):
         return connection.peer, "the peer"
-    host = source_of_host(connection.client.rpartition(":")[0].strip("[]")).host
+    host = source_of_client(connection.client).host
     return host, "the peer's host" if host else "the peer, and all others on its unix socket,"

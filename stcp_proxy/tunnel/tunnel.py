@@ -25,7 +25,6 @@ from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.acceptor import Acceptor
 from stcp_proxy.tunnel.connections import LiveConnections, Session
 from stcp_proxy.tunnel.descriptors import Descriptors
-from stcp_proxy.tunnel.revocation import end_expired
 from stcp_proxy.tunnel.upstreams import Upstreams
 from stcp_proxy.upstream.targets import Targets
 
@@ -60,7 +59,7 @@ class Tunnel:
         self.upstreams = Upstreams(plan, trust)
         self._acceptor: Final = Acceptor(plan, self.live, self._admit)
         self._accepting: trio.CancelScope | None = None
-        self._following_plan: trio.CancelScope | None = None
+        self._checking_health: trio.CancelScope | None = None
 
     # -- listening ---------------------------------------------------------------------------------------------------------
 
@@ -101,18 +100,16 @@ class Tunnel:
             with trio.CancelScope() as self._accepting:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._acceptor.run, connections)
-                    nursery.start_soon(self._follow_plan)
+                    nursery.start_soon(self._check_health)
         finally:
             self._accepting = None
             self.live.wake()
 
-    async def _follow_plan(self) -> None:
-        """Run health checks and end expired connections: by the plan in force, and by each plan that replaces it."""
+    async def _check_health(self) -> None:
+        """Run the health checks of the plan in force, and of each plan that replaces it."""
         while True:
-            with trio.CancelScope() as self._following_plan:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self.upstreams.check_health)
-                    nursery.start_soon(end_expired, self.plan, self.live)
+            with trio.CancelScope() as self._checking_health:
+                await self.upstreams.check_health()
 
     def accept_waiting(self, listeners: list[socket.socket], connections: trio.Nursery) -> None:
         """Accept what waits at sockets that are about to be closed, as far as the limits allow."""
@@ -152,14 +149,13 @@ class Tunnel:
         self.plan, self.engine = plan, engine
         self._acceptor.replace(plan)
         self._warn([each for each in exposures(plan) if each not in known])
-        if self._following_plan is not None:
-            self._following_plan.cancel()
+        if self._checking_health is not None:
+            self._checking_health.cancel()
 
     # -- connections -------------------------------------------------------------------------------------------------------
 
-    def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery) -> None:
-        self.ledger.accepted += 1
-        connection = Connection(self.plan.name, client, self.live)
+    def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery, waited: float) -> None:
+        connection = Connection(self.plan.name, client, self.live, waited=waited)
         self.live.add(connection, sock)
         connections.start_soon(self.live.run_session, connection, sock, self._session)
 
@@ -179,9 +175,14 @@ class Tunnel:
         return self.live.all
 
     @property
+    def strangers(self) -> int:
+        """The number of connections that have no session yet."""
+        return self.live.strangers
+
+    @property
     def proving(self) -> int:
         """The number of unauthenticated connections."""
-        return len(self.live.unauthenticated)
+        return self.live.unproved
 
     @property
     def behind(self) -> list[tuple[str, str, Targets]]:

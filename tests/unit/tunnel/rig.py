@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import os
 import socket
@@ -16,14 +17,20 @@ import trio
 from stcp_proxy.config import KeyAuth, Mode, TunnelPlan
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import TcpAddress
+from stcp_proxy.protocol.prologue import framed, prologue
 from stcp_proxy.protocol.secret import Secret
-from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.protocol.wire import MESSAGE_1_LEN, Suite
 from stcp_proxy.relay.engine import Handover, Relay, RelayEnd
 from stcp_proxy.session.record import Connection
+from stcp_proxy.tunnel.descriptors import Descriptors
 from stcp_proxy.tunnel.tunnel import Tunnel
 
 IDENTITY = PrivateKey(Secret(bytes(range(32))))
 PEER = PublicKey(bytes(range(1, 33)))
+
+
+FIRST = prologue(Suite.CLASSIC_KEYS) + framed(bytes(MESSAGE_1_LEN[Suite.CLASSIC_KEYS]))
+"""A first message of the right form."""
 
 
 def make_plan(mode: Mode = Mode.LISTEN, *, connections: int = 100, handshakes: int = 100) -> TunnelPlan:
@@ -50,6 +57,8 @@ class FakeListener:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
         self.callers: list[socket.socket] = []
         """The other ends of the accepted sockets."""
+        self.says = FIRST
+        """What each caller has said when it is accepted."""
 
     def fileno(self) -> int:
         return self._fd
@@ -80,6 +89,8 @@ class FakeListener:
         os.eventfd_read(self._fd)
         ours, theirs = socket.socketpair()
         self.callers.append(theirs)
+        if self.says:
+            theirs.send(self.says)
         return ours, ""
 
     def close(self) -> None:
@@ -109,6 +120,8 @@ class FakeSession:
 
     async def run(self) -> None:
         self.rig.began.append((trio.current_time() - self.rig.start, self.connection))
+        with contextlib.suppress(BlockingIOError):
+            self.sock.recv(65536)
         try:
             await self.rig.behave(self)
         finally:
@@ -144,8 +157,10 @@ class Rig:
 
 
 @asynccontextmanager
-async def serving(plan: TunnelPlan, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Rig]:
-    tunnel = Tunnel(plan, FakeEngine())
+async def serving(
+    plan: TunnelPlan, monkeypatch: pytest.MonkeyPatch, descriptors: Descriptors | None = None
+) -> AsyncIterator[Rig]:
+    tunnel = Tunnel(plan, FakeEngine(), descriptors=descriptors)
     listener = FakeListener()
     rig = Rig(tunnel, listener)
     tunnel.open([listener])  # type: ignore[list-item]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import socket
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from trio.testing import MockClock
 
 from stcp_proxy.config import Mode
 from stcp_proxy.relay.engine import EndReason, RelayEnd
+from stcp_proxy.tunnel.descriptors import Descriptors
+from stcp_proxy.tunnel.lobby import GRACE
 
-from .rig import FakeEngine, FakeSession, handed_over, make_plan, of, serving
+from .rig import FIRST, FakeEngine, FakeSession, handed_over, make_plan, of, serving
 
 LIMIT = "limit reached: new connections wait"
+EVICTED = "limit reached: strangers lose their places"
 EXHAUSTED = "cannot accept: new connections wait"
 
 
@@ -48,10 +52,10 @@ async def test_over_max_connections_wait_in_the_backlog(
     assert (line["limit"], line["value"], line["log_level"]) == ("max_connections", 3, "warning")
 
 
-async def test_silent_strangers_give_up_their_places(
+async def test_callers_that_are_silent_after_their_first_message_give_up_their_places(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
 ) -> None:
-    """After a second, oldest first, one for each newcomer."""
+    """After a second, oldest first, one for each newcomer: the first message may be a replay."""
     async with serving(make_plan(handshakes=4), monkeypatch) as rig:
         rig.listener.add(*[None] * 6)
         await trio.sleep(0.9)
@@ -88,6 +92,80 @@ async def test_an_unauthenticated_caller_with_unread_bytes_keeps_its_place(
     assert len(of(logs, "connection refused", reason="over_limit")) == 1
 
 
+async def test_silent_callers_give_up_their_places(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any) -> None:
+    """As soon as places are short, oldest first, each with a TCP RST; a single line tells of many."""
+    async with serving(make_plan(handshakes=4), monkeypatch) as rig:
+        rig.listener.says = b""
+        rig.listener.add(*[None] * 40)
+        await trio.sleep(GRACE / 2)
+        assert len(rig.listener.callers) == rig.tunnel.proving == 4
+        await trio.sleep(1)
+        assert len(rig.listener.callers) == 40
+        assert [_is_open(caller) for caller in rig.listener.callers] == [False] * 36 + [True] * 4
+        assert (rig.began, rig.tunnel.proving) == ([], 4)
+        rig.listener.says = FIRST
+        rig.listener.add(None)
+        await trio.sleep(GRACE)
+        assert len(rig.began) == 1
+    assert len(of(logs, EVICTED, limit="max_handshakes")) == 1
+    assert 10 <= len(of(logs, "connection refused", reason="over_limit")) <= 20
+    assert rig.tunnel.ledger.refused_by_reason["over_limit"] == 37
+    assert rig.tunnel.ledger.limits["max_handshakes"] >= 37
+
+
+async def test_a_connect_tunnel_gets_a_place_from_a_stranger_of_another_tunnel(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
+) -> None:
+    """Descriptors are shared by all tunnels, and the callers of a connect tunnel are this host's own applications."""
+    descriptors = Descriptors()
+    descriptors.places = 3
+    async with (
+        serving(make_plan(), monkeypatch, descriptors) as listen,
+        serving(make_plan(Mode.CONNECT), monkeypatch, descriptors) as connect,
+    ):
+        listen.listener.says = b""
+        listen.listener.add(*[None] * 3)
+        await trio.sleep(GRACE)
+        assert (listen.tunnel.proving, descriptors.used) == (3, 3)
+        connect.listener.add(None, None)
+        await trio.sleep(GRACE)
+        assert len(connect.began) == 2
+        assert (listen.tunnel.proving, descriptors.used) == (1, 3)
+
+
+async def test_out_of_descriptors_a_stranger_gives_up_its_place(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
+) -> None:
+    """The system's limit counts as the file's."""
+    async with serving(make_plan(), monkeypatch) as rig:
+        rig.listener.says = b""
+        rig.listener.add(None, None)
+        await trio.sleep(1)
+        assert rig.tunnel.proving == 2
+        rig.listener.add(OSError(errno.EMFILE, os.strerror(errno.EMFILE)), None)
+        await trio.sleep(0.01)
+        assert rig.tunnel.proving == 0
+        assert [_is_open(caller) for caller in rig.listener.callers] == [False, False]
+
+
+async def test_a_stop_gives_strangers_a_second(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any) -> None:
+    """One that speaks within it is served; the others do not delay the stop."""
+    async with serving(make_plan(), monkeypatch) as rig:
+        rig.behave = handed_over
+        rig.listener.says = b""
+        rig.listener.add(*[None] * 3)
+        await trio.sleep(0.1)
+        await rig.tunnel.release()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.tunnel.live.dismiss_unauthenticated)
+            await trio.sleep(0.5)
+            rig.listener.callers[1].send(FIRST)
+        assert trio.current_time() - rig.start < 1.2
+        assert len(rig.began) == len(rig.tunnel.live) == 1
+        assert len(of(logs, "connection refused", reason="shutting_down")) == 2
+        rig.listener.close()
+
+
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("limit", ["max_connections", "max_handshakes"])
 async def test_a_reload_that_raises_a_limit_admits_who_waits(
@@ -104,6 +182,16 @@ async def test_a_reload_that_raises_a_limit_admits_who_waits(
         rig.tunnel.replace(dataclasses.replace(before, **{limit: 2}), FakeEngine())
         await trio.sleep(0.1)
         assert rig.times == [0, 0.5]
+
+
+def _is_open(caller: socket.socket) -> bool:
+    """Whether the tunnel has not closed a connection."""
+    try:
+        return bool(caller.recv(1, socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
 
 
 async def test_nobody_gives_up_a_place_that_nobody_needs(

@@ -1,0 +1,274 @@
+"""The lobby: what a caller says decides its stage, its stage and its source its turn. The clock jumps."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from stcp_proxy.errors import StcpError
+from stcp_proxy.protocol.prologue import prologue
+from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.tunnel.lobby import COMPLETE_GRACE, FAILURES_BURST, GRACE, Caller, Lobby
+
+from .rig import FIRST
+
+
+class Site:
+    """The host of a lobby.
+
+    Attributes:
+        ready: whether handshakes may begin.
+        begun: callers whose session began, by address.
+        refused: labels of refused callers, by address.
+        evicted: addresses of callers that lost their places.
+        places: callers with a place.
+    """
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.begun: list[str] = []
+        self.refused: dict[str, str] = {}
+        self.evicted: list[str] = []
+        self.places = 0
+        self.lobby = Lobby(self)
+        self.lobby.suites = (Suite.CLASSIC_KEYS,)
+        self.nursery: trio.Nursery
+        self.callers: list[socket.socket] = []
+        """The callers' own ends."""
+
+    def entered(self) -> None:
+        self.places += 1
+
+    def left(self) -> None:
+        self.places -= 1
+
+    def may_begin(self) -> bool:
+        return self.ready
+
+    def begin(self, caller: Caller, connections: trio.Nursery) -> None:
+        self.begun.append(caller.address[0])
+        caller.sock.close()
+
+    def refuse(self, caller: Caller, failure: StcpError) -> None:
+        self.refused[caller.address[0]] = failure.label
+
+    def why_evicted(self, caller: Caller) -> StcpError | None:
+        self.evicted.append(caller.address[0])
+        return None
+
+    def close(self) -> None:
+        for caller in self.callers:
+            caller.close()
+
+    def call(self, host: str, says: bytes = b"") -> socket.socket:
+        """A caller; returns its own end."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.callers.append(theirs)
+        if says:
+            theirs.send(says)
+        self.lobby.add(ours, (host, 1), self.nursery)
+        return theirs
+
+
+@pytest.fixture
+async def site(autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Site]:
+    site = Site()
+    site.nursery = nursery
+    with site.lobby.accepting():
+        yield site
+    site.close()
+
+
+async def test_a_first_message_in_pieces(autojump_clock: MockClock, site: Site) -> None:
+    caller = site.call("10.0.0.1")
+    for at in range(0, len(FIRST) - 1, 7):
+        caller.send(FIRST[at : min(at + 7, len(FIRST) - 1)])
+        await trio.sleep(0.01)
+        assert site.begun == []
+    caller.send(FIRST[-1:])
+    await trio.sleep(0.01)
+    assert (site.begun, site.places) == (["10.0.0.1"], 0)
+
+
+@pytest.mark.parametrize(
+    ("says", "label"),
+    [
+        (b"GET / HTTP/1.1\r\n", "not_stcp"),
+        (b"X", "not_stcp"),
+        (b"STCP\x02", "version"),
+        (b"STCP\x01\x01", "suite"),
+        (prologue(Suite.CLASSIC_KEYS) + b"\xff\xff", "malformed"),
+        (prologue(Suite.CLASSIC_KEYS) + b"\x00\x00", "malformed"),
+    ],
+)
+async def test_other_bytes_are_refused_at_once(autojump_clock: MockClock, site: Site, says: bytes, label: str) -> None:
+    caller = site.call("10.0.0.1", says)
+    await trio.sleep(0.01)
+    assert (site.refused, site.places) == ({"10.0.0.1": label}, 0)
+    with pytest.raises(ConnectionResetError):  # bytes were left unread
+        caller.recv(1)
+
+
+@pytest.mark.parametrize(("says", "label"), [(b"", "tcp_check"), (b"STC", "handshake_closed"), (FIRST[:-1], "handshake_closed")])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_caller_that_closes(autojump_clock: MockClock, site: Site, says: bytes, label: str, at_once: bool) -> None:
+    caller = site.call("10.0.0.1", says)
+    if not at_once:
+        await trio.sleep(0.01)
+    caller.close()
+    await trio.sleep(0.01)
+    assert (site.refused, site.places) == ({"10.0.0.1": label}, 0)
+
+
+async def test_a_caller_that_says_all_and_closes_is_served(autojump_clock: MockClock, site: Site) -> None:
+    """Its session finds out."""
+    site.call("10.0.0.1", FIRST).close()
+    await trio.sleep(0.01)
+    assert site.begun == ["10.0.0.1"]
+
+
+async def test_a_reset_before_the_first_byte_is_a_health_check(autojump_clock: MockClock, site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, address = listener.accept()
+    near.setblocking(False)
+    site.lobby.add(near, address, site.nursery)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.close()
+    await trio.sleep(0.01)
+    assert site.refused == {"127.0.0.1": "tcp_check"}
+
+
+@pytest.mark.parametrize("says", [b"", b"STCP", FIRST])
+async def test_time_is_over(autojump_clock: MockClock, site: Site, says: bytes) -> None:
+    site.ready = False
+    site.lobby.timeout = 3
+    callers = [site.call("10.0.0.1", says)]
+    await trio.sleep(1)
+    callers.append(site.call("10.0.0.2", says))
+    await trio.sleep(1.9)
+    assert site.refused == {}
+    await trio.sleep(0.2)
+    assert site.refused == {"10.0.0.1": "handshake_timeout"}
+    await trio.sleep(1)
+    assert list(site.refused) == ["10.0.0.1", "10.0.0.2"]
+
+
+async def test_slow_bytes_do_not_move_the_deadline(autojump_clock: MockClock, site: Site) -> None:
+    site.lobby.timeout = 1
+    caller = site.call("10.0.0.1")
+    for at in range(20):
+        with suppress(OSError):
+            caller.send(FIRST[at : at + 1])
+        await trio.sleep(0.1)
+    assert site.refused == {"10.0.0.1": "handshake_timeout"}
+
+
+async def test_who_has_said_nothing_goes_first(autojump_clock: MockClock, site: Site) -> None:
+    site.ready = False
+    callers = [site.call(f"10.0.{at}.1", says) for at, says in enumerate([FIRST, b"STCP", b"", b"ST", b""])]
+    await trio.sleep(COMPLETE_GRACE + 0.1)
+    for _ in callers:
+        assert site.lobby.make_room() == 0
+    assert site.evicted == ["10.0.2.1", "10.0.4.1", "10.0.1.1", "10.0.3.1", "10.0.0.1"]
+    assert site.lobby.make_room() == float("inf")
+
+
+async def test_a_newcomer_keeps_its_place_for_a_moment(autojump_clock: MockClock, site: Site) -> None:
+    caller = site.call("10.0.0.1")
+    assert site.lobby.make_room() == pytest.approx(GRACE, rel=0.01)
+    await trio.sleep(GRACE)
+    assert site.lobby.make_room() == 0
+    assert caller.recv(1) == b""
+
+
+async def test_a_complete_first_message_keeps_its_place_for_seconds(autojump_clock: MockClock, site: Site) -> None:
+    site.ready = False
+    site.call("10.0.0.1", FIRST)
+    await trio.sleep(1)
+    assert site.lobby.make_room() == pytest.approx(COMPLETE_GRACE - 1, rel=0.01)
+    site.ready = True
+    await trio.sleep(0.1)
+    assert site.begun == ["10.0.0.1"]
+
+
+async def test_bytes_that_a_busy_process_has_not_seen_count(autojump_clock: MockClock, site: Site) -> None:
+    """The task had no turn since they came."""
+    spoke, silent = site.call("10.0.0.1"), site.call("10.0.1.1")
+    await trio.sleep(0.01)
+    spoke.send(b"STCP")
+    autojump_clock.jump(1)
+    assert site.lobby.make_room() == 0
+    assert site.evicted == ["10.0.1.1"]
+    silent.close()
+
+
+async def test_networks_take_turns(autojump_clock: MockClock, site: Site) -> None:
+    site.ready = False
+    for at in range(9):
+        site.call("10.0.0.1" if at < 6 else f"10.0.{at}.1", FIRST)
+    await trio.sleep(0.1)
+    site.ready = True
+    await trio.sleep(0.1)
+    assert site.begun == ["10.0.0.1", "10.0.6.1", "10.0.7.1", "10.0.8.1", *["10.0.0.1"] * 5]
+
+
+async def test_hosts_whose_handshakes_fail_wait_for_the_others(autojump_clock: MockClock, site: Site) -> None:
+    for _ in range(int(FAILURES_BURST)):
+        site.lobby.blame("10.0.0.1")
+    site.ready = False
+    bad = site.call("10.0.0.1", FIRST)
+    await trio.sleep(0.01)
+    for host in ("10.0.0.2", "10.0.1.1"):
+        site.call(host, FIRST)
+    await trio.sleep(0.01)
+    site.ready = True
+    await trio.sleep(0.1)
+    assert site.begun == ["10.0.0.2", "10.0.1.1", "10.0.0.1"]
+    bad.close()
+
+
+async def test_hosts_whose_handshakes_fail_lose_their_places_first_among_the_complete(
+    autojump_clock: MockClock, site: Site
+) -> None:
+    for _ in range(int(FAILURES_BURST)):
+        site.lobby.blame("10.0.0.1")
+    site.ready = False
+    site.call("10.0.1.1", FIRST)
+    site.call("10.0.0.1", FIRST)
+    await trio.sleep(2 * GRACE)
+    assert site.lobby.make_room() == 0
+    assert site.evicted == ["10.0.0.1"]
+    assert site.lobby.make_room() > 1
+
+
+async def test_failures_are_forgiven(autojump_clock: MockClock, site: Site) -> None:
+    for _ in range(1000):
+        site.lobby.blame("10.0.0.1")
+    await trio.sleep(60)
+    site.ready = False
+    site.call("10.0.0.1", FIRST)
+    await trio.sleep(2 * GRACE)
+    assert site.lobby.make_room() > 1
+
+
+async def test_the_task_ends_when_nobody_accepts_and_nobody_is_there(autojump_clock: MockClock) -> None:
+    site = Site()
+    with trio.fail_after(5):
+        async with trio.open_nursery() as site.nursery:
+            with site.lobby.accepting():
+                first = site.call("10.0.0.1")
+                await trio.sleep(0.1)
+            await trio.sleep(0.1)
+            first.send(FIRST)
+        async with trio.open_nursery() as site.nursery:  # what waits in a backlog that is about to be closed
+            site.call("10.0.0.2", FIRST)
+    site.close()
+    assert site.begun == ["10.0.0.1", "10.0.0.2"]
