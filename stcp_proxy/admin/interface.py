@@ -33,6 +33,10 @@ class Link(Protocol):
         """The peer's configured name; empty before the peer has proved its key."""
 
     @property
+    def rule(self) -> str:
+        """The part of the configuration that admits the peer, its label in metrics."""
+
+    @property
     def key(self) -> bytes | None:
         """The key that the peer has proved."""
 

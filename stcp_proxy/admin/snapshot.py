@@ -33,7 +33,7 @@ from stcp_proxy.admin.status_schema import (
     Worker,
 )
 from stcp_proxy.admin.verdict_schema import Level
-from stcp_proxy.config import KeyAuth, Mode
+from stcp_proxy.config import KeyAuth, Mode, PskAuth
 from stcp_proxy.counters import UNKNOWN, Durations, KeyUse
 from stcp_proxy.counters.tunnel import Refusal
 from stcp_proxy.errors import Severity
@@ -125,8 +125,8 @@ def _tunnel(host: Host, tunnel: Tunnel, counts: BytesOfConnections) -> TunnelRep
         listening=[address for address in tunnel.addresses if address not in lost],
         lost=lost,
         targets=_targets(tunnel),
-        auth="keys" if isinstance(plan.auth, KeyAuth) else "psk",
-        peers=list(plan.auth.peers.values()) if isinstance(plan.auth, KeyAuth) else [],
+        auth=_auth_kind(plan.auth),
+        peers=plan.auth.peer_names if isinstance(plan.auth, KeyAuth) else [],
         engine=engine,
         why_engine=why,
         open=len(live) + tunnel.strangers,
@@ -142,9 +142,17 @@ def _tunnel(host: Host, tunnel: Tunnel, counts: BytesOfConnections) -> TunnelRep
     )
 
 
+def _auth_kind(auth: KeyAuth | PskAuth) -> Literal["keys", "psk", "certificates", "keys and certificates"]:
+    if isinstance(auth, PskAuth):
+        return "psk"
+    if auth.certificates is None:
+        return "keys"
+    return "certificates" if auth.identity is None else "keys and certificates"
+
+
 def _carried(tunnel: Tunnel) -> dict[tuple[str, str], int]:
     """Open connections by peer and engine. An entry stays, with 0, after its last connection has ended."""
-    live = collections.Counter((link.peer or UNKNOWN, link.relay.engine) for link in tunnel.connections if link.relay is not None)
+    live = collections.Counter((link.rule or UNKNOWN, link.relay.engine) for link in tunnel.connections if link.relay is not None)
     return dict.fromkeys(((peer, engine) for peer, engine, _ in tunnel.ledger.ended), 0) | live
 
 

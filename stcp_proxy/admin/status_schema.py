@@ -166,8 +166,8 @@ class TunnelState:
         listening: the listening addresses, with the real port; empty after the tunnel has stopped.
         lost: unix sockets whose file was removed or replaced, so that clients cannot connect; a reload binds them again.
         targets: its targets: first those of `to`, then those of its services or routes.
-        auth: ``keys`` or ``psk``.
-        peers: the names of its peers; empty with a shared secret.
+        auth: ``keys``, ``psk``, ``certificates``, or ``keys and certificates``.
+        peers: the names of its peers, and patterns for names of certificates; empty with a shared secret.
         engine: the engine that the tunnel has selected for its connections.
         why_engine: the reason for this engine.
         open: live connections.
@@ -183,7 +183,7 @@ class TunnelState:
     listening: Annotated[list[str], UNION]
     lost: Annotated[list[str], UNION] = field(default_factory=list)
     targets: Annotated[list[Target], by(lambda target: (target.service, target.route, target.address))]
-    auth: Annotated[Literal["keys", "psk"], FIRST]
+    auth: Annotated[Literal["keys", "psk", "certificates", "keys and certificates"], FIRST]
     peers: Annotated[list[str], FIRST]
     engine: Annotated[str, FIRST]
     why_engine: Annotated[str, FIRST]

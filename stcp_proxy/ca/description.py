@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from stcp_proxy.ca.folder import AuthorityFolder, read_public
 from stcp_proxy.ca.profile import PURPOSES
-from stcp_proxy.credentials.names import names_of
+from stcp_proxy.credentials.certificate import names_of
 from stcp_proxy.errors import ConfigError, CredentialRefused
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.redact import printable

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from stcp_proxy.config.certificate_plan import CertificateAuth
 from stcp_proxy.config.plan import KeyAuth, Plan, PskAuth, TunnelPlan
 from stcp_proxy.keys import PublicKey
 
@@ -215,8 +217,28 @@ def _auth_words(auth: KeyAuth | PskAuth, other: KeyAuth | PskAuth) -> str:
     return ", ".join(found) or "no other key"
 
 
-def _auth_parts(auth: KeyAuth) -> Iterator[tuple[str, PublicKey]]:
+def _auth_parts(auth: KeyAuth) -> Iterator[tuple[str, object]]:
     for identity in auth.ring:
         yield "own key", identity.public
     for key, name in auth.peers.items():
         yield name, key
+    if auth.certificates is not None:
+        yield from _certificate_parts(auth.certificates)
+
+
+def _certificate_parts(auth: CertificateAuth) -> Iterator[tuple[str, object]]:
+    yield "own certificate", auth.own.facts
+    for pattern in auth.allow:
+        yield "peer", pattern
+    for authority in auth.trusted.authorities:
+        for root in authority.roots:
+            yield f"authority {authority.name}", root.facts
+        for each in authority.lists:
+            yield f"revocation list of {authority.name}", each.facts
+        yield f"authority {authority.name} may vouch for", words(authority.names) if authority.names else "all names"
+    for key in auth.trusted.revoked.keys:
+        yield "revoked key", hashlib.sha256(key).hexdigest()[:16]
+    for name, serial in auth.trusted.revoked.serials:
+        yield f"revoked certificate of {name}", f"serial {serial:x}"
+    if auth.ends_expired:
+        yield "connections of expired certificates", "end"

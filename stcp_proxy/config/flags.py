@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from stcp_proxy.config.certificate_models import CertificateModel
 from stcp_proxy.config.models import ConfigModel, LogModel
 from stcp_proxy.config.plan import Mode, Plan
 from stcp_proxy.config.plan_builder import build
@@ -60,6 +61,7 @@ def options(mode: Mode) -> list[Option]:
     found = list(_of_model(TunnelModel, ("tunnels", mode.value), mode))
     found += _of_model(ConfigModel, (), mode)
     found += _of_model(LogModel, ("log",), mode)
+    found += _of_model(CertificateModel, ("certificate",), mode)
     return sorted(found, key=lambda option: (option.panel is not None, not option.required))
 
 
@@ -118,6 +120,8 @@ def plan_from_flags(*, mode: Mode, **given: object) -> Plan:
         data["peers"], tunnel["allow"] = _named_keys(tunnel["allow"])
     if "services" in tunnel:
         tunnel["services"] = _named_targets(tunnel["services"])
+    if "authorities" in data:
+        data["authorities"] = _named_bundles(data["authorities"])
     return build(_source(data, mode))
 
 
@@ -167,6 +171,18 @@ def _named_keys(allow: list[str]) -> tuple[dict[str, str], list[str]]:
         else:
             allowed.append(text)
     return peers, allowed
+
+
+def _named_bundles(authorities: list[str]) -> dict[str, str]:
+    """Convert `--authority` values to the `authorities` of a file. A file without a name is called after its number."""
+    found: dict[str, str] = {}
+    for number, text in enumerate(authorities, start=1):
+        name, equals, file = text.partition("=")
+        name, file = (name, file) if equals and "/" not in name else (f"authority-{number}", text)
+        if name in found:
+            raise ConfigError("--authority: the same name is given twice", remedy="give each authority a name of its own")
+        found[name] = file
+    return found
 
 
 def _named_targets(services: list[str]) -> dict[str, list[str]]:

@@ -12,16 +12,17 @@ from typing import Any, Final
 
 from stcp_proxy.config.intercept import BELONGING
 from stcp_proxy.config.original import allowed_targets, check_peer_is_named
-from stcp_proxy.config.plan import AcceptProxy, Balance, HandOn, KeyAuth, PskAuth, ServicePlan
+from stcp_proxy.config.plan import AcceptProxy, Admitted, Balance, HandOn, KeyAuth, PskAuth, ServicePlan
 from stcp_proxy.config.setting import setting_of
 from stcp_proxy.config.source import KeyPath, Source
 from stcp_proxy.config.tunnel_models import HandOnModel, TunnelModel
+from stcp_proxy.credentials.names import NamePattern
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.net.address import Destination, UnixAddress
 from stcp_proxy.net.pattern import Pattern
 
-Entry = str | PublicKey
-_Find = Callable[[KeyPath, Entry], Sequence[PublicKey]]
+Entry = str | PublicKey | NamePattern
+_Find = Callable[[KeyPath, Entry], Sequence[Admitted]]
 
 _TOLD_ELSEWHERE: Final = {"allow", "peer", "intercept", *BELONGING}
 """Settings for one mode whose mistakes get a message of their own."""
@@ -60,7 +61,7 @@ class Inbound:
         path: the key path of the tunnel.
         tunnel: the tunnel's model.
         auth: the authentication of the tunnel.
-        find: returns the keys of an entry of `allow`, and notes an unknown name.
+        find: returns the peers of an entry of `allow`, and notes an unknown name.
     """
 
     def __init__(self, source: Source, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth, find: _Find) -> None:
@@ -68,7 +69,7 @@ class Inbound:
         self._path = path
         self._tunnel = tunnel
         self._keys = isinstance(auth, KeyAuth)
-        self._admitted = frozenset(auth.peers) if isinstance(auth, KeyAuth) else frozenset()
+        self._admitted: frozenset[Admitted] = auth.admitted if isinstance(auth, KeyAuth) else frozenset()
         self._find = find
 
     def settings(self) -> dict[str, Any]:
@@ -102,10 +103,10 @@ class Inbound:
         balance = Balance(service.balance or tunnel.balance or Balance.FAILOVER)
         return ServicePlan(to=tuple(service.targets), allow=allow, hand_on=self._hand_on(path, service), balance=balance)
 
-    def _allowed(self, path: KeyPath, entries: Sequence[Entry] | None) -> frozenset[PublicKey] | None:
+    def _allowed(self, path: KeyPath, entries: Sequence[Entry] | None) -> frozenset[Admitted] | None:
         found = [self._find((*path, "allow", index), entry) for index, entry in enumerate(entries or [])]
-        keys = frozenset(key for each in found for key in each)
-        return None if keys == self._admitted else keys
+        allowed = frozenset(peer for each in found for peer in each) & self._admitted
+        return None if allowed == self._admitted else allowed
 
     def _hand_on(self, path: KeyPath, model: HandOnModel) -> HandOn:
         """The settings of `model`; the tunnel's settings are the defaults."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from stcp_proxy.config.certificate_models import CERTIFICATES, AuthorityModel, CertificateModel
 from stcp_proxy.config.plan import LogFormat, LogPlan, Plan
 from stcp_proxy.config.setting import Flag, Model, Setting, default_of
 from stcp_proxy.config.tunnel_models import LIMITS, Engine, Ready, Suites, TunnelModel
@@ -24,7 +25,9 @@ from stcp_proxy.config.value_types import (
     Name,
     Server,
     Several,
+    Short,
     Span,
+    bundle_alone,
 )
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.net.dns_settings import DnsSettings
@@ -141,6 +144,29 @@ class ConfigModel(Model):
         PeersModel,
         Setting("Names of peers and their public keys; several keys while one replaces the other.", default="none"),
     ] = Field(default_factory=lambda: PeersModel.model_validate({}))
+    certificate: Annotated[
+        CertificateModel | None, Setting("The certificate of this side.", default="none; required with names of certificates")
+    ] = None
+    authorities: Annotated[
+        dict[Name, Annotated[AuthorityModel, Short(bundle_alone, {"type": "string"})]],
+        Setting(
+            "Authorities that may vouch for peers. An authority may be written as its bundle alone.",
+            default="none; required with names of certificates",
+            flag=Flag(
+                "[NAME=]FILE",
+                name="authority",
+                panel=CERTIFICATES,
+                text="Certificates of an authority that may vouch for peers, as PEM.",
+                repeated=_BOTH,
+            ),
+        ),
+    ] = Field(default_factory=dict)
+    revoked: Annotated[
+        File | None, Setting("A file with revoked public keys and serial numbers, one a line.", default="none")
+    ] = None
+    expired: Annotated[
+        Literal["keep", "end"], Setting("What becomes of a connection when the certificate of its peer expires.")
+    ] = "keep"
     tunnels: Annotated[dict[Name, TunnelModel], Field(min_length=1), Setting("The tunnels by name.")]
     suite: Annotated[Suites | None, Setting("Key exchange of tunnels that set none.", default="hybrid")] = None
     engine: Annotated[Engine | None, Setting("Engine of tunnels that set none.", default="auto")] = None

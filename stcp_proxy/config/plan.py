@@ -9,8 +9,9 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
+from stcp_proxy.config.certificate_plan import CertificateAuth, Trusted
 from stcp_proxy.config.token import Token
 from stcp_proxy.errors import LogClass
 from stcp_proxy.keys import PrivateKey, PublicKey
@@ -80,23 +81,29 @@ class HealthPlan:
     timeout: float = 1.5
 
 
+Admitted: TypeAlias = PublicKey | str
+"""One peer of an access list: a public key, or a pattern for names of certificates."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyAuth:
-    """Authentication by keys: each side proves its own key.
+    """Authentication of peers that are known by name: each side proves its own key, or presents a certificate.
 
     Attributes:
-        identity: our key; on the connect side the key that is tried first.
+        identity: our key; on the connect side the key that is tried first. None where all peers are known by certificates.
         peers: the peers' keys with their names for logs; on the connect side the keys of exactly one name, in order of
             preference.
         further: other own keys during a key exchange. A listen side answers for each of them; a connect side tries the next one
             after a denial.
         psk: a shared secret that each handshake needs beside the keys; None without one.
+        certificates: authentication by certificates, which a listen side may have beside keys; None without certificates.
     """
 
-    identity: PrivateKey
+    identity: PrivateKey | None
     peers: Mapping[PublicKey, str]
     further: tuple[PrivateKey, ...] = ()
     psk: Secret | None = None
+    certificates: CertificateAuth | None = None
 
     def __eq__(self, other: object) -> bool:
         """Compare with order: the order decides which key is tried first."""
@@ -104,12 +111,22 @@ class KeyAuth:
 
     @property
     def _parts(self) -> tuple[object, ...]:
-        return self.ring, list(self.peers.items()), self.psk
+        return self.ring, list(self.peers.items()), self.psk, self.certificates
 
     @property
     def ring(self) -> tuple[PrivateKey, ...]:
         """All own keys, in order."""
-        return (self.identity, *self.further)
+        return () if self.identity is None else (self.identity, *self.further)
+
+    @property
+    def admitted(self) -> frozenset[Admitted]:
+        """Everybody who may connect."""
+        return frozenset(self.peers) | frozenset(() if self.certificates is None else self.certificates.allow)
+
+    @property
+    def peer_names(self) -> list[str]:
+        """Names of the peers by key, and patterns for names of certificates."""
+        return [*self.peers.values(), *(() if self.certificates is None else self.certificates.allow)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +174,7 @@ class ServicePlan:
     """
 
     to: tuple[Destination, ...]
-    allow: frozenset[PublicKey] | None = None
+    allow: frozenset[Admitted] | None = None
     hand_on: HandOn = HandOn()
     balance: Balance = Balance.FAILOVER
 
@@ -190,7 +207,7 @@ class RoutePlan:
     service: str | None = None
 
     def __str__(self) -> str:
-        peer = ", ".join(self.auth.peers.values()) if isinstance(self.auth, KeyAuth) else "who holds the shared secret"
+        peer = ", ".join(self.auth.peer_names) if isinstance(self.auth, KeyAuth) else "who holds the shared secret"
         service = f", service {self.service}" if self.service else ""
         return f"{self.match} to {' or '.join(map(str, self.to))} ({peer}{service})"
 
@@ -297,7 +314,7 @@ class TunnelPlan:
     bind_mode: int = UNIX_MODE
     freebind: bool = False
     balance: Balance = Balance.FAILOVER
-    allow: frozenset[PublicKey] | None = None
+    allow: frozenset[Admitted] | None = None
     hand_on: HandOn = HandOn()
     services: Mapping[str, ServicePlan] = field(default_factory=dict)
     service: str | None = None
@@ -310,11 +327,11 @@ class TunnelPlan:
     def places_per_peer(self) -> int | None:
         """The largest number of live connections of one peer; None for no limit.
 
-        By default a peer leaves a tenth of the places to others, where the file names others.
+        By default a peer leaves a tenth of the places to others, where there may be others.
         """
         if self.max_connections_per_peer is not None:
             return self.max_connections_per_peer
-        if isinstance(self.auth, KeyAuth) and len(set(self.auth.peers.values())) > 1:
+        if isinstance(self.auth, KeyAuth) and (self.auth.certificates is not None or len(set(self.auth.peers.values())) > 1):
             return max(1, self.max_connections - -(-self.max_connections // 10))
         return None
 
@@ -347,7 +364,8 @@ class Plan:
         admin: the admin address; None without one.
         dns: the settings for name look-ups; their defaults are in the resolver's module.
         whole: whether the file ends with YAML's end mark, `...`, which proves that nothing was cut off.
-        known: every public key in the configuration, own keys included, used or unused.
+        known: every public key in the configuration, own keys included, used or unused, without those that are revoked.
+        trusted: the authorities of the configuration, and what is revoked.
         included: the public keys from peer directories, with the names of their peers.
         inputs: digests of the files that the plan was made of, by path; ``inputs`` makes them.
     """
@@ -364,3 +382,4 @@ class Plan:
     known: frozenset[PublicKey] = field(default=frozenset(), compare=False)
     included: Mapping[PublicKey, str] = field(default_factory=dict, compare=False)
     inputs: Mapping[str, bytes] = field(default_factory=dict, compare=False)
+    trusted: Trusted = field(default=Trusted(), compare=False)

@@ -13,12 +13,14 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from stcp_proxy.config.admin_address import admin_plan
-from stcp_proxy.config.hand_on import Inbound, allow_entries, check_target, target_lists
+from stcp_proxy.config.certificates import Certificates
+from stcp_proxy.config.hand_on import Entry, Inbound, allow_entries, check_target, target_lists
 from stcp_proxy.config.intercept import capture_plan, check_belonging, check_single, route_targets
 from stcp_proxy.config.model_errors import validate
 from stcp_proxy.config.models import ConfigModel
 from stcp_proxy.config.peers import Peers
 from stcp_proxy.config.plan import (
+    Admitted,
     Balance,
     EngineChoice,
     HandOn,
@@ -35,6 +37,7 @@ from stcp_proxy.config.plan import (
 from stcp_proxy.config.setting import Model
 from stcp_proxy.config.source import KeyPath, Source
 from stcp_proxy.config.tunnel_models import RouteModel, TunnelModel
+from stcp_proxy.credentials.names import NamePattern
 from stcp_proxy.errors import KeyFileError, LogClass
 from stcp_proxy.keys import PUBLIC_PREFIX, PrivateKey, PublicKey, load_private_key, load_psk
 from stcp_proxy.net.address import Address, Destination, UnixAddress, clash, loops
@@ -90,6 +93,7 @@ class _Builder:
         self._files: dict[tuple[str, object], Any] = {}
         self._peers = Peers(source, config.peers.named, config.peers.include)
         self._names = self._peers.names
+        self._certificates = Certificates(source, config)
 
     def plan(self) -> Plan:
         config = self.config
@@ -102,7 +106,8 @@ class _Builder:
             "tunnels": found,
             "included": MappingProxyType(self._peers.included),
             "inputs": MappingProxyType(self.source.inputs),
-            "known": frozenset(self._names) | _used(found),
+            "known": (frozenset(self._names) | _used(found)) - self._certificates.revoked_keys,
+            "trusted": self._certificates.trusted,
             "log": LogPlan(**_as_they_are(config.log, LogPlan) | {"quiet": frozenset(map(LogClass, config.log.quiet))}),
             "dns": DnsSettings(**_as_they_are(config.dns, DnsSettings)),
             "admin": admin_plan(self.source, config),
@@ -132,7 +137,7 @@ class _Builder:
             "ready_by_target": (tunnel.ready or self.config.ready) == "target",
         }
         handed: dict[str, Any] = {"allow": None, "hand_on": HandOn(), "services": {}, "service": None, "accept_proxy": None}
-        handed |= Inbound(self.source, path, tunnel, auth, self._keys).settings()
+        handed |= Inbound(self.source, path, tunnel, auth, self._allowed).settings()
         return TunnelPlan(**_as_they_are(tunnel, TunnelPlan) | made | handed)
 
     def _health(self, path: KeyPath, tunnel: TunnelModel) -> HealthPlan:
@@ -184,7 +189,7 @@ class _Builder:
             return None
         if tunnel.peer is None and not allow_entries(path, tunnel):
             return self._psk_auth(path, tunnel, rule)
-        return self._key_auth(path, tunnel, rule)
+        return self._named_auth(path, tunnel, rule)
 
     def _psk_auth(self, path: KeyPath, tunnel: TunnelModel, rule: str) -> PskAuth | None:
         """The shared secret of a tunnel without a key rule: its own secret, else the file's default."""
@@ -204,8 +209,24 @@ class _Builder:
         secret = self._load(load_psk, file, where)
         return None if secret is None else PskAuth(secret)
 
-    def _key_auth(self, path: KeyPath, tunnel: TunnelModel, rule: str) -> KeyAuth | None:
+    def _named_auth(self, path: KeyPath, tunnel: TunnelModel, rule: str) -> KeyAuth | None:
+        """The authentication of a tunnel whose peers are known by keys, by certificates, or by both."""
         rules = allow_entries(path, tunnel) if tunnel.peer is None else [((*path, rule), tunnel.peer)]
+        patterns = [(at, entry) for at, entry in rules if isinstance(entry, NamePattern)]
+        keys = [(at, entry) for at, entry in rules if not isinstance(entry, NamePattern)]
+        if not patterns:
+            return self._key_auth(path, tunnel, keys)
+        certificates = self._certificates.auth(path, tunnel.mode, patterns)
+        if tunnel.psk is not None:
+            what = "a shared secret beside keys protects no connection by certificate"
+            remedy = "remove it, or move the names of certificates to a tunnel of their own"
+            self.source.report((*path, "psk"), what, remedy)
+        if not keys:
+            return None if certificates is None else KeyAuth(None, MappingProxyType({}), certificates=certificates)
+        auth = self._key_auth(path, tunnel, keys)
+        return None if auth is None or certificates is None else dataclasses.replace(auth, certificates=certificates)
+
+    def _key_auth(self, path: KeyPath, tunnel: TunnelModel, rules: Sequence[tuple[KeyPath, Entry]]) -> KeyAuth | None:
         found = [(at, key) for at, entry in rules for key in self._keys(at, entry)]
         where: KeyPath = ("identity",) if tunnel.identity is None else (*path, "identity")
         files = self.config.identity if tunnel.identity is None else tunnel.identity
@@ -221,9 +242,10 @@ class _Builder:
             if key in own:
                 remedy = "name the other side's, which 'stcp-proxy pubkey' prints there"
                 self.source.report(at, "this is this side's own public key", remedy)
-        peers = {key: self._names.get(key, str(key)[:_SHORT_KEY] + "…") for _, key in found}
+        revoked = self._certificates.revoked_keys
+        peers = {key: self._names.get(key, str(key)[:_SHORT_KEY] + "…") for _, key in found if key not in revoked}
         psk = None if tunnel.psk is None else self._load(load_psk, tunnel.psk, (*path, "psk"))
-        return KeyAuth(ring[0], MappingProxyType(peers), tuple(ring[1:]), psk) if peers else None
+        return KeyAuth(ring[0], MappingProxyType(peers), tuple(ring[1:]), psk) if found else None
 
     def _ring(self, files: Sequence[str], path: KeyPath) -> list[PrivateKey]:
         """The readable keys of this side, in order."""
@@ -239,20 +261,29 @@ class _Builder:
             ring.append(identity)
         return ring
 
-    def _keys(self, path: KeyPath, entry: str | PublicKey | None) -> list[PublicKey]:
+    def _allowed(self, path: KeyPath, entry: Entry) -> list[Admitted]:
+        """The peers that one entry of `allow` names."""
+        return [entry.text] if isinstance(entry, NamePattern) else [*self._keys(path, entry)]
+
+    def _keys(self, path: KeyPath, entry: str | PublicKey | NamePattern) -> list[PublicKey]:
         """The keys that one entry of `allow` or `peer` names."""
         if not isinstance(entry, str):
-            return [] if entry is None else [entry]
+            return [entry] if isinstance(entry, PublicKey) else []
         return list(self._peers.find(path, entry))
 
     def _suites(self, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth) -> tuple[Suite, ...]:
         names = tunnel.suite or self.config.suite or ["hybrid"]
         kind = "psk" if isinstance(auth, PskAuth) else "keys" if auth.psk is None else "keys and psk"
+        certified = isinstance(auth, KeyAuth) and auth.certificates is not None
         where: KeyPath = (*path, "suite") if tunnel.suite else ("suite",)
         if any((name, kind) not in _SUITES for name in names):
             what = "a shared secret beside keys needs the hybrid key exchange"
             self.source.report(where, what, "set 'suite: hybrid', or remove the tunnel's 'psk'")
-        suites = tuple(dict.fromkeys(_SUITES[name, kind] for name in names if (name, kind) in _SUITES))
+        if certified and "hybrid" not in names:
+            self.source.report(where, "certificates need the hybrid key exchange", "set 'suite: hybrid'")
+        by_keys = not isinstance(auth, KeyAuth) or auth.identity is not None
+        suites = tuple(dict.fromkeys(_SUITES[name, kind] for name in names if by_keys and (name, kind) in _SUITES))
+        suites += (Suite.HYBRID_CERTIFICATES,) if certified else ()
         if tunnel.mode == "connect" and len(names) > 1:
             self.source.report(where, "a connect tunnel sends exactly one suite and never falls back", "name one")
         return suites
@@ -308,7 +339,12 @@ def _whole_auth(intercept: InterceptPlan | None) -> KeyAuth | PskAuth | None:
     if intercept is None:
         return None
     first = intercept.routes[0].auth
+    auths = [route.auth for route in intercept.routes if isinstance(route.auth, KeyAuth)]
     if not isinstance(first, KeyAuth):
         return first
-    peers = {key: name for route in intercept.routes if isinstance(route.auth, KeyAuth) for key, name in route.auth.peers.items()}
-    return KeyAuth(first.identity, MappingProxyType(peers), first.further, first.psk)
+    peers = {key: name for auth in auths for key, name in auth.peers.items()}
+    keyed = next((auth for auth in auths if auth.identity is not None), first)
+    by_name = [auth.certificates for auth in auths if auth.certificates is not None]
+    names = tuple(dict.fromkeys(name for each in by_name for name in each.allow))
+    certificates = dataclasses.replace(by_name[0], allow=names) if by_name else None
+    return KeyAuth(keyed.identity, MappingProxyType(peers), keyed.further, keyed.psk, certificates)

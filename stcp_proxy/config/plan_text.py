@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Final
 
+from stcp_proxy.config.certificate_plan import Trusted
 from stcp_proxy.config.diff import words
 from stcp_proxy.config.exposure import exposures
 from stcp_proxy.config.plan import (
     AcceptProxy,
     AdminPlan,
+    Admitted,
     Balance,
     HandOn,
     HealthPlan,
@@ -20,7 +22,6 @@ from stcp_proxy.config.plan import (
     Plan,
     TunnelPlan,
 )
-from stcp_proxy.keys import PublicKey
 from stcp_proxy.net.address import Destination, UnixAddress
 from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.protocol.wire import Suite
@@ -30,6 +31,7 @@ _SUITES: Final = {
     Suite.CLASSIC_KEYS: "classic (X25519, keys)",
     Suite.HYBRID_PSK: "hybrid (X25519 with ML-KEM-768, shared secret)",
     Suite.CLASSIC_PSK: "classic (X25519, shared secret)",
+    Suite.HYBRID_CERTIFICATES: "hybrid (X25519 with ML-KEM-768, certificates)",
     Suite.HYBRID_KEYS_PSK: "hybrid (X25519 with ML-KEM-768, keys and a shared secret)",
 }
 
@@ -43,6 +45,7 @@ def describe_plan(plan: Plan) -> str:
     whole = [
         f"drain: {_time(plan.drain)}" + (", connect tunnels go on accepting" if plan.drain_outbound == "keep" else ""),
         f"revoked keys: their connections end after {_time(plan.revoke_grace)}",
+        *_trusted(plan.trusted),
         f"workers: {plan.workers}",
         _dns(plan.dns),
         log,
@@ -50,6 +53,17 @@ def describe_plan(plan: Plan) -> str:
         *(row.strip() for row in _others(plan, _WHOLE_BY_HAND)),
     ]
     return "\n\n".join([*blocks, "\n".join(whole)])
+
+
+def _trusted(trusted: Trusted) -> Iterator[str]:
+    """Every certificate and list of the authorities, and what is revoked."""
+    for authority in trusted.authorities:
+        yield f"authority {authority.name}: may vouch for {', '.join(authority.names) or 'all names'}"
+        yield from _rows("certificate", [str(root) for root in authority.roots])
+        yield from _rows("revocations", [str(each) for each in authority.lists])
+    revoked = trusted.revoked
+    if revoked.keys or revoked.serials:
+        yield f"revoked: {len(revoked.keys)} keys, {len(revoked.serials)} certificates by serial number"
 
 
 def _admin(admin: AdminPlan | None) -> str:
@@ -91,6 +105,11 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     if isinstance(tunnel.auth, KeyAuth):
         yield from _rows("own key", [str(identity.public) for identity in tunnel.auth.ring])
         peers = [f"{key}  {name}" for key, name in tunnel.auth.peers.items()]
+        if tunnel.auth.certificates is not None:
+            yield from _rows("certificate", [str(tunnel.auth.certificates.own)])
+            if tunnel.auth.certificates.ends_expired:
+                yield from _rows("expired", ["connections end with the certificate of their peer"])
+            peers += tunnel.auth.certificates.allow
         yield from _rows("peer" if tunnel.mode is Mode.CONNECT else "allowed", peers)
     else:
         yield from _rows("auth", ["a shared secret: whoever holds it is in"])
@@ -122,11 +141,12 @@ def _hand_on(hand_on: HandOn) -> Iterator[str]:
         yield from _rows("may go to", [str(rule) for rule in hand_on.allow_targets])
 
 
-def _names(tunnel: TunnelPlan, allow: frozenset[PublicKey] | None) -> list[str]:
+def _names(tunnel: TunnelPlan, allow: frozenset[Admitted] | None) -> list[str]:
     """The names of the peers that may use a part of the tunnel; empty where every admitted peer may use it."""
     if allow is None or not isinstance(tunnel.auth, KeyAuth):
         return []
-    return [", ".join(name for key, name in tunnel.auth.peers.items() if key in allow) or "nobody"]
+    names = [name for key, name in tunnel.auth.peers.items() if key in allow]
+    return [", ".join([*names, *sorted(pattern for pattern in allow if isinstance(pattern, str))]) or "nobody"]
 
 
 def _senders(rule: AcceptProxy) -> str:
@@ -180,7 +200,19 @@ _TUNNEL_BY_HAND: Final = {
     "health",
     "ready_by_target",
 }
-_WHOLE_BY_HAND: Final = {"tunnels", "drain", "drain_outbound", "revoke_grace", "workers", "log", "admin", "dns", "known", "whole"}
+_WHOLE_BY_HAND: Final = {
+    "tunnels",
+    "drain",
+    "drain_outbound",
+    "revoke_grace",
+    "workers",
+    "log",
+    "admin",
+    "dns",
+    "known",
+    "trusted",
+    "whole",
+}
 """Fields of a plan with their own text above; other fields are shown by name."""
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
-from stcp_proxy.config import models, tunnel_models
+from stcp_proxy.config import certificate_models, models, tunnel_models
 from stcp_proxy.config.setting import Model, Setting, bounds, choices, default_text, kind_text, settings
 from stcp_proxy.config.value_types import MAX_NAME
 
@@ -19,6 +19,8 @@ TABLES: Final[tuple[tuple[str, type[Model]], ...]] = (
     ("`accept_proxy_protocol` of a tunnel", tunnel_models.AcceptProxyModel),
     ("`health` of a tunnel", tunnel_models.HealthModel),
     ("`peers`, beside the names of peers", models.PeersModel),
+    ("`certificate`", certificate_models.CertificateModel),
+    ("One authority, under `authorities`", certificate_models.AuthorityModel),
     ("`log`", models.LogModel),
     ("`dns`", models.DnsModel),
 )

@@ -89,11 +89,16 @@ class HandOnModel(Model):
         list[Allowed] | None,
         Several(),
         Setting(
-            "Peers that may connect: names from peers, @groups of a peer directory, or public keys. A service without it takes"
-            " its tunnel's.",
+            "Peers that may connect: names from peers, @groups of a peer directory, public keys, or names of certificates such as"
+            " dns:*.example.org. A service without it takes its tunnel's.",
             default="nobody; required with keys",
             mode="listen",
-            flag=Flag("[NAME=]PUBKEY", panel=KEYS, text="A public key that may connect.", repeated=("listen",)),
+            flag=Flag(
+                "[NAME=]PUBKEY",
+                panel=KEYS,
+                text="A public key that may connect, or the name of a certificate: dns:NAME or a URI.",
+                repeated=("listen",),
+            ),
         ),
     ] = Field(None, min_length=1)
     proxy_protocol: Annotated[
@@ -193,10 +198,10 @@ class TunnelModel(HandOnModel):
     peer: Annotated[
         OnePeer | None,
         Setting(
-            "The peer: a name from peers, or a public key.",
+            "The peer: a name from peers, a public key, or the name of its certificate, such as dns:db.example.org.",
             default="none; required with keys",
             mode="connect",
-            flag=Flag("PUBKEY", panel=KEYS, text="The peer's public key."),
+            flag=Flag("PUBKEY", panel=KEYS, text="The peer's public key, or the name of its certificate: dns:NAME or a URI."),
         ),
     ] = None
     services: Annotated[

@@ -11,6 +11,7 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainVal
 from pydantic_core import PydanticCustomError, core_schema
 
 from stcp_proxy.config.duration import MAX_SECONDS, PATTERN, parse_duration
+from stcp_proxy.credentials.names import DNS, NamePattern
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey, check_file_name
 from stcp_proxy.net.address import Address, Destination, TcpAddress, parse_address, parse_destination, parse_server
@@ -112,7 +113,7 @@ def _directory(text: str) -> str:
     return _file(text)
 
 
-def _allowed(text: str) -> str | PublicKey:
+def _allowed(text: str) -> str | PublicKey | NamePattern:
     """Parse an entry of `allow`: a group, or what `_peer` takes."""
     if not text.startswith(GROUP_MARK):
         return _peer(text)
@@ -121,15 +122,26 @@ def _allowed(text: str) -> str | PublicKey:
     return text
 
 
-def _peer(text: str) -> str | PublicKey:
-    """Parse a name from `peers`, or a key."""
+def _peer(text: str) -> str | PublicKey | NamePattern:
+    """Parse a name from `peers`, a key, or a pattern for names of certificates."""
     if text.lower().startswith("stcp-"):
         return PublicKey.parse(text)
+    if text.startswith(DNS) or "://" in text:
+        return _certificate_name(text)
     if not re.fullmatch(NAME, text):
         raise ConfigError(
-            "this is neither a name nor a public key", remedy="write a name from 'peers', or 'stcp-pub:' and the key"
+            "this is neither a name nor a public key",
+            remedy="write a name from 'peers', 'stcp-pub:' and the key, or the name of a certificate: dns:NAME or a URI",
         )
     return text
+
+
+def _certificate_name(text: str) -> NamePattern:
+    try:
+        return NamePattern(text)
+    except ValueError:
+        remedy = "write 'dns:' and a name in small letters, or a URI such as 'spiffe://domain/path'; '*' stands within one part"
+        raise ConfigError(f"{shown(text)} is no name of a certificate", remedy=remedy) from None
 
 
 def _interface(text: str) -> str:
@@ -162,9 +174,12 @@ TargetOrOriginal = Annotated[Destination | Literal["original"], _checked(_target
 Server = Annotated[TcpAddress, _checked(parse_server), _text(), Kind("IP address")]
 Rule = Annotated[Pattern, _checked(parse_pattern), _text(), Kind("addresses and ports")]
 Key = Annotated[PublicKey, _checked(PublicKey.parse), _text("stcp-pub:[A-Za-z0-9+/]{43}="), Kind("public key")]
-Peer = Annotated[str | PublicKey, _checked(_peer), _text(), Kind("name or public key")]
-Allowed = Annotated[str | PublicKey, _checked(_allowed), _text(), Kind("name, `@group` or public key")]
+Peer = Annotated[str | PublicKey | NamePattern, _checked(_peer), _text(), Kind("name, public key or name of a certificate")]
+Allowed = Annotated[
+    str | PublicKey | NamePattern, _checked(_allowed), _text(), Kind("name, `@group`, public key or name of a certificate")
+]
 Directory = Annotated[str, _checked(_directory), _text(), Kind("directory")]
+CertificateName = Annotated[NamePattern, _checked(_certificate_name), _text(), Kind("name of a certificate")]
 Interface = Annotated[str, _checked(_interface), _text(_INTERFACE), Kind("interface")]
 Span = Annotated[float, _checked(parse_duration, text_only=False), _DURATION_SCHEMA, TIME]
 Deadline = Annotated[float, _checked(_deadline, text_only=False), _DURATION_SCHEMA, TIME]
@@ -212,6 +227,11 @@ def _some(value: object) -> object:
 def target_alone(value: object) -> object:
     """Expand a service that is written as its target alone."""
     return {"to": value} if isinstance(value, str | list) else value
+
+
+def bundle_alone(value: object) -> object:
+    """Expand an authority that is written as its bundle alone."""
+    return {"bundle": value} if isinstance(value, str) else value
 
 
 def yes_or_rule(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Rules for one certificate: its kind, its purpose, its constraints. `path` applies them to a whole chain.
+"""Rules for one certificate: its names, its kind, its purpose, its constraints. `path` applies them to a whole chain.
 
 An issuer has to be marked as one, and a critical extension that this module does not know is refused.
 """
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from stcp_proxy.credentials.binding import MIN_RSA_BITS
-from stcp_proxy.credentials.names import DNS
+from stcp_proxy.credentials.names import DNS, DNS_NAME, MAX_NAMES_LEN, URI_NAME, lower_host
 from stcp_proxy.errors import CertificateChainRefused, CertificateRoleRefused
 from stcp_proxy.protocol.wire import Role
 
@@ -28,6 +29,12 @@ _PURPOSE: Final = {
 _CURVES: Final = {"secp256r1", "secp384r1", "secp521r1"}
 _HASHES: Final = {"sha256", "sha384", "sha512"}
 
+UNREADABLE: Final = (
+    ValueError, TypeError, LookupError, OverflowError, UnsupportedAlgorithm,
+    x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType,
+)  # fmt: skip
+"""What `cryptography` raises for a field that it cannot read."""
+
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
 
@@ -37,6 +44,31 @@ def extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
+
+
+def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The names of a certificate: its DNS names and URIs, in order. Names with a wildcard or in another form are left out.
+
+    Raises:
+        CertificateChainRefused: the certificate has no such name, or its names are too long.
+    """
+    try:
+        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        alternative = x509.SubjectAlternativeName([])
+    dns = [DNS + name for name in map(str.lower, alternative.get_values_for_type(x509.DNSName)) if DNS_NAME.fullmatch(name)]
+    uris = [lower_host(uri) for uri in alternative.get_values_for_type(x509.UniformResourceIdentifier)]
+    names = tuple(dict.fromkeys([*dns, *(uri for uri in uris if URI_NAME.fullmatch(uri))]))
+    if not names:
+        raise CertificateChainRefused(
+            "the peer's certificate has no DNS name and no URI", remedy="issue it with a subject alternative name"
+        )
+    if sum(map(len, names)) > MAX_NAMES_LEN:
+        raise CertificateChainRefused(
+            f"the names of the peer's certificate have more than {MAX_NAMES_LEN} characters",
+            remedy="issue it with fewer names",
+        )
+    return names
 
 
 def check_leaf(leaf: x509.Certificate, role: Role) -> None:

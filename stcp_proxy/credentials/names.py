@@ -5,6 +5,8 @@
 
 A pattern is a name with wildcards. `*` matches one or more characters within a label or a path segment. `**` stands for a whole
 segment of a path and matches one or more segments. The subject's common name means nothing.
+
+This module imports nothing of `cryptography`: a process without certificates may import it.
 """
 
 from __future__ import annotations
@@ -13,16 +15,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from cryptography import x509
-
-from stcp_proxy.errors import CertificateChainRefused
-
 DNS: Final = "dns:"
 MAX_NAMES_LEN: Final = 768
 """Most characters that the names of one certificate have together. It bounds the memory of a verified credential."""
 _LABEL: Final = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
-_DNS_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-_URI_NAME: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(/[A-Za-z0-9._~!$&'()+,;=:@%-]+)*")
+DNS_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+URI_NAME: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(/[A-Za-z0-9._~!$&'()+,;=:@%-]+)*")
 _DNS_PATTERN: Final = re.compile(r"[a-z0-9_*-]+(\.[a-z0-9_*-]+)*")
 _URI_PATTERN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._*-]+(/[A-Za-z0-9._~!$&'()+,;=:@%*-]+)*")
 
@@ -55,39 +53,15 @@ def parse_name(text: str) -> str:
     Raises:
         ValueError: the text is no name that a certificate can have here.
     """
-    name = text.lower() if text.lower().startswith(DNS) else _lower_host(text)
-    form = _DNS_NAME if name.startswith(DNS) else _URI_NAME
+    name = text.lower() if text.lower().startswith(DNS) else lower_host(text)
+    form = DNS_NAME if name.startswith(DNS) else URI_NAME
     if not form.fullmatch(name.removeprefix(DNS)) or len(name) > MAX_NAMES_LEN:
         raise ValueError(f"{text!r} is no name of a certificate: write 'dns:NAME' or a URI such as 'spiffe://domain/path'")
     return name
 
 
-def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The names of a certificate: its DNS names and URIs, in order. Names with a wildcard or in another form are left out.
-
-    Raises:
-        CertificateChainRefused: the certificate has no such name, or its names are too long.
-    """
-    try:
-        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        alternative = x509.SubjectAlternativeName([])
-    dns = [DNS + name for name in map(str.lower, alternative.get_values_for_type(x509.DNSName)) if _DNS_NAME.fullmatch(name)]
-    uris = [_lower_host(uri) for uri in alternative.get_values_for_type(x509.UniformResourceIdentifier)]
-    names = tuple(dict.fromkeys([*dns, *(uri for uri in uris if _URI_NAME.fullmatch(uri))]))
-    if not names:
-        raise CertificateChainRefused(
-            "the peer's certificate has no DNS name and no URI", remedy="issue it with a subject alternative name"
-        )
-    if sum(map(len, names)) > MAX_NAMES_LEN:
-        raise CertificateChainRefused(
-            f"the names of the peer's certificate have more than {MAX_NAMES_LEN} characters",
-            remedy="issue it with fewer names",
-        )
-    return names
-
-
-def _lower_host(uri: str) -> str:
+def lower_host(uri: str) -> str:
+    """A URI with its scheme and host in small letters."""
     scheme, separator, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
     return scheme.lower() + separator + host.lower() + slash + path

@@ -22,8 +22,8 @@ from stcp_proxy.credentials.certificate import (
     check_issuer,
     check_leaf,
     check_purpose,
+    names_of,
 )
-from stcp_proxy.credentials.names import names_of
 from stcp_proxy.errors import (
     CertificateChainRefused,
     CertificateExpired,

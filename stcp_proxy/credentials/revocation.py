@@ -28,6 +28,7 @@ class Revocations:
     Args:
         keys: public keys, as `authority.key_bytes` encodes them.
         issued: certificates by serial number under an issuer's public key.
+        under: certificates by serial number and the name of their authority, whichever of its issuers has signed them.
         lists: revocation lists. A list counts for certificates of the issuer that signed it.
 
     Raises:
@@ -35,21 +36,35 @@ class Revocations:
     """
 
     def __init__(
-        self, *, keys: Iterable[bytes] = (), issued: Iterable[Issued] = (), lists: Iterable[x509.CertificateRevocationList] = ()
+        self,
+        *,
+        keys: Iterable[bytes] = (),
+        issued: Iterable[Issued] = (),
+        under: Iterable[tuple[str, int]] = (),
+        lists: Iterable[x509.CertificateRevocationList] = (),
     ) -> None:
         self._keys = frozenset(map(key_id, keys))
         self._issued = frozenset(issued)
+        self._under = frozenset(under)
         self._lists = [(crl, frozenset(entry.serial_number for entry in crl)) for crl in lists]
         self._by_issuer: dict[bytes, frozenset[int]] = {}
         for crl, _ in self._lists:
             if any(extension.critical for extension in crl.extensions):
                 raise ValueError("a revocation list has a critical extension that is not known")
 
-    def covers(self, key_ids: Iterable[bytes], issued: Iterable[Issued]) -> bool:
-        """Whether one of a chain's keys or certificates is revoked."""
+    def covers(self, key_ids: Iterable[bytes], issued: Iterable[Issued], authority: str = "") -> bool:
+        """Whether one of a chain's keys or certificates is revoked.
+
+        Args:
+            key_ids: public keys of the chain, as `authority.key_id` names them.
+            issued: issuer's key and serial number of each certificate in the chain.
+            authority: name of the authority that vouches for the chain.
+        """
         if not self._keys.isdisjoint(key_ids):
             return True
-        return any(each in self._issued or each[1] in self._listed(each[0]) for each in issued)
+        return any(
+            each in self._issued or (authority, each[1]) in self._under or each[1] in self._listed(each[0]) for each in issued
+        )
 
     def _listed(self, issuer: bytes) -> frozenset[int]:
         """Serial numbers in the lists that the issuer signed. A signature is verified once for each issuer."""

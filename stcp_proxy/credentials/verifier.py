@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from stcp_proxy.credentials.authority import Authority, key_bytes, key_id
 from stcp_proxy.credentials.binding import check_binding
-from stcp_proxy.credentials.names import NamePattern, names_of
+from stcp_proxy.credentials.certificate import UNREADABLE, names_of
+from stcp_proxy.credentials.names import NamePattern
 from stcp_proxy.credentials.path import LEEWAY, check_time, find_chain
 from stcp_proxy.credentials.revocation import Issued, Revocations
 from stcp_proxy.errors import (
@@ -31,12 +31,6 @@ from stcp_proxy.errors import (
 )
 from stcp_proxy.protocol.credential import Credential
 from stcp_proxy.protocol.wire import Role
-
-_UNREADABLE: Final = (
-    ValueError, TypeError, LookupError, OverflowError, UnsupportedAlgorithm,
-    x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType,
-)  # fmt: skip
-"""What `cryptography` raises for a field that it cannot read."""
 
 MAX_REMEMBERED: Final = 10_000
 """Most credentials that a verifier remembers. The one that was used longest ago is forgotten first."""
@@ -66,6 +60,10 @@ class Verified:
     def names(self) -> tuple[str, ...]:
         """Names of the certificate that its authority may vouch for."""
         return tuple(self.all_names.split("\n"))
+
+    def has_ended(self, now: float) -> bool:
+        """Whether the credential has expired at `now`, in unix seconds."""
+        return now > self.not_after + LEEWAY
 
     def matches(self, patterns: Sequence[NamePattern]) -> str | None:
         """The first name that one of `patterns` matches, or None."""
@@ -115,7 +113,7 @@ class Verifier:
         self._known.pop(digest, None)
         try:
             verified = self._verify(credential, static, role, now)
-        except _UNREADABLE:
+        except UNREADABLE:
             # `cryptography` reads many fields only when they are used.
             raise CertificateChainRefused("a certificate of the peer cannot be read") from None
         self._known[digest] = verified
@@ -130,14 +128,22 @@ class Verifier:
             CredentialRefused: the credential has expired, is revoked, or its authority is gone.
         """
         _check_end(verified.not_after, now)
+        check_time(self.check_trust(verified), now)
+
+    def check_trust(self, verified: Verified) -> x509.Certificate:
+        """Check everything of `check_again` but the times. Returns the certificate of the authority.
+
+        Raises:
+            CredentialRefused: the credential is revoked, or its authority is gone.
+        """
         root, _ = verified.issued[-1]
         authority, certificate = self._root_keys.get(root, (None, None))
         if authority is None or certificate is None:
             raise UnknownAuthority("the authority that issued the peer's certificate is no longer in the configuration")
-        check_time(certificate, now)
         if authority.vouches_for(verified.names) != verified.names:
             raise CertificateNameRefused("the authority of the peer's certificate may no longer vouch for its names")
         self._check_revocation(verified)
+        return certificate
 
     def _verify(self, credential: Credential, static: bytes, role: Role, now: float) -> Verified:
         presented = [x509.load_der_x509_certificate(der) for der in credential.certificates]
@@ -161,7 +167,7 @@ class Verifier:
         return verified
 
     def _check_revocation(self, verified: Verified) -> None:
-        if self._revocations.covers(verified.key_ids, verified.issued):
+        if self._revocations.covers(verified.key_ids, verified.issued, verified.authority):
             raise CertificateRevoked(f"a certificate of {verified.names[0]} (serial {verified.serial:x}) is revoked")
 
     def _share(self, key: bytes) -> bytes:

@@ -140,7 +140,7 @@ async def _by_each_key(question: _Question, address: SocketAddress) -> str:
         with trio.move_on_after(_ANSWER):
             await readiness.ask(stream, channel, Opening(service=question.service))
             ring = "" if pair == first else ", though not by the first key of the file"
-            return f"{trust.name(channel.established.peer)} accepts{ring}; its target answers"
+            return f"{trust.peer(channel.established).name} accepts{ring}; its target answers"
         raise StcpError(f"the key is accepted, and then the peer said nothing for {_ANSWER:g} s", remedy=_IN_ITS_LOG)
     finally:
         stream.close()

@@ -121,6 +121,14 @@ class CertificateNameRefused(CredentialRefused):
     usual_remedy = "add the name to 'names' of the authority if it may vouch for it"
 
 
+class CertificateNotAllowed(CredentialRefused):
+    """The peer's certificate is good, and no access rule admits one of its names."""
+
+    label = "certificate_not_allowed"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "if the peer should be let in, add one of its names to 'allow'"
+
+
 class CertificateRevoked(CredentialRefused):
     """A certificate in the peer's chain is revoked."""
 

@@ -3,5 +3,5 @@
 - ``exchange``      handshake, OPEN and its answer, up to the handover
 - ``authenticate``  the initiator's handshake, key by key, for sessions and checks
 - ``key_order``     which of several keys a connect tunnel tries first
-- ``trust``         access rules, and the connections that a new rule no longer covers
+- ``trust``         access rules, and the connections that a new rule no longer covers; ``certified`` those by certificate
 """

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import trio
 
 from stcp_proxy.config import TunnelPlan
-from stcp_proxy.errors import HandshakeClosed, HandshakeTimedOut
+from stcp_proxy.errors import HandshakeClosed, HandshakeTimedOut, KeyRevoked
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.key_order import Pair
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net import path_mtu
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.socket_options import tune_leg
+from stcp_proxy.protocol.certified_handshake import CertifiedInitiator
 from stcp_proxy.protocol.handshake import Credentials, Initiator
 
 
@@ -61,9 +62,14 @@ async def authenticate(
 
     Raises:
         HandshakeError: no pair of keys led to a handshake; every socket is closed.
+        KeyRevoked: the peer has no key that is not revoked.
         StcpError: `connect` failed.
     """
     pairs = trust.choice.order(address, trio.current_time())
+    if not pairs:
+        raise KeyRevoked(
+            "every key of the peer is revoked on this side", remedy="give the peer a new key, and name it in 'peers'"
+        )
     while True:
         pair = pairs.pop(0)
         stream = LegStream(await connect())
@@ -87,8 +93,11 @@ async def authenticate(
 
 
 async def _handshake(stream: LegStream, plan: TunnelPlan, trust: Trust, pair: Pair, timeout: float) -> exchange.Channel:
-    credentials = Credentials(pair.own, trust.credentials.psk)
-    initiator = Initiator(plan.suites[0], credentials, remote_static=pair.peer)
+    initiator: Initiator | CertifiedInitiator
+    if trust.certified is not None:
+        initiator = trust.certified.initiator()
+    else:
+        initiator = Initiator(plan.suites[0], Credentials(pair.own, trust.credentials.psk), remote_static=pair.peer)
     with trio.move_on_after(timeout):
         return await exchange.initiate(stream, initiator)
     what = f"the peer did not answer the handshake within {timeout:g} s"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import trio
 
@@ -35,13 +35,17 @@ from stcp_proxy.errors import (
     Truncated,
 )
 from stcp_proxy.net import path_mtu
+from stcp_proxy.protocol.certified_handshake import CertifiedInitiator, CertifiedResponder
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.greeting import protocol_of
-from stcp_proxy.protocol.handshake import Established, Initiator, Responder
+from stcp_proxy.protocol.handshake import Answer, Established, Initiator, Responder
 from stcp_proxy.protocol.lifecycle import Phase, follow
 from stcp_proxy.protocol.opening import Opening, decode_reason, encode_reason, parse_attributes
-from stcp_proxy.protocol.wire import FrameType
+from stcp_proxy.protocol.responder_choice import ResponderChoice
+from stcp_proxy.protocol.wire import FrameType, Suite
 from stcp_proxy.relay.engine import DirectionKey
+
+AnyResponder: TypeAlias = Responder | CertifiedResponder | ResponderChoice
 
 _READ: Final = 32768
 LINGER: Final = 2.0
@@ -111,7 +115,7 @@ class Channel:
         await _send(stream, self.seal(FrameType.ACCEPT), Truncated("the wire leg broke before the connection was accepted"))
 
 
-async def respond(stream: trio.abc.Stream, responder: Responder) -> tuple[Channel, Established]:
+async def respond(stream: trio.abc.Stream, responder: AnyResponder) -> tuple[Channel, Established]:
     """The responder's half of the handshake. The peer has not authenticated yet: message 1 may be a replay.
 
     Raises:
@@ -120,10 +124,13 @@ async def respond(stream: trio.abc.Stream, responder: Responder) -> tuple[Channe
     """
     closed = HandshakeClosed("the peer closed the connection during the handshake")
     data = await _more(stream, ConnectCheck("the connection was closed before its first byte"))
-    while (answer := responder.receive(data)) is None:
+    while not isinstance(answer := responder.receive(data), Established):
+        if answer is not None:
+            await _send(stream, answer.reply, closed)
+        if isinstance(answer, Answer):
+            return Channel(answer.established), answer.established
         data = await _more(stream, closed)
-    await _send(stream, answer.reply, closed)
-    return Channel(answer.established), answer.established
+    return Channel(answer), answer
 
 
 async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening:
@@ -148,7 +155,7 @@ async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening
         raise FirstFrameError(exc.what, remedy=exc.remedy) from None
 
 
-async def initiate(stream: trio.abc.Stream, initiator: Initiator) -> Channel:
+async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInitiator) -> Channel:
     """The initiator's half of the handshake.
 
     Raises:
@@ -161,7 +168,7 @@ async def initiate(stream: trio.abc.Stream, initiator: Initiator) -> Channel:
     await _send(stream, initiator.message_1(), closed)
     head = b""
     try:
-        while (established := initiator.receive(data := await _more(stream, closed))) is None:
+        while (answer := initiator.receive(data := await _more(stream, closed))) is None:
             head += data
     except MalformedHandshake:
         name = protocol_of(head + data)
@@ -171,7 +178,10 @@ async def initiate(stream: trio.abc.Stream, initiator: Initiator) -> Channel:
             f"what answers is no stcp-proxy: its first bytes look like {name}",
             remedy="give the address of `stcp-proxy listen`, not that of the server behind it",
         ) from None
-    return Channel(established)
+    if isinstance(answer, Established):
+        return Channel(answer)
+    await _send(stream, answer.reply, closed)
+    return Channel(answer.established)
 
 
 async def open_channel(stream: trio.abc.Stream, channel: Channel, opening: Opening, early: Callable[[], bytes]) -> int:
@@ -202,10 +212,19 @@ async def read_answer(stream: trio.abc.ReceiveStream, channel: Channel) -> None:
 
     Raises:
         PeerRejected: the responder answered with REJECT.
+        HandshakeClosed: the wire leg ended without a frame, after this side presented its certificate.
         FrameError: anything else than an answer.
         Truncated: the wire leg ended first.
     """
-    kind, plaintext = await channel.read_frame(stream)
+    try:
+        kind, plaintext = await channel.read_frame(stream)
+    except Truncated:
+        if channel.established.suite is not Suite.HYBRID_CERTIFICATES or channel.rest:
+            raise
+        raise HandshakeClosed(
+            "the peer closed the connection after this side had presented its certificate",
+            remedy="it may not accept this side's certificate: its log says why",
+        ) from None
     if follow(Phase.EXPECT_ACCEPT, kind) is Phase.CLOSED:
         raise PeerRejected(*decode_reason(plaintext))
     parse_attributes(plaintext)

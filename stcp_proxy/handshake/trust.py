@@ -4,14 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stcp_proxy.config import KeyAuth, PskAuth
+from stcp_proxy.config.certificate_plan import CertificateAuth, Trusted
 from stcp_proxy.errors import KeyRevoked
+from stcp_proxy.handshake.exchange import AnyResponder
 from stcp_proxy.handshake.key_order import Choice
 from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey
-from stcp_proxy.protocol.handshake import Credentials
+from stcp_proxy.protocol.established import Established
+from stcp_proxy.protocol.handshake import Credentials, Responder
 from stcp_proxy.protocol.noise import KeyPair
+from stcp_proxy.protocol.responder_choice import ResponderChoice
 from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.protocol.wire import Suite
+
+if TYPE_CHECKING:
+    from stcp_proxy.credentials.verifier import Verified
+    from stcp_proxy.handshake.certified import Admission, Certified
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The identity of a peer that has completed a handshake.
+
+    Attributes:
+        name: its name for logs: the configured one, or the name of its certificate.
+        rule: the part of the configuration that admits it, for metrics: its name, or the pattern that covers its certificate.
+        key: its public key, 32 bytes; None with a shared secret or a certificate.
+        own: the public key of this side in the handshake; likewise.
+        certificate: what its certificate says; None without one.
+    """
+
+    name: str
+    rule: str = ""
+    key: bytes | None = None
+    own: bytes | None = None
+    certificate: Verified | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its certificate; empty without one."""
+        return () if self.certificate is None else self.certificate.names
+
+    @property
+    def full_name(self) -> str:
+        """Its name for a target: its whole key where it has no name; empty with a shared secret."""
+        if self.certificate is not None:
+            return self.name
+        if self.key is None:
+            return ""
+        return str(PublicKey(self.key)) if self.name.startswith(PUBLIC_PREFIX) else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,66 +62,95 @@ class Trust:
     """A tunnel's access rule.
 
     Attributes:
-        credentials: the keys of this side, the shared secret, or both.
+        credentials: the keys of this side, the shared secret, or both; none of them where all peers have certificates.
         names: peers by public key, 32 bytes; empty with a shared secret.
         choice: the order in which a connect tunnel tries pairs of keys.
         own: this side's public keys, 32 bytes each; empty with a shared secret.
+        certified: the rule for peers with certificates; None without one.
     """
 
     credentials: Credentials
     names: dict[bytes, str]
     choice: Choice
     own: frozenset[bytes] = frozenset()
+    certified: Certified | None = None
 
     @classmethod
     def of(cls, auth: KeyAuth | PskAuth) -> Trust:
         """The rule of a plan."""
-        if isinstance(auth, KeyAuth):
-            names = {key.raw: name for key, name in auth.peers.items()}
-            first, *further = ring = [KeyPair(identity.secret) for identity in auth.ring]
-            choice = Choice(ring, tuple(names))
-            credentials = Credentials(first, auth.psk, further=tuple(further))
-            return cls(credentials, names, choice, frozenset(pair.public for pair in ring))
-        return cls(Credentials(psk=auth.secret), {}, Choice((None,), (None,)))
+        if isinstance(auth, PskAuth):
+            return cls(Credentials(psk=auth.secret), {}, Choice((None,), (None,)))
+        certified = None if auth.certificates is None else _certified(auth.certificates)
+        if not auth.ring:
+            return cls(Credentials(), {}, Choice((None,), (None,)), certified=certified)
+        names = {key.raw: name for key, name in auth.peers.items()}
+        first, *further = ring = [KeyPair(identity.secret) for identity in auth.ring]
+        credentials = Credentials(first, auth.psk, further=tuple(further))
+        return cls(credentials, names, Choice(ring, tuple(names)), frozenset(pair.public for pair in ring), certified)
 
-    def name(self, peer: bytes | None) -> str:
-        """The configured name of an authenticated peer; a shared secret names nobody."""
-        return "(shared secret)" if peer is None else self.names.get(peer, "")
+    def responder(self, suites: Collection[Suite]) -> AnyResponder:
+        """The listening side of one handshake.
 
-    def full_name(self, peer: bytes | None) -> str:
-        """The name of an authenticated peer for a target: its whole key where it has no name; empty with a shared secret."""
-        if peer is None:
-            return ""
-        name = self.name(peer)
-        return str(PublicKey(peer)) if name.startswith(PUBLIC_PREFIX) else name
+        Args:
+            suites: suites that the configuration allows.
+        """
+        if self.certified is None:
+            return self._keyed(suites)
+        certified = self.certified
+        fitting = [suite for suite in suites if self.credentials.fit(suite)]
+        keyed = {suite: lambda: self._keyed(suites) for suite in fitting}
+        return ResponderChoice({**keyed, Suite.HYBRID_CERTIFICATES: lambda: certified.responder()})
 
-    def covers(self, before: Trust, *, own: bytes | None, peer: bytes | None) -> bool:
+    def _keyed(self, suites: Collection[Suite]) -> Responder:
+        return Responder(suites, self.credentials, allowed=self.names)
+
+    def peer(self, established: Established) -> Peer:
+        """The identity of an authenticated peer. A shared secret names nobody."""
+        if established.verified is not None:
+            admission: Admission = established.verified  # type: ignore[assignment]
+            return Peer(admission.name, admission.rule, certificate=admission.certificate)
+        if established.peer is None:
+            return Peer("(shared secret)", "(shared secret)")
+        name = self.names.get(established.peer, "")
+        return Peer(name, name, established.peer, established.own)
+
+    def covers(self, before: Trust, peer: Peer) -> bool:
         """Whether this rule would also admit a connection.
 
         Args:
             before: the rule that admitted it.
-            own: the public key of this side in its handshake; None with a shared secret.
-            peer: the public key of the peer; None with a shared secret.
+            peer: the identity of its peer.
         """
         if before is self:
             return True
-        if own is None or peer is None:
-            return self.credentials.psk is not None and self.credentials.psk == before.credentials.psk
-        return own in self.own and peer in self.names and self.credentials.psk == before.credentials.psk
+        if peer.certificate is not None:
+            return self.certified is not None and self.certified.covers(peer.certificate)
+        same_secret = self.credentials.psk == before.credentials.psk
+        if peer.own is None or peer.key is None:
+            return self.credentials.psk is not None and same_secret
+        return peer.own in self.own and peer.key in self.names and same_secret
 
-    def remains(self, keys: Collection[PublicKey], secrets: Collection[Secret | None]) -> Trust:
-        """The rule for the connections of a removed tunnel: the part whose keys the file still names.
+    def remains(self, keys: Collection[PublicKey], secrets: Collection[Secret | None], trusted: Trusted) -> Trust:
+        """The rule for the connections of a removed tunnel: the part that the file still trusts.
 
         Args:
             keys: public keys in the file, own ones among them.
             secrets: shared secrets that the file still names; None stands for a tunnel without one.
+            trusted: authorities of the file, and what is revoked.
         """
         raw = {key.raw for key in keys}
         psk = self.credentials.psk if any(secret == self.credentials.psk for secret in secrets) else None
         names = {key: name for key, name in self.names.items() if key in raw}
-        return Trust(Credentials(psk=psk), names, self.choice, self.own & raw)
+        certified = None if self.certified is None else self.certified.under(trusted)
+        return Trust(Credentials(psk=psk), names, self.choice, self.own & raw, certified)
+
+
+def _certified(auth: CertificateAuth) -> Certified:
+    from stcp_proxy.handshake.certified import Certified
+
+    return Certified(auth)
 
 
 def revoked() -> KeyRevoked:
-    """The failure of a connection whose key, the peer's or this side's, was removed from the file."""
-    return KeyRevoked("a key of this connection was removed from this side's file")
+    """The failure of a connection whose key or certificate, the peer's or this side's, is no longer good here."""
+    return KeyRevoked("a key or certificate of this connection was revoked, or removed from this side's file")

@@ -28,13 +28,21 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from stcp_proxy.config.plan import CapturePlan
-from stcp_proxy.intercept.nft_text import FIRST_ANSWER, TUPLES, base_chain, chain, connection_set, interfaces, match
+from stcp_proxy.intercept.nft_text import FIRST_ANSWER, TUPLES, base_chain, chain, connection_set, counter, interfaces, match
 
 _TIMEOUT: Final = "5d"
 """The timeout of an entry in `served4` and `served6`: the default time for which connection tracking remembers an idle
 connection."""
 _SIZE: Final = 65_535
 _AFTER_NAT: Final = -99
+LINK_LOCAL: Final = "ip6 daddr fe80::/10"
+COUNTERS: Final = {
+    "refused_link_local": "dialled link-local IPv6 destinations, which cannot be intercepted: write such a destination under"
+    " 'exclude', or dial a global address",
+    "refused": "were not known to be intercepted: their rules or their connection tracking were lost, or they were open before"
+    " the rules",
+}
+"""Counters of a table: their names, and what the counted packets did. Refused packets of a connection are one or few."""
 _LABELS: Final = 128
 """The number of labels that fit into an entry of connection tracking."""
 
@@ -106,7 +114,9 @@ def guard(
         yield from base_chain("guard_forward", f"type filter hook forward priority {_AFTER_NAT + later}", lines)
     yield from chain("guard", _guard(capture, labels))
     yield from chain("answer", [f"ct label set {labels.answer}", *_remember(), "accept"])
-    yield from chain("refuse", [*_served(labels), "meta l4proto tcp reject with tcp reset"])
+    yield from (line for name in COUNTERS for line in counter(name))
+    refusals = [f"{LINK_LOCAL} counter name refused_link_local", "counter name refused"]
+    yield from chain("refuse", [*_served(labels), *(f"meta l4proto tcp {each} reject with tcp reset" for each in refusals)])
 
 
 def _intercepted(divert: int | None) -> list[str]:

@@ -25,6 +25,7 @@ from stcp_proxy.intercept.sockets import TcpSocket, perhaps_intercepted, served,
 _COMMENT: Final = re.compile(rf'comment "({MADE_BY} [^"]*)"')
 _MARK: Final = re.compile(r", mark ([0-9]+)$")
 _CHAIN: Final = re.compile(r"^\tchain ([a-z_]+) \{$", re.MULTILINE)
+_COUNTER: Final = re.compile(r"counter ([a-z_]+) \{\s+packets ([0-9]+) ")
 _SPARED: Final = re.compile(r"^\t\tmeta (skuid|mark) (?:\{ ([^}]*) \}|(\S+)) .*goto let_out$", re.MULTILINE)
 _TAKING: Final = ("output", "arriving")
 """The base chains that intercept."""
@@ -97,15 +98,24 @@ def installed(table: str) -> str | None:
 
 
 def listing(table: str) -> str | None:
-    """The rules of an installed table, without the elements of its sets; None where there is no table."""
+    """The rules of an installed table, without the elements of its sets and what it counted; None where there is no table."""
     if table not in _tables():
         return None
     try:
-        return nft(["--terse", "list", "table", "inet", table])
+        return nft(["--terse", "--stateless", "list", "table", "inet", table])
     except RulesRefused:
         if table in _tables():
             raise
         return None  # another program has deleted the table meanwhile
+
+
+def counted(table: str) -> dict[str, int]:
+    """Packets that an installed table has counted, by the name of the counter; empty where there is no table."""
+    try:
+        text = nft(["list", "counters", "table", "inet", table])
+    except RulesRefused:
+        return {}
+    return {name: int(packets) for name, packets in _COUNTER.findall(text)}
 
 
 def chains_of(text: str) -> list[str]:

@@ -60,6 +60,11 @@ def connection_set(name: str, version: str, *, timeout: str, size: int) -> Itera
     yield from _block("set", name, lines)
 
 
+def counter(name: str) -> Iterator[str]:
+    """A counter of packets. Rules name it."""
+    yield from _block("counter", name, [])
+
+
 def _block(kind: str, name: str, lines: Iterable[str]) -> Iterator[str]:
     yield ""
     yield f"\t{kind} {name} {{"

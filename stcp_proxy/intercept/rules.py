@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stcp_proxy.config.plan import CapturePlan
-from stcp_proxy.intercept.guard import guard, labels_of, sets, spared, wanted
+from stcp_proxy.intercept.guard import LINK_LOCAL, guard, labels_of, sets, spared, wanted
 from stcp_proxy.intercept.nft_text import FIRST_PACKET, base_chain, chain, interfaces
 from stcp_proxy.net.original import Interception
 from stcp_proxy.net.rules_sign import PORT, SIGN, sign_of
@@ -41,7 +41,7 @@ HOLD: Final = "_hold"
 _BEFORE_NAT: Final = -101
 _MANGLE: Final = -150
 _ROUTING_PRIORITY: Final = 535
-_LINK_LOCAL: Final = "ip6 daddr fe80::/10 return"
+_LINK_LOCAL: Final = f"{LINK_LOCAL} return"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from stcp_proxy.errors import StcpError
+from stcp_proxy.intercept.guard import COUNTERS
 from stcp_proxy.intercept.hold import Hold
-from stcp_proxy.intercept.install import apply, chains_of, installed, listing
+from stcp_proxy.intercept.install import apply, chains_of, counted, installed, listing
 from stcp_proxy.intercept.policy_routing import add_routing
 from stcp_proxy.intercept.rules import Rules
 
@@ -45,6 +46,7 @@ class Watcher:
         self._hold: Hold | None = None
         self._say(apply(self._rules))
         self._seen = self._whole()
+        self._counted = counted(self._rules.table)
         self._open_hold()
 
     def close(self) -> None:
@@ -81,6 +83,16 @@ class Watcher:
         if self._hold is not None and self._hold.ended:
             self._say("the second guard was missing: restored")
             self._open_hold()
+        self._report_refused()
+
+    def _report_refused(self) -> None:
+        """Say what the guard has refused since the last call. New rules count from zero."""
+        now = counted(self._rules.table)
+        for name, what in COUNTERS.items():
+            before, count = self._counted.get(name, 0), now.get(name, 0)
+            if more := count - before if count >= before else count:
+                self._say(f"the guard refused {more} packet{'s' * (more > 1)} that {what}")
+        self._counted = now
 
     def _restore(self) -> None:
         """Install the rules of the current file, which may be newer than the rules that were changed."""

@@ -38,6 +38,7 @@ def check_file_name(path: str | Path) -> None:
 
 MAKE_REMEDY: Final = {
     "key": "make one with 'stcp-proxy keygen --out {path}'",
+    "certificate key": "name the private key of the certificate, often tls.key",
     "token": "make one with '(umask 077; openssl rand -hex 32 >{path})'",
     "passphrase": "write the passphrase into it with an editor, with mode 600",
     "authority's key": "name the folder that 'stcp-proxy ca init' made",

@@ -13,6 +13,7 @@ Handshake
 - ``handshake``            suites 1 to 4 and 6: Initiator and Responder
 - ``credential``           the credential of suite 5: format and bounds
 - ``certified_handshake``  suite 5: CertifiedInitiator and CertifiedResponder
+- ``responder_choice``     a listening side that accepts suites of both handshakes
 - ``established``          the result of a handshake
 
 Frames

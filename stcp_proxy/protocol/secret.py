@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from typing import Final, NoReturn
+from typing import ClassVar, Final, NoReturn
 
 from stcp_proxy.protocol.wire import KEY_LEN
 
@@ -22,9 +22,12 @@ class Secret:
 
     __slots__ = ("_raw",)
 
+    size: ClassVar[int | None] = KEY_LEN
+    """Bytes of a secret of this type; None for any number."""
+
     def __init__(self, raw: bytes) -> None:
-        if len(raw) != KEY_LEN:
-            raise ValueError(f"a secret is {KEY_LEN} bytes, not {len(raw)}")
+        if self.size is not None and len(raw) != self.size:
+            raise ValueError(f"a secret is {self.size} bytes, not {len(raw)}")
         self._raw: Final = bytes(raw)
 
     def reveal(self) -> bytes:

@@ -115,9 +115,7 @@ class ConnectSession:
 
     def _start_over(self) -> None:
         """Forget the peer that was tried before: it does not belong to this connection's log line."""
-        record = self._record
-        record.channel = record.peer = record.target = ""
-        record.key = None
+        self._record.unproved()
         self._heard = False
 
     async def _carry(self, dialled: Dialled, attempt: Attempt) -> None:
@@ -150,7 +148,7 @@ class ConnectSession:
         )
         established = channel.established
         record.channel = established.channel_id
-        record.proved(self._trust.name(established.peer), established.peer, established.own)
+        record.proved(self._trust.peer(established))
         return stream, channel
 
     def _say_next_key(self, target: str) -> None:

@@ -30,7 +30,6 @@ from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.pattern import Pattern
 from stcp_proxy.net.socket_options import tune_leg
-from stcp_proxy.protocol.handshake import Responder
 from stcp_proxy.protocol.opening import Endpoint, Opening
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.plain_leg import reset_on_close
@@ -110,7 +109,7 @@ class ListenSession:
 
     async def _prove(self) -> tuple[exchange.Channel, Opening]:
         plan, trust, record = self._plan, self._trust, self._record
-        responder = Responder(plan.suites, trust.credentials, allowed=trust.names)
+        responder = trust.responder(plan.suites)
         channel: exchange.Channel | None = None
         with trio.move_on_after(max(0.0, plan.handshake_timeout - record.waited)):
             channel, established = await exchange.respond(self._stream, responder)
@@ -118,7 +117,7 @@ class ListenSession:
             self._gate.heard(record)
             opening = await exchange.read_open(self._stream, channel)
             # Not earlier: message 1 may be a replay.
-            record.proved(trust.name(established.peer), established.peer, established.own)
+            record.proved(trust.peer(established))
             return channel, opening
         what = f"the peer did not authenticate within {plan.handshake_timeout:g} s"
         if path_mtu.is_unacknowledged(self._stream.socket):
@@ -150,7 +149,7 @@ class ListenSession:
 
     async def _dial(self, channel: exchange.Channel, opening: Opening) -> socket.socket:
         """Connect to the target that the peer asks for, and send it the PROXY header where one is configured."""
-        record, peer = self._record, channel.established.peer
+        record, peer = self._record, self._record.identity
         if opening.client is not None:
             record.origin = str(plain_endpoint(opening.client))
         offer = self._offers.choose(opening.service, peer)
@@ -167,7 +166,7 @@ class ListenSession:
         try:
             tune_leg(plain)
             reset_on_close(plain)
-            header = proxy_header(offer.hand_on, client, opening.original, plain, record, peer=self._trust.full_name(peer))
+            header = proxy_header(offer.hand_on, client, opening.original, plain, record, peer=peer.full_name)
             if header:
                 await send_header(LegStream(plain), header)
         except BaseException:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from stcp_proxy.config.certificate_plan import time_text
 from stcp_proxy.counters import UNKNOWN, KeyUse, Ledger, Refusal
 from stcp_proxy.errors import Code, Judgement, KeyRevoked, StcpError, TargetError, UnknownPeer, describe, remedy_for
+from stcp_proxy.handshake.trust import Peer
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.logs import log
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
 from stcp_proxy.upstream.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from stcp_proxy.credentials.verifier import Verified
 
 _log = structlog.get_logger("stcp_proxy.connection")
 
@@ -75,6 +80,8 @@ class Connection:
         peer: the peer's name in this side's configuration; empty before it has authenticated.
         key: the public key of the authenticated peer, 32 bytes; None before that, and with a shared secret.
         own: the public key of this side in that handshake; likewise.
+        rule: the part of the configuration that admits the peer, its label in metrics; see `Peer.rule`.
+        certificate: what the certificate of the peer says; None without one.
         service: the service that the initiator asks for.
         origin: address of the application's client as the peer or a PROXY header tells it; empty where nobody does.
         target: the address that this side dialled.
@@ -90,6 +97,7 @@ class Connection:
 
     __slots__ = (
         "_owner",
+        "certificate",
         "channel",
         "client",
         "cut",
@@ -102,6 +110,7 @@ class Connection:
         "own",
         "peer",
         "relay",
+        "rule",
         "service",
         "started",
         "target",
@@ -119,6 +128,8 @@ class Connection:
         self.peer = ""
         self.key: bytes | None = None
         self.own: bytes | None = None
+        self.rule = ""
+        self.certificate: Verified | None = None
         self.service = ""
         self.origin = ""
         self.target = ""
@@ -136,22 +147,26 @@ class Connection:
         """The counters of the tunnel."""
         return self._owner.ledger
 
-    def proved(self, peer: str, key: bytes | None, own: bytes | None = None) -> None:
-        """Note that the peer has authenticated.
+    @property
+    def identity(self) -> Peer:
+        """The identity of the authenticated peer."""
+        return Peer(self.peer, self.rule, self.key, self.own, self.certificate)
 
-        Args:
-            peer: its configured name.
-            key: its public key, 32 bytes; None with a shared secret.
-            own: the public key of this side in the handshake; None with a shared secret.
-        """
-        self.peer, self.key, self.own = peer, key, own
-        if key is not None and own is not None:
+    def proved(self, peer: Peer) -> None:
+        """Note that the peer has authenticated."""
+        self.peer, self.rule, self.key, self.own, self.certificate = peer.name, peer.rule, peer.key, peer.own, peer.certificate
+        if peer.key is not None and peer.own is not None:
             pairs = self.ledger.pairs
-            use = pairs.get((own, key))
+            use = pairs.get((peer.own, peer.key))
             if use is None:
-                use = pairs[own, key] = KeyUse()
+                use = pairs[peer.own, peer.key] = KeyUse()
             use.total += 1
             use.last = time.time()
+
+    def unproved(self) -> None:
+        """Forget the peer and its address: another one is tried."""
+        self.channel = self.peer = self.rule = self.target = ""
+        self.key = self.own = self.certificate = None
 
     def served_by(self, relay: Relay) -> None:
         """Note the handover to an engine."""
@@ -167,7 +182,7 @@ class Connection:
         ledger, relay = self.ledger, self.relay
         engine = relay.engine if relay is not None else ""
         to_wire = end.bytes_to_wire + self.early
-        ledger.ended[self.peer or UNKNOWN, engine, end.reason.value] += 1
+        ledger.ended[self.rule or UNKNOWN, engine, end.reason.value] += 1
         ledger.bytes_to_wire += to_wire
         ledger.bytes_to_plain += end.bytes_to_plain
         by_peer = end.code is not None and end.reason is EndReason.PEER_RESET
@@ -209,7 +224,7 @@ class Connection:
         if refusal.judgement.is_check:
             self.ledger.checks[refusal.reason] = self.ledger.checks.get(refusal.reason, 0) + 1
         else:
-            self.ledger.refused[self.peer or UNKNOWN, refusal.reason] += 1
+            self.ledger.refused[self.rule or UNKNOWN, refusal.reason] += 1
         if not refusal.judgement.is_noise:
             self.ledger.refusals.add(refusal)
 
@@ -219,10 +234,22 @@ class Connection:
         if not log.is_hidden(level):
             first = {"tunnel": self.tunnel, "peer": self.peer, "why": why, "remedy": remedy}
             known = {name: getattr(self, name) for name in ("origin", "channel", "service", "original", "target")}
-            said = {name: value for name, value in (first | {"client": self.client} | known).items() if value}
+            certificate = _of_certificate(self.certificate)
+            said = {name: value for name, value in (first | certificate | {"client": self.client} | known).items() if value}
             seconds = round(time.monotonic() - self.started, 3)
             getattr(_log, level)(event, **said, **fields, seconds=seconds, log_class=judgement.log_class)
         if self.endpoint is not None:
             self.endpoint.live -= 1
             self.endpoint = None
         self._owner.forget(self)
+
+
+def _of_certificate(certificate: Verified | None) -> dict[str, str]:
+    """What a log line says of the peer's certificate besides its name."""
+    if certificate is None:
+        return {}
+    return {
+        "authority": certificate.authority,
+        "serial": f"{certificate.serial:x}",
+        "not_after": time_text(certificate.not_after),
+    }

@@ -1,4 +1,4 @@
-"""The services of a listen tunnel, and the one that a peer gets for its key and the service in OPEN.
+"""The services of a listen tunnel, and the one that a peer gets for its identity and the service in OPEN.
 
 A peer that may not use a service gets the same answer, as fast, as a peer that asks for an unknown service. So no peer can
 find out what is offered to others. The log tells the two apart.
@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stcp_proxy.config import HandOn, ServicePlan, TunnelPlan
+from stcp_proxy.credentials.names import NamePattern
 from stcp_proxy.errors import ServiceUnknown
+from stcp_proxy.handshake.trust import Peer
+from stcp_proxy.keys import PublicKey
 from stcp_proxy.redact import shown
 from stcp_proxy.upstream.targets import Targets
 
@@ -21,6 +24,7 @@ class Offer:
     Attributes:
         service: its name; empty for the tunnel's own `to`, which is for peers that name no service.
         allow: public keys that may use it, 32 bytes each; None for every peer of the tunnel.
+        names: patterns for names of certificates that may use it.
         targets: its targets.
         hand_on: how connections are handed on to it.
     """
@@ -29,6 +33,13 @@ class Offer:
     allow: frozenset[bytes] | None
     targets: Targets
     hand_on: HandOn
+    names: tuple[NamePattern, ...] = ()
+
+    def admits(self, peer: Peer) -> bool:
+        """Whether a peer of the tunnel may use it."""
+        if self.allow is None or peer.key in self.allow:
+            return True
+        return any(pattern.matches(name) for pattern in self.names for name in peer.names)
 
 
 class Offers:
@@ -64,12 +75,12 @@ class Offers:
             if name in other._services:
                 offer.targets.adopt(other._services[name].targets)
 
-    def choose(self, service: str | None, peer: bytes | None) -> Offer:
+    def choose(self, service: str | None, peer: Peer) -> Offer:
         """The service that a peer gets.
 
         Args:
             service: the name in OPEN; None where OPEN has none.
-            peer: its public key; None with a shared secret.
+            peer: the identity of the peer.
 
         Raises:
             ServiceUnknown: the service does not exist, or not for this peer. The text, for the log, says which.
@@ -77,7 +88,7 @@ class Offers:
         offer = self._default if service is None else self._services.get(service)
         if offer is None:
             raise ServiceUnknown(*_why_unknown(service, self._services))
-        if offer.allow is not None and peer not in offer.allow:
+        if not offer.admits(peer):
             what = "'to'" if service is None else f"the service {shown(service)}"
             raise ServiceUnknown(
                 f"the peer may not use {what}, and was told that there is none", remedy="if it should, add it to 'allow'"
@@ -86,8 +97,11 @@ class Offers:
 
 
 def _offer(name: str, service: ServicePlan, targets: Targets) -> Offer:
-    allow = None if service.allow is None else frozenset(key.raw for key in service.allow)
-    return Offer(name, allow, targets, service.hand_on)
+    if service.allow is None:
+        return Offer(name, None, targets, service.hand_on)
+    allow = frozenset(peer.raw for peer in service.allow if isinstance(peer, PublicKey))
+    names = tuple(NamePattern(peer) for peer in service.allow if isinstance(peer, str))
+    return Offer(name, allow, targets, service.hand_on, names)
 
 
 def _why_unknown(service: str | None, known: dict[str, Offer]) -> tuple[str]:

@@ -193,7 +193,7 @@ class LiveConnections:
 
     def covers(self, connection: Connection, before: Trust) -> bool:
         """Tell whether the rule in force admits a connection that the rule `before` admitted."""
-        return connection.in_the_clear or self.trust.covers(before, own=connection.own, peer=connection.key)
+        return connection.in_the_clear or self.trust.covers(before, connection.identity)
 
     # -- end ---------------------------------------------------------------------------------------------------------------
 

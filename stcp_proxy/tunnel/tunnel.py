@@ -25,6 +25,7 @@ from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.acceptor import Acceptor
 from stcp_proxy.tunnel.connections import LiveConnections, Session
 from stcp_proxy.tunnel.descriptors import Descriptors
+from stcp_proxy.tunnel.revocation import end_expired
 from stcp_proxy.tunnel.upstreams import Upstreams
 from stcp_proxy.upstream.targets import Targets
 
@@ -59,7 +60,7 @@ class Tunnel:
         self.upstreams = Upstreams(plan, trust)
         self._acceptor: Final = Acceptor(plan, self.live, self._admit)
         self._accepting: trio.CancelScope | None = None
-        self._checking_health: trio.CancelScope | None = None
+        self._following_plan: trio.CancelScope | None = None
 
     # -- listening ---------------------------------------------------------------------------------------------------------
 
@@ -100,16 +101,18 @@ class Tunnel:
             with trio.CancelScope() as self._accepting:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._acceptor.run, connections)
-                    nursery.start_soon(self._check_health)
+                    nursery.start_soon(self._follow_plan)
         finally:
             self._accepting = None
             self.live.wake()
 
-    async def _check_health(self) -> None:
-        """Run the health checks of the plan in force, and of each plan that replaces it."""
+    async def _follow_plan(self) -> None:
+        """Run health checks and end expired connections: by the plan in force, and by each plan that replaces it."""
         while True:
-            with trio.CancelScope() as self._checking_health:
-                await self.upstreams.check_health()
+            with trio.CancelScope() as self._following_plan:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.upstreams.check_health)
+                    nursery.start_soon(end_expired, self.plan, self.live)
 
     def accept_waiting(self, listeners: list[socket.socket], connections: trio.Nursery) -> None:
         """Accept what waits at sockets that are about to be closed, as far as the limits allow."""
@@ -149,8 +152,8 @@ class Tunnel:
         self.plan, self.engine = plan, engine
         self._acceptor.replace(plan)
         self._warn([each for each in exposures(plan) if each not in known])
-        if self._checking_health is not None:
-            self._checking_health.cancel()
+        if self._following_plan is not None:
+            self._following_plan.cancel()
 
     # -- connections -------------------------------------------------------------------------------------------------------
 

@@ -246,7 +246,7 @@ class Tunnels:
         for tunnel, before in rules.items():
             live = tunnel.live
             if tunnel in self.draining:
-                live.trust = live.trust.remains(self.plan.known, secrets)
+                live.trust = live.trust.remains(self.plan.known, secrets, self.plan.trusted)
             if live.trust is not before:
                 nursery.start_soon(revoke, tunnel.plan.name, live, before, self.plan.revoke_grace)
 

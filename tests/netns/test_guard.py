@@ -218,15 +218,19 @@ def test_removal_lets_new_connections_leave_and_ends_when_the_last_has_gone(
         assert net.client.run("nft", "list", "ruleset").stdout == ""
 
 
+def dial_link_local(net: Net) -> socket.socket:
+    """A connection from the client to the server's link-local address."""
+    lines = net.server.run("ip", "-6", "address").stdout.splitlines()
+    address = next(line.split()[1].partition("/")[0] for line in lines if "fe80" in line)
+    return net.client.do(lambda: socket.create_connection((f"{address}%eth0", PORT), timeout=5))
+
+
 @HOW
 @pytest.mark.usefixtures("clean")
 def test_a_link_local_destination_is_refused_at_once(net: Net, echo: Target, tmp_path: Path, how: str) -> None:
-    address = next(
-        line.split()[1].partition("/")[0] for line in net.server.run("ip", "-6", "address").stdout.splitlines() if "fe80" in line
-    )
     with Sidecar(net, tmp_path, how), net.watch() as watch:
         with pytest.raises(ConnectionRefusedError):
-            net.client.do(lambda: socket.create_connection((f"{address}%eth0", PORT), timeout=5))
+            dial_link_local(net)
         assert watch.segments == []
 
 

@@ -14,7 +14,7 @@ from harness.proxies import COMMAND
 from harness.sockets import Target, end_of, read_exactly
 
 from netns.sidecar import PORT, Sidecar
-from netns.test_guard import WORD, echo, opened
+from netns.test_guard import WORD, dial_link_local, echo, opened
 
 HOW = pytest.mark.parametrize("how", ["redirect", "tproxy"])
 __all__ = ["echo"]
@@ -112,6 +112,21 @@ def test_policy_routing_and_a_new_file_are_followed(net: Net, echo: Target, tmp_
         with net.watch() as watch:
             wait_for(lambda: comes_through(net, net.server.ip4), words="the excluded address is left alone by both guards")
         assert (net.server.ip4, PORT) in watch.dialled
+
+
+@HOW
+def test_what_the_guard_refuses_is_logged(net: Net, echo: Target, tmp_path: Path, how: str) -> None:
+    with Sidecar(net, tmp_path, how) as sidecar, watching(net, sidecar, tmp_path) as process:
+        with pytest.raises(ConnectionRefusedError):
+            dial_link_local(net)
+        with opened(net, net.server.ip4) as sock:
+            net.client.run("conntrack", "-F")
+            with contextlib.suppress(ConnectionResetError):
+                sock.sendall(WORD)
+            assert end_of(sock) == ("reset", b"")
+        wait_for(lambda: "that dialled link-local IPv6 destinations" in process.text(), words="the link-local refusal is logged")
+        wait_for(lambda: "that were not known to be intercepted" in process.text(), words="the reset is logged")
+        assert "the rules were changed" not in process.text()  # counting is no change
 
 
 def test_removal_waits_for_the_watcher(net: Net, tmp_path: Path) -> None:

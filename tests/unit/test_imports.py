@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "stcp_proxy"
 
 LEAVES = {"acl", "errors", "protocol", "redact"}
-BASE = LEAVES | {"config", "keys", "net", "relay"}
+BASE = LEAVES | {"config", "credentials", "keys", "net", "relay"}
 SERVING = BASE | {"counters", "handshake", "logs", "session", "tunnel", "upstream"}
 
 MAY_IMPORT = {
@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "keys": LEAVES,
     "credentials": {"protocol", "errors"},
     "ca": LEAVES | {"credentials", "keys"},
-    "config": LEAVES | {"keys", "net"},
+    "config": LEAVES | {"credentials", "keys", "net"},
     "counters": {"relay", "protocol", "errors"},
     # The rooms of a connection, in the order in which each builds on the next.
     "process": SERVING,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from harness.certificates import DAY, TestAuthority
 
 from stcp_proxy import keys
 from stcp_proxy.config import Plan, load_plan, reference
@@ -40,6 +41,19 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("whole", "admin_token", "a.token"),
         ("whole", "ready", "target"),
         ("whole", "dns", "{ttl: 1s}"),
+        ("certificates", "certificate", "a.crt, key: a-tls.key => b.crt, key: b-tls.key"),
+        ("certificates", "authorities", "{prod: {bundle => {test: {bundle"),
+        ("certificates", "revoked", "a.revoked => b.revoked"),
+        ("certificates", "expired", "keep => end"),
+    ],
+    "CertificateModel": [
+        ("certificates", "chain", "a.crt => renewed.crt"),
+        ("certificates", "key", "a.crt, key: a-tls.key => b.crt, key: b-tls.key"),
+    ],
+    "AuthorityModel": [
+        ("certificates", "bundle", "a-ca.crt => b-ca.crt"),
+        ("certificates", "crl", "a.crl => b.crl"),
+        ("certificates", "names", "dns:* => dns:*.prod"),
     ],
     "PeersModel": [("peers", "include", "peers.d")],
     "LogModel": [("log", "level", "debug"), ("log", "format", "json"), ("log", "quiet", "connections")],
@@ -103,6 +117,16 @@ CHANGES: Final[dict[str, list[Change]]] = {
 """For each field of each model one change. A new field needs one."""
 
 
+CERTIFIED: Final = """\
+certificate: {chain: a.crt, key: a-tls.key}
+authorities: {prod: {bundle: a-ca.crt, crl: a.crl, names: "dns:*"}}
+revoked: a.revoked
+expired: keep
+tunnels: {a: {mode: listen, bind: 127.0.0.1:1, to: 127.0.0.1:2, allow: "dns:app"}}
+"""
+"""A file with certificates. A change of it is text that is replaced: `old => new`."""
+
+
 class Config:
     """A file with every kind of tunnel, and what a change puts into it."""
 
@@ -128,6 +152,9 @@ class Config:
             self.service |= {"to": "[original, 127.0.0.1:2]", "allow_targets": '"10.0.0.0/8:2"'}
         if where == "intercept-all":
             self.intercept["bind"] = '":5"'
+        if where == "certificates":
+            self.text = CERTIFIED
+            return None
         if where == "file":
             self.text = "psk: b.psk\ntunnels: {a: {mode: listen, bind: 127.0.0.1:1, to: 127.0.0.1:2}}\n"
             return None
@@ -154,6 +181,20 @@ def _flow(mapping: dict[str, str]) -> str:
     return "{" + ", ".join(f"{key}: {value}" for key, value in mapping.items()) + "}"
 
 
+def _write_certificates(folder: Path) -> None:
+    authority, other = TestAuthority(), TestAuthority(name="other")
+    leaves = {name: authority.issue(f"dns:{name}") for name in ("a", "b")}
+    for name, leaf in leaves.items():
+        leaf.write(folder, name)
+    authority.issue("dns:a", key=leaves["a"].key).write(folder, "renewed")
+    authority.bundle(folder / "a-ca.crt")
+    authority.bundle(folder / "b-ca.crt", other)
+    authority.revoke(folder / "a.crl")
+    authority.revoke(folder / "b.crl", leaves["b"], next_update=2 * DAY)
+    (folder / "a.revoked").write_text("")
+    (folder / "b.revoked").write_text(f"{PUBLIC[3]}\n")
+
+
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -164,6 +205,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     keys.write_secret_file("a.token", "0123456789abcdef")
     Path("peers.d").mkdir()
     Path("peers.d/five.pub").write_text(str(keys.PrivateKey.generate().public))
+    _write_certificates(tmp_path)
     return tmp_path / "c.yaml"
 
 
@@ -186,6 +228,9 @@ def plans(file: Path, model: str, change: Change) -> tuple[Plan, Plan]:
             config.connect[name] = _flow({key: value} if wanted else {})
         elif where == "file" and wanted:
             config.text = value
+        elif where == "certificates" and wanted:
+            config.text = CERTIFIED.replace(*value.split(" => "), 1)
+            assert config.text != CERTIFIED
         elif mapping is not None and wanted:
             _put(config, mapping, key, value)
         elif key == "admin_token":

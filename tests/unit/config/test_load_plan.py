@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from harness.certificates import certificate_files
 
 from stcp_proxy import keys
 from stcp_proxy.config import (
@@ -124,6 +125,7 @@ def test_example(example: Path, folder: Path) -> None:
     """Each example loads once its keys are there; its socket folders are made here."""
     keys.write_secret_file(folder / "metrics.psk", keys.format_psk(PSK))
     keys.write_secret_file(folder / "admin.token", "0123456789abcdef")
+    certificate_files(folder)
     text = example.read_text().replace("/var/lib/stcp", str(folder))
     for name in ("/run/postgresql", "/run/redis"):
         (folder / name[1:]).mkdir(parents=True)

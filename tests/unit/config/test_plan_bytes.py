@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from harness.certificates import certificate_files
 
 from stcp_proxy import keys
 from stcp_proxy.config import AdminPlan, KeyAuth, Mode, Plan, PskAuth, Token, load_plan, plan_bytes
@@ -28,6 +29,7 @@ def plan(tmp_path: Path) -> Plan:
     keys.write_secret_file(tmp_path / "host.key", keys.format_private_key(keys.PrivateKey.generate()))
     keys.write_secret_file(tmp_path / "metrics.psk", keys.format_psk(keys.generate_psk()))
     keys.write_secret_file(tmp_path / "admin.token", "0123456789abcdef0123")
+    certificate_files(tmp_path)
     return load_plan(tmp_path / "c.yaml")
 
 

@@ -120,7 +120,7 @@ def test_an_option_for_each_flag(mode: Mode) -> None:
     wanted = [
         (setting.flag.name or key).replace("_", "-")
         for _, model in reference.TABLES
-        if model.__name__ in ("ConfigModel", "TunnelModel", "LogModel")
+        if model.__name__ in ("ConfigModel", "TunnelModel", "LogModel", "CertificateModel")
         for key, _, setting in settings(model)
         if setting.flag is not None and setting.mode in (None, mode.value)
     ]

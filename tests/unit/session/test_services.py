@@ -8,6 +8,7 @@ import pytest
 
 from stcp_proxy.config import KeyAuth, Mode, ServicePlan, TunnelPlan
 from stcp_proxy.errors import Code, ServiceUnknown, code_for
+from stcp_proxy.handshake.trust import Peer
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import TcpAddress
 from stcp_proxy.protocol.secret import Secret
@@ -35,18 +36,22 @@ def offers(
     return Offers(plan, Targets(to, tunnel="tunnel"))
 
 
+def peer(key: PublicKey | None) -> Peer:
+    return Peer("somebody", key=None if key is None else key.raw)
+
+
 EACH_THEIR_OWN = {"redis": ServicePlan((REDIS,), frozenset({ALICE})), "web": ServicePlan((WEB,), frozenset({BOB}))}
 
 
 def test_each_gets_what_is_theirs() -> None:
     mine = offers(EACH_THEIR_OWN, to=(FALLBACK,))
-    assert mine.choose("redis", ALICE.raw).targets.to == (REDIS,)
-    assert mine.choose("web", BOB.raw).targets.to == (WEB,)
-    assert mine.choose(None, BOB.raw).targets.to == (FALLBACK,)
+    assert mine.choose("redis", peer(ALICE)).targets.to == (REDIS,)
+    assert mine.choose("web", peer(BOB)).targets.to == (WEB,)
+    assert mine.choose(None, peer(BOB)).targets.to == (FALLBACK,)
 
 
 @pytest.mark.parametrize(
-    ("service", "peer", "says"),
+    ("service", "who", "says"),
     [
         ("web", ALICE, "may not use the service 'web'"),
         ("redis", BOB, "may not use the service 'redis'"),
@@ -57,11 +62,11 @@ def test_each_gets_what_is_theirs() -> None:
         (None, BOB, "may not use 'to'"),
     ],
 )
-def test_others_are_told_one_and_the_same(service: str | None, peer: PublicKey | None, says: str) -> None:
+def test_others_are_told_one_and_the_same(service: str | None, who: PublicKey | None, says: str) -> None:
     """On the wire a service for others looks like none at all; the log knows better."""
     mine = offers(EACH_THEIR_OWN, to=(FALLBACK,), allow=frozenset({ALICE}))
     with pytest.raises(ServiceUnknown) as caught:
-        mine.choose(service, None if peer is None else peer.raw)
+        mine.choose(service, peer(who))
     assert says in caught.value.what
     assert "\n" not in caught.value.what
     assert code_for(caught.value) is Code.UNKNOWN_SERVICE
@@ -69,17 +74,17 @@ def test_others_are_told_one_and_the_same(service: str | None, peer: PublicKey |
 
 def test_a_tunnel_without_services() -> None:
     mine = offers({}, to=(FALLBACK,))
-    assert mine.choose(None, ALICE.raw).targets.to == (FALLBACK,)
+    assert mine.choose(None, peer(ALICE)).targets.to == (FALLBACK,)
     with pytest.raises(ServiceUnknown, match="has no services"):
-        mine.choose("redis", ALICE.raw)
+        mine.choose("redis", peer(ALICE))
 
 
 def test_a_tunnel_with_services_alone() -> None:
     with pytest.raises(ServiceUnknown, match="names no service"):
-        offers(EACH_THEIR_OWN).choose(None, ALICE.raw)
+        offers(EACH_THEIR_OWN).choose(None, peer(ALICE))
 
 
 def test_a_shared_secret_may_have_everything() -> None:
     mine = offers({"redis": ServicePlan((REDIS,))}, to=(FALLBACK,))
-    assert mine.choose("redis", None).service == "redis"
-    assert mine.choose(None, None).service == ""
+    assert mine.choose("redis", peer(None)).service == "redis"
+    assert mine.choose(None, peer(None)).service == ""

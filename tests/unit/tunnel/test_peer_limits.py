@@ -75,7 +75,7 @@ async def test_a_refused_connection_gives_no_place_back() -> None:
     site = Site(two_peers(max_connections_per_peer=1))
     site.admit("peer")
     refused = Connection("tunnel", "10.0.0.1:5", site.live)
-    refused.peer = "peer"
+    refused.peer = refused.rule = "peer"
     with pytest.raises(PeerOverLimit) as caught:
         site.live.admit(refused, site.plan)
     refused.failed(caught.value)

@@ -1,0 +1,333 @@
+"""Files with certificates, authorities, revocation lists and revoked keys.
+
+Only the process that reads a configuration imports this module. The files are PEM, as cert-manager, SPIFFE helpers, Vault and
+step-ca write them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_public_key,
+    load_pem_private_key,
+)
+
+from stcp_proxy.config.certificate_plan import CertificateKey, Encoded, Facts, OwnCertificate, Revoked, time_text
+from stcp_proxy.credentials.binding import MIN_RSA_BITS
+from stcp_proxy.credentials.certificate import UNREADABLE, check_leaf, extension, names_of
+from stcp_proxy.credentials.path import LEEWAY, MAX_CERTIFICATES
+from stcp_proxy.credentials.revocation import Revocations
+from stcp_proxy.errors import ConfigError, CredentialRefused
+from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey, check_file_name, read_secret_file
+from stcp_proxy.protocol.credential import Credential
+from stcp_proxy.protocol.wire import Role
+from stcp_proxy.redact import shown
+
+SigningKey: TypeAlias = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey | X25519PrivateKey
+
+_MAX_CHAIN: Final = 256 * 1024
+_MAX_BUNDLE: Final = 2 * 1024 * 1024
+_MAX_LIST: Final = 32 * 1024 * 1024
+_MAX_SIGNATURE: Final = 1024
+"""Bytes of the largest signature that a credential may have here: RSA with 8192 bits."""
+_DER: Final = b"\x30"
+"""First byte of every certificate, key and list in DER."""
+_LIST_BLOCK: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+_SERIAL: Final = re.compile(r"serial:([A-Za-z0-9][A-Za-z0-9._-]*)/([0-9A-Fa-f]{2}(?::?[0-9A-Fa-f]{2})*|[0-9A-Fa-f])")
+_RIGHT_KEYS: Final = f"Ed25519, ECDSA P-256 or P-384, RSA of {MIN_RSA_BITS} bits or more, or X25519"
+
+
+def read_public_file(path: Path, *, most: int) -> bytes:
+    """Read a file that is no secret.
+
+    Args:
+        path: the file. Symbolic links are followed: Kubernetes mounts files through two of them.
+        most: largest size in bytes.
+
+    Raises:
+        ConfigError: the file is missing, too large, or cannot be read.
+    """
+    check_file_name(path)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigError(f"{path} is not a regular file", remedy="name the file itself")
+            content = file.read(most + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"the file {path} does not exist", remedy="name a file that does") from None
+    except (OSError, ValueError) as exc:
+        why = getattr(exc, "strerror", None) or exc
+        raise ConfigError(f"cannot read {path}: {why}", remedy="name a file that the user of stcp-proxy can read") from None
+    if len(content) > most:
+        raise ConfigError(f"{path} is larger than {most} bytes", remedy="name the right file")
+    return content
+
+
+def load_own(chain: Path, key: Path, *, now: float) -> OwnCertificate:
+    """Read the certificate of this side and its private key.
+
+    Args:
+        chain: PEM file with the certificate and its intermediates, the certificate first.
+        key: PEM file with the private key; only its owner may read it.
+        now: the time, in unix seconds.
+
+    Raises:
+        ConfigError: one of the files cannot be used, or the key does not fit the certificate.
+    """
+    found = _certificates(chain, read_public_file(chain, most=_MAX_CHAIN))
+    private = _private_key(key)
+    try:
+        leaf = _leaf(chain, found, private, key)
+        names = names_of(leaf)
+        facts = facts_of(leaf)
+    except CredentialRefused as exc:
+        raise ConfigError(f"{chain}: {exc.what.replace('the peer', 'this side')}", remedy=exc.remedy) from None
+    except UNREADABLE:
+        raise ConfigError(f"{chain} holds a certificate that cannot be read", remedy="issue it anew") from None
+    if now > facts.not_after:
+        what = f"{chain}: the certificate expired at {time_text(facts.not_after)}, and the time here is {time_text(now)}"
+        raise ConfigError(what, remedy="renew it, or correct the clock")
+    if now < facts.not_before - LEEWAY:
+        what = f"{chain}: the certificate is valid from {time_text(facts.not_before)}, and the time here is {time_text(now)}"
+        raise ConfigError(what, remedy="correct the clock, or wait")
+    encoded = tuple(certificate.public_bytes(Encoding.DER) for certificate in found)
+    try:
+        Credential(encoded, 0, bytes(_MAX_SIGNATURE)).encode()
+    except ValueError as exc:
+        raise ConfigError(f"{chain} is too large for a handshake: {exc}", remedy="leave out what is no intermediate") from None
+    secret = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return OwnCertificate(encoded, CertificateKey(secret), names, facts)
+
+
+def role_problem(own: OwnCertificate, role: Role) -> str | None:
+    """Why the certificate of this side does not fit a role; None where it fits."""
+    try:
+        check_leaf(x509.load_der_x509_certificate(own.chain[0]), role)
+    except CredentialRefused as exc:
+        return exc.what.replace("the peer's", "this side's").replace("the peer", "this side")
+    except UNREADABLE:
+        return "this side's certificate cannot be read"
+    return None
+
+
+def load_roots(path: Path, *, now: float) -> tuple[Encoded, ...]:
+    """Read the certificates of an authority.
+
+    Args:
+        path: PEM file with one or several certificates.
+        now: the time, in unix seconds.
+
+    Raises:
+        ConfigError: the file cannot be used, a certificate may not issue others, or all of them have expired.
+    """
+    found = []
+    for certificate in _certificates(path, read_public_file(path, most=_MAX_BUNDLE)):
+        try:
+            facts, constraints = facts_of(certificate), extension(certificate, x509.BasicConstraints)
+        except UNREADABLE:
+            raise ConfigError(f"{path} holds a certificate that cannot be read", remedy="take it out") from None
+        if constraints is None or not constraints.ca:
+            what = f"{path}: {facts.subject} is no certificate of an authority"
+            raise ConfigError(what, remedy="name the file of the authority that issues certificates, often ca.crt")
+        found.append(Encoded(certificate.public_bytes(Encoding.DER), facts))
+    if all(now > root.facts.not_after for root in found):
+        last = max(root.facts.not_after for root in found)
+        what = f"{path}: the authority expired at {time_text(last)}, and the time here is {time_text(now)}"
+        raise ConfigError(what, remedy="add its new certificate, or correct the clock")
+    return tuple(dict.fromkeys(found))
+
+
+def load_lists(path: Path, roots: tuple[Encoded, ...]) -> tuple[Encoded, ...]:
+    """Read the revocation lists of an authority.
+
+    Args:
+        path: PEM file with one or several lists.
+        roots: the certificates of the authority. A list of one of its intermediates is taken as it is.
+
+    Raises:
+        ConfigError: the file cannot be used, or a list is not signed by the authority that it names.
+    """
+    content = read_public_file(path, most=_MAX_LIST)
+    if content[:1] == _DER:
+        raise ConfigError(f"{path} is in DER form", remedy=f"'openssl crl -inform der -in {path} -out FILE' makes PEM of it")
+    blocks = _LIST_BLOCK.findall(content)
+    if not blocks:
+        raise ConfigError(f"{path} holds no revocation list", remedy="name the CRL of the authority, in PEM")
+    return tuple(_revocation_list(path, block, roots) for block in blocks)
+
+
+def _revocation_list(path: Path, block: bytes, roots: tuple[Encoded, ...]) -> Encoded:
+    try:
+        found = x509.load_pem_x509_crl(block)
+        Revocations(lists=[found])
+        named = [root for root in map(_loaded, roots) if root.subject == found.issuer]
+        signed = not named or any(_is_signed(found, root) for root in named)
+        end = found.next_update_utc
+        number = found.extensions
+        serial = next((str(each.value.crl_number) for each in number if isinstance(each.value, x509.CRLNumber)), "")
+        begin = found.last_update_utc.timestamp()
+        facts = Facts(found.issuer.rfc4514_string(), serial, begin, float("inf") if end is None else end.timestamp())
+    except UNREADABLE as exc:
+        raise ConfigError(f"{path} holds a revocation list that cannot be read: {exc}", remedy="fetch it anew") from None
+    if not signed:
+        what = f"{path}: the revocation list names {facts.subject} as its issuer, whose key did not sign it"
+        raise ConfigError(what, remedy="fetch it anew from the authority")
+    return Encoded(found.public_bytes(Encoding.DER), facts)
+
+
+def load_revoked(path: Path, authorities: frozenset[str]) -> tuple[Revoked, frozenset[PublicKey]]:
+    """Read the file of revoked keys and certificates.
+
+    Each line is one of these; text after `#` is a comment:
+
+        stcp-pub:…                     a public key of `peers`
+        spki:BASE64                    the public key of a certificate (SubjectPublicKeyInfo, DER)
+        serial:AUTHORITY/HEXADECIMAL   a certificate by its serial number, and the name of its authority in this file
+
+    Args:
+        path: the file.
+        authorities: names of the authorities.
+
+    Returns:
+        What concerns certificates, and the public keys of peers.
+
+    Raises:
+        ConfigError: the file cannot be read, or has a line of another form.
+    """
+    keys: list[bytes] = []
+    serials: list[tuple[str, int]] = []
+    peers: list[PublicKey] = []
+    for number, line in _lines(read_public_file(path, most=_MAX_BUNDLE)):
+        where = f"{path}:{number}"
+        if line.startswith(PUBLIC_PREFIX):
+            try:
+                key = PublicKey.parse(line)
+            except ConfigError as exc:
+                raise ConfigError(f"{where}: {exc.what}", remedy=exc.remedy) from None
+            peers.append(key)
+            point = X25519PublicKey.from_public_bytes(key.raw)
+            keys.append(point.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+        elif line.startswith("spki:"):
+            keys.append(_public_key(where, line.removeprefix("spki:")))
+        elif (match := _SERIAL.fullmatch(line)) is not None:
+            if match[1] not in authorities:
+                remedy = f"write a name from 'authorities': {', '.join(sorted(authorities)) or 'there is none'}"
+                raise ConfigError(f"{where}: {shown(match[1])} is no authority of this side", remedy=remedy)
+            serials.append((match[1], int(match[2].replace(":", ""), 16)))
+        else:
+            remedy = "write stcp-pub:KEY, spki:BASE64 or serial:AUTHORITY/HEXADECIMAL"
+            raise ConfigError(f"{where}: this is no revoked key or certificate", remedy=remedy)
+    return Revoked(tuple(dict.fromkeys(keys)), tuple(dict.fromkeys(serials))), frozenset(peers)
+
+
+def facts_of(certificate: x509.Certificate) -> Facts:
+    """What a certificate is recognized by."""
+    try:
+        subject = ", ".join(names_of(certificate))
+    except CredentialRefused:
+        subject = certificate.subject.rfc4514_string() or "a certificate without a name"
+    start, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+    return Facts(subject, f"{certificate.serial_number:x}", start, end)
+
+
+# -- parts of files --------------------------------------------------------------------------------------------------------
+
+
+def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
+    if content[:1] == _DER:
+        raise ConfigError(f"{path} is in DER form", remedy=f"'openssl x509 -inform der -in {path} -out FILE' makes PEM of it")
+    if b"PRIVATE KEY-----" in content:
+        what = f"{path} holds a private key where certificates belong"
+        raise ConfigError(what, remedy="put the key into a file of its own, which only its owner can read")
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except UNREADABLE:
+        what = f"{path} holds no certificate" if b"CERTIFICATE-----" not in content else f"{path} cannot be read as certificates"
+        raise ConfigError(what, remedy="name a PEM file, which begins with '-----BEGIN CERTIFICATE-----'") from None
+
+
+def _private_key(path: Path) -> SigningKey:
+    content = read_secret_file(path, kind="certificate key")
+    make = "name a PEM file, which begins with '-----BEGIN PRIVATE KEY-----'"
+    if content[:1] == _DER:
+        raise ConfigError(f"{path} is in DER form", remedy=f"'openssl pkey -inform der -in {path} -out FILE' makes PEM of it")
+    if b"PRIVATE KEY-----" not in content:
+        found = "a certificate" if b"CERTIFICATE-----" in content else "no private key of a certificate"
+        raise ConfigError(f"{path} holds {found}", remedy=make)
+    try:
+        key = load_pem_private_key(content, None)
+    except TypeError:
+        what = f"{path} holds a key that is encrypted with a passphrase"
+        raise ConfigError(what, remedy=f"'openssl pkey -in {path} -out FILE' decrypts it; keep FILE private") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError(f"{path} holds a private key that cannot be read", remedy=make) from None
+    if isinstance(key, Ed25519PrivateKey | X25519PrivateKey):
+        return key
+    if isinstance(key, EllipticCurvePrivateKey) and key.curve.name in ("secp256r1", "secp384r1"):
+        return key
+    if isinstance(key, RSAPrivateKey) and key.key_size >= MIN_RSA_BITS:
+        return key
+    raise ConfigError(f"{path} holds a key of the wrong type", remedy=f"use {_RIGHT_KEYS}")
+
+
+def _leaf(path: Path, found: list[x509.Certificate], private: SigningKey, key: Path) -> x509.Certificate:
+    """The certificate of the private key: the first of the chain."""
+    if len(found) > MAX_CERTIFICATES:
+        what = f"{path} holds {len(found)} certificates, and a peer accepts {MAX_CERTIFICATES}"
+        raise ConfigError(what, remedy="leave out what is neither the certificate nor one of its intermediates")
+    fitting = [certificate for certificate in found if certificate.public_key() == private.public_key()]
+    if not fitting:
+        raise ConfigError(f"the key in {key} does not fit the certificate in {path}", remedy="name the files of one pair")
+    if fitting[0] is not found[0]:
+        raise ConfigError(f"the certificate of {key} is not the first in {path}", remedy="put it before its intermediates")
+    return found[0]
+
+
+def _public_key(where: str, text: str) -> bytes:
+    """The public key of an `spki:` line, in its canonical encoding."""
+    try:
+        key = load_der_public_key(base64.b64decode(text, validate=True))
+    except (ValueError, binascii.Error, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PublicKey | X25519PublicKey | EllipticCurvePublicKey | RSAPublicKey):
+        remedy = "write what 'openssl x509 -in CERT -noout -pubkey' prints between its marks, in one line"
+        raise ConfigError(f"{where}: this is no public key of a certificate", remedy=remedy)
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _lines(content: bytes) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers, without comments and blank lines."""
+    for number, line in enumerate(content.decode("utf-8-sig", "replace").splitlines(), start=1):
+        text = line.partition("#")[0].strip()
+        if text:
+            yield number, text
+
+
+def _loaded(encoded: Encoded) -> x509.Certificate:
+    return x509.load_der_x509_certificate(encoded.der)
+
+
+def _is_signed(found: x509.CertificateRevocationList, root: x509.Certificate) -> bool:
+    key = root.public_key()
+    if not isinstance(key, Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey):
+        return False
+    return found.is_signature_valid(key)
