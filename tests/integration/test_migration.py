@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from harness.certificates import TestAuthority
 from harness.process import wait_for
 from harness.proxies import Keys, Proxy
 from harness.sockets import Target, connect, free_port, read_exactly
@@ -25,9 +27,9 @@ PEERS = ("stunnel", "ghostunnel", "spiped", "HAProxy")
 DATABASES = 2
 
 
-def blocks(peer: str) -> dict[str, str]:
+def blocks(heading: str) -> dict[str, str]:
     """The code blocks of a section by the name in their first line, like ``stcp-proxy: server.yaml``."""
-    section = PAGE.partition(f"\n## From {peer}\n")[2].partition("\n## ")[0]
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     found = {}
     for text in re.findall(r"^```\w+\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
         if name := re.match(r"[#;] (\S+: .*)\n", text):
@@ -64,7 +66,7 @@ class Hosts:
         text = text.replace("[127.0.0.1]:6379", f"[127.0.0.1]:{self.plain}").replace("127.0.0.1:6379", f"127.0.0.1:{self.plain}")
         for name, wire in (("db", self.wires[0]), ("db1", self.wires[0]), ("db2", self.wires[1])):
             text = re.sub(rf"\b{name}\.example:744\d", f"127.0.0.1:{wire}", text)
-        return self._files(re.sub(r"\bdb\d?\.example\b", SERVER_NAME, text), "connect")
+        return self._files(re.sub(r"(verifyhost|checkHost =) db\d?\.example", rf"\1 {SERVER_NAME}", text), "connect")
 
     def _files(self, text: str, side: str) -> str:
         text = re.sub(r"/etc/\w+/ca\.pem", str(self.folder / "ca.pem"), text)
@@ -99,7 +101,7 @@ def carries(hosts: Hosts) -> None:
 
 def test_every_section_has_both_files_of_both_sides() -> None:
     for peer in PEERS:
-        names = set(blocks(peer))
+        names = set(blocks(f"From {peer}"))
         assert {"stcp-proxy: server.yaml", "stcp-proxy: client.yaml"} <= names
         assert len(names) == 4
     assert set(re.findall(r"^## From (\w+)$", PAGE, re.MULTILINE)) == set(PEERS)
@@ -107,7 +109,7 @@ def test_every_section_has_both_files_of_both_sides() -> None:
 
 @pytest.mark.parametrize("peer", PEERS)
 def test_ours(peer: str, hosts: Hosts) -> None:
-    files = blocks(peer)
+    files = blocks(f"From {peer}")
     keys = Keys(hosts.folder)
     second = keys.add("second")
     with contextlib.ExitStack() as stack:
@@ -157,7 +159,7 @@ OTHERS: dict[str, tuple[str, Callable[[Path, str, str], list[str]], str, str]] =
 def test_theirs(peer: str, hosts: Hosts) -> None:
     program, command, server, client = OTHERS[peer]
     require(program)
-    files = blocks(peer)
+    files = blocks(f"From {peer}")
     write_certificates(hosts.folder)
     with contextlib.ExitStack() as stack:
         for number in range(DATABASES):
@@ -165,4 +167,24 @@ def test_theirs(peer: str, hosts: Hosts) -> None:
             stack.enter_context(Server(line, port=hosts.wires[number], output=hosts.folder / f"server-{number}.log"))
         line = command(hosts.folder, "client", hosts.client(files[client]))
         stack.enter_context(Server(line, port=hosts.plain, output=hosts.folder / "client.log"))
+        carries(hosts)
+
+
+def test_ours_with_certificates(hosts: Hosts) -> None:
+    """Certificates of an authority as the other programs use them: ECDSA, key and certificate in one file, taken apart."""
+    require("openssl")
+    (apart,) = re.findall(r"^```sh\n(openssl x509 .*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    files = blocks("Keep your certificates")
+    authority = TestAuthority("p256")
+    authority.bundle(hosts.folder / "ca.pem")
+    with contextlib.ExitStack() as stack:
+        for side, name in (("server", "dns:db.example"), ("client", "dns:app.example")):
+            leaf = authority.issue(name, kind="p256")
+            write_secret_file(
+                hosts.folder / f"{side}.pem", (leaf.key_pem() + leaf.certificate.public_bytes(Encoding.PEM)).decode()
+            )
+            text = files[f"stcp-proxy: {side}.yaml"]
+            path = hosts.folder / f"{side}.yaml"
+            path.write_text(hosts.server(text, 0) if side == "server" else hosts.client(text))
+            stack.enter_context(Proxy(["run", str(path)], log=hosts.folder / f"{side}.log")).ready()  # type: ignore[attr-defined]
         carries(hosts)
