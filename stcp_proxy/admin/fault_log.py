@@ -42,6 +42,7 @@ _OF_PROCESS: Final[dict[Kind, str]] = {
     "silent_worker": "a worker process does not answer",
     "descriptors": "file descriptors are nearly used up",
     "reload": "the last reload was refused",
+    "certificate": "a certificate should have been renewed",
     "starting": "the proxy is starting",
     "draining": "the proxy is stopping",
 }

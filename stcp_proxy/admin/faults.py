@@ -33,7 +33,12 @@ def find_faults(report: Report) -> list[Fault]:
     Args:
         report: the merged report of all worker processes.
     """
-    return [*_of_process(report), *_of_tunnels(report.tunnels, serves=report.process.state == "ready"), *_of_refusals(report)]
+    return [
+        *_of_process(report),
+        *_of_certificates(report),
+        *_of_tunnels(report.tunnels, serves=report.process.state == "ready"),
+        *_of_refusals(report),
+    ]
 
 
 def _of_process(report: Report) -> Iterator[Fault]:
@@ -57,6 +62,18 @@ def _of_process(report: Report) -> Iterator[Fault]:
             what=["The last reload was refused, and the configuration before it stays in force: ", last.what],
             remedy="correct the file (`stcp-proxy check CONFIG` names every mistake) and reload again",
         )  # fmt: skip
+
+
+def _of_certificates(report: Report) -> Iterator[Fault]:
+    for each in report.certificates:
+        if each.overdue:
+            subject = "The certificate of this side, " if each.kind == "certificate" else f"The {each.kind} "
+            name = each.subject if each.kind == "certificate" else each.name
+            expired = each.not_after is not None and report.time > each.not_after and each.kind != "revocation list"
+            yield Fault(
+                key="\n".join(("certificate", each.kind, each.name, each.serial)), kind="certificate",
+                level="bad" if expired else "warn", what=[subject, name, f": {each.overdue}"], remedy=each.remedy,
+            )  # fmt: skip
 
 
 def _of_worker(worker: Worker) -> Iterator[Fault]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stcp_proxy.config import Plan, TunnelPlan
 from stcp_proxy.counters import Ledger, Reloads
 from stcp_proxy.errors import StcpError
 from stcp_proxy.net.address import Destination
 from stcp_proxy.relay.engine import Engine, Relay
+
+if TYPE_CHECKING:
+    from stcp_proxy.credentials.verifier import Verified
 
 
 class Link(Protocol):
@@ -39,6 +42,10 @@ class Link(Protocol):
     @property
     def key(self) -> bytes | None:
         """The key that the peer has proved."""
+
+    @property
+    def certificate(self) -> Verified | None:
+        """What the certificate of the peer says; None without one."""
 
     @property
     def own(self) -> bytes | None:

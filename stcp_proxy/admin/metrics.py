@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.report import Report, TunnelReport
-from stcp_proxy.admin.status_schema import KeyStatus
+from stcp_proxy.admin.status_schema import CertificateStatus, KeyStatus
 from stcp_proxy.counters import BOUNDS, Durations
 from stcp_proxy.counters import Steps as StepCounts
 
@@ -80,6 +80,14 @@ METRICS: Final[dict[str, Definition]] = {
     "stcp_key_handshakes_total": Definition("counter", "Handshakes in which a key has proved itself.", ("key", "name", "own")),
     "stcp_key_last_use_timestamp_seconds": Definition(
         "gauge", "When a key last proved itself; 0 is not since the start.", ("key", "name", "own")
+    ),
+    "stcp_certificate_not_after_timestamp_seconds": Definition(
+        "gauge",
+        "When a certificate ends: this side's own, an authority's, or the next update of a list.",
+        ("kind", "name", "serial"),
+    ),
+    "stcp_certificate_not_before_timestamp_seconds": Definition(
+        "gauge", "When the validity of a certificate began.", ("kind", "name", "serial")
     ),
     "stcp_reloads_total": Definition("counter", "Readings of the configuration, applied or failed.", ("result",)),
     "stcp_config_last_reload_successful": Definition("gauge", "0 when the last reading of the configuration failed."),
@@ -189,6 +197,7 @@ def _parts(report: Report) -> Iterator[Iterator[Sample]]:
     for tunnel in report.tunnels:
         yield _of_tunnel(tunnel)
         yield _of_counts(tunnel)
+    yield _of_certificates(report.certificates)
     for key in report.keys:
         yield _of_key(key)
 
@@ -254,6 +263,14 @@ def _of_steps(what: str, tunnel: str, steps: StepCounts) -> Iterator[Sample]:
 
 def _histogram(name: str, labels: tuple[str, ...], durations: Durations) -> Sample:
     return Sample(name, labels, durations.seconds, durations.buckets)
+
+
+def _of_certificates(certificates: Iterable[CertificateStatus]) -> Iterator[Sample]:
+    for each in certificates:
+        labels = (each.kind, each.name, each.serial)
+        if each.not_after is not None:
+            yield Sample("stcp_certificate_not_after_timestamp_seconds", labels, each.not_after)
+        yield Sample("stcp_certificate_not_before_timestamp_seconds", labels, each.not_before)
 
 
 def _of_key(key: KeyStatus) -> Iterator[Sample]:

@@ -293,6 +293,33 @@ class KeyStatus:
 
 
 @dataclass(slots=True, kw_only=True)
+class CertificateStatus:
+    """The certificate of this side, a certificate of an authority, or a revocation list.
+
+    Attributes:
+        kind: ``certificate`` for that of this side, ``authority``, or ``revocation list``.
+        name: the authority's name; ``(own)`` for the certificate of this side.
+        subject: the names of the certificate; of an authority and a list, the authority's subject.
+        serial: the serial number in hexadecimal digits; of a list, its number.
+        not_before: the begin of its validity.
+        not_after: the end of its validity; None for a list that does not tell its next update.
+        connections: open connections of peers with certificates; of an authority, those whose certificate it issued.
+        overdue: what is wrong where its renewal is overdue; empty otherwise.
+        remedy: what to do then.
+    """
+
+    kind: Annotated[Literal["certificate", "authority", "revocation list"], FIRST]
+    name: Annotated[str, FIRST]
+    subject: Annotated[str, FIRST]
+    serial: Annotated[str, FIRST]
+    not_before: Annotated[float, FIRST]
+    not_after: Annotated[float | None, FIRST]
+    connections: Annotated[int, SUM] = 0
+    overdue: Annotated[str, FIRST] = ""
+    remedy: Annotated[str, FIRST] = ""
+
+
+@dataclass(slots=True, kw_only=True)
 class RefusalStatus:
     """Refused connections with one reason from one host.
 
@@ -368,6 +395,7 @@ class Overview:
         connections: a part of the open connections.
         keys: own keys first.
         refusals: the latest first, at most 50.
+        certificates: certificates of this side, authorities and revocation lists.
         reloads: reloads since the start.
     """
 
@@ -376,6 +404,9 @@ class Overview:
     connections: Annotated[Connections, NESTED]
     keys: Annotated[list[KeyStatus], by(lambda key: (key.own, key.key))]
     refusals: Annotated[list[RefusalStatus], by(_kind)]
+    certificates: Annotated[
+        list[CertificateStatus], by(lambda each: (each.kind, each.name, each.subject, each.serial, each.not_after))
+    ] = field(default_factory=list)
     reloads: Annotated[Reloads, NESTED] = field(default_factory=Reloads)
 
 

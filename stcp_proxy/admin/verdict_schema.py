@@ -21,6 +21,7 @@ Kind = Literal[
     "silent_worker",
     "descriptors",
     "reload",
+    "certificate",
     "starting",
     "draining",
 ]

@@ -15,14 +15,20 @@ def register(app: typer.Typer) -> None:
 def check(config: ConfigFile) -> None:
     """Check a YAML file and the keys it names, and print what would run and which engine this machine has."""
     import sys
+    import time
 
     from stcp_proxy.config import describe_plan, load_plan
     from stcp_proxy.config.example_keys import refuse_examples
+    from stcp_proxy.config.lifetimes import lifetimes
     from stcp_proxy.relay.engine_choice import describe_kernel
 
     plan = load_plan(config)
     print(describe_plan(plan))
     print(describe_kernel())
+    for each in lifetimes(plan):
+        problem = each.problem(time.time())
+        if problem is not None:
+            print(f"warning: {each.subject}: {'; '.join(problem)}", file=sys.stderr)
     if any(tunnel.intercept for tunnel in plan.tunnels):
         from stcp_proxy.intercept.users import caller_is_shared
 

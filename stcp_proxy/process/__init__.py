@@ -6,6 +6,7 @@
 - ``reload_parent``   a reload with several workers, as the parent leads it; ``reload_worker`` as a worker follows it;
   ``reload_messages`` what they send to each other
 - ``running``         a running process, as the admin address sees it
+- ``lifetimes_check`` which certificates should have been renewed, looked at while the proxy runs
 - ``rules_check``     which rules of interception the host has, asked while the proxy runs
 - ``application``     a program beside the proxy: signals, status, and the duties of PID 1
 - ``sd_notify``       what systemd is told

@@ -14,6 +14,7 @@ from stcp_proxy.config.diff import apply
 from stcp_proxy.counters import Reloads
 from stcp_proxy.errors import ShuttingDown
 from stcp_proxy.logs import log
+from stcp_proxy.process.lifetimes_check import LifetimesCheck
 from stcp_proxy.process.reload import Reloader
 from stcp_proxy.process.rules_check import RulesCheck, ask, captured, warning
 from stcp_proxy.tunnel.tunnel import Tunnel
@@ -40,6 +41,7 @@ class Running:
     Attributes:
         state: how far it is.
         started: seconds since 1970.
+        lifetimes_check: warns of certificates that should have been renewed.
         rules_check: knows which rules of interception the host has.
     """
 
@@ -50,6 +52,7 @@ class Running:
         self.workers: Final = workers
         self._tunnels = tunnels
         self._reloader = reloader
+        self.lifetimes_check: Final = LifetimesCheck(lambda: tunnels.plan)
         self.rules_check: Final = RulesCheck(lambda: tunnels.plan, loud=worker == 0)
 
     @property

@@ -135,6 +135,8 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
                 with trio.move_on_after(_RULES_PATIENCE):
                     await running.rules_check.look()  # before "ready" is logged, notified or answered
                 accepting.start_soon(running.rules_check.serve)
+                if running.worker == 0:
+                    accepting.start_soon(running.lifetimes_check.serve)
                 _settle_memory()
                 running.state = State.READY
                 _log.info("ready", tunnels=len(tunnels.serving))

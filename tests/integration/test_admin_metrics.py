@@ -26,6 +26,9 @@ _BY = re.compile(r"\bby \(([^)]*)\)")
 Scrape = dict[str, set[str]]
 INTERCEPTION = {"stcp_interception_rules_current": {"tunnel"}}
 """A metric of tunnels that intercept; tests/netns/test_rules_seen.py has such a tunnel."""
+CERTIFICATES = {f"stcp_certificate_not_{end}_timestamp_seconds": {"kind", "name", "serial"} for end in ("before", "after")}
+"""Metrics of proxies with certificates; tests/integration/test_certificates.py has such a proxy."""
+OTHERS = INTERCEPTION | CERTIFICATES
 
 
 def dashboard() -> list[str]:
@@ -51,8 +54,8 @@ def scrape(tmp_path_factory: pytest.TempPathFactory, echo: Target) -> Iterator[S
                 assert read_exactly(sock, 5) == b"hello"
         pair.listen.ended(2)
         found = Admin(pair.listen).metrics()
-        assert found.keys().isdisjoint(INTERCEPTION)
-        yield {name: {label for labels in samples for label, _ in labels} for name, samples in found.items()} | INTERCEPTION
+        assert found.keys().isdisjoint(OTHERS)
+        yield {name: {label for labels in samples for label, _ in labels} for name, samples in found.items()} | OTHERS
 
 
 @pytest.mark.parametrize("expression", [*dashboard(), *alerts()])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from harness.certificates import Leaf, TestAuthority
+from harness.admin import Admin
+from harness.certificates import DAY, Leaf, TestAuthority
 from harness.files import FileProxy
 from harness.proxies import COMMAND, Keys, Proxy
 from harness.sockets import Target, connect, end_of, read_exactly
@@ -212,6 +213,35 @@ def test_a_process_without_certificates_stays_lean(fleet: Fleet) -> None:
         "import sys; import stcp_proxy.process.supervisor, stcp_proxy.session.listen; print('cryptography.x509' in sys.modules)"
     )
     assert subprocess.check_output([*COMMAND[:1], "-c", code], text=True).strip() == "False"
+
+
+def test_status_and_metrics_speak_of_certificates(fleet: Fleet) -> None:
+    listener = fleet.listener(admin="127.0.0.1:0")
+    connector = fleet.connector(listener)
+    admin = Admin(listener)
+    with connect(connector.address_of("out")) as sock:
+        talk(sock)
+        status = admin.wait_status(lambda status: status["certificates"][0]["connections"], "a connection by certificate")
+        own, root = status["certificates"]
+        assert (own["kind"], own["serial"], own["connections"]) == ("certificate", fleet.server.serial, 1)
+        assert (root["kind"], root["name"], root["connections"]) == ("authority", "prod", 1)
+        assert (status["tunnels"][0]["auth"], status["tunnels"][0]["peers"]) == ("certificates", ["spiffe://prod/ns/*/sa/app"])
+        assert status["connections"]["shown"][0]["peer"] == APP
+        metrics = admin.metrics()
+        labels = (("kind", "certificate"), ("name", "(own)"), ("serial", fleet.server.serial))
+        end = fleet.server.certificate.not_valid_after_utc.timestamp()
+        assert metrics["stcp_certificate_not_after_timestamp_seconds"][labels] == end
+        # By the rule, which the file bounds, and not by the name.
+        assert ("peer", "spiffe://prod/ns/*/sa/app") in next(iter(metrics["stcp_connections_open"]))
+
+
+def test_an_overdue_renewal_is_said(fleet: Fleet) -> None:
+    fleet.server = fleet.authority.issue(DB, start=-9 * DAY, end=DAY)
+    listener = fleet.listener()
+    line = listener.wait_log("certificate should have been renewed")[0]
+    assert DB in line["certificate"]
+    done = subprocess.run([*COMMAND, "check", str(listener.file)], capture_output=True, text=True, check=True)
+    assert f"warning: this side's certificate: {DB}" in done.stderr
 
 
 def test_check_shows_names_and_ends(fleet: Fleet) -> None:

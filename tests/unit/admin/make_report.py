@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stcp_proxy.admin.report import Report, TunnelReport
-from stcp_proxy.admin.status_schema import Connections, Process, RefusalStatus, Target, Worker
+from stcp_proxy.admin.status_schema import CertificateStatus, Connections, Process, RefusalStatus, Target, Worker
 from stcp_proxy.counters import Counts
 
 NOW = 1_800_000_000.0
@@ -36,6 +36,15 @@ def refusal(**fields: Any) -> RefusalStatus:
         "why": "the peer's key is not allowed here", "remedy": "add it", "count": 1,
     }  # fmt: skip
     return RefusalStatus(**{**plain, **fields})
+
+
+def certificate(**fields: Any) -> CertificateStatus:
+    """A certificate of this side, whose renewal is not overdue."""
+    plain: dict[str, Any] = {
+        "kind": "certificate", "name": "(own)", "subject": "dns:a", "serial": "a1", "not_before": NOW - 60, "not_after": NOW + 60,
+        "remedy": "renew it",
+    }  # fmt: skip
+    return CertificateStatus(**{**plain, **fields})
 
 
 def down(address: str = "a:1", **fields: Any) -> Target:

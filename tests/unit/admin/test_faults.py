@@ -10,7 +10,7 @@ from stcp_proxy.admin.faults import OVER, RECENT, SETTLED, find_faults
 from stcp_proxy.admin.report import Report
 from stcp_proxy.admin.status_schema import Reload, Reloads, Target
 
-from .make_report import NOW, down, refusal, report, tunnel, worker
+from .make_report import NOW, certificate, down, refusal, report, tunnel, worker
 
 UP = Target(address="b:1", health="up")
 
@@ -34,6 +34,14 @@ FAULTS: dict[str, tuple[Report, str, str, str]] = {
     ),
     "reload": (
         report(reloads=Reloads(last=Reload(time=NOW, ok=False, what="c.yaml:3: no"))), "warn", "refused, and the", "check CONFIG",
+    ),
+    "certificate": (
+        report(certificates=[certificate(overdue="it ends soon")]),
+        "warn", "The certificate of this side, dns:a: it ends soon", "renew",
+    ),
+    "expired authority": (
+        report(certificates=[certificate(kind="authority", name="prod", overdue="it expired", not_after=NOW - 1)]),
+        "bad", "The authority prod: it expired", "renew",
     ),
     "no target": (report(tunnel(targets=[down()])), "bad", "Tunnel redis has no target: a:1 (connection refused)", "start it"),
     "never resolved": (

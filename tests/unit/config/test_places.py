@@ -103,7 +103,7 @@ def test_every_example_key_is_known() -> None:
 
 
 def _is_text(path: Path) -> bool:
-    return path.suffix in (".md", ".yaml", ".service", ".conf", ".json")
+    return path.suffix in (".md", ".yaml", ".service", ".conf", ".json", ".pub")
 
 
 def test_example_keys_are_refused() -> None:
