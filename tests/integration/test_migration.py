@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -180,9 +181,8 @@ def test_ours_with_certificates(hosts: Hosts) -> None:
     with contextlib.ExitStack() as stack:
         for side, name in (("server", "dns:db.example"), ("client", "dns:app.example")):
             leaf = authority.issue(name, kind="p256")
-            write_secret_file(
-                hosts.folder / f"{side}.pem", (leaf.key_pem() + leaf.certificate.public_bytes(Encoding.PEM)).decode()
-            )
+            (hosts.folder / f"{side}.pem").write_bytes(leaf.key_pem() + leaf.certificate.public_bytes(Encoding.PEM))
+            subprocess.run(["sh", "-ec", apart.replace("server", side)], cwd=hosts.folder, check=True)
             text = files[f"stcp-proxy: {side}.yaml"]
             path = hosts.folder / f"{side}.yaml"
             path.write_text(hosts.server(text, 0) if side == "server" else hosts.client(text))
