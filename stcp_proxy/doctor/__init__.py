@@ -31,6 +31,7 @@ def examine(config: Path | None) -> list[Finding]:
     import trio
 
     from stcp_proxy.config import load_plan
+    from stcp_proxy.config.example_keys import refuse_examples
     from stcp_proxy.doctor import lifetimes, machine, peers, ports, rules
     from stcp_proxy.errors import ConfigError
 
@@ -38,6 +39,7 @@ def examine(config: Path | None) -> list[Finding]:
         return machine.look()
     try:
         plan = load_plan(config)
+        refuse_examples(plan)
     except ConfigError as exc:
         found = Finding(Level.FAIL, "configuration", exc.what, exc.remedy or "correct it")
         return [*machine.look(), found, *rules.look(config)]

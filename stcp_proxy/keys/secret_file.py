@@ -36,6 +36,33 @@ def check_file_name(path: str | Path) -> None:
         )
 
 
+CREDENTIALS: Final = Path("/run/credentials")
+"""The folder in which systemd has a folder for each unit with credentials. Such a folder exists while its unit runs."""
+_AS_UNIT: Final = (
+    "run this command with the credential: systemd-run --pipe --wait --quiet -p LoadCredential={name}:FILE stcp-proxy check "
+    "CONFIG; docs/SYSTEMD.md has an example"
+)
+
+
+def credential_file(path: str | Path) -> Path:
+    """The file of a credential for this process.
+
+    A file below `CREDENTIALS` is the copy that systemd makes for one unit. `check` and `doctor` run outside this unit, with
+    a copy of their own in $CREDENTIALS_DIRECTORY: that file is meant then.
+
+    Args:
+        path: the file as configured.
+    """
+    file, own = Path(path), os.environ.get("CREDENTIALS_DIRECTORY")
+    if own and _is_credential(file) and file.parent != Path(own) and (Path(own) / file.name).exists():
+        return Path(own) / file.name
+    return file
+
+
+def _is_credential(file: Path) -> bool:
+    return file.parent.parent == CREDENTIALS
+
+
 MAKE_REMEDY: Final = {
     "key": "make one with 'stcp-proxy keygen --out {path}'",
     "certificate key": "name the private key of the certificate, often tls.key",
@@ -59,14 +86,18 @@ def read_secret_file(path: str | Path, *, kind: str = "key") -> bytes:
         KeyFileError: the file is missing, too large, open to other users, or owned by another user.
     """
     check_file_name(path)
+    path = credential_file(path)
+    outside = _AS_UNIT.format(name=path.name) if _is_credential(path) else ""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise KeyFileError(f"the {kind} file {path} does not exist", remedy=MAKE_REMEDY[kind].format(path=path)) from None
+        raise KeyFileError(
+            f"the {kind} file {path} does not exist", remedy=outside or MAKE_REMEDY[kind].format(path=path)
+        ) from None
     except PermissionError:
         raise KeyFileError(
             f"the {kind} file {path} may not be read by user {os.geteuid()}",
-            remedy="make the user that runs stcp-proxy its owner",
+            remedy=outside or "make the user that runs stcp-proxy its owner",
         ) from None
     except (OSError, ValueError) as exc:
         raise KeyFileError(

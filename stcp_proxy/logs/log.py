@@ -18,6 +18,7 @@ from stcp_proxy.logs import classes
 from stcp_proxy.logs.output import Output
 from stcp_proxy.logs.rate_limit import Repeats, say_kept_back
 from stcp_proxy.logs.rate_limit import processor as limit
+from stcp_proxy.logs.text import TextRenderer
 
 REPEATS: Final = Repeats(say_kept_back)
 """The recent events of this process. `rate_limit.telling` writes the events that it has held back."""
@@ -59,14 +60,8 @@ def _processors(plan: LogPlan) -> list[structlog.typing.Processor]:
     style = plan.format
     if style is None:
         style = "text" if terminal else "json"
-    renderer: structlog.typing.Processor
-    if style == "text":
-        # A plain traceback: structlog's default shows local variables, which contain keys and application data.
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=terminal, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
-        )
-    else:
-        renderer = structlog.processors.JSONRenderer()
+    text = style == "text"
+    renderer: structlog.typing.Processor = TextRenderer(terminal=terminal) if text else structlog.processors.JSONRenderer()
     return [
         _OnlyFrom(plan.level),
         *([] if _worker is None else [_name_worker(_worker)]),
@@ -74,7 +69,7 @@ def _processors(plan: LogPlan) -> list[structlog.typing.Processor]:
         classes.processor(plan.quiet),
         limit(REPEATS),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *([structlog.processors.format_exc_info] if style == "json" else []),
+        structlog.processors.format_exc_info,  # a plain traceback: local variables contain keys and application data
         renderer,
     ]
 

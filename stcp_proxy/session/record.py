@@ -10,7 +10,18 @@ import structlog
 
 from stcp_proxy.config.certificate_plan import time_text
 from stcp_proxy.counters import UNKNOWN, KeyUse, Ledger, Refusal
-from stcp_proxy.errors import Code, Judgement, KeyRevoked, StcpError, TargetError, UnknownPeer, describe, remedy_for
+from stcp_proxy.errors import (
+    Code,
+    Judgement,
+    KeyRevoked,
+    LogClass,
+    Severity,
+    StcpError,
+    TargetError,
+    UnknownPeer,
+    describe,
+    remedy_for,
+)
 from stcp_proxy.handshake.trust import Peer
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.logs import log
@@ -172,6 +183,15 @@ class Connection:
         """Note the handover to an engine."""
         self.relay = relay
         self.ledger.refusals.note_served(self.client, time.time())
+        if not log.is_hidden(Severity.DEBUG.value):
+            _log.debug("connection opened", **self._facts(), engine=relay.engine, log_class=LogClass.CONNECTIONS)
+
+    def _facts(self, why: str = "", remedy: str = "") -> dict[str, str]:
+        """What is known of the connection, for a log line."""
+        first = {"tunnel": self.tunnel, "peer": self.peer, "why": why, "remedy": remedy} | _of_certificate(self.certificate)
+        first["client"] = self.client
+        known = {name: getattr(self, name) for name in ("origin", "channel", "service", "original", "target")}
+        return {name: value for name, value in (first | known).items() if value}
 
     def relay_ended(self, end: RelayEnd) -> None:
         """Take the end of the relay from the engine, in the engine's thread."""
@@ -232,12 +252,8 @@ class Connection:
         """Write the one log line of the connection, and let it go."""
         level = judgement.severity.value
         if not log.is_hidden(level):
-            first = {"tunnel": self.tunnel, "peer": self.peer, "why": why, "remedy": remedy}
-            known = {name: getattr(self, name) for name in ("origin", "channel", "service", "original", "target")}
-            certificate = _of_certificate(self.certificate)
-            said = {name: value for name, value in (first | certificate | {"client": self.client} | known).items() if value}
             seconds = round(time.monotonic() - self.started, 3)
-            getattr(_log, level)(event, **said, **fields, seconds=seconds, log_class=judgement.log_class)
+            getattr(_log, level)(event, **self._facts(why, remedy), **fields, seconds=seconds, log_class=judgement.log_class)
         if self.endpoint is not None:
             self.endpoint.live -= 1
             self.endpoint = None

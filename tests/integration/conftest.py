@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.browser import chromium
 from harness.leaks import no_secret_in_any_log  # noqa: F401
-from harness.proxies import Pair
+from harness.proxies import Keys, Pair, Proxy
 from harness.sockets import Target
 
 if TYPE_CHECKING:
@@ -34,3 +36,22 @@ def browser() -> Iterator[Browser]:
     """A headless Chromium."""
     with chromium() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def dashboard_url(tmp_path_factory: pytest.TempPathFactory, echo: Target) -> Iterator[str]:
+    """The dashboard of a proxy with one tunnel."""
+    folder = tmp_path_factory.mktemp("proxy")
+    arguments = ["listen", "--bind", "127.0.0.1:0", "--to", echo.to, *Keys(folder).listen(), "--admin", "127.0.0.1:0"]
+    with Proxy(arguments, log=folder / "listen.log").ready() as proxy:
+        yield f"http://{proxy.wait_log('admin address')[0]['addresses'][0]}/"
+
+
+@pytest.fixture(scope="module")
+def real_status(dashboard_url: str) -> dict[str, Any]:
+    """An answer of this proxy, so that its shape is true."""
+    with urllib.request.urlopen(f"{dashboard_url}status", timeout=20) as answer:
+        found: dict[str, Any] = json.load(answer)
+    assert len(found["tunnels"]) == 1
+    assert len(found["keys"]) == 2
+    return found

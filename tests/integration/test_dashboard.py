@@ -89,7 +89,7 @@ def test_a_tunnel_at_work(browser: Browser, pair: Pair) -> None:
         assert tunnel["Open"].startswith("3\n")
         assert "app-host" in tunnel["Peers"]
         assert pair.listen.addresses[0] in tunnel["From → to"]
-        until(page, "document.querySelector('#throughput .readout').innerText.match(/[1-9][0-9.]* (k|M)?B.s/)")
+        until(page, "document.querySelector('#opened .readout').innerText.includes('3 open')")
         rows = cells(page, "connections")
         assert {row["Peer"] for row in rows} == {"app-host"}
         assert {row["Engine"] for row in rows} <= {"python", "kernel"}
@@ -128,10 +128,11 @@ def test_what_was_refused_and_the_remedy(browser: Browser, pair: Pair) -> None:
             sock = connect(proxy.ready().address)
             with sock, contextlib.suppress(ConnectionResetError):
                 sock.recv(1)
-        page.get_by_role("heading", name="It works, with something to look at").wait_for()
+        page.get_by_role("heading", name="The tunnel refuses connections").wait_for()
         verdict = page.locator("#verdict").inner_text()
         assert "the peer's key is not allowed here" in verdict
         assert "add the key shown here to 'allow'" in verdict
+        assert str(keys.stranger.public) in verdict
         assert page.title().startswith("▲ ")
 
 
@@ -300,8 +301,8 @@ def test_connection_lost_and_found(browser: Browser, tmp_path: Path, echo: Targe
         again = ["connect", "--bind", "127.0.0.1:0", "--to", first.listen.addresses[0], *keys.connect(), "--admin", address]
         stack.enter_context(Proxy(again, log=tmp_path / "again.log")).ready()
         page.get_by_role("heading", name="All is well").wait_for()
-        until(page, "document.querySelector('#throughput .readout').innerText.startsWith('now: to the wire 0 B/s')")
-        assert "-" not in page.locator("#throughput .readout").inner_text()
+        until(page, "document.querySelector('#tunnels tbody').innerText.includes('0 B/s')")
+        assert "500 kB" not in page.locator("#tunnels tbody").inner_text()
 
 
 # -- the files -------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import trio
 
 from stcp_proxy import keys
 from stcp_proxy.config import EngineChoice, load_plan
-from stcp_proxy.doctor import Level, machine, peers
+from stcp_proxy.config.example_keys import EXAMPLES
+from stcp_proxy.doctor import Level, examine, machine, peers
 
 
 @pytest.fixture
@@ -60,3 +62,11 @@ def test_a_failure_that_nobody_thought_of_is_a_finding(config: Path, monkeypatch
     assert finding.level is Level.FAIL
     assert finding.what == "unexpected failure: ZeroDivisionError: by zero"
     assert finding.remedy
+
+
+def test_a_key_of_an_example_is_a_finding(config: Path) -> None:
+    config.write_text(re.sub("stcp-pub:[^']*", sorted(EXAMPLES)[0], config.read_text()))
+    (finding,) = [each for each in examine(config) if each.subject == "configuration"]
+    assert finding.level is Level.FAIL
+    assert "keys of the documentation's examples" in finding.what
+    assert "stcp-proxy pubkey" in finding.remedy

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "session": BASE | {"counters", "handshake", "logs", "upstream"},
     "upstream": BASE | {"handshake"},
     "handshake": BASE,
-    "logs": {"config", "errors"},
+    "logs": {"config", "errors", "redact"},
     # These stand beside the rooms above and never import them; the lab drives the product through its public ports.
     "admin": BASE | {"counters"},
     "intercept": LEAVES | {"config", "keys", "net"},

@@ -1,12 +1,12 @@
 // The page: asks every two seconds while somebody looks, and brings what is shown up to date in place.
 
-import { Chart, spark } from "./charts.js";
+import { Chart, CONNECTIONS, spark, THROUGHPUT } from "./charts.js";
 import { $, el, name, prose, say, show } from "./dom.js";
 import { bytes, clock, count, duration, plural, rate } from "./format.js";
-import { History } from "./history.js";
+import { Past, Rates } from "./history.js";
 import { ask, forgetToken, hasToken, keepToken } from "./source.js";
 import { Table } from "./table.js";
-import { judge } from "./verdict.js";
+import { headline, lines as verdictLines } from "./verdict.js";
 
 const EVERY = 2000; // milliseconds
 const LISTED = 100; // connections asked for, and shown
@@ -14,8 +14,10 @@ const FEW = 25; // shown before somebody wants more
 const SEARCHED = 1000; // asked for when one is looked for
 const SPARKS = 50; // tunnels with a line of their own: more are not looked at one by one
 
-const history = new History();
-let chart = null;
+const rates = new Rates();
+const past = new Past();
+let pastAt = -Infinity; // when the past was asked for last, by the clock of the proxy
+let charts = null;
 let which = ""; // the tunnel whose throughput and connections are shown; "" is all
 let status = null; // the last answer
 let heardAt = null; // when that came, milliseconds
@@ -31,18 +33,31 @@ async function tick() {
   if (asking || paused || document.hidden) return;
   asking = true;
   const mine = session;
-  const answer = await ask(wanted());
+  const answer = await ask("status", wanted());
+  if (answer.found && answer.found.time - pastAt >= past.step) await askPast(answer.found.time, answer.found.tunnels);
   asking = false;
   if (mine !== session) return;
   if (answer.refused) return logIn();
   timer = setTimeout(tick, EVERY);
   if (answer.lost) return lose(answer.lost);
   try {
-    take(answer.status);
+    take(answer.found);
   } catch (error) {
     lose("The answer cannot be shown; reload this page, it may be older than the proxy");
     throw error; // for the console: it is a mistake of ours
   }
+}
+
+/** Ask for the points that are new. Where the tunnel of the charts is not among the first ones, it needs a question of its own. */
+async function askPast(now, tunnels) {
+  const points = past.wanted(now);
+  const { found } = await ask("history", { points });
+  if (!found) return;
+  past.add(found);
+  pastAt = now;
+  if (which === "" || past.has(which) || !tunnels.some(({ name: text }) => text === which)) return;
+  const own = await ask("history", { tunnel: which });
+  if (own.found) past.add(own.found, false);
 }
 
 /** What of the connections to ask for. */
@@ -60,7 +75,7 @@ function take(answer) {
   const counters = new Map(status.tunnels.map((tunnel) => [`=${tunnel.name}`, [tunnel.bytes_to_wire, tunnel.bytes_to_plain]]));
   const sum = (field) => status.tunnels.reduce((total, tunnel) => total + tunnel[field], 0);
   counters.set("", [sum("bytes_to_wire"), sum("bytes_to_plain")]);
-  history.add(status.process.started, status.time, counters);
+  rates.add(status.process.started, status.time, counters);
   draw();
 }
 
@@ -68,15 +83,11 @@ function lose(why) {
   show($("login"), false);
   show($("content"), true);
   $("content").classList.add(status ? "stale" : "blank");
-  const then = status ? ` The last answer came at ${clock(heardAt / 1000)}, and what stands below is of then.` : "";
-  verdict("bad", "Connection lost", [
-    {
-      level: "bad",
-      what: [`${why}.${then}`],
-      remedy:
-        "see whether the proxy runs (`systemctl status`, its log), and whether a forwarder in between has ended; this page goes on asking",
-    },
-  ]);
+  const then = status ? ` The last answer came at ${clock(heardAt / 1000)}; everything below is of that time.` : "";
+  const remedy = "see whether the proxy runs (`systemctl status`, its log), and whether a forwarder between has ended";
+  const fault = { level: "bad", what: [`${why}.${then}`], remedy };
+  const found = { level: "bad", headline: "Connection lost", faults: [fault], more: 0 };
+  drawVerdict(found, Date.now() / 1000, ["This page asks again every two seconds."]);
   say($("heartbeat"), "not connected");
 }
 
@@ -98,33 +109,20 @@ function draw() {
   const { process } = status;
   say($("about"), `${process.version} · ${process.state} · up ${duration(process.uptime)}`);
   say($("heartbeat"), paused ? "paused" : `updated ${clock(heardAt / 1000)}`);
-  const { level, line, findings, more } = judge(status);
-  const { length: number } = status.tunnels;
-  const open = status.tunnels.reduce((total, tunnel) => total + tunnel.open, 0);
-  const all = { level: "note", what: [`${plural(number, "tunnel")}, ${plural(open, "open connection")}.`], remedy: "" };
-  const rest = more ? [{ level: "note", what: [`${plural(more, "more thing")} to look at below.`], remedy: "" }] : [];
-  verdict(level, line, [...findings, ...rest, all]);
+  const open = status.tunnels.reduce((sum, tunnel) => sum + tunnel.open, 0);
+  const all = `${plural(status.tunnels.length, "tunnel")}, ${plural(open, "open connection")}.`;
+  drawVerdict(status.verdict, status.time, [all]);
   drawTunnels();
-  drawThroughput();
+  drawPast();
   drawRefusals();
   drawConnections();
   drawKeys();
   drawProcess();
 }
 
-function verdict(level, line, findings) {
-  $("verdict").dataset.level = level;
-  say($("verdict-line"), line);
-  document.title = `${{ ok: "✓", warn: "▲", bad: "■" }[level]} ${line} · stcp-proxy`;
-  const items = findings.map(({ what, remedy }) =>
-    el(
-      "li",
-      {},
-      ...what.map((part) => (typeof part === "string" ? part : name(part.value))),
-      remedy ? el("span", { class: "remedy" }, ...prose(remedy)) : null,
-    ),
-  );
-  replace($("verdict-list"), items);
+function drawVerdict(verdict, now, notes) {
+  headline(verdict);
+  replace($("verdict-list"), verdictLines(verdict, now, notes));
 }
 
 /** New children, unless they say the same: what is being read or selected stays. */
@@ -138,7 +136,7 @@ const sub = (...children) => el("span", { class: "sub" }, ...children);
 const mono = (text) => el("bdi", { class: "mono" }, text);
 const list = (texts) => texts.flatMap((text, at) => (at ? [el("br"), mono(text)] : [mono(text)]));
 const total = (counts) => Object.values(counts).reduce((all, each) => all + each, 0);
-const seriesOf = (tunnel) => history.get(tunnel === "" ? "" : `=${tunnel}`);
+const rateOf = (tunnel) => rates.get(`=${tunnel}`);
 
 const tunnels = new Table($("tunnels"), [
   { label: "Tunnel", heading: true, cell: (tunnel) => [name(tunnel.name), sub(tunnel.mode)] },
@@ -172,26 +170,18 @@ const tunnels = new Table($("tunnels"), [
   {
     label: "To wire",
     number: true,
-    cell: ({ name: tunnel, bytes_to_wire: all }) => [rate(seriesOf(tunnel).now.up ?? NaN), sub(bytes(all))],
+    cell: ({ name: tunnel, bytes_to_wire: all }) => [rate(rateOf(tunnel).up), sub(bytes(all))],
   },
   {
     label: "To plain",
     number: true,
-    cell: ({ name: tunnel, bytes_to_plain: all }) => [rate(seriesOf(tunnel).now.down ?? NaN), sub(bytes(all))],
+    cell: ({ name: tunnel, bytes_to_plain: all }) => [rate(rateOf(tunnel).down), sub(bytes(all))],
   },
-  { label: "5 minutes", once: (cell) => cell.append(el("div", { class: "spark", "aria-hidden": "true" })) },
+  { label: "Last hour", once: (cell) => cell.append(el("div", { class: "spark", "aria-hidden": "true" })) },
 ]);
 const lines = new WeakMap(); // place of a line -> what draws it
 
-function stateOf({ listening, open, max_connections: most, targets }) {
-  const badge = (level, text) => el("span", { class: `state ${level}` }, text);
-  if (status.process.state !== "ready") return badge("warn", status.process.state);
-  if (listening.length === 0) return badge("bad", "not listening");
-  if (targets.length && targets.every(({ health }) => health === "down")) return badge("bad", "no target");
-  if (open >= most) return badge("bad", "full");
-  if (targets.some(({ health }) => health === "down")) return badge("warn", "target down");
-  return badge("ok", "serving");
-}
+const stateOf = ({ state, level }) => el("span", { class: `state ${level}` }, state);
 
 /** What leads to a target, where it is not the tunnel's own `to`. */
 const wayTo = ({ service, route }) => (service || route ? `${service || route} ` : null);
@@ -210,7 +200,7 @@ function drawTunnels() {
   for (const { name: tunnel } of status.tunnels.slice(0, SPARKS)) {
     const place = tunnels.cells(tunnel)[tunnels.columns.length - 1].firstElementChild;
     if (!lines.has(place)) lines.set(place, spark(place));
-    lines.get(place)(seriesOf(tunnel));
+    lines.get(place)(past.get(tunnel));
   }
   const names = status.tunnels.map((tunnel) => tunnel.name);
   if (which !== "" && !names.includes(which)) which = ""; // it went with a reload
@@ -220,9 +210,9 @@ function drawTunnels() {
   }
 }
 
-function drawThroughput() {
-  chart ??= new Chart($("throughput"));
-  chart.draw(seriesOf(which));
+function drawPast() {
+  charts ??= [new Chart($("throughput"), THROUGHPUT, 200), new Chart($("opened"), CONNECTIONS, 120)];
+  for (const chart of charts) chart.draw(past.get(which));
 }
 
 const refusals = new Table($("refusals"), [
@@ -355,7 +345,8 @@ for (const select of document.querySelectorAll(".which")) {
   select.addEventListener("change", () => {
     which = select.value;
     for (const other of document.querySelectorAll(".which")) other.value = which;
-    drawThroughput();
+    pastAt = -Infinity;
+    drawPast();
     tick();
   });
 }

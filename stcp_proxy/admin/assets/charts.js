@@ -1,9 +1,10 @@
 // The two kinds of picture, drawn by uPlot: a chart with axes, and a line in a table's row. Colours come from the style sheet.
 
-import { clock, rate } from "./format.js";
+import { clock, count, rate } from "./format.js";
 import { say } from "./dom.js";
 
-const SPAN = 300; // seconds on the time axis
+const LEAST = 600; // seconds on the time axis of a proxy that has just started
+const MOST = 3600;
 const probe = document.createElement("span");
 
 /** The colour that the style sheet gives a name, in the theme that is on now. */
@@ -16,13 +17,28 @@ function color(variable) {
   return getComputedStyle(probe).color;
 }
 
-const LINES = [
-  { key: "up", variable: "--to-wire" },
-  { key: "down", variable: "--to-plain" },
-];
+/** What a chart shows: two lines, how their values are written, and what its text says. */
+export const THROUGHPUT = {
+  lines: [
+    { key: "to_wire", variable: "--to-wire" },
+    { key: "to_plain", variable: "--to-plain" },
+  ],
+  least: 1000,
+  write: rate,
+  words: ([up, down]) => `to the wire ${rate(up ?? NaN)}, to plain legs ${rate(down ?? NaN)}`,
+};
+export const CONNECTIONS = {
+  lines: [
+    { key: "open", variable: "--open" },
+    { key: "refused", variable: "--refused" },
+  ],
+  least: 5,
+  write: (value) => (Number.isInteger(value) ? count(value) : ""),
+  words: ([open, refused]) => `${count(open ?? NaN)} open, ${count(refused ?? NaN)} refused in 10 s`,
+};
 
-function series(fill) {
-  return LINES.map(({ variable }) => ({
+function series({ lines }, fill) {
+  return lines.map(({ variable }) => ({
     stroke: () => color(variable),
     width: 1.5,
     points: { show: false },
@@ -30,16 +46,22 @@ function series(fill) {
   }));
 }
 
-const data = (history) => [history.times, history.up, history.down];
-const top = (_, __, highest) => [0, Math.max(highest * 1.1, 1000)];
+const data = ({ lines }, past) => [past.times, ...lines.map(({ key }) => past[key] ?? [])];
+const range = ({ least }) => ({
+  x: { range: (_, first, last) => [last - Math.min(MOST, Math.max(LEAST, last - first)), last] },
+  y: { range: (_, __, highest) => [0, Math.max(highest * 1.1, least)] },
+});
 
 /** A chart inside a <figure> that has a .readout and a .plot. */
 export class Chart {
+  #kind;
   #plot;
-  #history = { times: [], up: [], down: [] };
+  #past = { times: [] };
   #readout;
 
-  constructor(figure) {
+  /** @param {Element} figure @param {object} kind `THROUGHPUT` or `CONNECTIONS` @param {number} height of the picture */
+  constructor(figure, kind, height) {
+    this.#kind = kind;
     const place = figure.querySelector(".plot");
     this.#readout = figure.querySelector(".readout");
     const axis = {
@@ -51,39 +73,45 @@ export class Chart {
     this.#plot = new uPlot(
       {
         width: place.clientWidth || 300,
-        height: 200,
+        height,
         legend: { show: false },
         cursor: { y: false, drag: { x: false, y: false } },
-        scales: { x: { range: (_, __, last) => [last - SPAN, last] }, y: { range: top } },
+        tzDate: (time) => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
+        scales: range(kind),
         axes: [
-          { ...axis, space: 40, size: 32, incrs: [60], values: (_, times) => times.map((time) => clock(time).slice(-8, -3)) },
-          { ...axis, size: 70, values: (_, rates) => rates.map(rate) },
+          {
+            ...axis,
+            space: 40,
+            size: 32,
+            incrs: [60, 120, 300, 600],
+            values: (_, times) => times.map((time) => clock(time).slice(-12, -7)),
+          },
+          { ...axis, size: 70, values: (_, values) => values.map(kind.write) },
         ],
-        series: [{}, ...series(true)],
+        series: [{}, ...series(kind, true)],
         hooks: { setCursor: [() => this.#read()] },
       },
-      data(this.#history),
+      data(kind, this.#past),
       place,
     );
-    new ResizeObserver(() => this.#plot.setSize({ width: place.clientWidth, height: 200 })).observe(place);
+    new ResizeObserver(() => this.#plot.setSize({ width: place.clientWidth, height })).observe(place);
     document.addEventListener("theme", () => this.#plot.redraw());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#plot.redraw());
   }
 
-  draw(history) {
-    this.#history = history;
-    this.#plot.setData(data(history));
+  draw(past) {
+    this.#past = past;
+    this.#plot.setData(data(this.#kind, past));
     this.#read();
   }
 
   /** What stands under the cursor, or the latest, in words: the text that goes with the picture. */
   #read() {
-    const { times, up, down } = this.#history;
+    const { times } = this.#past;
+    if (times.length === 0) return say(this.#readout, "the first point comes ten seconds after the first connection");
     const at = this.#plot?.cursor.idx ?? times.length - 1;
-    const last = at === times.length - 1;
-    if (last && (up[at] ?? null) === null) return say(this.#readout, "a rate takes two readings: wait for the next");
-    const when = last ? "now" : clock(times[at]);
-    say(this.#readout, `${when}: to the wire ${rate(up[at] ?? NaN)}, to plain legs ${rate(down[at] ?? NaN)}`);
+    const values = this.#kind.lines.map(({ key }) => this.#past[key][at]);
+    say(this.#readout, `${clock(times[at], times.at(-1))}: ${this.#kind.words(values)}`);
   }
 }
 
@@ -96,12 +124,12 @@ export function spark(place) {
       legend: { show: false },
       cursor: { show: false },
       padding: [2, 0, 2, 0],
-      scales: { x: { range: (_, __, last) => [last - SPAN, last] }, y: { range: top } },
+      scales: range(THROUGHPUT),
       axes: [{ show: false }, { show: false }],
-      series: [{}, ...series(false)],
+      series: [{}, ...series(THROUGHPUT, false)],
     },
-    data({ times: [], up: [], down: [] }),
+    data(THROUGHPUT, { times: [] }),
     place,
   );
-  return (history) => plot.setData(data(history));
+  return (past) => plot.setData(data(THROUGHPUT, past));
 }

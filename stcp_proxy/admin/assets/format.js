@@ -1,4 +1,4 @@
-// Figures for people. All functions take plain numbers and give text.
+// Figures for people. All functions take plain numbers and give text. `stcp-proxy status` (terminal_text.py) writes them the same way.
 
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
 
@@ -42,11 +42,12 @@ export function duration(seconds) {
     .join(" ");
 }
 
-/** Seconds since 1970 -> the time of day here, with the date when it is not today. */
-export function clock(epoch) {
+const DAY = 86_400;
+
+/** Seconds since 1970 -> the time of day in UTC, as the log has it, with the date when it is not the day of `now`. */
+export function clock(epoch, now = Date.now() / 1000) {
   if (!Number.isFinite(epoch)) return "–";
-  const when = new Date(epoch * 1000);
-  const today = new Date().toDateString() === when.toDateString();
-  const time = when.toLocaleTimeString("en-GB");
-  return today ? time : `${when.toLocaleDateString("en-CA")} ${time}`;
+  const text = new Date(epoch * 1000).toISOString();
+  const time = `${text.slice(11, 19)} UTC`;
+  return Math.floor(epoch / DAY) === Math.floor(now / DAY) ? time : `${text.slice(0, 10)} ${time}`;
 }

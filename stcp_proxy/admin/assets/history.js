@@ -1,73 +1,109 @@
-// Rates out of counters that only grow, with the times of the proxy's own clock.
+// The past, as the proxy keeps it (/history), and the rates of now, from two looks at /status.
 
-export const KEPT = 150; // samples: five minutes of one every two seconds
-const LONGEST_GAP = 15; // seconds without a sample after which the line is broken instead of drawn straight
+const LONGEST_GAP = 15; // seconds between two looks beyond which the rate between them is unknown
+const KEPT = 3600; // seconds
 
-/** The recent past of one pair of counters: {times, up, down}, in seconds since 1970 and bytes for each second. */
-export class Series {
-  #last = null;
-  times = [];
-  up = [];
-  down = [];
+const SERIES = ["to_wire", "to_plain", "open", "refused"];
+const none = () => ({ times: [], to_wire: [], to_plain: [], open: [], refused: [] });
+
+/** The last hour of each tunnel: answers of /history, put together. */
+export class Past {
+  #started = null;
+  #times = [];
+  #series = new Map(); // tunnel -> {to_wire, to_plain, open, refused}; "" is the sum of all
+  step = 10;
+
+  /** How many points to ask for: those that are new since the last answer. */
+  wanted(now) {
+    const last = this.#times.at(-1);
+    return last === undefined ? 360 : Math.max(1, Math.min(360, Math.ceil((now - last) / this.step) + 1));
+  }
 
   /**
-   * @param {number} time seconds since 1970
-   * @param {number} up, down what has been counted so far
-   * @returns {void} a counter that went back, or a long silence, breaks the line: nothing is known of the time between
+   * @param {{started: number, step: number, times: number[], series: object[]}} answer of /history
+   * @param {boolean} [whole] whether tunnels that it does not name are gone, or have had no connection
    */
-  add(time, up, down) {
-    const last = this.#last;
-    this.#last = { time, up, down };
-    if (last === null) return this.#push(time, null, null); // a rate takes two
-    const seconds = time - last.time;
-    if (seconds === 0) return;
-    const known = seconds > 0 && seconds <= LONGEST_GAP && up >= last.up && down >= last.down;
-    this.#push(time, known ? (up - last.up) / seconds : null, known ? (down - last.down) / seconds : null);
-  }
-
-  /** Nothing that was counted before goes on: the proxy has been started anew. */
-  restart() {
-    this.#last = null;
-  }
-
-  get now() {
-    return { up: this.up.at(-1) ?? null, down: this.down.at(-1) ?? null };
-  }
-
-  #push(time, up, down) {
-    if (time <= this.times.at(-1)) [this.times, this.up, this.down] = [[], [], []]; // the clock was put back
-    this.times.push(time);
-    this.up.push(up);
-    this.down.push(down);
-    if (this.times.length > KEPT) {
-      this.times.shift();
-      this.up.shift();
-      this.down.shift();
+  add({ started, step, times, series }, whole = true) {
+    this.step = step;
+    if (times.length && times.at(-1) < this.#times.at(-1)) this.#forget(); // the clock was set back
+    const restarted = this.#started !== null && this.#started !== started;
+    this.#started = started;
+    const fresh = times.findIndex((time) => !(time <= this.#times.at(-1)));
+    const first = fresh === -1 ? times.length : fresh;
+    const before = this.#times.length;
+    if (restarted && first < times.length) this.#push(started); // a gap: nothing is known of the time between
+    const gap = this.#times.length - before;
+    for (const each of series) {
+      if (!this.#series.has(each.tunnel)) this.#series.set(each.tunnel, this.#silent(before, times, each));
+      const known = this.#series.get(each.tunnel);
+      for (const key of SERIES) known[key].push(...Array(gap).fill(null), ...each[key].slice(first));
     }
+    this.#times.push(...times.slice(first));
+    const named = new Set(series.map(({ tunnel }) => tunnel));
+    for (const [tunnel, known] of this.#series) {
+      if (whole && !named.has(tunnel)) this.#series.delete(tunnel);
+      else for (const key of SERIES) while (known[key].length < this.#times.length) known[key].push(null);
+    }
+    const old = this.#times.findIndex((time) => time > this.#times.at(-1) - KEPT);
+    if (old > 0) for (const all of [this.#times, ...[...this.#series.values()].flatMap(Object.values)]) all.splice(0, old);
+  }
+
+  has(tunnel) {
+    return this.#series.has(tunnel);
+  }
+
+  /** @returns {{times: number[], to_wire: number[], to_plain: number[], open: number[], refused: number[]}} */
+  get(tunnel) {
+    return this.#series.has(tunnel) ? { times: this.#times, ...this.#series.get(tunnel) } : none();
+  }
+
+  /** The past of a tunnel that is named for the first time: what the answer tells of known times, before that no connection. */
+  #silent(before, times, each) {
+    const known = {};
+    for (const key of SERIES) {
+      const told = new Map(times.map((time, at) => [time, each[key][at]]));
+      known[key] = this.#times.slice(0, before).map((time) => told.get(time) ?? 0);
+    }
+    return known;
+  }
+
+  #push(time) {
+    this.#times.push(time);
+  }
+
+  #forget() {
+    this.#times = [];
+    this.#series.clear();
   }
 }
 
-/** Series by name; those no longer named are dropped. */
-export class History {
+/** Rates of now: how much counters have grown between the last two looks. */
+export class Rates {
   #run = null;
-  #series = new Map();
+  #time = null;
+  #counters = new Map();
+  #rates = new Map();
 
   /**
-   * @param {*} run another value means another run of the proxy
-   * @param {number} time seconds since 1970
-   * @param {Map<string, [number, number]>} counters
+   * @param {*} run another value means another run of the proxy: its counters do not go on
+   * @param {number} time seconds since 1970, by the clock of the proxy
+   * @param {Map<string, [number, number]>} counters bytes to the wire and to plain legs
    */
   add(run, time, counters) {
-    if (this.#run !== null && this.#run !== run) for (const series of this.#series.values()) series.restart();
-    this.#run = run;
-    for (const key of this.#series.keys()) if (!counters.has(key)) this.#series.delete(key);
+    const seconds = time - this.#time;
+    if (this.#run === run && seconds === 0) return;
+    const known = this.#run === run && seconds > 0 && seconds <= LONGEST_GAP;
+    this.#rates = new Map();
     for (const [key, [up, down]] of counters) {
-      if (!this.#series.has(key)) this.#series.set(key, new Series());
-      this.#series.get(key).add(time, up, down);
+      const before = known ? this.#counters.get(key) : undefined;
+      if (before && up >= before[0] && down >= before[1]) {
+        this.#rates.set(key, { up: (up - before[0]) / seconds, down: (down - before[1]) / seconds });
+      }
     }
+    [this.#run, this.#time, this.#counters] = [run, time, counters];
   }
 
   get(key) {
-    return this.#series.get(key) ?? new Series();
+    return this.#rates.get(key) ?? { up: NaN, down: NaN };
   }
 }

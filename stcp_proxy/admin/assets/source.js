@@ -1,4 +1,4 @@
-// Where the figures come from: /status beside this page, asked as often as the tab is looked at.
+// Where the figures come from: /status and /history beside this page, asked as often as the tab is looked at.
 
 const TOKEN = "stcp-proxy admin token"; // in sessionStorage: gone with the tab, never sent by the browser of itself
 const PATIENCE = 5000; // milliseconds for one answer
@@ -27,11 +27,12 @@ export function forgetToken() {
 
 /**
  * Ask once.
- * @param {{connections: number, order: string, tunnel: string}} wanted which of the connections
- * @returns {Promise<{status: object} | {refused: true} | {lost: string}>} the answer; or that it wants a (different) token; or
+ * @param {"status" | "history"} path
+ * @param {object} wanted its query
+ * @returns {Promise<{found: object} | {refused: true} | {lost: string}>} the answer; or that it wants a (different) token; or
  *   why there is none
  */
-export async function ask(wanted) {
+export async function ask(path, wanted) {
   const headers = {};
   if (token !== null) {
     if (!/^[\x21-\x7e]+$/.test(token)) return { refused: true };
@@ -39,7 +40,7 @@ export async function ask(wanted) {
   }
   let answer;
   try {
-    answer = await fetch(`status?${new URLSearchParams(wanted)}`, {
+    answer = await fetch(`${path}?${new URLSearchParams(wanted)}`, {
       headers,
       cache: "no-store",
       credentials: "omit",
@@ -48,7 +49,7 @@ export async function ask(wanted) {
       signal: AbortSignal.timeout(PATIENCE),
     });
     if (answer.status === 401) return { refused: true };
-    if (answer.ok) return { status: await answer.json() };
+    if (answer.ok) return { found: await answer.json() };
     return { lost: `The admin address answered ${answer.status}: ${(await answer.text()).slice(0, 300)}` };
   } catch (error) {
     if (error.name === "TimeoutError") return { lost: `No answer within ${PATIENCE / 1000} s` };

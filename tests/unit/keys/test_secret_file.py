@@ -16,7 +16,7 @@ import pytest
 
 from stcp_proxy import keys
 from stcp_proxy.errors import KeyFileError
-from stcp_proxy.keys import PrivateKey
+from stcp_proxy.keys import PrivateKey, secret_file
 
 RAW = bytes(range(1, 33))
 BODY = base64.b64encode(RAW).decode()
@@ -270,3 +270,29 @@ def test_write_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "fsync", full)
     assert "No space left" in refusal(lambda _: keys.write_secret_file(tmp_path / "host.key", KEY), "")
     assert not (tmp_path / "host.key").exists()
+
+
+def test_a_credential_of_another_unit_is_the_copy_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check` outside the unit, as docs/SYSTEMD.md runs it."""
+    units, own = tmp_path / "credentials", tmp_path / "credentials" / "run-u1.service"
+    own.mkdir(parents=True)
+    (own / "host.key").write_bytes(b"mine")
+    (own / "host.key").chmod(0o400)
+    monkeypatch.setattr(secret_file, "CREDENTIALS", units)
+    named = units / "stcp-proxy.service" / "host.key"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(KeyFileError) as caught:
+        secret_file.read_secret_file(named)
+    assert "-p LoadCredential=host.key:FILE stcp-proxy check CONFIG" in (caught.value.remedy or "")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(own))
+    assert secret_file.read_secret_file(named) == b"mine"
+    elsewhere = tmp_path / "host.key"
+    with pytest.raises(KeyFileError) as caught:
+        secret_file.read_secret_file(elsewhere)
+    assert "keygen" in (caught.value.remedy or "")
+
+
+def test_a_unit_reads_its_own_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secret_file, "CREDENTIALS", tmp_path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "a.service"))
+    assert secret_file.credential_file(tmp_path / "a.service" / "host.key") == tmp_path / "a.service" / "host.key"
