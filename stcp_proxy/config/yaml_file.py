@@ -7,6 +7,7 @@ at their full expansion, so a small file cannot expand into a large one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import unicodedata
@@ -124,6 +125,21 @@ def _check_spaces(path: Path, text: str) -> None:
         )
 
 
+def _long_quote(text: str, end: int) -> int | None:
+    """The line of the last quote that ends in a later line, before the line `end` of a syntax error; None without one.
+
+    A quote that is not closed takes the next quote of the file for its end. The parser complains there, far from the mistake.
+    """
+    found = None
+    with contextlib.suppress(yaml.YAMLError):
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            if token.start_mark.line > end:
+                break
+            if isinstance(token, yaml.ScalarToken) and token.style in ("'", '"') and token.start_mark.line < token.end_mark.line:
+                found = token.start_mark.line
+    return found
+
+
 def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
     """The message for a YAML syntax error, with the two usual causes."""
     mark = getattr(exc, "problem_mark", None)
@@ -134,6 +150,9 @@ def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
     opened = getattr(exc, "context_mark", None)
     if opened is not None and "quoted scalar" in str(getattr(exc, "context", "")):
         what = f"{path}:{opened.line + 1}: this is not YAML: a quote is not closed"
+        return ConfigError(what, remedy="close it in the same line")
+    if (begins := _long_quote(text, mark.line)) is not None:
+        what = f"{path}:{begins + 1}: this is not YAML: the quote that begins here ends in a later line"
         return ConfigError(what, remedy="close it in the same line")
     written = text.split("\n")[mark.line : mark.line + 1]
     remedy = "check the indentation and the quotes"

@@ -66,6 +66,12 @@ def test_an_unclosed_quote_is_where_it_opens(tmp_path: Path) -> None:
     assert found.startswith("2: this is not YAML: a quote is not closed; close it")
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_an_unclosed_quote_that_takes_a_later_one_for_its_end(tmp_path: Path, quote: str) -> None:
+    found = refused(tmp_path, f"drain: 5s\nidentity: {quote}host.key\ntunnels:\n  a: {{mode: listen, bind: {quote}:1{quote}}}\n")
+    assert found.startswith("2: this is not YAML: the quote that begins here ends in a later line; close it in the same line")
+
+
 def test_a_letter_that_looks_alike(tmp_path: Path) -> None:
     found = refused(tmp_path, "dr\u0430in: 5s\n" + TUNNEL % ("127.0.0.1:2", "a.psk"))
     assert found.endswith("there is no such key; write it in plain letters: one in it only looks alike")
