@@ -72,6 +72,15 @@ class UnknownPeer(HandshakeError):
         self.peer = peer
 
 
+class MessageReplayed(HandshakeError):
+    """A genuine first message that this side has answered already."""
+
+    code = Code.DENIED
+    label = "replayed"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "do nothing: somebody sends again what he has recorded, and gets no answer"
+
+
 class CredentialRefused(HandshakeError):
     """The peer's credential does not vouch for it."""
 

@@ -85,6 +85,7 @@ class Connection:
         client: address of the client, as text.
         owner: keeps the connection.
         waited: seconds since it was accepted.
+        ephemeral: the ephemeral key of its first message; empty where nobody has looked.
 
     Attributes:
         channel: the channel id that both sides log; empty before the handshake.
@@ -102,6 +103,7 @@ class Connection:
         relay: the engine's handle; None before the handover.
         early: application bytes that were sent with OPEN, which the engine does not count.
         cut: why this side cancelled the session; None where it did not.
+        ephemeral: the ephemeral key of its first message; empty once it was noted.
         waited: seconds that it had waited when its session began; its handshake has so much less time.
         unit: what the connection counts for among the limits of each peer; None where it counts for nobody.
     """
@@ -114,6 +116,7 @@ class Connection:
         "cut",
         "early",
         "endpoint",
+        "ephemeral",
         "in_the_clear",
         "key",
         "origin",
@@ -130,11 +133,12 @@ class Connection:
         "waited",
     )
 
-    def __init__(self, tunnel: str, client: str, owner: Owner, *, waited: float = 0.0) -> None:
+    def __init__(self, tunnel: str, client: str, owner: Owner, *, waited: float = 0.0, ephemeral: bytes = b"") -> None:
         self.tunnel = tunnel
         self.client = client
         self.started = time.monotonic() - waited
         self.waited = waited
+        self.ephemeral = ephemeral
         self.channel = ""
         self.peer = ""
         self.key: bytes | None = None

@@ -4,6 +4,7 @@
 - ``acceptor``         its listening sockets and limits
 - ``connections``      its live connections; ``unauthenticated`` those whose peer has proved nothing, and which loses its place
 - ``lobby``            accepted connections of a listen tunnel without a first message; ``fair_places`` shares their places
+- ``replays``          first messages that were answered lately
 - ``peer_limits``      the limits of each peer: live connections, and new connections a second
 - ``descriptors``      the limit that all tunnels share: how many connections this process has file descriptors for
 - ``revocation``       connections end whose key was taken out of the file

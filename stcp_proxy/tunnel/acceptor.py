@@ -19,7 +19,7 @@ import trio
 
 from stcp_proxy.config import Mode, TunnelPlan
 from stcp_proxy.counters import UNKNOWN
-from stcp_proxy.errors import OverLimit, StcpError
+from stcp_proxy.errors import StcpError
 from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
 from stcp_proxy.net.shortage import EXHAUSTED
@@ -42,11 +42,13 @@ _LOOK_AGAIN: Final = 0.01
 
 _MOST_SESSIONS: Final = 1024
 """Handshakes under way in one tunnel: each takes a task and some 10 KiB."""
-_EVICTION_LINES: Final = 10.0
-"""Log lines a second about single callers that lost their places; the others are counted."""
+_LINES: Final = 10.0
+"""Records a second of refused callers of the lobby, for each reason; the others are counted and no more."""
+_LINES_BURST: Final = 100.0
 
-Admit = Callable[[socket.socket, str, trio.Nursery, float], None]
-"""Takes an accepted socket, the client's address as text, the nursery for the connection's task, and the seconds since accept."""
+Admit = Callable[[socket.socket, str, trio.Nursery, float, bytes], None]
+"""Takes an accepted socket, the client's address as text, the nursery for the connection's task, the seconds since accept, and
+the ephemeral key of a first message that has arrived."""
 
 
 class Acceptor:
@@ -66,7 +68,7 @@ class Acceptor:
         self._plan = plan
         self._live = live
         self._admit = admit
-        self._lines: Final = TokenBuckets(_EVICTION_LINES, _EVICTION_LINES)
+        self._lines: Final = TokenBuckets(_LINES, _LINES_BURST)
         self._short = "descriptors"
         """The limit for which strangers lose their places now; other tunnels need descriptors alone."""
         self._told = float("-inf")
@@ -170,9 +172,11 @@ class Acceptor:
                 self._start(sock, address, connections)
         return True
 
-    def _start(self, sock: socket.socket, address: Any, connections: trio.Nursery, waited: float = 0.0) -> None:
+    def _start(
+        self, sock: socket.socket, address: Any, connections: trio.Nursery, waited: float = 0.0, ephemeral: bytes = b""
+    ) -> None:
         tune_accepted(sock, address)
-        self._admit(sock, _client(sock, address), connections, waited)
+        self._admit(sock, _client(sock, address), connections, waited, ephemeral)
 
     # -- limits ------------------------------------------------------------------------------------------------------------
 
@@ -227,24 +231,29 @@ class Acceptor:
 
     def begin(self, caller: Caller, connections: trio.Nursery) -> None:
         """See `lobby.Host.begin`."""
-        self._start(caller.sock, caller.address, connections, trio.current_time() - caller.since)
+        self._start(caller.sock, caller.address, connections, trio.current_time() - caller.since, caller.ephemeral)
 
     def refuse(self, caller: Caller, failure: StcpError) -> None:
         """See `lobby.Host.refuse`."""
-        waited = trio.current_time() - caller.since
+        now, label = trio.current_time(), failure.label
+        if not self._lines.take(label, now):
+            counts = self._live.ledger
+            if failure.judgement.is_check:
+                counts.checks[label] += 1
+            else:
+                counts.refused[UNKNOWN, label] += 1
+            return
+        waited = now - caller.since
         Connection(self._plan.name, _client(caller.sock, caller.address), self._live, waited=waited).failed(failure)
 
-    def why_evicted(self, caller: Caller) -> StcpError | None:
+    def why_evicted(self) -> StcpError:
         """See `lobby.Host.why_evicted`."""
         ledger, full = self._live.ledger, self._short
         ledger.limits[full] += 1
         if trio.current_time() >= self._told + 1:
             self._told = trio.current_time()
             self._log_evicted(full)
-        if self._lines.take("", trio.current_time()):
-            return no_place()
-        ledger.refused[UNKNOWN, OverLimit.label] += 1
-        return None
+        return no_place()
 
     def _log_evicted(self, full: str) -> None:
         lobby = self._live.lobby

@@ -174,6 +174,9 @@ class LiveConnections:
     def heard(self, connection: Connection) -> None:
         """See `Gate.heard`."""
         self.unauthenticated.heard(connection)
+        if self.lobby is not None and connection.ephemeral:
+            self.lobby.replays.add(connection.ephemeral, trio.current_time())
+            connection.ephemeral = b""
 
     def proved(self, connection: Connection) -> None:
         """See `Gate.proved`. Cuts the connection where a reload took its key away meanwhile."""

@@ -10,7 +10,8 @@ Four stages, each with fair shares by source (`fair_places`):
     suspect     a whole first message, from a host whose handshakes failed lately
     complete    a whole first message from another host: waits for its handshake
 
-When places are short, they are taken in this order. Whoever begins with other bytes is refused at once.
+When places are short, they are taken in this order. Whoever begins with other bytes, or with a first message that was used
+before (`replays`), is refused at once.
 
 A handshake takes most of a millisecond, and the relays of this process wait meanwhile. So one handshake begins at a time, and
 then the relays have the loop for as long as the handshake took, or until they have nothing to do. Networks take turns, and the
@@ -31,24 +32,28 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from stcp_proxy.errors import ConnectCheck, HandshakeClosed, HandshakeTimedOut, StcpError
+from stcp_proxy.errors import ConnectCheck, HandshakeClosed, HandshakeTimedOut, MessageReplayed, StcpError
 from stcp_proxy.net.source import Source, source_of
 from stcp_proxy.net.token_buckets import TokenBuckets
 from stcp_proxy.protocol.prologue import first_message_size
-from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.protocol.wire import KEY_LEN, MESSAGE_LENGTH_LEN, PROLOGUE_LEN, Suite
 from stcp_proxy.tunnel.fair_places import FairPlaces
+from stcp_proxy.tunnel.replays import Replays
 
 GRACE: Final = 0.05
 """Seconds that a caller keeps its place, however short places are: longer than a round trip within a site."""
 COMPLETE_GRACE: Final = 3.0
 """The same for a complete first message. So a burst of honest peers waits in the backlog, and nobody is refused."""
-FAILURES: Final = 5.0
+FAILURES: Final = 1.0
 """Failed handshakes a second with which a host is not suspect yet."""
-FAILURES_BURST: Final = 20.0
+FAILURES_BURST: Final = 5.0
 """Failed handshakes that a host may have at once."""
 _PEEK: Final = 64
-"""Bytes that are looked at: enough for the prologue, the length field, and the name of another protocol."""
-_EVENTS: Final = 256
+"""Bytes that are looked at: enough for the prologue, the length field, the ephemeral key, and the name of another protocol."""
+_EPHEMERAL: Final = slice(PROLOGUE_LEN + MESSAGE_LENGTH_LEN, PROLOGUE_LEN + MESSAGE_LENGTH_LEN + KEY_LEN)
+"""The place of the ephemeral key: `e` is the first token of every pattern."""
+_EVENTS: Final = 64
+"""Callers that are looked at before the relays get their turn."""
 _IDLE: Final = 100e-6
 """A turn of Trio's loop that took fewer seconds had nothing to relay."""
 _PAUSE: Final = 0.02
@@ -81,9 +86,10 @@ class Caller:
         source: its source.
         since: when it was accepted, on Trio's clock.
         stage: how much it has said.
+        ephemeral: the ephemeral key of its first message, 32 bytes; fewer before these have arrived.
     """
 
-    __slots__ = ("address", "since", "sock", "source", "stage")
+    __slots__ = ("address", "ephemeral", "since", "sock", "source", "stage")
 
     def __init__(self, sock: socket.socket, address: Any) -> None:
         self.sock = sock
@@ -91,6 +97,7 @@ class Caller:
         self.source: Source = source_of(address)
         self.since = trio.current_time()
         self.stage = Stage.SILENT
+        self.ephemeral = b""
 
 
 class Host(Protocol):
@@ -111,8 +118,8 @@ class Host(Protocol):
     def refuse(self, caller: Caller, failure: StcpError) -> None:
         """Count and log a refused caller; its socket is closed afterwards."""
 
-    def why_evicted(self, caller: Caller) -> StcpError | None:
-        """The failure of a caller whose place somebody else gets; None where it is counted already and needs no log line."""
+    def why_evicted(self) -> StcpError:
+        """The failure of a caller whose place somebody else gets."""
 
 
 class Lobby:
@@ -124,6 +131,7 @@ class Lobby:
     Attributes:
         suites: suites that the tunnel accepts.
         timeout: seconds from accepting to a complete first message.
+        replays: genuine first messages of late.
     """
 
     def __init__(self, host: Host) -> None:
@@ -138,6 +146,7 @@ class Lobby:
         self._in_order: Final = tuple(zip(Stage, self._stages, strict=True))
         self._seen_until = float("-inf")
         """When the task last saw all that callers had said, on Trio's clock."""
+        self.replays: Final = Replays()
         self._epoll: select.epoll | None = None
         self._waiting: trio.CancelScope | None = None
         """The wait of the task for an event."""
@@ -208,9 +217,7 @@ class Lobby:
         self._leave(caller)
         with contextlib.suppress(OSError):
             caller.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
-        failure = self._host.why_evicted(caller)
-        if failure is not None:
-            self._host.refuse(caller, failure)
+        self._host.refuse(caller, self._host.why_evicted())
         caller.sock.close()
 
     def blame(self, host: str) -> None:
@@ -296,6 +303,9 @@ class Lobby:
         try:
             head = caller.sock.recv(_PEEK, socket.MSG_PEEK)
             size = first_message_size(head, self.suites) if head else None
+            caller.ephemeral = head[_EPHEMERAL]
+            if len(caller.ephemeral) == KEY_LEN and self.replays.has(caller.ephemeral):
+                raise MessageReplayed("the first message has been used before")
         except BlockingIOError:
             return
         except OSError:

@@ -157,8 +157,8 @@ class Tunnel:
 
     # -- connections -------------------------------------------------------------------------------------------------------
 
-    def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery, waited: float) -> None:
-        connection = Connection(self.plan.name, client, self.live, waited=waited)
+    def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery, waited: float, ephemeral: bytes) -> None:
+        connection = Connection(self.plan.name, client, self.live, waited=waited, ephemeral=ephemeral)
         self.live.add(connection, sock)
         connections.start_soon(self.live.run_session, connection, sock, self._session)
 

@@ -265,21 +265,37 @@ AFTERWARDS: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+def refused_after_reply(site: Site, first: bytes, says: bytes) -> str:
+    """Why a caller is refused that gets a reply to its first message, and cannot go on."""
+    before = times(site.proxy.log("connection refused"))
+    with connect(site.proxy.address) as sock:
+        sock.sendall(first)
+        assert len(read_exactly(sock, REPLY)) == REPLY
+        with suppress(ConnectionResetError, BrokenPipeError):
+            sock.sendall(says)
+        assert answer(sock) == b""
+    line = site.proxy.refused(before + 1)[-1]
+    assert "peer" not in line
+    site.check()
+    return str(line["reason"])
+
+
 @pytest.mark.parametrize("name", AFTERWARDS)
-def test_replayed_first_message(site: Site, recorded: bytes, name: str) -> None:
-    """The responder answers a replay, for it cannot know it; but nobody is dialled, named, or told anything."""
+def test_stolen_first_message(site: Site, name: str) -> None:
+    """The responder answers a genuine first message, whoever brings it; but nobody is dialled, named, or told anything."""
     says, reason = AFTERWARDS[name]
-    for _ in range(1 if reason == "handshake_timeout" else 2):
+    assert refused_after_reply(site, message_1(site.keys), says()) == reason
+
+
+def test_replayed_first_message(site: Site, recorded: bytes) -> None:
+    """A second time it gets no answer, although it is genuine; and a changed one neither."""
+    assert refused_after_reply(site, recorded, b"") == "handshake_timeout"
+    for again in (recorded, recorded[:-1] + bytes([recorded[-1] ^ 1])):
         before = times(site.proxy.log("connection refused"))
         with connect(site.proxy.address) as sock:
-            sock.sendall(recorded)
-            assert len(read_exactly(sock, REPLY)) == REPLY
-            with suppress(ConnectionResetError, BrokenPipeError):
-                sock.sendall(says())
+            sock.sendall(again)
             assert answer(sock) == b""
-        line = site.proxy.refused(before + 1)[-1]
-        assert line["reason"] == reason
-        assert "peer" not in line
+        assert site.proxy.refused(before + 1)[-1]["reason"] == "replayed"
         site.check()
 
 

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from stcp_proxy.errors import StcpError
 from stcp_proxy.protocol.prologue import prologue
 from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.tunnel.connections import no_place
 from stcp_proxy.tunnel.lobby import COMPLETE_GRACE, FAILURES_BURST, GRACE, Caller, Lobby
 
 from .rig import FIRST
@@ -56,11 +57,13 @@ class Site:
         caller.sock.close()
 
     def refuse(self, caller: Caller, failure: StcpError) -> None:
-        self.refused[caller.address[0]] = failure.label
+        if failure.label == "over_limit":
+            self.evicted.append(caller.address[0])
+        else:
+            self.refused[caller.address[0]] = failure.label
 
-    def why_evicted(self, caller: Caller) -> StcpError | None:
-        self.evicted.append(caller.address[0])
-        return None
+    def why_evicted(self) -> StcpError:
+        return no_place()
 
     def close(self) -> None:
         for caller in self.callers:
@@ -257,6 +260,18 @@ async def test_failures_are_forgiven(autojump_clock: MockClock, site: Site) -> N
     site.call("10.0.0.1", FIRST)
     await trio.sleep(2 * GRACE)
     assert site.lobby.make_room() > 1
+
+
+async def test_a_replay_is_refused_before_all_of_it_has_come(autojump_clock: MockClock, site: Site) -> None:
+    """Its ephemeral key is enough, whatever follows."""
+    site.lobby.replays.add(FIRST[8:40], trio.current_time())
+    site.call("10.0.0.1", FIRST)
+    site.call("10.0.0.2", FIRST[:40])
+    site.call("10.0.0.3", FIRST[:39])
+    site.call("10.0.0.4", FIRST[:8] + b"x" + FIRST[9:])
+    await trio.sleep(0.01)
+    assert site.refused == {"10.0.0.1": "replayed", "10.0.0.2": "replayed"}
+    assert site.begun == ["10.0.0.4"]
 
 
 async def test_the_task_ends_when_nobody_accepts_and_nobody_is_there(autojump_clock: MockClock) -> None:
