@@ -34,7 +34,7 @@ class Backend(Protocol):
     def past(self, tunnel: str, points: int) -> Past:
         """The last points of a tunnel; without a name, those of the first tunnels. The sum of all tunnels comes first."""
 
-    async def reload(self, *, check: bool) -> dict[str, Any]:
+    async def reload(self, *, check: bool, force: bool) -> dict[str, Any]:
         """Read the configuration again. Raises StcpError when the reload is refused."""
 
     async def failures(self) -> dict[str, StcpError]:
@@ -86,11 +86,12 @@ def build(backend: Backend) -> Starlette:
         return Response(body, headers={"content-type": content_type})
 
     async def reload(request: Request) -> Response:
-        check = request.query_params.get("check", "0")
-        if check not in ("0", "1"):
-            return PlainTextResponse("check is 0 or 1\n", status_code=400)
+        wanted = {name: request.query_params.get(name, "0") for name in ("check", "force")}
+        for name, value in wanted.items():
+            if value not in ("0", "1"):
+                return PlainTextResponse(f"{name} is 0 or 1\n", status_code=400)
         try:
-            return JSONResponse(await backend.reload(check=check == "1"))
+            return JSONResponse(await backend.reload(check=wanted["check"] == "1", force=wanted["force"] == "1"))
         except StcpError as exc:
             return PlainTextResponse(f"{exc}\n", status_code=REFUSED)
 

@@ -214,7 +214,7 @@ class Host(Protocol):
     def reloads(self) -> Reloads:
         """The counts of reloads, and the last reload."""
 
-    async def reload(self, *, check: bool) -> dict[str, Any]:
+    async def reload(self, *, check: bool, force: bool = False) -> dict[str, Any]:
         """Read the configuration again, or only compare it with what runs.
 
         Raises:

@@ -319,8 +319,8 @@ class _Backend:
             await trio.sleep(STEP)
             self._history.add(await self.report(SnapshotRequest(count=0, probe=True)))
 
-    async def reload(self, *, check: bool) -> dict[str, Any]:
-        return await self._host.reload(check=check)
+    async def reload(self, *, check: bool, force: bool) -> dict[str, Any]:
+        return await self._host.reload(check=check, force=force)
 
     def after_reload(self, call: Callable[[], None]) -> None:
         """See `Host.after_reload`."""

@@ -19,6 +19,7 @@ def reload(
     admin: running_proxy.Admin = None,
     admin_token: running_proxy.AdminToken = None,
     check: Annotated[bool, typer.Option("--check", help="Only show what would change.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also take away more than half of the tunnels or of the peers.")] = False,
 ) -> None:
     """Let a running proxy read its file again, whole or not at all, and print what has changed.
 
@@ -31,7 +32,7 @@ def reload(
     from stcp_proxy.redact import printable
 
     there = running_proxy.admin_of(config, admin, admin_token)
-    status, body = ask(there, f"/reload?check={int(check)}", method="POST", timeout=60.0)
+    status, body = ask(there, f"/reload?check={int(check)}&force={int(force)}", method="POST", timeout=60.0)
     words = body.decode("utf-8", "replace").strip()
     if status == REFUSED:
         raise AdminError("refused, and everything goes on as before:\n  " + "\n  ".join(map(printable, words.splitlines())))

@@ -18,6 +18,7 @@ from stcp_proxy.config.tunnel_models import LIMITS, Engine, Ready, Suites, Tunne
 from stcp_proxy.config.value_types import (
     NAME,
     Bind,
+    Deadline,
     Directory,
     File,
     Identity,
@@ -183,6 +184,12 @@ class ConfigModel(Model):
     workers: Annotated[
         int, Field(ge=1, le=64), Setting("Processes that share the load.", restart=True, flag=Flag("N", panel=LIMITS))
     ] = default_of(Plan, "workers")
+    watch: Annotated[
+        Deadline | None,
+        Setting(
+            "Time between two looks at this file and at every file that it names; a change of content reloads.", default="never"
+        ),
+    ] = None
     log: Annotated[LogModel, Setting("Log lines.")] = Field(default_factory=LogModel)
     admin: AdminAddress = None
     admin_token: AdminToken = None

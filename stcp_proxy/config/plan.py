@@ -360,6 +360,7 @@ class Plan:
             connection.
         revoke_grace: seconds until the connections of a revoked key are ended.
         workers: the number of worker processes.
+        watch: seconds between two looks at the files of the configuration; None without a watch.
         log: the selection and the format of log lines.
         admin: the admin address; None without one.
         dns: the settings for name look-ups; their defaults are in the resolver's module.
@@ -375,6 +376,7 @@ class Plan:
     drain_outbound: Literal["stop", "keep"] = "stop"
     revoke_grace: float = 0.0
     workers: int = 1
+    watch: float | None = None
     log: LogPlan = LogPlan()
     admin: AdminPlan | None = None
     dns: DnsSettings = field(default_factory=DnsSettings)

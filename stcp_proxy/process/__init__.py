@@ -5,6 +5,7 @@
 - ``reload``          read the configuration again while the tunnels serve
 - ``reload_parent``   a reload with several workers, as the parent leads it; ``reload_worker`` as a worker follows it;
   ``reload_messages`` what they send to each other
+- ``watch``           a reload when files of the configuration change
 - ``running``         a running process, as the admin address sees it
 - ``lifetimes_check`` which certificates should have been renewed, looked at while the proxy runs
 - ``rules_check``     which rules of interception the host has, asked while the proxy runs

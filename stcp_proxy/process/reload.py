@@ -62,8 +62,11 @@ class Reloader:
         self._one_at_a_time = trio.Lock()
         self._waiting = False
 
-    async def ask(self) -> PlanDiff:
+    async def ask(self, *, force: bool = False) -> PlanDiff:
         """Reload for a caller that may be cancelled meanwhile: a reload that has begun is completed.
+
+        Args:
+            force: see `compared`.
 
         Raises:
             StcpError: why it was refused; nothing has changed.
@@ -73,7 +76,7 @@ class Reloader:
 
         async def work() -> None:
             try:
-                came.append(await self.reload())
+                came.append(await self.reload(force=force))
             except Exception as exc:
                 came.append(exc)
             finally:
@@ -113,16 +116,22 @@ class Reloader:
         """The plan in force, of all workers together."""
         return self._tunnels.plan
 
-    async def compare(self) -> PlanDiff:
+    async def compare(self, *, force: bool = False) -> PlanDiff:
         """What a reload would change now.
+
+        Args:
+            force: see `compared`.
 
         Raises:
             StcpError: it would be refused, and why.
         """
-        return (await self._plan())[1]
+        return (await self._plan(force=force))[1]
 
-    async def reload(self) -> PlanDiff:
+    async def reload(self, *, force: bool = False) -> PlanDiff:
         """Read the file and apply it.
+
+        Args:
+            force: see `compared`.
 
         Returns:
             What has changed.
@@ -134,7 +143,7 @@ class Reloader:
             self._waiting = False
             sd_notify.reloading()
             try:
-                plan, diff = await self._plan()
+                plan, diff = await self._plan(force=force)
                 change = await self._tunnels.prepare(plan)
             except Exception as exc:
                 self.count.add(ok=False, what=exc.what if isinstance(exc, StcpError) else type(exc).__name__)
@@ -148,11 +157,11 @@ class Reloader:
             _log.info("reloaded", **summary(diff))
             return diff
 
-    async def _plan(self) -> tuple[Plan, PlanDiff]:
+    async def _plan(self, *, force: bool) -> tuple[Plan, PlanDiff]:
         if self._read is None:
             raise no_file()
         plan = await trio.to_thread.run_sync(self._read(), abandon_on_cancel=True)
-        return plan, compared(self.now, plan)
+        return plan, compared(self.now, plan, force=force)
 
 
 def no_file() -> ConfigError:
@@ -160,8 +169,13 @@ def no_file() -> ConfigError:
     return ConfigError("this proxy was not started from a file", remedy="start it again to change it")
 
 
-def compared(old: Plan, new: Plan) -> PlanDiff:
+def compared(old: Plan, new: Plan, *, force: bool = False) -> PlanDiff:
     """The difference between two plans, if it can be applied while the proxy runs.
+
+    Args:
+        old: what runs.
+        new: what was read.
+        force: whether the change may take away more than half of the tunnels or of the peers.
 
     Raises:
         ConfigError: it takes a new start.
@@ -172,8 +186,25 @@ def compared(old: Plan, new: Plan) -> PlanDiff:
             before, after = setting.words()
             what = f"{setting.name} is {after} in the file and {before} here: only a new start changes {RESTART[setting.name]}"
             raise ConfigError(what, remedy=f"set {setting.name} back to {before}, or restart")
-    _check_not_cut_off(old, new)
+    if not force:
+        _check_not_cut_off(old, new)
+        _check_peers_remain(old, new)
     return diff
+
+
+def _check_peers_remain(old: Plan, new: Plan) -> None:
+    """Refuse a change that takes away more than half of the peers of directories: a directory may be written by and by.
+
+    A peer with another key, or with another name, is still there.
+
+    Raises:
+        ConfigError: the change is not forced.
+    """
+    before, names = set(old.included.values()), set(new.included.values())
+    kept = {name for key, name in old.included.items() if name in names or key in new.known}
+    if 2 * len(kept) < len(before):
+        what = f"the peer directories have {len(kept)} of {len(before)} peers left, as if they were still being written"
+        raise ConfigError(what, remedy="if they are complete, 'stcp-proxy reload --force' applies them; or restart")
 
 
 def _check_not_cut_off(old: Plan, new: Plan) -> None:
@@ -185,7 +216,7 @@ def _check_not_cut_off(old: Plan, new: Plan) -> None:
     before, after = len(old.tunnels), len(new.tunnels)
     if 2 * after < before and not new.whole:
         what = f"the file has {after} of {before} tunnels left, as if it had been cut off"
-        raise ConfigError(what, remedy="if this is all of it, end it with a line '...', which says so; or restart")
+        raise ConfigError(what, remedy="if this is all of it, end it with a line '...', or run 'stcp-proxy reload --force'")
 
 
 def summary(diff: PlanDiff) -> dict[str, Any]:

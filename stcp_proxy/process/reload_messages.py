@@ -4,13 +4,13 @@ Each worker has a pair of connected sockets with the parent, made before the for
 JSON; descriptors travel with it (SCM_RIGHTS). No message holds a secret: a plan goes through a socket of its own.
 
 
-    parent   plan                                 this is the new plan, to be read from the socket
+    parent   plan      force                      this is the new plan, to be read from the socket
              listeners names, last                these are the new listening sockets
              commit    asked                      make the change
              refused   why, remedy, asked         abandon the change
     worker   yes                                  answer to plan and listeners: prepared; to commit: done
              no        why, remedy                answer to plan and listeners: refused
-             ask                                  this worker was asked for a reload
+             ask       force                      this worker was asked for a reload
 
 Every message but `ask` names its round. Messages of an earlier round are ignored.
 """

@@ -75,6 +75,8 @@ class ReloadParent:
         """Answers to the last message, by worker."""
         self._asked: set[int] = set()
         """Workers that were asked for a reload."""
+        self._force = False
+        """Whether one of them was asked to force it."""
         self._wanted = self._stopping = False
         self._hears, self._wakes = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._wakes.setblocking(False)
@@ -113,18 +115,19 @@ class ReloadParent:
             self._listen(None)
             while (self._wanted or self._asked) and self._links:
                 asked, self._asked, self._wanted = sorted(self._asked), set(), False
+                force, self._force = self._force, False
                 try:
-                    self._reload(asked)
+                    self._reload(asked, force=force)
                 except Exception as exc:
                     _log.error("a reload failed", why=f"{type(exc).__name__}: {exc}", remedy="restart the proxy", exc_info=exc)
 
-    def _reload(self, asked: list[int]) -> None:
+    def _reload(self, asked: list[int], *, force: bool) -> None:
         self._round += 1
         opened: dict[str, WorkerListeners] = {}
         sd_notify.reloading()
         try:
             try:
-                plan, diff = self._agree(opened)
+                plan, diff = self._agree(opened, force=force)
             except Exception as exc:
                 for each in opened.values():
                     each.close()
@@ -140,11 +143,12 @@ class ReloadParent:
         log.change(plan.log)
         _log.info("reloaded", **summary(diff))
 
-    def _agree(self, opened: dict[str, WorkerListeners]) -> tuple[Plan, PlanDiff]:
+    def _agree(self, opened: dict[str, WorkerListeners], *, force: bool) -> tuple[Plan, PlanDiff]:
         """Do every step that can fail.
 
         Args:
             opened: filled with the listeners that are new.
+            force: see `compared`.
 
         Raises:
             StcpError: why it was refused.
@@ -154,8 +158,8 @@ class ReloadParent:
         if self._read is None:
             raise no_file()
         plan = self._read()()
-        diff = compared(self.plan, plan)
-        self._send_plan(plan_bytes.dump(plan))
+        diff = compared(self.plan, plan, force=force)
+        self._send_plan(plan_bytes.dump(plan), force=force)
         handed = inherit(self.plan, plan, without={name for name, each in self._listeners.items() if each.lost})
         kept = set(handed.values())
         leaving = {each.port for name, each in self._listeners.items() if name not in kept}
@@ -167,14 +171,14 @@ class ReloadParent:
             raise stopping()
         return plan, diff
 
-    def _send_plan(self, plan: bytes) -> None:
+    def _send_plan(self, plan: bytes, *, force: bool) -> None:
         """Send the plan to every worker, each through a socket of its own, and wait until all have prepared it."""
         self._answers.clear()
         for number in list(self._links):
             ours, theirs = socket.socketpair()
             with ours:
                 with theirs:
-                    self._send(number, "plan", sockets=[theirs])
+                    self._send(number, "plan", sockets=[theirs], force=force)
                 ours.settimeout(self._patience)
                 with contextlib.suppress(OSError):  # a worker that does not take it does not say yes either
                     ours.sendall(plan)
@@ -280,6 +284,7 @@ class ReloadParent:
             self._links.pop(number).close()
         elif heard.verb == "ask":
             self._asked.add(number)
+            self._force |= bool(heard.rest.get("force"))
         elif heard.round == self._round:
             self._answers[number] = heard
 

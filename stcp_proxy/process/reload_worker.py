@@ -54,13 +54,13 @@ class ReloadWorker(Reloader):
         """See `Reloader.now`."""
         return self._plan_of_all
 
-    async def reload(self) -> PlanDiff:
+    async def reload(self, *, force: bool = False) -> PlanDiff:
         """See `Reloader.reload`; it applies to all workers."""
         async with self._one_at_a_time:
             self._waiting = False
             self._asking, self._outcome = trio.Event(), None
             try:
-                await self._send("ask")
+                await self._send("ask", force=force)
                 await self._asking.wait()
             finally:
                 self._asking = None
@@ -116,7 +116,7 @@ class ReloadWorker(Reloader):
         if not heard.complete:
             raise ConfigError("no descriptor is left to receive the plan", remedy="raise LimitNOFILE, or ulimit -n")
         plan = plan_bytes.load(await _everything(heard.sockets[0]))
-        self._candidate = plan, compared(self.now, plan)
+        self._candidate = plan, compared(self.now, plan, force=heard.rest.get("force", False))
         return True
 
     async def _prepare(self, heard: reload_messages.Message) -> bool:

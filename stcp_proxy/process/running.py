@@ -86,11 +86,12 @@ class Running:
         """Readings of the configuration since the start."""
         return self._reloader.count
 
-    async def reload(self, *, check: bool) -> dict[str, Any]:
+    async def reload(self, *, check: bool, force: bool = False) -> dict[str, Any]:
         """Read the configuration again.
 
         Args:
             check: only compare it with what runs.
+            force: also take away more than half of the tunnels or of the peers.
 
         Returns:
             The difference: as data, and as ``lines`` for a person.
@@ -100,7 +101,7 @@ class Running:
         """
         if self.state is not State.READY:
             raise ShuttingDown(f"this proxy is {self.state}", remedy="ask again when it is ready")
-        diff = await (self._reloader.compare() if check else self._reloader.ask())
+        diff = await (self._reloader.compare(force=force) if check else self._reloader.ask(force=force))
         capture = captured(apply(diff, self.plan))
         rules = [] if capture is None else warning(await ask(capture))
         await self.rules_check.look()

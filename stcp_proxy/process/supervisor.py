@@ -29,6 +29,7 @@ from stcp_proxy.process.reload_worker import ReloadWorker
 from stcp_proxy.process.running import Companion, Running, State
 from stcp_proxy.process.running_clock import RunningClock
 from stcp_proxy.process.terminal import Terminal
+from stcp_proxy.process.watch import Watcher
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.session.record import Totals
 from stcp_proxy.tunnel.tunnels import Tunnels
@@ -137,6 +138,7 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
                 accepting.start_soon(running.rules_check.serve)
                 if running.worker == 0:
                     accepting.start_soon(running.lifetimes_check.serve)
+                    accepting.start_soon(Watcher(reloader).serve)
                 _settle_memory()
                 running.state = State.READY
                 _log.info("ready", tunnels=len(tunnels.serving))

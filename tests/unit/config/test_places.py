@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from pathlib import Path
 
@@ -156,3 +157,34 @@ def test_renaming_all_is_no_cut(folder: Path) -> None:
     old = tunnels(folder, 4)
     renamed = tuple(dataclasses.replace(tunnel, name=f"{tunnel.name}x") for tunnel in old.tunnels)
     assert len(compared(old, dataclasses.replace(old, tunnels=renamed)).added) == 4
+
+
+# -- peers of a directory that are gone ------------------------------------------------------------------------------------------
+
+
+def included(folder: Path, *names: str) -> Plan:
+    """A plan with these peers in its directory; the same name has the same key, "x=y" is x with the key of y."""
+    plan = tunnels(folder, 1)
+    peers = {}
+    for name in names:
+        shown, _, whose = name.partition("=")
+        peers[keys.PublicKey(hashlib.sha256((whose or shown).encode()).digest())] = shown
+    return dataclasses.replace(plan, included=peers, known=frozenset(peers) | plan.known)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kept"),
+    [("a b c", "a", 1), ("a", "b", 0), ("a b c d e", "a b", 2), ("a b c", "a x y z", 1), ("a b c", "", 0)],
+)
+def test_more_than_half_of_the_peers_gone_is_refused(folder: Path, before: str, after: str, kept: int) -> None:
+    old, new = included(folder, *before.split()), included(folder, *after.split())
+    with pytest.raises(ConfigError, match=rf"have {kept} of {len(before.split())} peers left, .*'stcp-proxy reload --force'"):
+        compared(old, new)
+    assert compared(old, new, force=True).empty
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("a b", "a"), ("a b c d", "a b"), ("a", "a=new"), ("a", "new=a"), ("", "a"), ("a b c", "a=x b=y z=c")]
+)
+def test_half_of_the_peers_may_go_and_all_may_have_other_keys_or_names(folder: Path, before: str, after: str) -> None:
+    compared(included(folder, *before.split()), included(folder, *after.split()))
