@@ -19,7 +19,9 @@ def reload(
     admin: running_proxy.Admin = None,
     admin_token: running_proxy.AdminToken = None,
     check: Annotated[bool, typer.Option("--check", help="Only show what would change.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also take away more than half of the tunnels or of the peers.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also take away more than half of the tunnels, peers or authorities.")
+    ] = False,
 ) -> None:
     """Let a running proxy read its file again, whole or not at all, and print what has changed.
 

@@ -36,7 +36,7 @@ from stcp_proxy.credentials.certificate import UNREADABLE, check_leaf, extension
 from stcp_proxy.credentials.path import LEEWAY, MAX_CERTIFICATES
 from stcp_proxy.credentials.revocation import Revocations
 from stcp_proxy.errors import ConfigError, CredentialRefused
-from stcp_proxy.keys import PUBLIC_PREFIX, PublicKey, check_file_name, read_secret_file
+from stcp_proxy.keys import PRIVATE_PREFIX, PUBLIC_PREFIX, PublicKey, check_file_name, load_private_key, read_secret_file
 from stcp_proxy.protocol.credential import Credential
 from stcp_proxy.protocol.wire import Role
 from stcp_proxy.redact import shown
@@ -267,6 +267,8 @@ def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
 
 def _private_key(path: Path) -> SigningKey:
     content = read_secret_file(path, kind="certificate key")
+    if PRIVATE_PREFIX.encode() in content:
+        return X25519PrivateKey.from_private_bytes(load_private_key(path).secret.reveal())
     make = "name a PEM file, which begins with '-----BEGIN PRIVATE KEY-----'"
     if content[:1] == _DER:
         raise ConfigError(f"{path} is in DER form", remedy=f"'openssl pkey -inform der -in {path} -out FILE' makes PEM of it")

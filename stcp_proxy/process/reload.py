@@ -175,7 +175,7 @@ def compared(old: Plan, new: Plan, *, force: bool = False) -> PlanDiff:
     Args:
         old: what runs.
         new: what was read.
-        force: whether the change may take away more than half of the tunnels or of the peers.
+        force: whether the change may take away more than half of the tunnels, peers or authorities.
 
     Raises:
         ConfigError: it takes a new start.
@@ -189,6 +189,7 @@ def compared(old: Plan, new: Plan, *, force: bool = False) -> PlanDiff:
     if not force:
         _check_not_cut_off(old, new)
         _check_peers_remain(old, new)
+        _check_authorities_remain(old, new)
     return diff
 
 
@@ -205,6 +206,26 @@ def _check_peers_remain(old: Plan, new: Plan) -> None:
     if 2 * len(kept) < len(before):
         what = f"the peer directories have {len(kept)} of {len(before)} peers left, as if they were still being written"
         raise ConfigError(what, remedy="if they are complete, 'stcp-proxy reload --force' applies them; or restart")
+
+
+def _check_authorities_remain(old: Plan, new: Plan) -> None:
+    """Refuse a change that takes away more than half of the authorities' certificates: their peers would lose their connections.
+
+    Raises:
+        ConfigError: the change is not forced.
+    """
+    before, after = _roots(old), _roots(new)
+    kept = len(before & after)
+    if 2 * kept < len(before):
+        what = f"{kept} of {len(before)} certificates of authorities are left, and the peers of the others would be refused"
+        remedy = (
+            "keep the old certificates in the bundle beside the new ones for a while; or 'stcp-proxy reload --force', or restart"
+        )
+        raise ConfigError(what, remedy=remedy)
+
+
+def _roots(plan: Plan) -> set[bytes]:
+    return {root.der for authority in plan.trusted.authorities for root in authority.roots}
 
 
 def _check_not_cut_off(old: Plan, new: Plan) -> None:

@@ -91,7 +91,7 @@ class Running:
 
         Args:
             check: only compare it with what runs.
-            force: also take away more than half of the tunnels or of the peers.
+            force: also take away more than half of the tunnels, peers or authorities.
 
         Returns:
             The difference: as data, and as ``lines`` for a person.

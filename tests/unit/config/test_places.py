@@ -11,6 +11,7 @@ import pytest
 
 from stcp_proxy import keys
 from stcp_proxy.config import ConfigProblems, Mode, Plan, load_plan, plan_from_flags
+from stcp_proxy.config.certificate_plan import AuthorityPlan, Encoded, Facts, Trusted
 from stcp_proxy.config.example_keys import EXAMPLES, refuse_examples
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.process.reload import compared
@@ -188,3 +189,28 @@ def test_more_than_half_of_the_peers_gone_is_refused(folder: Path, before: str, 
 )
 def test_half_of_the_peers_may_go_and_all_may_have_other_keys_or_names(folder: Path, before: str, after: str) -> None:
     compared(included(folder, *before.split()), included(folder, *after.split()))
+
+
+# -- authorities that are gone ------------------------------------------------------------------------------------------------
+
+
+def trusting(folder: Path, **authorities: str) -> Plan:
+    """A plan with these authorities; each letter is a certificate."""
+    facts = Facts("an authority", "1", 0.0, 1.0)
+    found = [
+        AuthorityPlan(name, tuple(Encoded(root.encode(), facts) for root in roots), (), ()) for name, roots in authorities.items()
+    ]
+    return dataclasses.replace(tunnels(folder, 1), trusted=Trusted(tuple(found)))
+
+
+def test_more_than_half_of_the_authorities_gone_is_refused(folder: Path) -> None:
+    for old, new in [({"a": "x"}, {"a": "y"}), ({"a": "x", "b": "y", "c": "z"}, {"b": "y"}), ({"a": "xyz"}, {"a": "zuv"})]:
+        with pytest.raises(ConfigError, match=r"of \d certificates of authorities are left, .*'stcp-proxy reload --force'"):
+            compared(trusting(folder, **old), trusting(folder, **new))
+        compared(trusting(folder, **old), trusting(folder, **new), force=True)
+
+
+def test_an_authority_is_exchanged_with_both_for_a_while(folder: Path) -> None:
+    old, both, new = trusting(folder, a="x"), trusting(folder, a="xy"), trusting(folder, b="y")
+    compared(old, both)
+    compared(both, new)
