@@ -48,6 +48,7 @@ async def authenticate(
     timeout: float | None = None,
     step: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     on_next_key: Callable[[], None] = _nothing,
+    opens_at_once: bool = False,
 ) -> Authenticated:
     """Complete a handshake with the peer at one address: with each pair of keys in turn, as long as the peer closes.
 
@@ -59,6 +60,7 @@ async def authenticate(
         timeout: seconds for each handshake. [default: the plan's handshake_timeout]
         step: counts and times each handshake.
         on_next_key: called before each pair of keys but the first.
+        opens_at_once: whether OPEN follows at once; see `exchange.initiate`.
 
     Raises:
         HandshakeError: no pair of keys led to a handshake; every socket is closed.
@@ -75,8 +77,9 @@ async def authenticate(
         stream = LegStream(await connect())
         try:
             tune_leg(stream.socket)
+            seconds = plan.handshake_timeout if timeout is None else timeout
             with step():
-                channel = await _handshake(stream, plan, trust, pair, plan.handshake_timeout if timeout is None else timeout)
+                channel = await _handshake(stream, plan, trust, pair, seconds, opens_at_once=opens_at_once)
             trust.choice.worked(address, pair, trio.current_time())
             return Authenticated(stream, channel, pair)
         except HandshakeClosed as exc:
@@ -92,14 +95,16 @@ async def authenticate(
         on_next_key()
 
 
-async def _handshake(stream: LegStream, plan: TunnelPlan, trust: Trust, pair: Pair, timeout: float) -> exchange.Channel:
+async def _handshake(
+    stream: LegStream, plan: TunnelPlan, trust: Trust, pair: Pair, timeout: float, *, opens_at_once: bool
+) -> exchange.Channel:
     initiator: Initiator | CertifiedInitiator
     if trust.certified is not None:
         initiator = trust.certified.initiator()
     else:
         initiator = Initiator(plan.suites[0], Credentials(pair.own, trust.credentials.psk), remote_static=pair.peer)
     with trio.move_on_after(timeout):
-        return await exchange.initiate(stream, initiator)
+        return await exchange.initiate(stream, initiator, opens_at_once=opens_at_once)
     what = f"the peer did not answer the handshake within {timeout:g} s"
     if path_mtu.is_unacknowledged(stream.socket):
         raise _lost(what)

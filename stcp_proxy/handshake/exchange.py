@@ -57,12 +57,14 @@ class Channel:
 
     Args:
         established: the handshake's result.
+        unsent: the last handshake message, which goes out with the first frame.
     """
 
-    __slots__ = ("_opener", "_sealer", "established", "rest")
+    __slots__ = ("_opener", "_sealer", "_unsent", "established", "rest")
 
-    def __init__(self, established: Established) -> None:
+    def __init__(self, established: Established, *, unsent: bytes = b"") -> None:
         self.established = established
+        self._unsent = unsent
         self.rest = established.rest
         self._sealer = Sealer(established.send_key)
         self._opener = Opener(established.receive_key)
@@ -78,8 +80,9 @@ class Channel:
         return DirectionKey(self._opener.key, self._opener.counter)
 
     def seal(self, kind: FrameType, plaintext: bytes = b"") -> bytes:
-        """One frame."""
-        return self._sealer.seal(kind, plaintext)
+        """One frame, behind the last handshake message where that has not been sent."""
+        unsent, self._unsent = self._unsent, b""
+        return unsent + self._sealer.seal(kind, plaintext)
 
     async def read_frame(self, stream: trio.abc.ReceiveStream) -> tuple[int, bytes]:
         """The next frame: (type, plaintext).
@@ -155,8 +158,13 @@ async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening
         raise FirstFrameError(exc.what, remedy=exc.remedy) from None
 
 
-async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInitiator) -> Channel:
+async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInitiator, *, opens_at_once: bool = False) -> Channel:
     """The initiator's half of the handshake.
+
+    Args:
+        stream: the wire leg.
+        initiator: this side of the handshake.
+        opens_at_once: whether OPEN follows at once. Then message 3 of a handshake by certificates goes out together with it.
 
     Raises:
         HandshakeError: with the likely causes.
@@ -180,6 +188,8 @@ async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInit
         ) from None
     if isinstance(answer, Established):
         return Channel(answer)
+    if opens_at_once:
+        return Channel(answer.established, unsent=answer.reply)
     await _send(stream, answer.reply, closed)
     return Channel(answer.established)
 

@@ -145,6 +145,7 @@ class ConnectSession:
             address=dialled.name,
             step=record.ledger.handshakes.step,
             on_next_key=lambda: self._say_next_key(dialled.name),
+            opens_at_once=True,
         )
         established = channel.established
         record.channel = established.channel_id

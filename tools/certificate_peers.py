@@ -1,0 +1,193 @@
+"""Many peers by certificate at one listener: its start, its memory for each peer, and its processor time for each handshake.
+
+.venv/bin/python tools/certificate_peers.py --peers 10000
+
+One authority issues a certificate for each peer. Each peer connects once, as a stranger to the listener, then some of them again.
+The last lines compare the listener's processor time with that of handshakes by keys (suite 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from stcp_proxy.credentials.binding import make_credential
+from stcp_proxy.keys import PrivateKey, format_private_key, write_secret_file
+from stcp_proxy.protocol.certified_handshake import CertifiedInitiator, Identity
+from stcp_proxy.protocol.established import Answer
+from stcp_proxy.protocol.handshake import Credentials, Initiator
+from stcp_proxy.protocol.noise import KeyPair
+from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.protocol.wire import Role, Suite
+
+DAY = datetime.timedelta(days=1)
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+WARM = 300
+"""Handshakes before the first figure: they fill caches that do not grow with the number of peers."""
+
+
+class Authority:
+    """Issues certificates."""
+
+    def __init__(self) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fleet")])
+        self.root = self._sign(self.name, self.key, ca=True)
+
+    def _sign(self, subject: x509.Name, key: Ed25519PrivateKey, *, ca: bool = False, name: str = "") -> x509.Certificate:
+        now, serial = datetime.datetime.now(datetime.UTC), x509.random_serial_number()
+        builder = x509.CertificateBuilder(self.name, subject, key.public_key(), serial, now - DAY, now + 30 * DAY)
+        builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
+        if name:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        return builder.sign(self.key, None)
+
+    def issue(self, name: str) -> tuple[bytes, Ed25519PrivateKey]:
+        """A certificate (DER) and its key."""
+        key = Ed25519PrivateKey.generate()
+        return self._sign(x509.Name([]), key, name=name).public_bytes(Encoding.DER), key
+
+    def peer(self, number: int) -> Identity:
+        """What one peer presents."""
+        der, key = self.issue(f"app-{number}.prod.internal")
+        static = KeyPair(Secret(os.urandom(32)))
+        end = int(time.time()) + 86400
+        return Identity(static, make_credential((der,), key, role=Role.INITIATOR, static=static.public, not_after=end))
+
+
+class Listener:
+    """The listener under test, a process of its own."""
+
+    def __init__(self, folder: Path, authority: Authority, client: PrivateKey) -> None:
+        der, key = authority.issue("db.prod.internal")
+        self.own = PrivateKey.generate()
+        write_secret_file(folder / "host.key", format_private_key(self.own) + "\n")
+        write_secret_file(folder / "tls.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+        (folder / "tls.crt").write_bytes(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM))
+        (folder / "ca.crt").write_bytes(authority.root.public_bytes(Encoding.PEM))
+        tunnel = {
+            "mode": "listen",
+            "bind": "127.0.0.1:0",
+            "to": "127.0.0.1:1",
+            "allow": ["dns:*.prod.internal", str(client.public)],
+        }
+        config = {
+            "identity": "host.key", "certificate": {"chain": "tls.crt", "key": "tls.key"}, "authorities": {"prod": "ca.crt"},
+            "log": {"quiet": ["handshake-errors"]}, "tunnels": {"in": tunnel},
+        }  # fmt: skip
+        (folder / "c.yaml").write_text(json.dumps(config))
+        began = time.monotonic()
+        command = [sys.executable, "-m", "stcp_proxy", "run", str(folder / "c.yaml")]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.address = self._wait_until_ready()
+        self.start = time.monotonic() - began
+        self.start_cost = self._seconds(*range(11, 15))
+
+    def _wait_until_ready(self) -> tuple[str, int]:
+        assert self.process.stderr is not None
+        address = ""
+        for line in self.process.stderr:
+            said: dict[str, Any] = json.loads(line)
+            address = said["address"] if said["event"] == "listening" else address
+            if said["event"] == "ready":
+                host, _, port = address.rpartition(":")
+                return host, int(port)
+        raise SystemExit("the listener did not start")
+
+    @property
+    def memory(self) -> int:
+        """Resident memory in bytes."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
+
+    @property
+    def processor_time(self) -> float:
+        """Seconds of processor time so far."""
+        return self._seconds(11, 12)
+
+    def _seconds(self, *columns: int) -> float:
+        """The sum of columns of /proc/PID/stat, counted from the name: 11 and 12 are its own time, 13 and 14 its children's."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(int(fields[column]) for column in columns) / TICKS
+
+    def cost(self, handshake: Callable[[int], None], count: int) -> float:
+        """Processor time of one handshake in seconds, from `count` of them."""
+        before = self.processor_time
+        for number in range(count):
+            handshake(number)
+        return (self.processor_time - before) / count
+
+
+def meet(address: tuple[str, int], initiator: Initiator | CertifiedInitiator) -> None:
+    """Complete one handshake, and end the connection in order before its first frame."""
+    with socket.create_connection(address, timeout=10) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(initiator.message_1())
+        while (answer := initiator.receive(sock.recv(65536))) is None:
+            pass
+        if isinstance(answer, Answer):
+            sock.sendall(answer.reply)
+        sock.shutdown(socket.SHUT_WR)
+        if sock.recv(1):
+            raise SystemExit("the listener sent what nobody had asked for")
+
+
+def main() -> None:
+    """Measure, and print one line for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--peers", type=int, default=10_000, help="peers with certificates [default: 10000]")
+    parser.add_argument("--again", type=int, default=2_000, help="handshakes of known peers, and by keys [default: 2000]")
+    args = parser.parse_args()
+    authority, client = Authority(), PrivateKey.generate()
+    with tempfile.TemporaryDirectory() as folder:
+        listener = Listener(Path(folder), authority, client)
+        try:
+            measure(listener, authority, client, peers=args.peers, again=args.again)
+        finally:
+            listener.process.terminate()
+            listener.process.wait()
+
+
+def measure(listener: Listener, authority: Authority, client: PrivateKey, *, peers: int, again: int) -> None:
+    """Print the figures of a listener that has just started."""
+
+    def certified(identity: Identity) -> None:
+        meet(listener.address, CertifiedInitiator(identity, verify=lambda credential, static: credential))
+
+    def keyed(_: int) -> None:
+        pair, remote = KeyPair(client.secret), listener.own.public.raw
+        meet(listener.address, Initiator(Suite.HYBRID_KEYS, Credentials(pair), remote_static=remote))
+
+    print(f"start: {listener.start:.2f} s, of which processor time {listener.start_cost:.2f} s")
+    warm = authority.peer(peers)
+    for number in range(WARM):
+        certified(warm)
+        keyed(number)
+    identities = [authority.peer(number) for number in range(peers)]
+    before = listener.memory
+    new = listener.cost(lambda number: certified(identities[number]), peers)
+    print(f"memory for each of {peers} peers: {(listener.memory - before) / peers:.0f} bytes")
+    known = listener.cost(lambda number: certified(identities[-1 - number % peers]), again)
+    by_key = listener.cost(keyed, again)
+    print(f"processor time of a handshake: by key {by_key * 1e6:.0f} us")
+    print(f"by a known certificate {known * 1e6:.0f} us, {known / by_key:.2f} of it")
+    print(f"by a new certificate {new * 1e6:.0f} us, {new / by_key:.2f} of it")
+
+
+if __name__ == "__main__":
+    main()
