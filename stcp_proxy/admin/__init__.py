@@ -14,6 +14,7 @@ here is imported. With one, the first worker process takes a report every ten se
 - ``history``        the last hour of every tunnel
 - ``readiness``      whether the proxy is ready; for `ready: target` end to end
 - ``metrics``        a report in the format of Prometheus; ``loop_delay`` measures the event loop; ``cooperate`` splits long work
+- ``shared_report``  one report for all probes of half a second
 - ``access``         access control: token, host, origin; ``rate_limit`` bounds the loop time of all requests, ``source_limit``
                      the requests of one source
 - ``http_app``       the addresses, as a Starlette application

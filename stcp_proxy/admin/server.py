@@ -39,6 +39,7 @@ from stcp_proxy.admin.loop_delay import LoopDelay
 from stcp_proxy.admin.rate_limit import RateLimit
 from stcp_proxy.admin.readiness import Readiness
 from stcp_proxy.admin.report import Report, status_of
+from stcp_proxy.admin.shared_report import SharedReport
 from stcp_proxy.admin.snapshot import snapshot
 from stcp_proxy.admin.snapshot_request import SnapshotRequest
 from stcp_proxy.admin.source_limit import SourceLimit, source_of
@@ -297,10 +298,14 @@ class _Backend:
         self._take = take
         self._others = others
         self._readiness = Readiness(host)
+        self._probed = SharedReport(self._gather)
         self._history = History(host.started)
         self._faults = FaultLog()
 
     async def report(self, wanted: SnapshotRequest) -> Report:
+        return await self._probed.get() if wanted.probe else await self._gather(wanted)
+
+    async def _gather(self, wanted: SnapshotRequest) -> Report:
         report = await worker_reports.gather(self._take, self._others, wanted)
         self._faults.update(find_faults(report), report.time)
         return report

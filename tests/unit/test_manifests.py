@@ -112,6 +112,19 @@ def test_what_the_rules_send(text: str, tmp_path: Path) -> None:
     assert "15001" in rules
 
 
+@pytest.mark.parametrize("name", ["client.yaml", "server.yaml", "intercept.yaml"])
+def test_no_other_pod_can_take_the_pace_of_the_probes(name: str) -> None:
+    """The admin address is on loopback, and the kubelet runs a command."""
+    documents = [document for file, document in KUBERNETES if file == name]
+    (config,) = [document["data"]["config.yaml"] for document in documents if document["kind"] == "ConfigMap"]
+    assert "admin: 127.0.0.1:9901" in config
+    (pod,) = [document["spec"]["template"]["spec"] for document in documents if "template" in document.get("spec", {})]
+    (proxy,) = [each for each in pod.get("initContainers", []) + pod["containers"] if "livenessProbe" in each]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert proxy[probe]["exec"]["command"][0] == "stcp-proxy"
+        assert "httpGet" not in proxy[probe]
+
+
 def test_the_policy_admits_the_stcp_port_alone() -> None:
     (policy,) = [document for _, document in KUBERNETES if document["kind"] == "NetworkPolicy"]
     assert policy["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": 7379}]}]
