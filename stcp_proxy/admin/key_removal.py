@@ -37,9 +37,9 @@ def _answer(key: KeyStatus, ring: Sequence[KeyStatus]) -> Answer:
     for name, last in sorted(key.uses.items()):
         since = max(other.uses.get(name, 0.0) for other in others)
         if last and last >= since:
-            return "no", f"{name} has come by no other key since"
+            return "no", f"{name} has not used another key since"
         if not since:
             unseen.append(name)
     if unseen:
         return "unknown", f"not seen since the start: {', '.join(unseen)}"
-    return "yes", "everybody has come by another key since"
+    return "yes", "every peer has used another key since"

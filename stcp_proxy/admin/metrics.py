@@ -45,12 +45,14 @@ class Definition:
 
 
 METRICS: Final[dict[str, Definition]] = {
-    "stcp_build_info": Definition("gauge", "Always 1; the labels say what runs.", ("version", "python")),
-    "stcp_ready": Definition("gauge", "1 when every worker serves, 0 while it starts or drains."),
-    "stcp_workers": Definition("gauge", "Processes that share the load and answer."),
+    "stcp_build_info": Definition(
+        "gauge", "Always 1; the labels have the versions of the program and of Python.", ("version", "python")
+    ),
+    "stcp_ready": Definition("gauge", "1 when every worker process serves, 0 while one starts or drains."),
+    "stcp_workers": Definition("gauge", "Worker processes that answer."),
     "stcp_interception_rules_current": Definition(
         "gauge",
-        "1 when the rules of interception are those of the file, 0 when they are missing or outdated.",
+        "1 when the rules of interception match the file, 0 when they are missing or outdated.",
         ("tunnel",),
     ),
     "stcp_tunnel_listening": Definition("gauge", "1 when the tunnel accepts connections.", ("tunnel", "mode")),
@@ -58,28 +60,38 @@ METRICS: Final[dict[str, Definition]] = {
     "stcp_connections_opening": Definition("gauge", "Connections accepted and not yet relayed or refused.", ("tunnel",)),
     "stcp_connections_open": Definition("gauge", "Connections that are relayed now.", ("tunnel", "peer", "engine")),
     "stcp_connections_closed_total": Definition(
-        "counter", "Relayed connections that have ended, by the reason of their end.", ("tunnel", "peer", "engine", "reason")
+        "counter", "Relayed connections that have ended, by reason.", ("tunnel", "peer", "engine", "reason")
     ),
     "stcp_connections_refused_total": Definition(
-        "counter", "Connections that did not come to be relayed, by the reason.", ("tunnel", "peer", "reason")
+        "counter", "Connections that were not relayed, by reason.", ("tunnel", "peer", "reason")
     ),
     "stcp_health_checks_total": Definition(
         "counter", "Connections of health checks: closed before their first byte, or after the handshake.", ("tunnel", "reason")
     ),
     "stcp_connections_limit": Definition("gauge", "The tunnel's max_connections.", ("tunnel",)),
     "stcp_bytes_total": Definition(
-        "counter", "Application bytes carried, those of open connections among them.", ("tunnel", "direction")
+        "counter", "Application bytes carried, including those of open connections.", ("tunnel", "direction")
     ),
-    "stcp_handshakes_total": Definition("counter", "Handshakes by result, ok or the reason.", ("tunnel", "result")),
-    "stcp_handshake_duration_seconds": Definition("histogram", "Time that completed handshakes took.", ("tunnel",)),
-    "stcp_dials_total": Definition("counter", "Attempts to reach a target or peer, ok or the reason.", ("tunnel", "result")),
-    "stcp_dial_duration_seconds": Definition("histogram", "Time that it took to reach a target or peer.", ("tunnel",)),
-    "stcp_targets": Definition("gauge", "Addresses that the tunnel dials, by how they fared last.", ("tunnel", "health")),
-    "stcp_limit_hits_total": Definition("counter", "Times that a limit made a newcomer wait or refused it.", ("tunnel", "limit")),
-    "stcp_key_connections": Definition("gauge", "Open connections that a key has opened.", ("key", "name", "own")),
-    "stcp_key_handshakes_total": Definition("counter", "Handshakes in which a key has proved itself.", ("key", "name", "own")),
+    "stcp_handshakes_total": Definition(
+        "counter", "Handshakes by result: ok, or the reason of the failure.", ("tunnel", "result")
+    ),
+    "stcp_handshake_duration_seconds": Definition("histogram", "Duration of completed handshakes.", ("tunnel",)),
+    "stcp_dials_total": Definition(
+        "counter", "Attempts to reach a target or peer by result: ok, or the reason of the failure.", ("tunnel", "result")
+    ),
+    "stcp_dial_duration_seconds": Definition(
+        "histogram", "Duration of successful attempts to reach a target or peer.", ("tunnel",)
+    ),
+    "stcp_targets": Definition(
+        "gauge", "Addresses that the tunnel dials, by the result of the last attempt or health check.", ("tunnel", "health")
+    ),
+    "stcp_limit_hits_total": Definition(
+        "counter", "Times that a limit delayed or refused a new connection.", ("tunnel", "limit")
+    ),
+    "stcp_key_connections": Definition("gauge", "Open connections that use a key.", ("key", "name", "own")),
+    "stcp_key_handshakes_total": Definition("counter", "Successful handshakes with a key.", ("key", "name", "own")),
     "stcp_key_last_use_timestamp_seconds": Definition(
-        "gauge", "When a key last proved itself; 0 is not since the start.", ("key", "name", "own")
+        "gauge", "When a handshake last used a key; 0 means not since the start.", ("key", "name", "own")
     ),
     "stcp_certificate_not_after_timestamp_seconds": Definition(
         "gauge",
@@ -89,11 +101,13 @@ METRICS: Final[dict[str, Definition]] = {
     "stcp_certificate_not_before_timestamp_seconds": Definition(
         "gauge", "When the validity of a certificate began.", ("kind", "name", "serial")
     ),
-    "stcp_reloads_total": Definition("counter", "Readings of the configuration, applied or failed.", ("result",)),
-    "stcp_config_last_reload_successful": Definition("gauge", "0 when the last reading of the configuration failed."),
-    "stcp_config_last_reload_timestamp_seconds": Definition("gauge", "When the configuration was last read, or the start."),
+    "stcp_reloads_total": Definition("counter", "Reloads of the configuration by result: applied or failed.", ("result",)),
+    "stcp_config_last_reload_successful": Definition("gauge", "0 when the last reload of the configuration failed, else 1."),
+    "stcp_config_last_reload_timestamp_seconds": Definition(
+        "gauge", "When the configuration was last reloaded; before that, when the process started."
+    ),
     "stcp_event_loop_lag_seconds": Definition(
-        "histogram", "How late the event loop is; measured four times a second while metrics are asked for."
+        "histogram", "Delay of the event loop, measured four times a second while metrics are requested."
     ),
     "stcp_log_lines_dropped_total": Definition(
         "counter", "Log lines dropped because the reader of the log stood still.", ("worker",)

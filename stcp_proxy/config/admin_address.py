@@ -32,21 +32,21 @@ def admin_plan(source: Source, config: ConfigModel) -> AdminPlan | None:
     address = config.admin
     for name, tunnel in config.tunnels.items():
         if address is not None and clash(tunnel.bind, address):
-            source.report(("admin",), f"{address} is taken by tunnel '{name}' ({tunnel.bind})", "give each its own")
+            source.report(("admin",), f"{address} is taken by tunnel '{name}' ({tunnel.bind})", "give each an address of its own")
     return _plan(source, address, config.admin_token)
 
 
 def _plan(source: Source, address: Address | None, file: str | None) -> AdminPlan | None:
     if address is None:
         if file is not None:
-            what = "there is a token and no admin address that asks for it"
+            what = "a token is set, and no admin address uses it"
             source.report(("admin_token",), what, f"set {source.key('admin')}, or remove it")
         return None
     if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):
         source.report(("admin",), f"the folder {folder} of the unix socket does not exist", "create it, or correct the path")
     token = _token(source, file)
     if file is None and not is_local(address):
-        what = f"{address} can be reached from other machines, and nothing says who may look"
+        what = f"{address} can be reached from other machines, and no token protects it"
         source.report(("admin",), what, f"set {source.key('admin_token')}, or bind 127.0.0.1 or unix:/path")
     return AdminPlan(address, token)
 

@@ -113,7 +113,9 @@ def load_own(chain: Path, key: Path, *, now: float) -> OwnCertificate:
     try:
         Credential(encoded, 0, bytes(_MAX_SIGNATURE)).encode()
     except ValueError as exc:
-        raise ConfigError(f"{chain} is too large for a handshake: {exc}", remedy="leave out what is no intermediate") from None
+        raise ConfigError(
+            f"{chain} is too large for a handshake: {exc}", remedy="remove certificates that are no intermediates"
+        ) from None
     secret = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
     return OwnCertificate(encoded, CertificateKey(secret), names, facts)
 
@@ -295,7 +297,7 @@ def _leaf(path: Path, found: list[x509.Certificate], private: SigningKey, key: P
     """The certificate of the private key: the first of the chain."""
     if len(found) > MAX_CERTIFICATES:
         what = f"{path} holds {len(found)} certificates, and a peer accepts {MAX_CERTIFICATES}"
-        raise ConfigError(what, remedy="leave out what is neither the certificate nor one of its intermediates")
+        raise ConfigError(what, remedy="keep the certificate and its intermediates alone")
     fitting = [certificate for certificate in found if certificate.public_key() == private.public_key()]
     if not fitting:
         raise ConfigError(f"the key in {key} does not fit the certificate in {path}", remedy="name the files of one pair")

@@ -214,7 +214,7 @@ def _auth_words(auth: KeyAuth | PskAuth, other: KeyAuth | PskAuth) -> str:
     before = other.psk if isinstance(other, KeyAuth) else None
     if auth.psk is not None and auth.psk != before:
         found.append("a shared secret beside keys" if before is None else "another shared secret beside keys")
-    return ", ".join(found) or "no other key"
+    return ", ".join(found) or "none"
 
 
 def _auth_parts(auth: KeyAuth) -> Iterator[tuple[str, object]]:

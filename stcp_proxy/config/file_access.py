@@ -32,7 +32,7 @@ def check_owner(path: str | Path, users: Collection[int]) -> None:
         problem = f"user {owner} owns it"
     if problem is not None:
         what = f"{shown(str(path))} decides what this command does as root, and others can change it: {problem}"
-        raise ConfigError(what, remedy="let it and its folder belong to root or the proxy's user, and nobody else write to them")
+        raise ConfigError(what, remedy="let root or the proxy's user own it and its folder, and nobody else write to them")
 
 
 def is_mounted_read_only(file: Path) -> bool:
@@ -54,7 +54,7 @@ def warn_if_open_to_others(path: str | Path) -> bool:
     """Warn on stderr of a file that other users can change. Returns whether it did."""
     problem = open_to_others(path)
     if problem is not None:
-        sys.stderr.write(f"warning: others can change {printable(str(path))}: {problem}; take that right away\n")
+        sys.stderr.write(f"warning: others can change {printable(str(path))}: {problem}; remove that permission\n")
     return problem is not None
 
 

@@ -50,7 +50,7 @@ def check_target(source: Source, path: KeyPath, tunnel: TunnelModel) -> None:
     """Note a tunnel without any target."""
     if not tunnel.to and not tunnel.services:
         services = ", or name 'services'" if tunnel.mode == "listen" else ""
-        source.report((*path, "to"), "'to' is missing", f"say where to hand connections on to{services}")
+        source.report((*path, "to"), "'to' is missing", f"name the target of the connections{services}")
 
 
 class Inbound:
@@ -85,7 +85,7 @@ class Inbound:
             return {"service": tunnel.service, "accept_proxy": self._accept_proxy()}
         if tunnel.to and self._keys and tunnel.allow is None:
             remedy = "set 'allow', or remove 'to' if every peer asks for a service"
-            self._source.report((*path, "allow"), "'allow' is missing, so nobody could be handed on to 'to'", remedy)
+            self._source.report((*path, "allow"), "'allow' is missing, so no peer could reach 'to'", remedy)
         return {
             "allow": self._allowed(path, tunnel.allow),
             "hand_on": self._hand_on(path, tunnel),
@@ -98,7 +98,7 @@ class Inbound:
         service = tunnel.services[name]
         if self._keys and service.allow is None and tunnel.allow is None:
             remedy = "set 'allow' here, or for the whole tunnel"
-            self._source.report(path, "neither the service nor its tunnel has 'allow', so nobody could use it", remedy)
+            self._source.report(path, "neither the service nor its tunnel has 'allow', so no peer could use it", remedy)
         allow = self._allowed(path, service.allow) if service.allow is not None else self._allowed(self._path, tunnel.allow)
         balance = Balance(service.balance or tunnel.balance or Balance.FAILOVER)
         return ServicePlan(to=tuple(service.targets), allow=allow, hand_on=self._hand_on(path, service), balance=balance)
@@ -118,7 +118,7 @@ class Inbound:
             where = (*path, "allow_clients")
             self._check_addresses_alone(where, model.allow_clients)
             if version == "none" and not transparent and not (model is self._tunnel and self._tunnel.services):
-                what = "nobody is told the client's address, so it does not matter"
+                what = "no target is told the client's address, so this has no effect"
                 self._source.report(where, what, "set 'proxy_protocol' or 'source: transparent', or remove this")
         return HandOn(
             proxy_protocol=None if version == "none" else version,
@@ -141,11 +141,11 @@ class Inbound:
         bind = self._tunnel.bind
         if rule.senders is None:
             if not isinstance(bind, UnixAddress) and not _is_loopback(bind.host):
-                what = f"whoever reaches {bind} could claim to be any client"
+                what = f"every host that reaches {bind} could claim any client address"
                 self._source.report(path, what, "list the proxies that may send a header under 'from'")
             return AcceptProxy()
         if isinstance(bind, UnixAddress):
-            what = "who comes through a unix socket has no address"
+            what = "a client of a unix socket has no address"
             self._source.report(
                 (*path, "from"), what, "write 'accept_proxy_protocol: true'; the socket's mode decides who may connect"
             )

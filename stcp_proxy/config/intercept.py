@@ -72,8 +72,8 @@ def check_belonging(source: Source, path: KeyPath, tunnel: TunnelModel) -> bool:
         source.report((*path, "intercept"), "a listen tunnel intercepts nothing", remedy)
         return False
     if tunnel.accept_proxy_protocol is not None:
-        what = "who is intercepted sends no PROXY header"
-        source.report((*path, "accept_proxy_protocol"), what, "use another tunnel for what a proxy in front sends")
+        what = "an intercepted client sends no PROXY header"
+        source.report((*path, "accept_proxy_protocol"), what, "use another tunnel for the connections of a proxy in front")
     if tunnel.routes is None:
         remedy = "say which destinations go to which peer, as a list of 'match', 'to' and 'peer'"
         source.report((*path, "routes"), "'routes' is missing", remedy)

@@ -22,8 +22,8 @@ _THOUSANDS: Final = {"k": 1_000, "m": 1_000_000}
 
 _MISSING: Final = {
     "mode": "write 'mode: connect' beside the client, 'mode: listen' beside the server",
-    "bind": "say where to accept connections",
-    "to": "say where to hand connections on to",
+    "bind": "name the address to accept connections at",
+    "to": "name the target of the connections",
     "match": "say which destinations this route is for, like 10.0.0.0/8:6379",
     "tunnels": "describe at least one tunnel",
 }
@@ -76,7 +76,9 @@ def _explain(source: Source, error: ErrorDetails, listed: set[KeyPath]) -> None:
             source.report(path, _range(path), _number(value))
         case "too_long":
             most = context["max_length"]
-            source.report(path, f"at most {most} belong here, and these are {context['actual_length']}", "take out what is old")
+            source.report(
+                path, f"at most {most} are allowed here, and the file has {context['actual_length']}", "remove the old ones"
+            )
         case "too_short":
             source.report(path, "this is empty", "leave it out, or fill it")
         case _:
@@ -129,12 +131,12 @@ def _near(path: KeyPath, listed: set[KeyPath]) -> str | None:
     """A suggestion for an unknown key. All keys of a mapping are listed only once."""
     word, known = str(path[-1]), _keys_at(path[:-1])
     if not word.isascii():
-        return "write it in plain letters: one in it only looks alike"
+        return "type it again: one of its letters only looks like a Latin one"
     close = difflib.get_close_matches(word.lower().replace("-", "_"), known, n=3, cutoff=_NEAR)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
     if ours := _FOREIGN.get(word.lower()):
-        return f"other programs call it so: here it is {' and '.join(map(repr, ours))}"
+        return f"other programs use this name: here it is {' and '.join(map(repr, ours))}"
     if path[:-1] in listed:
         return None
     listed.add(path[:-1])

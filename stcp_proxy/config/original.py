@@ -36,7 +36,7 @@ def allowed_targets(source: Source, path: KeyPath, model: HandOnModel, tunnel: T
         source.report((*path, "to"), what, "write it first; what follows is dialled where it is not allowed")
     rules = tunnel.allow_targets if model.allow_targets is None else model.allow_targets
     if rules is None:
-        what = "without 'allow_targets' a peer could reach whatever this host can"
+        what = "without 'allow_targets' a peer could reach every address that this host can reach"
         source.report((*path, "to"), what, "list under 'allow_targets' in a file what it may, like 10.0.0.0/8:6379")
     return tuple(rules or ())
 
@@ -53,5 +53,5 @@ def _check_rules(source: Source, path: KeyPath, model: HandOnModel, tunnel: Tunn
         source.report(where, what, "write 'original' first under 'to', or remove this")
     for index, rule in enumerate(model.allow_targets):
         if rule.name is not None:
-            what = f"{rule} is a name, and whoever answers for it would decide what is dialled"
+            what = f"{rule} is a name, and its name server would decide which address is dialled"
             source.report((*where, index), what, "write its address or network")

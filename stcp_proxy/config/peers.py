@@ -180,7 +180,7 @@ def read_peer_file(file: Path) -> PeerFile:
     if not keys:
         raise ConfigError("it contains no public key", remedy="write what 'stcp-proxy pubkey' prints on that host into it")
     if len(keys) > MAX_RING:
-        raise ConfigError(f"it contains {len(keys)} keys; a peer has at most {MAX_RING}", remedy="take out what is old")
+        raise ConfigError(f"it contains {len(keys)} keys; a peer has at most {MAX_RING}", remedy="remove the old ones")
     return PeerFile(tuple(keys), tuple(dict.fromkeys(groups)))
 
 

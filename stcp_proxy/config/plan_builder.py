@@ -313,7 +313,7 @@ class _Builder:
         self._check_folder(at, target)
         if loops(bind, target):
             what = f"{target} is where this tunnel itself listens ({bind})"
-            self.source.report(at, what, "name the address to hand on to")
+            self.source.report(at, what, "name the address of the target")
 
     def _check_folder(self, path: KeyPath, address: Destination) -> None:
         if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):

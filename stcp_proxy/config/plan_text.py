@@ -113,7 +113,7 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
             peers += tunnel.auth.certificates.allow
         yield from _rows("peer" if tunnel.mode is Mode.CONNECT else "allowed", peers)
     else:
-        yield from _rows("auth", ["a shared secret: whoever holds it is in"])
+        yield from _rows("auth", ["a shared secret: every holder may connect"])
     yield from _rows("suite", [_SUITES[suite] for suite in tunnel.suites])
     yield from _rows("engine", [str(tunnel.engine)])
     if tunnel.ready_by_target:
@@ -151,7 +151,7 @@ def _names(tunnel: TunnelPlan, allow: frozenset[Admitted] | None) -> list[str]:
 
 
 def _senders(rule: AcceptProxy) -> str:
-    who = "whoever connects" if rule.senders is None else ", ".join(map(str, rule.senders))
+    who = "every client" if rule.senders is None else ", ".join(map(str, rule.senders))
     return f"a PROXY header is required, from {who}"
 
 

@@ -85,4 +85,6 @@ def _value(field: FieldInfo) -> str:
     """The kind of value of a field, in a word or two."""
     if found := bounds(field):
         return f"{found[0]} to {found[1]}"
+    if field.annotation is bool:
+        return "`true`, `false`"
     return kind_text(field) or ", ".join(f"`{value}`" for value in choices(field.annotation)) or "mapping"

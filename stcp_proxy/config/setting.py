@@ -98,6 +98,8 @@ def default_text(field: FieldInfo) -> str | None:
     default = field.get_default(call_default_factory=True)
     if default is None or default == {} or default == [] or isinstance(default, BaseModel):
         return None
+    if isinstance(default, bool):
+        return str(default).lower()
     return duration_text(default) if TIME in field.metadata else str(default)
 
 

@@ -57,7 +57,7 @@ def _tunnel(tunnel: TunnelPlan, runs: bool | None, *, lost: bool = False) -> Fin
     except ConfigError as exc:
         return Finding(Level.FAIL, subject, exc.what, exc.remedy or "correct it")
     if lost:
-        what = "the proxy runs, and nobody can connect: its socket file was removed or replaced"
+        what = "the proxy runs, and no client can connect: its socket file was removed or replaced"
         return Finding(Level.FAIL, subject, what, "reload the proxy: it binds the path anew")
     if status != errno.EADDRINUSE:
         return _free(subject, tunnel.bind, status, "free")

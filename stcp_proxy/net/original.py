@@ -52,7 +52,7 @@ def original_destination(sock: socket.socket, how: Interception) -> Endpoint:
         found = _from_conntrack(sock) if how is Interception.REDIRECT else mine
     except OSError as exc:
         if exc.errno in (errno.ENOENT, errno.ENOPROTOOPT):  # connection tracking does not know it, or does not run here
-            what = "no rule redirected this connection: somebody dialled the tunnel itself"
+            what = "no rule redirected this connection: a client dialled the tunnel itself"
             raise NotIntercepted(what, remedy=_APPLY) from None
         raise ClientGone("the application was gone before its connection was looked at") from None
     if found == mine and (how is Interception.REDIRECT or is_own_address(mine.ip)):

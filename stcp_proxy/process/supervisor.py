@@ -122,7 +122,7 @@ async def _accompany(beside: Companion, running: Running) -> None:
     try:
         await beside.serve(running)
     except Exception as exc:
-        _log.error("what is served beside the tunnels failed", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
+        _log.error("admin server failed", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
 
 
 async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:

@@ -193,7 +193,7 @@ def _report_totals(report: int, totals: Totals) -> None:
         _log.warning(
             "stopped: the parent process has ended",
             why="its workers stop with it",
-            remedy="look in the system's log for what ended it: somebody's kill -9, or a lack of memory",
+            remedy="find in the system's log what ended it: a kill -9, or a lack of memory",
         )
 
 

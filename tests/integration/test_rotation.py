@@ -241,7 +241,7 @@ def test_can_this_key_go(tmp_path: Path, echo: Target) -> None:
     def until(side: Admin, key: str, answer: tuple[str, str]) -> None:
         wait_for(lambda: asked(side, key) == answer, words=f"the answer is {answer}")
 
-    alone, free = ("no", "it is the only one"), ("yes", "everybody has come by another key since")
+    alone, free = ("no", "it is the only one"), ("yes", "every peer has used another key since")
     busy_with_one = ("no", "open connections: 1")
     try:
         assert asked(db, old) == asked(app, old) == alone
@@ -251,7 +251,7 @@ def test_can_this_key_go(tmp_path: Path, echo: Target) -> None:
             talk(first)
             until(db, old, busy_with_one)
             assert asked(db, new) == free  # nobody has come to need it yet
-        until(db, old, ("no", "app has come by no other key since"))
+        until(db, old, ("no", "app has not used another key since"))
         assert asked(app, old) == alone
         with connect(hosts.address) as lasting:
             talk(lasting)
@@ -263,11 +263,11 @@ def test_can_this_key_go(tmp_path: Path, echo: Target) -> None:
                     assert asked(side, new) == busy_with_one
         for side in (db, app):
             until(side, old, free)
-            until(side, new, ("no", f"{'app' if side is db else 'db'} has come by no other key since"))
+            until(side, new, ("no", f"{'app' if side is db else 'db'} has not used another key since"))
         table = subprocess.run(
             [*COMMAND, "status", "--admin", db.text], capture_output=True, text=True, timeout=60, check=True
         ).stdout
-        assert "yes: everybody has come by another key since" in table
+        assert "yes: every peer has used another key since" in table
         hosts.change(hosts.db, peers={"app": new})
         hosts.change(hosts.app, identity="client-2.key")
         assert asked(db, new) == asked(app, new) == alone

@@ -50,7 +50,7 @@ def test_nor_does_a_unix_socket(folder: Path) -> None:
     "text", ["':9901'", "0.0.0.0:9901", "'[::]:9901'", "10.1.2.3:9901", "proxy.internal:9901", "128.0.0.1:1"]
 )
 def test_any_other_address_does(folder: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match="nothing says who may look; set 'admin_token'"):
+    with pytest.raises(ConfigError, match="no token protects it; set 'admin_token'"):
         load(folder, f"admin: {text}")
     found = load(folder, f"admin: {text}\nadmin_token: a.token").admin
     assert found is not None
@@ -60,7 +60,7 @@ def test_any_other_address_does(folder: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("admin", "says"),
     [
-        ("admin_token: a.token", "no admin address that asks for it"),
+        ("admin_token: a.token", "no admin address uses it"),
         ("admin: 127.0.0.1:1", "is taken by tunnel 't'"),
         ("admin: unix:/no/such/folder/admin", "does not exist"),
         ("admin: {address: 127.0.0.1:1}", "text belongs here"),

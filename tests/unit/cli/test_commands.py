@@ -153,7 +153,7 @@ def test_status_is_the_tunnels_own(run: Run, monkeypatch: pytest.MonkeyPatch, ke
     ("args", "says"),
     [
         (["connect", "--bind", ":1"], "Missing option '--to'"),
-        (["listen", "--bind", ":1"], "--to: 'to' is missing; say where to hand connections on to"),
+        (["listen", "--bind", ":1"], "--to: 'to' is missing; name the target of the connections"),
         (["turbo"], "No such command 'turbo'"),
         (["listen", "--turbo"], "No such option"),
         (["listen", "--bind", ":1", "--to", ":2", "--psk", "no.psk"], "stcp-proxy: --psk: the key file no.psk does not exist"),

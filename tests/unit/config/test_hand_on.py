@@ -137,7 +137,7 @@ def test_a_connect_tunnel_names_a_service(load: Load) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ("    allow: app-host\n", "tunnels.in.to: 'to' is missing; say where to hand connections on to, or name 'services'"),
+        ("    allow: app-host\n", "tunnels.in.to: 'to' is missing; name the target of the connections, or name 'services'"),
         ("    services: {redis: 127.0.0.1:6379}\n", "neither 'allow' nor 'psk' is given"),
         (
             "    services: {redis: 127.0.0.1:6379, web: {to: 127.0.0.1:80, allow: app-host}}\n",
@@ -145,7 +145,7 @@ def test_a_connect_tunnel_names_a_service(load: Load) -> None:
         ),
         (
             "    to: 127.0.0.1:9\n    services: {web: {to: 127.0.0.1:80, allow: app-host}}\n",
-            "tunnels.in.allow: 'allow' is missing, so nobody could be handed on to 'to'",
+            "tunnels.in.allow: 'allow' is missing, so no peer could reach 'to'",
         ),
         ("    allow: app-host\n    services: {}\n", "tunnels.in.services: this is empty"),
         ("    allow: app-host\n    services: redis\n", "tunnels.in.services: a mapping belongs here"),
@@ -173,7 +173,7 @@ def test_a_connect_tunnel_names_a_service(load: Load) -> None:
             "a listen tunnel has no 'accept_proxy_protocol'",
         ),
         ("    allow: app-host\n    to: 127.0.0.1:1\n    proxy_protocol: v3\n", "'v1', 'v2' or 'none' belongs here"),
-        ("    allow: app-host\n    to: 127.0.0.1:1\n    allow_clients: 10.0.0.0/8\n", "nobody is told the client's address"),
+        ("    allow: app-host\n    to: 127.0.0.1:1\n    allow_clients: 10.0.0.0/8\n", "no target is told the client's address"),
         (
             "    allow: app-host\n    to: 127.0.0.1:1\n    proxy_protocol: v2\n    allow_clients: db.internal\n",
             "db.internal is a name",
@@ -216,10 +216,14 @@ def test_anybody_on_this_host_may_be_believed(load: Load, bind: str) -> None:
 @pytest.mark.parametrize(
     ("bind", "setting", "says"),
     [
-        ("0.0.0.0:1", "true", "tunnels.out.accept_proxy_protocol: whoever reaches 0.0.0.0:1 could claim to be any client; list"),
-        ("':1'", "true", "could claim to be any client"),
-        ("10.0.0.1:1", "{}", "could claim to be any client"),
-        ("lb.internal:1", "true", "could claim to be any client"),
+        (
+            "0.0.0.0:1",
+            "true",
+            "tunnels.out.accept_proxy_protocol: every host that reaches 0.0.0.0:1 could claim any client address; list",
+        ),
+        ("':1'", "true", "could claim any client address"),
+        ("10.0.0.1:1", "{}", "could claim any client address"),
+        ("lb.internal:1", "true", "could claim any client address"),
         ("unix:/tmp/x.sock", "{from: 10.0.0.1}", "a unix socket has no address"),
         ("127.0.0.1:1", "{from: lb.internal}", "lb.internal is a name"),
         ("127.0.0.1:1", "{from: 10.0.0.1:80}", "has a port"),
@@ -279,7 +283,7 @@ def test_original_destinations_in_words(load: Load) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ("to: original", "without 'allow_targets' a peer could reach whatever this host can"),
+        ("to: original", "without 'allow_targets' a peer could reach every address that this host can reach"),
         ("to: 127.0.0.1:1\n    allow_targets: 10.0.0.1", "no original destination is dialled here"),
         ("to: [127.0.0.1:1, original]\n    allow_targets: 10.0.0.1", "'original' is dialled before anything else, once"),
         ("to: [original, original]\n    allow_targets: 10.0.0.1", "'original' is dialled before anything else, once"),

@@ -75,12 +75,15 @@ def test_another_order_is_another_plan(load: Load) -> None:
     [
         ("identity: [0.key, copy.key]\npeers: {app: $0}", "identity[1]: this is the same key as '0.key'; name it once"),
         ("identity: [0.key, no.key]\npeers: {app: $0}", "identity[1]: the key file"),
-        ("identity: [0.key, 1.key, 2.key, 3.key, 4.key]\npeers: {app: $0}", "identity: at most 4 belong here, and these are 5"),
+        (
+            "identity: [0.key, 1.key, 2.key, 3.key, 4.key]\npeers: {app: $0}",
+            "identity: at most 4 are allowed here, and the file has 5",
+        ),
         ("identity: []\npeers: {app: $0}", "identity: this is empty"),
         ("identity: 0.key\npeers: {app: [$0, $0]}", "peers.app[1]: this key is there already; name it once"),
         ("identity: 0.key\npeers: {app: [$0, $1], db: [$2, $1]}", "peers.db[1]: 'app' has the same key"),
         ("identity: 0.key\npeers: {app: []}", "peers.app: this is empty"),
-        ("identity: 0.key\npeers: {app: [$0, $1, $2, $3, $4]}", "peers.app: at most 4 belong here"),
+        ("identity: 0.key\npeers: {app: [$0, $1, $2, $3, $4]}", "peers.app: at most 4 are allowed here"),
         ("identity: 0.key\npeers: {app: [$0, 7]}", "peers.app[1]: text belongs here"),
         pytest.param(
             f'identity: [1.key, 0.key]\npeers: {{app: [$0, "{OURS[0].public}"]}}',
@@ -103,7 +106,7 @@ def test_a_secret_beside_keys(load: Load, tmp_path: Path) -> None:
     assert auth(new).psk == secret
     assert new.tunnels[0].suites == (Suite.HYBRID_KEYS_PSK,)
     assert "keys and a shared secret" in describe_plan(new)
-    assert any("no other key -> a shared secret beside keys" in line for line in difference(old, new).lines())
+    assert any("none -> a shared secret beside keys" in line for line in difference(old, new).lines())
 
 
 def test_the_files_secret_stays_for_tunnels_without_keys(load: Load, tmp_path: Path) -> None:

@@ -76,16 +76,16 @@ def test_an_unclosed_quote_that_takes_a_later_one_for_its_end(tmp_path: Path, qu
 
 def test_a_letter_that_looks_alike(tmp_path: Path) -> None:
     found = refused(tmp_path, "dr\u0430in: 5s\n" + TUNNEL % ("127.0.0.1:2", "a.psk"))
-    assert found.endswith("there is no such key; write it in plain letters: one in it only looks alike")
+    assert found.endswith("there is no such key; type it again: one of its letters only looks like a Latin one")
 
 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ({"admin_token": "a.token"}, "--admin-token: there is a token and no admin address that asks for it; set --admin, or"),
+        ({"admin_token": "a.token"}, "--admin-token: a token is set, and no admin address uses it; set --admin, or"),
         (
             {"admin": "0.0.0.0:9"},
-            "--admin: 0.0.0.0:9 can be reached from other machines, and nothing says who may look; set --admin-to",
+            "--admin: 0.0.0.0:9 can be reached from other machines, and no token protects it; set --admin-to",
         ),
     ],
 )

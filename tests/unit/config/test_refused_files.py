@@ -31,7 +31,10 @@ from .plan_files import CONNECT, HEAD, LISTEN, SECRET, problems
         ("tunnels: {}\n", "1: tunnels: this is empty"),
         ("tunnels: {a: 5}\n", "1: tunnels.a: a mapping belongs here"),
         ("tunnels:\n  'a b': {mode: connect, bind: :1, to: :2, peer: x}\n", "2: tunnels.'a b': 'a b' is not a name"),
-        (HEAD + "  in: {mode: listen, to: :1, allow: app-host}\n", "4: tunnels.in.bind: 'bind' is missing; say where to accept"),
+        (
+            HEAD + "  in: {mode: listen, to: :1, allow: app-host}\n",
+            "4: tunnels.in.bind: 'bind' is missing; name the address to accept",
+        ),
         (
             HEAD + "  in: {mode: lisen, bind: :2, to: :1, allow: app-host}\n",
             "4: tunnels.in.mode: 'listen' or 'connect'",
