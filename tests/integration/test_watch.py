@@ -121,7 +121,7 @@ def test_a_peer_whose_file_is_removed_loses_its_connections(fleet: Fleet) -> Non
         (fleet.peers / "app.pub").unlink()
         fleet.applied(fleet.db, before)
         assert end_of(client) == ("reset", b"")
-    assert fleet.db.log("connection closed", reason="aborted")
+    assert "key revoked" in fleet.db.ended(reason="aborted")[0]["why"]
 
 
 def test_a_directory_of_kubernetes_is_exchanged(fleet: Fleet) -> None:
