@@ -8,12 +8,13 @@ PRODUCT := $(VENV)/.product
 EVERYTHING := $(VENV)/.everything
 VM := $(VENV)/.vm
 LOWEST := $(VENV)-lowest/.installed
+RELEASE := $(VENV)/.release
 JAVASCRIPT := $(VENV)/javascript/.installed
 ARGS ?=
 JOBS ?= 3
 COVERAGE_FLOOR := 66
 
-.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak model test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak model test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -100,6 +101,23 @@ test-sanitized: $(EVERYTHING)  ## the engine's part in C under the address and u
 test-image: $(EVERYTHING)  ## the container image: built, and two of them with Redis between two hosts (root, buildah, mmdebstrap)
 	tests/image/run
 
+dist: $(EVERYTHING) $(RELEASE)  ## everything that is released, in dist/: wheels, Debian packages, bill of materials, checksums (root, mmdebstrap)
+	packaging/dist dist
+
+test-packages: dist  ## the wheels and Debian packages of dist/: installed, used, upgraded, removed (root, mmdebstrap, lintian, dkms)
+	tests/packages/wheels dist
+	tests/packages/debian dist
+
+release: $(EVERYTHING) $(RELEASE)  ## prepare VERSION=1.2.3; a dry run unless APPLY=yes (docs/RELEASE.md)
+	$(BIN)/python tools/release.py $(VERSION) $(if $(filter yes,$(APPLY)),--apply) $(ARGS)
+
+lock: $(RELEASE)  ## packaging/requirements.txt: the newest libraries that pyproject.toml admits, with checksums
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--native-tls pyproject.toml --output-file packaging/requirements.txt
+
+audit: $(RELEASE)  ## known weaknesses of the libraries in the lock file; needs an index that serves them, as PyPI does
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement packaging/requirements.txt
+
 # vng calls virtme-run, which stands beside it.
 IN_VM = VNG=$(abspath $(BIN))/vng PATH=$(abspath $(BIN)):$$PATH
 
@@ -136,6 +154,11 @@ $(PRODUCT): $(BIN)/python pyproject.toml setup.py $(wildcard stcp_proxy/relay/la
 $(EVERYTHING): $(PRODUCT)
 	@echo "installing what tests, lab and checks need into $(VENV)"
 	@$(INSTALL) '.[lab,test,dev]' $(OR_SAY_WHY)
+	@touch $@
+
+$(RELEASE): $(PRODUCT)
+	@echo "installing what makes a release into $(VENV)"
+	@$(INSTALL) '.[release]' $(OR_SAY_WHY)
 	@touch $@
 
 $(VM): $(BIN)/python

@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# What the scripts of this folder share. Source it from the root of the work tree.
+
+version() { sed -n 's/^__version__ = "\(.*\)"$/\1/p' stcp_proxy/__init__.py; }
+
+# The time that every artefact has for its files: that of the last commit. So two builds of one commit are the same bytes.
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1 TZ=UTC LC_ALL=C.UTF-8
+umask 022
+
+ROOTS=${STCP_ROOTS:-${XDG_CACHE_HOME:-$HOME/.cache}/stcp-roots}
+
+fail() {
+    printf '%s: %s\n' "$(basename "$0")" "$1" >&2
+    exit 1
+}
+
+# sources FOLDER: what git knows of the work tree, with that time.
+sources() {
+    mkdir -p "$1"
+    git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --no-dereference --target-directory="$1"
+    find "$1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+}
+
+# clean_root SUITE: print the folder of a root with Python, its headers and a compiler. Made at first use.
+python_root() {
+    tools/debian_root "$1" "$ROOTS/$1-python" python3,python3-venv,python3-dev,gcc,libc6-dev,iproute2,procps,openssl && echo "$ROOTS/$1-python"
+}

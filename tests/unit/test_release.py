@@ -1,0 +1,76 @@
+"""Preparing a release, and the manual pages that a package has."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from stcp_proxy import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+DAY = datetime.date(2026, 12, 1)
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+release = load("release")
+
+
+def test_the_changelog_moves() -> None:
+    text = "# Changelog\n\n## [Unreleased]\n\n### Added\n\n- a\n\n## [0.1.0] - 2026-01-01\n\n- b\n"
+    assert release.released(text, "0.2.0", DAY) == (
+        "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-12-01\n\n### Added\n\n- a\n\n## [0.1.0] - 2026-01-01\n\n- b\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["# Changelog\n", "## [Unreleased]\n\n\n## [0.1.0] - 2026-01-01\n\n- b\n"])
+def test_nothing_to_release(text: str) -> None:
+    with pytest.raises(release.Refused):
+        release.released(text, "0.2.0", DAY)
+
+
+def test_every_place_gets_the_version(tmp_path: Path) -> None:
+    for place in ("stcp_proxy/__init__.py", "CHANGELOG.md", "configs/kubernetes"):
+        target = tmp_path / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / place).is_dir() else shutil.copy)(ROOT / place, target)
+    release.prepare(tmp_path, "97.0.0", DAY)
+    assert release.current_version((tmp_path / "stcp_proxy/__init__.py").read_text(encoding="utf-8")) == "97.0.0"
+    manifests = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "configs/kubernetes").glob("*.yaml"))
+    assert set(re.findall(r"image: stcp-proxy[a-z-]*:(\S+)", manifests)) == {"97.0.0"}
+    assert "## [97.0.0] - 2026-12-01\n" in (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("version", ["0.2", "v1.2.3", "1.2.3-rc1", __version__, "0.0.1"])
+def test_a_version_that_is_none_or_not_later(version: str) -> None:
+    with pytest.raises(release.Refused):
+        release.refuse_unclean(version)
+
+
+def test_a_manual_page_for_each_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stcp_proxy.cli.commands import app
+
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    load("man_pages").main(tmp_path)
+    names = {
+        f"stcp-proxy-{command.name or command.callback.__name__}.1" for command in app.registered_commands if command.callback
+    }
+    assert {path.name for path in (tmp_path / "man1").iterdir()} == {"stcp-proxy.1", *names}
+    listen = (tmp_path / "man1/stcp-proxy-listen.1").read_text(encoding="utf-8")
+    assert listen.startswith('.TH "STCP-PROXY-LISTEN" 1 "2023-11-14"')
+    assert "\n.B \\-\\-bind ADDR\n" in listen
+    assert "[bold]" not in "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "man1").iterdir())
+    assert "_STCP_PROXY_COMPLETE" in (tmp_path / "bash/stcp-proxy").read_text(encoding="utf-8")
