@@ -32,20 +32,25 @@ def main(folder: Path) -> None:
     pages = folder / "man1"
     pages.mkdir(parents=True, exist_ok=True)
     root: Any = typer.main.get_command(commands.app)
-    context = root.make_context(NAME, [], resilient_parsing=True)
-    # The list knows some commands by name alone; `resolve_command` brings their options.
-    found = {name: root.resolve_command(context, [name])[1] for name in root.list_commands(context)}
-    shown = {name: command for name, command in found.items() if not command.hidden}
-    (pages / f"{NAME}.1").write_text(page(NAME, root, context, shown), encoding="utf-8")
-    for name, command in shown.items():
-        inner = command.make_context(name, [], parent=context, resilient_parsing=True)
-        (pages / f"{NAME}-{name}.1").write_text(page(f"{NAME}-{name}", command, inner, {}), encoding="utf-8")
+    write_pages(pages, NAME, root, root.make_context(NAME, [], resilient_parsing=True))
     for shell, file in _SHELLS.items():
         path = folder / shell / file
         path.parent.mkdir(exist_ok=True)
         path.write_text(
             get_completion_script(prog_name=NAME, complete_var="_STCP_PROXY_COMPLETE", shell=shell) + "\n", encoding="utf-8"
         )
+
+
+def write_pages(pages: Path, name: str, command: Any, context: Any) -> None:
+    """Write the page of a command, and those of the commands that it has."""
+    inner = {}
+    if hasattr(command, "list_commands"):
+        # The list knows some commands by name alone; `resolve_command` brings their options.
+        found = {one: command.resolve_command(context, [one])[1] for one in command.list_commands(context)}
+        inner = {one: its for one, its in found.items() if not its.hidden}
+    (pages / f"{name}.1").write_text(page(name, command, context, inner), encoding="utf-8")
+    for one, its in inner.items():
+        write_pages(pages, f"{name}-{one}", its, its.make_context(one, [], parent=context, resilient_parsing=True))
 
 
 def page(name: str, command: Any, context: Any, inner: dict[str, Any]) -> str:
@@ -82,8 +87,8 @@ def page(name: str, command: Any, context: Any, inner: dict[str, Any]) -> str:
     if inner:
         lines.append(".SH COMMANDS")
     for one, its in inner.items():
-        lines += [".TP", f".BR {escaped(f'{NAME}-{one}')} (1)", text((paragraphs(its.help or "") or [""])[0])]
-    lines += [".SH SEE ALSO", *([f".BR {escaped(NAME)} (1)"] if not inner else ["/usr/share/doc/stcp\\-proxy"])]
+        lines += [".TP", f".BR {escaped(f'{name}-{one}')} (1)", text((paragraphs(its.help or "") or [""])[0])]
+    lines += [".SH SEE ALSO", *([f".BR {escaped(NAME)} (1)"] if name != NAME else ["/usr/share/doc/stcp\\-proxy"])]
     return "\n".join(lines) + "\n"
 
 

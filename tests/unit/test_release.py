@@ -6,10 +6,12 @@ import datetime
 import importlib.util
 import re
 import shutil
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.requirements import Requirement
 
 from stcp_proxy import __version__
 
@@ -60,14 +62,25 @@ def test_a_version_that_is_none_or_not_later(version: str) -> None:
         release.refuse_unclean(version)
 
 
+def test_the_lock_file_has_every_library() -> None:
+    """`make lock` renews it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "packaging/requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    locked = dict(lines)
+    for requirement in map(Requirement, project["dependencies"]):
+        assert locked.get(requirement.name) in requirement.specifier, f"{requirement}: make lock"
+
+
 def test_a_manual_page_for_each_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stcp_proxy.cli.commands import app
 
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     load("man_pages").main(tmp_path)
-    names = {
-        f"stcp-proxy-{command.name or command.callback.__name__}.1" for command in app.registered_commands if command.callback
-    }
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    for group in app.registered_groups:
+        inner = group.typer_instance.registered_commands if group.typer_instance else []
+        commands |= {f"{group.name}", *(f"{group.name}-{command.name}" for command in inner)}
+    names = {f"stcp-proxy-{name}.1" for name in commands}
     assert {path.name for path in (tmp_path / "man1").iterdir()} == {"stcp-proxy.1", *names}
     listen = (tmp_path / "man1/stcp-proxy-listen.1").read_text(encoding="utf-8")
     assert listen.startswith('.TH "STCP-PROXY-LISTEN" 1 "2023-11-14"')
