@@ -102,6 +102,10 @@ class AdminServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop to listen."""
         close_listeners(self._listeners)
 
     def forked(self, worker: int | None) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from stcp_proxy.config import Plan
 from stcp_proxy.config.reader_process import HEAD, PLAN, FileReading, send
+
+if TYPE_CHECKING:
+    from stcp_proxy.admin.server import AdminServer
 
 _server: BinaryIO | None = None
 """Leads to the process that serves, where that is another than this one."""
@@ -72,8 +75,16 @@ def serve(plan: Plan, again: FileReading | None) -> int:
 
     read = None if again is None else again.begin
     if plan.admin is None:
-        return process.run(plan, read)
+        return process.run(plan, read, open_admin=_open_admin if plan.workers == 1 else None)
     from stcp_proxy.admin.server import AdminServer  # the web server is loaded only by those who want it
 
     with AdminServer(plan.admin, workers=plan.workers) as server:
         return process.run(plan, read, beside=server)
+
+
+def _open_admin(plan: Plan) -> AdminServer:
+    """Listen at the admin address that a reload has brought."""
+    from stcp_proxy.admin.server import AdminServer
+
+    assert plan.admin is not None  # noqa: S101
+    return AdminServer(plan.admin)

@@ -22,21 +22,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stcp_proxy.config import Plan
-    from stcp_proxy.process.reload import Read
+    from stcp_proxy.process.reload import OpenAdmin, Read
     from stcp_proxy.process.running import Companion
 
 
-def run(plan: Plan, read: Read | None = None, *, beside: Companion | None = None) -> int:
+def run(plan: Plan, read: Read | None = None, *, beside: Companion | None = None, open_admin: OpenAdmin | None = None) -> int:
     """Serve every tunnel of `plan` until SIGTERM or SIGINT.
 
     Args:
         plan: what to serve.
         read: reads the configuration again, for SIGHUP; None where it cannot be read again.
         beside: what is served in the same loop, from start to end: the admin address.
+        open_admin: opens an admin address that a reload brings; only for a single process without one.
 
     Returns:
         Exit status: 0 after a stop that cut nobody off, 1 when it cut connections off or failed while running.
     """
     from stcp_proxy.process import supervisor  # trio and the engines are loaded only by those who serve
 
-    return supervisor.run(plan, read, beside)
+    return supervisor.run(plan, read, beside, open_admin)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 import trio
@@ -34,6 +34,21 @@ Raises:
     ConfigError: with every mistake that was found; either call may raise it.
 """
 
+
+class Opened(Protocol):
+    """An admin address that listens and is not served yet."""
+
+    def close(self) -> None:
+        """Stop to listen."""
+
+
+OpenAdmin = Callable[[Plan], Opened]
+"""Opens the admin address of a plan, in a thread: it loads the web server first.
+
+Raises:
+    ConfigError: the address cannot be listened on.
+"""
+
 RESTART: Final = {"workers": "the number of processes", "admin": "the admin address"}
 """Settings that only a restart can change, with their description."""
 
@@ -48,17 +63,21 @@ class Reloader:
     Args:
         tunnels: what runs.
         read: reads the file; None where there is nothing to read.
+        open_admin: opens an admin address that the file has got; None where only a restart can.
 
     Attributes:
         count: how often.
         after: called after each reload, in Trio's thread.
+        serve_admin: called with an admin address that a reload has opened.
     """
 
-    def __init__(self, tunnels: Tunnels, read: Read | None) -> None:
+    def __init__(self, tunnels: Tunnels, read: Read | None, open_admin: OpenAdmin | None = None) -> None:
         self.count: Final = Reloads()
         self.after: Final[list[Callable[[], None]]] = []
         self._tunnels = tunnels
         self._read = read
+        self._open_admin = open_admin
+        self.serve_admin: Callable[[Any], None] = Opened.close
         self._one_at_a_time = trio.Lock()
         self._waiting = False
 
@@ -144,7 +163,13 @@ class Reloader:
             sd_notify.reloading()
             try:
                 plan, diff = await self._plan(force=force)
-                change = await self._tunnels.prepare(plan)
+                opened = await self._opened(plan)
+                try:
+                    change = await self._tunnels.prepare(plan)
+                except BaseException:
+                    if opened is not None:
+                        opened.close()
+                    raise
             except Exception as exc:
                 self.count.add(ok=False, what=exc.what if isinstance(exc, StcpError) else type(exc).__name__)
                 log_refused(exc)
@@ -153,6 +178,8 @@ class Reloader:
                 sd_notify.ready(self._tunnels.status)
             await self._tunnels.commit(change)
             log.change(plan.log)
+            if opened is not None:
+                self.serve_admin(opened)
             self.done("\n".join(diff.lines()))
             _log.info("reloaded", **summary(diff))
             return diff
@@ -161,7 +188,13 @@ class Reloader:
         if self._read is None:
             raise no_file()
         plan = await trio.to_thread.run_sync(self._read(), abandon_on_cancel=True)
-        return plan, compared(self.now, plan, force=force)
+        return plan, compared(self.now, plan, force=force, opens_admin=self._open_admin is not None)
+
+    async def _opened(self, plan: Plan) -> Opened | None:
+        """The admin address that the file has got, listening; None where it has got none."""
+        if self._open_admin is None or plan.admin is None or self.now.admin is not None:
+            return None
+        return await trio.to_thread.run_sync(self._open_admin, plan)
 
 
 def no_file() -> ConfigError:
@@ -169,19 +202,22 @@ def no_file() -> ConfigError:
     return ConfigError("this proxy was not started from a file", remedy="start it again to change it")
 
 
-def compared(old: Plan, new: Plan, *, force: bool = False) -> PlanDiff:
+def compared(old: Plan, new: Plan, *, force: bool = False, opens_admin: bool = False) -> PlanDiff:
     """The difference between two plans, if it can be applied while the proxy runs.
 
     Args:
         old: what runs.
         new: what was read.
         force: whether the change may take away more than half of the tunnels, peers or authorities.
+        opens_admin: whether an admin address can be opened where there was none.
 
     Raises:
         ConfigError: it takes a new start.
     """
     diff = difference(old, new)
     for setting in diff.settings:
+        if setting.name == "admin" and opens_admin and old.admin is None:
+            continue
         if setting.name in RESTART:
             before, after = setting.words()
             what = f"{setting.name} is {after} in the file and {before} here: only a new start changes {RESTART[setting.name]}"

@@ -14,7 +14,7 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import trio
@@ -24,7 +24,7 @@ from stcp_proxy.handshake.exchange import LINGER
 from stcp_proxy.logs import log, rate_limit
 from stcp_proxy.net import socket_activation
 from stcp_proxy.process import sd_notify, signals, workers
-from stcp_proxy.process.reload import Read, Reloader
+from stcp_proxy.process.reload import OpenAdmin, Read, Reloader
 from stcp_proxy.process.reload_worker import ReloadWorker
 from stcp_proxy.process.running import Companion, Running, State
 from stcp_proxy.process.running_clock import RunningClock
@@ -44,7 +44,7 @@ _GRACE: Final = LINGER + 1.0
 """Seconds for RESET and REJECT to get out after the drain."""
 
 
-def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -> int:
+def run(plan: Plan, read: Read | None = None, beside: Companion | None = None, open_admin: OpenAdmin | None = None) -> int:
     """Serve `plan` until SIGTERM or SIGINT; see `stcp_proxy.process.run`.
 
     Raises:
@@ -64,7 +64,7 @@ def run(plan: Plan, read: Read | None = None, beside: Companion | None = None) -
             return _run(partial(share, beside=beside, follow=follow))
 
         return workers.run(plan, work, read=read, given=given, forked=None if beside is None else beside.forked)
-    return _run(partial(serve, plan, read, given, beside=beside))
+    return _run(partial(serve, plan, read, given, beside=beside, open_admin=open_admin))
 
 
 def _run(work: Callable[[], Awaitable[int]]) -> int:
@@ -83,6 +83,7 @@ async def serve(
     worker: int = 0,
     workers: int = 1,
     follow: Callable[[Tunnels], Reloader] | None = None,
+    open_admin: OpenAdmin | None = None,
 ) -> int:
     """The same inside a running Trio, in this process.
 
@@ -95,19 +96,21 @@ async def serve(
         worker: number of this process among several.
         workers: how many they are.
         follow: makes what reloads this process together with the others; None where it is alone.
+        open_admin: opens an admin address that a reload brings.
 
     Returns:
         The exit status: 0 when every connection could finish, 1 when some were cut off.
     """
     _raise_descriptor_limit()
     tunnels = Tunnels(plan)
-    reloader = Reloader(tunnels, read) if follow is None else follow(tunnels)
+    reloader = Reloader(tunnels, read, open_admin) if follow is None else follow(tunnels)
     running = Running(tunnels, reloader, worker=worker, workers=workers)
     try:
         tunnels.open(listeners)
         async with sd_notify.watchdog(), rate_limit.telling(log.REPEATS), trio.open_nursery() as companions:
             if beside is not None:
                 companions.start_soon(_accompany, beside, running)
+            reloader.serve_admin = lambda opened: companions.start_soon(_serve_opened, running, opened)
             cut_off = await _serve(tunnels, reloader, running)
             companions.cancel_scope.cancel()
     finally:
@@ -115,6 +118,14 @@ async def serve(
         if totals is not None:
             totals(tunnels.totals)
     return 1 if cut_off else 0
+
+
+async def _serve_opened(running: Running, opened: Any) -> None:
+    """Serve an admin address that a reload has opened, and close it at the end."""
+    try:
+        await _accompany(opened, running)
+    finally:
+        opened.close()
 
 
 async def _accompany(beside: Companion, running: Running) -> None:
