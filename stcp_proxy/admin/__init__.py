@@ -4,7 +4,7 @@ This package knows a process only through ``interface.Host``; the command line c
 here is imported. With one, the first worker process takes a report every ten seconds.
 
 - ``interface``      what the package requires of a running proxy
-- ``status_schema``  the shape of `/status`, and how each field of it merges
+- ``status_schema``  the shape of `/status`, and how each field of it merges; ``process_schema`` its part about the process
 - ``snapshot``       the report of this process, from live objects; ``snapshot_request`` is the request for one
 - ``live_bytes``     bytes of open connections
 - ``key_removal``    whether a key can be removed

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from stcp_proxy.admin.process_schema import Worker
 from stcp_proxy.admin.report import Report, TunnelReport
-from stcp_proxy.admin.status_schema import RefusalStatus, Target, Worker
+from stcp_proxy.admin.status_schema import RefusalStatus, Target
 from stcp_proxy.admin.verdict_schema import Fault
 
 RECENT: Final = 300.0

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated
 
 from stcp_proxy.admin.key_removal import judge
+from stcp_proxy.admin.process_schema import Worker, state_of
 from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, SnapshotRequest
-from stcp_proxy.admin.status_schema import Overview, Status, TunnelState, TunnelStatus, Worker, state_of
+from stcp_proxy.admin.status_schema import Overview, Status, TunnelState, TunnelStatus
 from stcp_proxy.admin.verdict_schema import Level, Verdict
 from stcp_proxy.counters import Counts, Durations
 from stcp_proxy.counters.merging import NESTED, SUM, SUM_EACH, by, merge, nested_as

@@ -16,22 +16,19 @@ from stcp_proxy import __version__
 from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.interface import Endpoint, Host, Link, Tunnel, Unresolved
 from stcp_proxy.admin.live_bytes import BytesOfConnections, Meter
+from stcp_proxy.admin.process_schema import EngineChoice, Process, State, Worker
 from stcp_proxy.admin.report import Report, TunnelReport
 from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, SnapshotRequest
 from stcp_proxy.admin.status_schema import (
     CertificateStatus,
     Connections,
     ConnectionStatus,
-    EngineChoice,
     KeyStatus,
-    Process,
     RefusalStatus,
     Reload,
     Reloads,
     Rules,
-    State,
     Target,
-    Worker,
 )
 from stcp_proxy.admin.verdict_schema import Level
 from stcp_proxy.config import KeyAuth, Mode, PskAuth

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 import pytest
 
 from stcp_proxy.admin.codec import decode, encode
+from stcp_proxy.admin.process_schema import Process, Worker
 from stcp_proxy.admin.report import Report, TunnelReport
 from stcp_proxy.admin.snapshot_request import SnapshotRequest
-from stcp_proxy.admin.status_schema import Connections, Process, Target, Worker
+from stcp_proxy.admin.status_schema import Connections, Target
 from stcp_proxy.counters import Ledger
 
 

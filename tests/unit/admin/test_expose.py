@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from stcp_proxy.admin.metrics import expose
+from stcp_proxy.admin.process_schema import Process
 from stcp_proxy.admin.report import Report
-from stcp_proxy.admin.status_schema import Connections, KeyStatus, Process
+from stcp_proxy.admin.status_schema import Connections, KeyStatus
 
 PROCESS = Process(version="1", started=1.0, uptime=1.0, state="ready", workers=[], engines=[])
 CONNECTIONS = Connections(total=0, order="newest", shown=[])

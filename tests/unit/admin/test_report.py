@@ -7,19 +7,10 @@ from typing import Literal
 
 import pytest
 
+from stcp_proxy.admin.process_schema import Process, State, Worker
 from stcp_proxy.admin.report import Report, TunnelReport, merge_reports, status_of
 from stcp_proxy.admin.snapshot_request import SnapshotRequest
-from stcp_proxy.admin.status_schema import (
-    Connections,
-    ConnectionStatus,
-    Process,
-    RefusalStatus,
-    Reload,
-    Reloads,
-    State,
-    Target,
-    Worker,
-)
+from stcp_proxy.admin.status_schema import Connections, ConnectionStatus, RefusalStatus, Reload, Reloads, Target
 from stcp_proxy.counters import Counts
 
 Health = Literal["unknown", "up", "down"]

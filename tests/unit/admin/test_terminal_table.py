@@ -9,18 +9,8 @@ from typing import Any, Literal
 import pytest
 from rich.console import Console
 
-from stcp_proxy.admin.status_schema import (
-    Connections,
-    ConnectionStatus,
-    EngineChoice,
-    KeyStatus,
-    Process,
-    RefusalStatus,
-    Status,
-    Target,
-    TunnelStatus,
-    Worker,
-)
+from stcp_proxy.admin.process_schema import EngineChoice, Process, Worker
+from stcp_proxy.admin.status_schema import Connections, ConnectionStatus, KeyStatus, RefusalStatus, Status, Target, TunnelStatus
 from stcp_proxy.admin.terminal_table import ALL, Limits, View
 from stcp_proxy.admin.terminal_text import clock, size, span
 from stcp_proxy.admin.verdict_schema import Fault, Verdict
