@@ -322,13 +322,13 @@ def revoked_by_list(fleet: Fleet) -> Config:
 
 
 def no_longer_trusted(fleet: Fleet) -> Config:
-    TestAuthority().bundle(fleet.folder / "other.crt")
     return {"authorities": {"other": "other.crt"}}
 
 
 @pytest.mark.parametrize("change", [revoked_by_serial, revoked_by_key, revoked_by_list, no_longer_trusted])
 def test_live_connections_end_with_their_certificate(fleet: Fleet, change: Callable[[Fleet], Config]) -> None:
-    listener = fleet.listener()
+    TestAuthority().bundle(fleet.folder / "other.crt")
+    listener = fleet.listener(authorities={"prod": "ca.crt", "other": "other.crt"})
     connector = fleet.connector(listener)
     with connect(connector.address_of("out")) as sock:
         talk(sock)
