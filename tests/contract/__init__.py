@@ -11,6 +11,7 @@ the other end sees). Engines are chosen by the environment:
 ``+`` names the two sides of a two-ended test; a name alone stands for itself on both sides. An engine that is named and cannot
 start is a failure, not a skip.
 
-- ``harness``    sockets, the test's own peer, rigs
+- ``legs``       sockets, and what a test sends and reads through them
+- ``harness``    the test's own peer, rigs
 - ``conftest``   the fixtures: engine, rig, pair
 """

@@ -11,7 +11,8 @@ import pytest
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.fast_path import compiled
 
-from .harness import PATIENCE, MakePair, MakeRig, Pair, Rig, make_pair, make_rig
+from .harness import MakePair, MakeRig, Pair, Rig, make_pair, make_rig
+from .legs import PATIENCE
 
 
 def _python() -> Engine:

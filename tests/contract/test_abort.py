@@ -13,19 +13,8 @@ from stcp_proxy.errors import Code
 from stcp_proxy.protocol.wire import MAX_TEXT, FrameType
 from stcp_proxy.relay.engine import EndReason, Engine, RelayEnd, RelayLimits
 
-from .harness import (
-    PATIENCE,
-    Background,
-    MakePair,
-    MakeRig,
-    Rig,
-    make_rig,
-    noise,
-    read_exactly,
-    read_to_end,
-    send_until_stalled,
-    wait_reset,
-)
+from .harness import MakePair, MakeRig, Rig, make_rig
+from .legs import PATIENCE, Background, noise, read_exactly, read_to_end, send_until_stalled, wait_reset
 
 
 def assert_aborted(r: Rig, code: Code = Code.SHUTTING_DOWN, text: str = "bye") -> None:

@@ -11,18 +11,8 @@ import pytest
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason
 
-from .harness import (
-    Background,
-    MakePair,
-    MakeRig,
-    digest,
-    noise,
-    read_exactly,
-    read_to_end,
-    seal_all,
-    send_and_end,
-    send_until_stalled,
-)
+from .harness import MakePair, MakeRig, seal_all
+from .legs import Background, digest, noise, read_exactly, read_to_end, send_and_end, send_until_stalled
 
 BUFFERS = 1 << 16
 BOUND = 3 << 20

@@ -13,7 +13,8 @@ from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import HEADER_LEN, MAX_PLAINTEXT, TAG_LEN, FrameType
 from stcp_proxy.relay.engine import EndReason
 
-from .harness import KEY_IN, KEY_OUT, MakePair, MakeRig, Rig, noise, read_to_end
+from .harness import KEY_IN, KEY_OUT, MakePair, MakeRig, Rig
+from .legs import noise, read_to_end
 
 DATA = FrameType.DATA
 Bad = Callable[[Sealer], bytes]

@@ -12,7 +12,8 @@ from stcp_proxy.errors import Code
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason, RelayLimits
 
-from .harness import MakeRig, Rig, noise, quiet, read_exactly, read_to_end, reset, send_until_stalled
+from .harness import MakeRig, Rig
+from .legs import noise, quiet, read_exactly, read_to_end, reset, send_until_stalled
 
 SHORT = 0.4
 LATE = 3.0

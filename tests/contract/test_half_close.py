@@ -9,20 +9,8 @@ import pytest
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason
 
-from .harness import (
-    Background,
-    MakePair,
-    MakeRig,
-    digest,
-    noise,
-    quiet,
-    read_exactly,
-    read_to_end,
-    reset,
-    seal_all,
-    send_and_end,
-    wait_reset,
-)
+from .harness import MakePair, MakeRig, seal_all
+from .legs import Background, digest, noise, quiet, read_exactly, read_to_end, reset, send_and_end, wait_reset
 
 
 def test_eof_of_the_application_is_fin_behind_all_data(rig: MakeRig) -> None:

@@ -11,7 +11,8 @@ from stcp_proxy.protocol.frames import Sealer
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT, REKEY_INTERVAL, REKEY_NONCE, FrameType
 from stcp_proxy.relay.engine import EndReason
 
-from .harness import MakePair, MakeRig, digest, noise, quiet, read_exactly, read_to_end, reset, seal_all, tcp_pair
+from .harness import MakePair, MakeRig, seal_all
+from .legs import digest, noise, quiet, read_exactly, read_to_end, reset, tcp_pair
 
 DATA = FrameType.DATA
 

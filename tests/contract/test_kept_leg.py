@@ -14,23 +14,8 @@ from stcp_proxy.protocol.frames import Opener, Sealer, key_at
 from stcp_proxy.protocol.wire import REKEY_INTERVAL, FrameType
 from stcp_proxy.relay.engine import DirectionKey, EndReason, Engine, Handover, RelayLimits, WireLeg
 
-from .harness import (
-    KEY_IN,
-    KEY_OUT,
-    PATIENCE,
-    Background,
-    EndBox,
-    MakeRig,
-    Rig,
-    digest,
-    noise,
-    quiet,
-    read_exactly,
-    read_to_end,
-    reset,
-    seal_all,
-    tcp_pair,
-)
+from .harness import KEY_IN, KEY_OUT, EndBox, MakeRig, Rig, seal_all
+from .legs import PATIENCE, Background, digest, noise, quiet, read_exactly, read_to_end, reset, tcp_pair
 
 NEXT = b"whatever belongs to the next connection"
 

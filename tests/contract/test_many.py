@@ -17,20 +17,8 @@ from stcp_proxy.errors import Code
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason, Engine, RelayLimits
 
-from .harness import (
-    PATIENCE,
-    Background,
-    MakePair,
-    MakeRig,
-    Rig,
-    make_rig,
-    noise,
-    quiet,
-    read_exactly,
-    read_to_end,
-    reset,
-    send_until_stalled,
-)
+from .harness import MakePair, MakeRig, Rig, make_rig
+from .legs import PATIENCE, Background, noise, quiet, read_exactly, read_to_end, reset, send_until_stalled
 
 
 def descriptors() -> int:

@@ -11,7 +11,8 @@ from stcp_proxy.errors import Code
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason
 
-from .harness import MakePair, MakeRig, noise, read_exactly, read_to_end, reset, seal_all, send_until_stalled, wait_reset
+from .harness import MakePair, MakeRig, seal_all
+from .legs import noise, read_exactly, read_to_end, reset, send_until_stalled, wait_reset
 
 
 def test_a_reset_application_is_a_reset_frame(rig: MakeRig) -> None:

@@ -10,7 +10,8 @@ import pytest
 from stcp_proxy.protocol.wire import FRAME_OVERHEAD, HEADER_LEN, MAX_PLAINTEXT, REKEY_INTERVAL, TAG_LEN, FrameType
 from stcp_proxy.relay.engine import EndReason, Engine
 
-from .harness import Background, MakePair, MakeRig, digest, noise, quiet, read_exactly, read_to_end, seal_all, send_chunks
+from .harness import MakePair, MakeRig, seal_all
+from .legs import Background, digest, noise, quiet, read_exactly, read_to_end, send_chunks
 
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
 

@@ -10,7 +10,8 @@ import pytest
 from stcp_proxy.protocol.wire import FRAME_OVERHEAD, HEADER_LEN, FrameType
 from stcp_proxy.relay.engine import EndReason, RelayEnd
 
-from .harness import MakePair, MakeRig, Rig, noise, read_exactly, read_to_end, reset, seal_all, wait_reset
+from .harness import MakePair, MakeRig, Rig, seal_all
+from .legs import noise, read_exactly, read_to_end, reset, wait_reset
 
 FRAME = FRAME_OVERHEAD + 9
 

@@ -10,7 +10,8 @@ from stcp_proxy.errors import Code
 from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import EndReason, Engine
 
-from .harness import PATIENCE, Background, MakeRig, Rig, digest, noise, read_exactly, read_to_end, seal_all, send_and_end
+from .harness import MakeRig, Rig, seal_all
+from .legs import PATIENCE, Background, digest, noise, read_exactly, read_to_end, send_and_end
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from stcp_proxy.credentials.authority import Authority
 from stcp_proxy.credentials.binding import make_credential
 from stcp_proxy.credentials.names import NamePattern
+from stcp_proxy.credentials.verifier import Verified, Verifier
 from stcp_proxy.protocol.credential import Credential, decode_credential
 from stcp_proxy.protocol.wire import Role
 
@@ -130,3 +131,9 @@ def credential(
 
 def trusted(*roots: Issued, name: str = "prod", names: tuple[str, ...] = ()) -> Authority:
     return Authority(name, tuple(root.certificate for root in roots), tuple(map(NamePattern, names)))
+
+
+def verify(verifier: Verifier, leaf: Issued, *, role: Role = Role.INITIATOR, now: float = SECONDS, **kwargs: Any) -> Verified:
+    """Show a leaf's credential to a verifier."""
+    static = leaf.key.public_key().public_bytes_raw() if leaf.certificate.public_key_algorithm_oid._name == "X25519" else STATIC
+    return verifier.verify(credential(leaf, role=role, static=static, **kwargs), static, role=role, now=now)

@@ -14,6 +14,7 @@ import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stcp_proxy.config.certificate_plan import Trusted
 from stcp_proxy.config.plan import CapturePlan, EngineChoice, InterceptPlan, Mode, PskAuth, RoutePlan, TunnelPlan
 from stcp_proxy.errors import NoRoute
 from stcp_proxy.handshake.trust import Trust
@@ -297,12 +298,12 @@ async def test_no_key_that_goes_takes_a_connection_along_that_came_by_none(
     ours, theirs = socket.socketpair()
     with theirs, structlog.testing.capture_logs():
         async with trio.open_nursery() as nursery:
-            tunnel._admit(ours, "client", nursery)
+            tunnel._admit(ours, "client", nursery, 0.0, b"")
             with trio.fail_after(5):
                 await passed.wait()
             before = tunnel.live.trust
             if removed:
-                tunnel.live.trust = before.remains([], [])
+                tunnel.live.trust = before.remains([], [], Trusted())
             else:
                 tunnel.live.trust = Trust.of(PskAuth(generate_psk()))
             assert len(tunnel.connections) == 1

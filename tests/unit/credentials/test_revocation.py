@@ -1,0 +1,155 @@
+"""Revoked certificates are refused, a kept leg is checked again, and the memory of a verifier is bounded."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from stcp_proxy import errors
+from stcp_proxy.credentials.authority import key_bytes
+from stcp_proxy.credentials.revocation import Revocations
+from stcp_proxy.credentials.verifier import Verifier
+from stcp_proxy.protocol.wire import Role
+
+from .issue import (
+    DAY,
+    NOW,
+    SECONDS,
+    STATIC,
+    Issued,
+    credential,
+    make,
+    trusted,
+    verify,
+)
+
+INITIATOR, RESPONDER = Role.INITIATOR, Role.RESPONDER
+BOTH_VERIFIERS = pytest.mark.parametrize("kind", ["p256", "ed25519"])
+"""`cryptography` builds the chains of the first, this project those of the second."""
+
+
+# -- revocation ------------------------------------------------------------------------------------------------------------------
+
+
+def revocation_list(issuer: Issued, *serials: int, signer: Issued | None = None, **kwargs: Any) -> x509.CertificateRevocationList:
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject)
+        .last_update(NOW - DAY)
+        .next_update(NOW + kwargs.pop("next_update", DAY))
+    )
+    for extension in kwargs.pop("extensions", ()):
+        builder = builder.add_extension(extension, critical=True)
+    for serial in serials:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW - DAY).build()
+        builder = builder.add_revoked_certificate(entry)
+    key = (signer or issuer).key
+    return builder.sign(key, None if isinstance(key, Ed25519PrivateKey) else hashes.SHA256())
+
+
+@BOTH_VERIFIERS
+@pytest.mark.parametrize("next_update", [DAY, -DAY / 24], ids=["current", "overdue"])
+def test_revoked(kind: str, next_update: datetime.timedelta) -> None:
+    root = make(kind, name="root")
+    middle = root.authority(kind, name="middle")
+    leaf, sibling = middle.issue(kind), middle.issue(kind)
+    for revoked in (leaf.certificate, middle.certificate):
+        issuer = middle if revoked is leaf.certificate else root
+        listed = revocation_list(issuer, revoked.serial_number, next_update=next_update)
+        for revocations in (
+            Revocations(keys=[key_bytes(revoked)]),
+            Revocations(issued=[(key_bytes(issuer.certificate), revoked.serial_number)]),
+            Revocations(lists=[revocation_list(root), listed]),
+        ):
+            verifier = Verifier([trusted(root)], revocations)
+            with pytest.raises(errors.CertificateRevoked, match=r"app\.prod\.internal .* is revoked"):
+                verify(verifier, leaf)
+            if revoked is leaf.certificate:
+                verify(verifier, sibling)
+
+
+def test_serial_of_another_issuer_is_not_revoked() -> None:
+    root, other = make("p256"), make("p256")
+    leaf = root.issue()
+    serial = leaf.certificate.serial_number
+    for revocations in (
+        Revocations(issued=[(key_bytes(other.certificate), serial)]),
+        Revocations(lists=[revocation_list(other, serial)]),
+        Revocations(lists=[revocation_list(root, serial, signer=other)]),
+    ):
+        verify(Verifier([trusted(root)], revocations), leaf)
+
+
+def test_delta_list_is_refused() -> None:
+    with pytest.raises(ValueError, match="critical extension"):
+        Revocations(lists=[revocation_list(make("p256"), 1, extensions=[x509.DeltaCRLIndicator(1)])])
+
+
+# -- later checks and memory ------------------------------------------------------------------------------------------------
+
+
+def test_check_again_on_a_kept_leg() -> None:
+    root = make("p256")
+    leaf = root.issue()
+    verifier = Verifier([trusted(root)])
+    verified = verify(verifier, leaf)
+    verifier.check_again(verified, SECONDS + 3600)
+    with pytest.raises(errors.CertificateExpired):
+        verifier.check_again(verified, SECONDS + 86400 + 61)
+    with pytest.raises(errors.UnknownAuthority, match="no longer"):
+        Verifier([trusted(make("p256"))]).check_again(verified, SECONDS)
+    with pytest.raises(errors.CertificateRevoked):
+        Verifier([trusted(root)], Revocations(keys=[key_bytes(leaf.certificate)])).check_again(verified, SECONDS)
+    with pytest.raises(errors.CertificateNameRefused):
+        Verifier([trusted(root, names=("dns:other",))]).check_again(verified, SECONDS)
+
+
+def test_remembered_credential_expires() -> None:
+    root = make("p256")
+    verifier = Verifier([trusted(root)])
+    good = credential(root.issue())
+    first = verifier.verify(good, STATIC, role=INITIATOR, now=SECONDS)
+    assert verifier.verify(good, STATIC, role=INITIATOR, now=SECONDS + 60) is first
+    with pytest.raises(errors.CertificateExpired):
+        verifier.verify(good, STATIC, role=INITIATOR, now=SECONDS + 86400 + 61)
+    assert len(verifier) == 0
+
+
+def test_memory_is_bounded_and_forgets_the_oldest() -> None:
+    root = make("ed25519")
+    verifier = Verifier([trusted(root)], remember=3)
+    credentials = [credential(root.issue("ed25519")) for _ in range(5)]
+    first = verifier.verify(credentials[0], STATIC, role=INITIATOR, now=SECONDS)
+    for each in credentials[1:]:
+        verifier.verify(each, STATIC, role=INITIATOR, now=SECONDS)
+        assert verifier.verify(credentials[0], STATIC, role=INITIATOR, now=SECONDS) is first
+    assert len(verifier) == 3
+
+
+def test_a_remembered_credential_takes_less_than_2_kib() -> None:
+    """RSA of 4096 bits has the largest key, and the names have their largest size."""
+    import tracemalloc
+
+    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+
+    root = make("p256")
+    key = generate_private_key(65537, 4096)
+    names = tuple(x509.DNSName(f"host-{n:02}.some.where.prod.internal") for n in range(20))
+    credentials = [credential(root.issue("rsa", key=key, san=names)) for _ in range(30)]
+    verifier = Verifier([trusted(root)])
+    verifier.verify(credentials[0], STATIC, role=INITIATOR, now=SECONDS)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for each in credentials[1:]:
+            verifier.verify(each, STATIC, role=INITIATOR, now=SECONDS)
+        used = (tracemalloc.get_traced_memory()[0] - before) / (len(credentials) - 1)
+    finally:
+        tracemalloc.stop()
+    assert len(verifier) == 30
+    assert used < 2048
