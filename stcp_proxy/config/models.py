@@ -23,6 +23,7 @@ from stcp_proxy.config.value_types import (
     File,
     Identity,
     Keys,
+    Limit,
     Name,
     Server,
     Several,
@@ -184,6 +185,13 @@ class ConfigModel(Model):
     workers: Annotated[
         int, Field(ge=1, le=64), Setting("Processes that share the load.", restart=True, flag=Flag("N", panel=LIMITS))
     ] = default_of(Plan, "workers")
+    stalled_mib: Annotated[
+        Limit,
+        Setting(
+            "MiB that all connections may hold for stalled readers; beyond it, each further one holds 64 KiB in a direction.",
+            flag=Flag("MIB", panel=LIMITS),
+        ),
+    ] = default_of(Plan, "stalled_mib")
     watch: Annotated[
         Deadline | None,
         Setting(

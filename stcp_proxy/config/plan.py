@@ -360,6 +360,7 @@ class Plan:
             connection.
         revoke_grace: seconds until the connections of a revoked key are ended.
         workers: the number of worker processes.
+        stalled_mib: MiB that all connections may hold for stalled readers before reads become short.
         watch: seconds between two looks at the files of the configuration; None without a watch.
         log: the selection and the format of log lines.
         admin: the admin address; None without one.
@@ -376,6 +377,7 @@ class Plan:
     drain_outbound: Literal["stop", "keep"] = "stop"
     revoke_grace: float = 0.0
     workers: int = 1
+    stalled_mib: int = 64
     watch: float | None = None
     log: LogPlan = LogPlan()
     admin: AdminPlan | None = None

@@ -130,7 +130,9 @@ def share(plan: Plan) -> Plan:
             rate_per_peer=None if rate is None else of(rate),
         )
 
-    return dataclasses.replace(plan, tunnels=tuple(part(tunnel) for tunnel in plan.tunnels), workers=1)
+    return dataclasses.replace(
+        plan, tunnels=tuple(part(tunnel) for tunnel in plan.tunnels), workers=1, stalled_mib=of(plan.stalled_mib)
+    )
 
 
 def _bind(plan: Plan, given: Sequence[list[socket.socket] | None]) -> dict[str, WorkerListeners]:

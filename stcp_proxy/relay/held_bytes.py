@@ -14,7 +14,7 @@ from typing import Final
 from stcp_proxy.protocol.wire import MAX_FRAME
 
 LIMIT: Final = 64 << 20
-"""Bytes of all connections beyond which reads are short."""
+"""Bytes of all connections beyond which reads are short, unless the owner of an engine sets another limit."""
 SHORT_READ: Final = MAX_FRAME
 _RETURN_FROM: Final = 8 << 20
 """Bytes whose release is worth a call of malloc_trim, which takes milliseconds."""
@@ -25,19 +25,23 @@ class HeldBytes:
 
     Args:
         limit: bytes beyond which `crowded` is true.
+
+    Attributes:
+        limit: as above; a change counts from the next change of the total on.
+        total: bytes that are held.
     """
 
-    __slots__ = ("_limit", "_peak", "total")
+    __slots__ = ("_peak", "limit", "total")
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
+        self.limit = limit
         self._peak = 0
         self.total = 0
 
     @property
     def crowded(self) -> bool:
         """Whether further reads are to be short."""
-        return self.total > self._limit
+        return self.total > self.limit
 
     def change(self, difference: int) -> None:
         """Count `difference` bytes more, or less."""

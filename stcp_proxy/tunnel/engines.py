@@ -50,6 +50,12 @@ class Engines:
             self._reasons[str(choice)] = (engine.name, why)
             _log.info("engine", choice=str(choice), engine=engine.name, why=why)
 
+    def limit_held(self, size: int) -> None:
+        """Set how many bytes the connections of the user-space engine may hold for stalled readers before reads become short."""
+        for engine in set(self._by_choice.values()):
+            if isinstance(engine, PumpEngine):
+                engine.held.limit = size
+
     def __getitem__(self, choice: EngineChoice) -> Engine:
         return self._by_choice[choice]
 

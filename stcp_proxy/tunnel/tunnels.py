@@ -31,6 +31,7 @@ from stcp_proxy.tunnel.listener_handover import Listeners, Prepared, inherit
 from stcp_proxy.tunnel.revocation import revoke
 from stcp_proxy.tunnel.tunnel import Tunnel
 
+_MIB: Final = 1 << 20
 _log = structlog.get_logger("stcp_proxy.supervisor")
 
 
@@ -71,6 +72,7 @@ class Tunnels:
         """
         name_cache.configure(self.plan.dns)
         self.engines.want(plan.engine for plan in self.plan.tunnels)
+        self.engines.limit_held(self.plan.stalled_mib * _MIB)
         self.serving = [
             Tunnel(plan, self.engines[plan.engine], self._ledger(plan.name), self.descriptors) for plan in self.plan.tunnels
         ]
@@ -232,6 +234,7 @@ class Tunnels:
             self.serving = [self._placed(plan, old.get(plan.name), listeners | change.opened) for plan in change.plan.tunnels]
             self.plan = change.plan
             name_cache.configure(change.plan.dns)
+            self.engines.limit_held(change.plan.stalled_mib * _MIB)
             for tunnel in old.values():
                 if tunnel not in self.serving:
                     self.draining.append(tunnel)

@@ -36,6 +36,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("whole", "drain_outbound", "keep"),
         ("whole", "revoke_grace", "1s"),
         ("whole", "workers", "2"),
+        ("whole", "stalled_mib", "5"),
         ("whole", "watch", "10s"),
         ("whole", "log", "{level: debug}"),
         ("whole", "admin", "127.0.0.1:9"),
