@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +15,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from harness.admin import Admin
 from harness.certificates import DAY, Leaf, TestAuthority
 from harness.files import FileProxy
+from harness.process import wait_for
 from harness.proxies import COMMAND, Keys, Proxy
 from harness.sockets import Target, connect, end_of, read_exactly
-from harness.traffic import busy
+from harness.traffic import Pumping, busy
 
 DB, APP = "dns:db.prod.internal", "spiffe://prod/ns/web/sa/app"
 Config = dict[str, Any]
@@ -259,19 +261,15 @@ def test_a_certificate_is_renewed_under_traffic(fleet: Fleet) -> None:
     """Connections by the old certificate go on, new ones use the new one, and nobody is refused."""
     listener = fleet.listener()
     connector = fleet.connector(listener)
-    address = connector.address_of("out")
-    with connect(address) as lasting:
-        talk(lasting)
-        with busy(address, pumping=3) as (pumps, hammer):
-            for _ in range(3):
-                fleet.server, fleet.client = fleet.authority.issue(DB), fleet.authority.issue(APP)
-                fleet.server.write(fleet.folder, "db")
-                listener.reload()
-                fleet.client.write(fleet.folder, "app")
-                connector.reload()
-                hammer.go_on()
-            pumps.go_on()
-        talk(lasting)
+    with busy(connector.address_of("out"), pumping=3) as (pumps, hammer):
+        for _ in range(3):
+            fleet.server, fleet.client = fleet.authority.issue(DB), fleet.authority.issue(APP)
+            fleet.server.write(fleet.folder, "db")
+            listener.reload()
+            fleet.client.write(fleet.folder, "app")
+            connector.reload()
+            hammer.go_on()
+        pumps.go_on()
     assert not listener.log("connection refused") + connector.log("connection refused")
     assert fleet.client.serial in {line["serial"] for line in listener.log("connection closed")}
 
@@ -281,8 +279,8 @@ def test_an_authority_is_exchanged_under_traffic(fleet: Fleet) -> None:
     listener = fleet.listener()
     connector = fleet.connector(listener)
     address, new = connector.address_of("out"), TestAuthority("p256", "new authority")
-    with connect(address) as lasting:
-        talk(lasting)
+    lasting = Pumping(address, 1)
+    try:
         with busy(address, pumping=0) as (_, hammer):
             fleet.authority.bundle(fleet.folder / "ca.crt", new)
             listener.reload()
@@ -294,15 +292,18 @@ def test_an_authority_is_exchanged_under_traffic(fleet: Fleet) -> None:
             connector.reload()
             hammer.go_on()
         with busy(address, pumping=3) as (pumps, hammer):
-            talk(lasting)  # its authority is still trusted
+            lasting.go_on()  # its authority is still trusted
             new.bundle(fleet.folder / "ca.crt")
             listener.reload()
-            assert end_of(lasting) == ("reset", b"")  # only what came by the old authority
+            wait_for(lambda: lasting.failures, words="the connection by the old authority ends")
             connector.reload()
             hammer.go_on()
             pumps.go_on()
+    finally:
+        with contextlib.suppress(AssertionError):
+            lasting.finish()
     assert not listener.log("connection refused") + connector.log("connection refused")
-    assert listener.log("certificate revoked: its connections end", peers=[APP])
+    assert listener.log("certificate revoked: its connections end", peers=[APP], connections=1)
 
 
 def revoked_by_serial(fleet: Fleet) -> Config:
