@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from stcp_proxy.counters import Refusal
-from stcp_proxy.counters.tunnel import _MAX_KEYS, Refusals
+from stcp_proxy.counters.tunnel import _MAX_KEYS, _MAX_REFUSALS, Refusals
 
 
 def refusal(client: str, *, reason: str = "unknown_peer", key: str = "") -> Refusal:
@@ -34,3 +36,35 @@ def test_a_host_with_ever_new_keys_pushes_out_its_own_alone() -> None:
     assert len(found) == _MAX_KEYS + 2
     assert {"honest", "999", str(1000 - _MAX_KEYS)} <= {each.key for each in found}
     assert [each.reason for each in found].count("not_stcp") == 1
+
+
+def test_a_served_connection_ends_the_refusals_of_its_host() -> None:
+    kept = Refusals()
+    kept.add(refusal("10.0.0.1:1", reason="denied"))
+    kept.add(refusal("10.0.0.1:2", key="a"))
+    kept.add(refusal("10.0.0.2:1", reason="denied"))
+    kept.note_served("10.0.0.1:9", 5.0)
+    assert {(each.client, each.key): each.served for each in kept} == {
+        ("10.0.0.1:1", ""): 5.0,
+        ("10.0.0.1:2", "a"): None,  # another key of the host was served: this one is still refused
+        ("10.0.0.2:1", ""): None,
+    }
+
+
+def test_the_first_time_is_kept_until_a_connection_was_served() -> None:
+    kept = Refusals()
+    for at in (1.0, 2.0):
+        kept.add(dataclasses.replace(refusal("10.0.0.1:1"), at=at))
+    assert [(each.first, each.at, each.served) for each in kept] == [(1.0, 2.0, None)]
+    kept.note_served("10.0.0.1:1", 3.0)
+    kept.add(dataclasses.replace(refusal("10.0.0.1:1"), at=4.0))
+    assert [(each.first, each.at, each.served) for each in kept] == [(4.0, 4.0, None)]
+
+
+def test_what_is_known_of_hosts_is_bounded() -> None:
+    kept = Refusals()
+    for number in range(1000):
+        kept.add(refusal(f"10.0.{number // 256}.{number % 256}:1", reason="denied"))
+    assert len(kept._unserved) <= _MAX_REFUSALS + 1
+    kept.note_served("10.0.3.231:1", 5.0)
+    assert next(each.served for each in kept) == 5.0

@@ -37,6 +37,15 @@ def test_pauses_grow_up_to_the_longest(endpoint: Endpoint) -> None:
     assert len(set(pauses[10:])) > 1  # left to chance, within bounds
 
 
+def test_it_is_failing_since_the_first_failure(endpoint: Endpoint) -> None:
+    for now in (100.0, 200.0):
+        endpoint.fail(WHY, now=now, since=now)
+    assert endpoint.failing_since == 100.0
+    endpoint.reach(250.0)
+    endpoint.fail(WHY, now=300.0, since=300.0)
+    assert endpoint.failing_since == 300.0
+
+
 def test_many_failures_at_once_are_one(endpoint: Endpoint) -> None:
     assert endpoint.fail(WHY, now=1.0, since=0.0)
     until = endpoint.until

@@ -40,6 +40,23 @@ async def test_a_failing_name_waits_behind_the_others(autojump_clock: MockClock,
         await dial(known)
 
 
+async def test_a_name_without_an_address_is_known_with_its_reason(autojump_clock: MockClock, network: Network) -> None:
+    known = targets("gone.test:1")
+    assert [(str(address), why) for address, why in known.without_endpoint] == [("gone.test:1", None)]
+    for _ in range(2):
+        began = trio.current_time()
+        with structlog.testing.capture_logs(), pytest.raises(TargetUnreachable):
+            await dial(known)
+    ((_, why),) = known.without_endpoint
+    assert why is not None
+    assert "cannot resolve gone.test" in why.why
+    assert why.remedy == REPAIR_NAME
+    assert why.since <= began  # the first of the failures in a row
+    after_reload = targets("gone.test:1")
+    after_reload.adopt(known)
+    assert after_reload.without_endpoint == known.without_endpoint
+
+
 @pytest.mark.parametrize("to", [["gone.test:1"], ["gone.test:1", "lost.test:1"]])
 async def test_the_remedy_for_names_is_about_names(autojump_clock: MockClock, network: Network, to: list[str]) -> None:
     """A connect tunnel says it too: whether `stcp-proxy listen` runs there is not the question."""
