@@ -138,6 +138,10 @@ def _service(value: bytes) -> str:
         raise FrameError("a service name that is not UTF-8") from None
 
 
+_KNOWN: Final = frozenset(int(attribute) for attribute in Attribute)
+"""Made once: a peer can put 21,838 attributes into one frame, and each is looked up."""
+
+
 def parse_attributes(plaintext: bytes) -> dict[int, bytes]:
     """The attributes of OPEN or ACCEPT by type, unknown types included.
 
@@ -154,7 +158,7 @@ def parse_attributes(plaintext: bytes) -> dict[int, bytes]:
         end = start + int.from_bytes(plaintext[at + 1 : start], "big")
         if end > len(plaintext):
             raise FrameError("an attribute is cut short")
-        if kind in found and kind in set(Attribute):
+        if kind in found and kind in _KNOWN:
             raise FrameError(f"attribute {kind} comes twice")
         found[kind] = plaintext[start:end]
         at = end
