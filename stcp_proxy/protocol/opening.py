@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from stcp_proxy.errors import FrameError
 from stcp_proxy.protocol.wire import (
