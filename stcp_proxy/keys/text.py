@@ -14,12 +14,15 @@ import base64
 import binascii
 import secrets
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Final
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Final
 
 from stcp_proxy.errors import KeyFileError
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import KEY_LEN
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 PUBLIC_PREFIX: Final = "stcp-pub:"
 PRIVATE_PREFIX: Final = "stcp-key:"
@@ -175,10 +178,18 @@ _SWAPPED: Final = {
 
 def _low_order(raw: bytes) -> bool:
     """Whether this public key is a point of small order: X25519 with it gives zero for every private key."""
-    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
     try:
-        X25519PrivateKey.from_private_bytes(bytes(KEY_LEN)).exchange(X25519PublicKey.from_public_bytes(raw))
+        _any_private_key().exchange(X25519PublicKey.from_public_bytes(raw))
     except ValueError:
         return True
     return False
+
+
+@cache
+def _any_private_key() -> X25519PrivateKey:
+    """A private key that is no secret. It is made once: that costs as much as a key agreement, and a fleet has many keys."""
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    return X25519PrivateKey.from_private_bytes(bytes(KEY_LEN))
