@@ -14,7 +14,7 @@ from __future__ import annotations
 import collections
 import functools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, Final, cast
 
@@ -48,7 +48,7 @@ from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
 from stcp_proxy.net.shortage import EXHAUSTED
-from stcp_proxy.net.unix_socket import forget_file, in_place
+from stcp_proxy.net.unix_socket import forget_file, in_place, remember_file
 
 _log = structlog.get_logger("stcp_proxy.admin")
 
@@ -83,16 +83,19 @@ class AdminServer:
     Args:
         plan: the address and its token.
         workers: the number of worker processes that the proxy will have.
+        listeners: listening sockets of an old process at this address; None to bind.
 
     Raises:
         ConfigError: the address cannot be listened on.
     """
 
-    def __init__(self, plan: AdminPlan, *, workers: int = 1) -> None:
+    def __init__(self, plan: AdminPlan, *, workers: int = 1, listeners: list[socket.socket] | None = None) -> None:
         self._plan = plan
         self._pairs = {number: worker_reports.pair() for number in range(1, workers)}
         """For each worker process except the first: the socket for requests, and the socket for answers."""
-        self._listeners = open_listeners(plan.address, backlog=_BACKLOG)
+        self._listeners = open_listeners(plan.address, backlog=_BACKLOG) if listeners is None else listeners
+        for listener in self._listeners:
+            remember_file(listener)
         self._places: dict[_ClientStream, None] = {}
         """Open connections, the oldest first."""
         self._sources = SourceLimit()
@@ -109,7 +112,7 @@ class AdminServer:
         close_listeners(self._listeners)
 
     def forked(self, worker: int | None) -> None:
-        """See `stcp_proxy.process.running.Companion`: the first worker process answers for all."""
+        """See `stcp_proxy.process.companion.Companion`: the first worker process answers for all."""
         for number, (asker, answerer) in self._pairs.items():
             if worker != 0:
                 asker.close()
@@ -122,6 +125,20 @@ class AdminServer:
         if worker != 0:
             close_listeners(self._listeners)
             self._listeners = []
+
+    @property
+    def listeners(self) -> list[socket.socket]:
+        """See `stcp_proxy.process.companion.Companion`; without unix sockets whose file was removed or replaced."""
+        return [listener for listener in self._listeners if in_place(listener)]
+
+    def hand_over(self, taken: Collection[socket.socket]) -> None:
+        """See `stcp_proxy.process.companion.Companion`."""
+        leaving, self._listeners = self._listeners, []
+        forget_file(listener for listener in leaving if listener in taken)
+        for listener in leaving:
+            if (scope := self._accepting.pop(listener, None)) is not None:
+                scope.cancel()
+        close_listeners(leaving)
 
     async def serve(self, host: Host) -> None:
         """Answer until cancelled."""
@@ -194,6 +211,7 @@ class AdminServer:
             try:
                 sock, address = listener.accept()
             except OSError as exc:
+                await trio.lowlevel.checkpoint_if_cancelled()  # closed by `hand_over`
                 if exc.errno in EXHAUSTED:
                     await trio.sleep(1.0)
                 continue

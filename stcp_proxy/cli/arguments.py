@@ -21,3 +21,5 @@ AdminToken = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The token file instead of the file's.", autocompletion=completion.files),
 ]
+REPLACE_TEXT = "Take over the listening sockets of the proxy that runs, which then drains; its 'takeover' is this one's."
+Replace = Annotated[bool, typer.Option("--replace", help=REPLACE_TEXT)]

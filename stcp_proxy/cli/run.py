@@ -30,6 +30,7 @@ def run(
     application: Application = None,
     admin: arguments.Admin = None,
     admin_token: arguments.AdminToken = None,
+    replace: arguments.Replace = False,
 ) -> None:
     """Run the tunnels of a YAML file, and an application beside them if one is named."""
     check_application(sys.argv[2:], application or [])
@@ -37,7 +38,7 @@ def run(
     from stcp_proxy.config.reader_process import FileReading
 
     reading = FileReading(str(config), admin, None if admin_token is None else str(admin_token))
-    raise typer.Exit(serve_plan(reading.here, reading, application or ()))
+    raise typer.Exit(serve_plan(reading.here, reading, application or (), replace=replace))
 
 
 def check_application(written: Sequence[str], application: Sequence[str]) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from stcp_proxy.config import Plan
 from stcp_proxy.config.reader_process import HEAD, PLAN, FileReading, send
+from stcp_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from stcp_proxy.admin.server import AdminServer
+    from stcp_proxy.process.takeover_client import Takeover
 
 _server: BinaryIO | None = None
 """Leads to the process that serves, where that is another than this one."""
@@ -23,13 +25,20 @@ def hand_over_to(server: BinaryIO) -> None:
     _server = server
 
 
-def serve_plan(make: Callable[[], Plan], again: FileReading | None = None, application: Sequence[str] = ()) -> int:
+def serve_plan(
+    make: Callable[[], Plan],
+    again: FileReading | None = None,
+    application: Sequence[str] = (),
+    *,
+    replace: bool = False,
+) -> int:
     """Serve a plan until it is stopped, or hand it over to the process that serves.
 
     Args:
         make: makes the plan.
         again: reads the configuration again; None where there is no file.
         application: what to start beside the proxy, with its arguments.
+        replace: whether to take over from the process that runs.
 
     Returns:
         The exit status.
@@ -37,9 +46,12 @@ def serve_plan(make: Callable[[], Plan], again: FileReading | None = None, appli
     Raises:
         StcpError: the plan cannot be made, or the proxy could not start.
     """
+    if replace and application:
+        remedy = "leave one of them out; a container with an application is replaced as a whole"
+        raise ConfigError("--replace and an application exclude each other: the old application would go on", remedy=remedy)
     if _server is None:
-        return beside(application, lambda: serve(make(), again))
-    head = {"again": None if again is None else asdict(again), "application": list(application)}
+        return beside(application, lambda: serve(make(), again, replace=replace))
+    head = {"again": None if again is None else asdict(again), "application": list(application), "replace": replace}
     send(_server, HEAD, json.dumps(head).encode())
     _server.flush()
     plan = make()
@@ -58,12 +70,13 @@ def beside(application: Sequence[str], proxy: Callable[[], int]) -> int:
     return run(application, proxy)
 
 
-def serve(plan: Plan, again: FileReading | None) -> int:
+def serve(plan: Plan, again: FileReading | None, *, replace: bool = False) -> int:
     """Serve `plan` in this process until it is stopped.
 
     Args:
         plan: what to serve.
         again: reads the configuration again; None where there is no file.
+        replace: whether to take over from the process that runs.
 
     Returns:
         The exit status.
@@ -74,12 +87,19 @@ def serve(plan: Plan, again: FileReading | None) -> int:
     from stcp_proxy import process
 
     read = None if again is None else again.begin
-    if plan.admin is None:
-        return process.run(plan, read, open_admin=_open_admin if plan.workers == 1 else None)
-    from stcp_proxy.admin.server import AdminServer  # the web server is loaded only by those who want it
+    takeover = _take_over(plan) if replace else None
+    try:
+        if plan.admin is None:
+            opener = _open_admin if plan.workers == 1 else None
+            return process.run(plan, read, open_admin=opener, takeover=takeover)
+        from stcp_proxy.admin.server import AdminServer  # the web server is loaded only by those who want it
 
-    with AdminServer(plan.admin, workers=plan.workers) as server:
-        return process.run(plan, read, beside=server)
+        listeners = None if takeover is None else takeover.admin(plan.admin)
+        with AdminServer(plan.admin, workers=plan.workers, listeners=listeners) as server:
+            return process.run(plan, read, beside=server, takeover=takeover)
+    finally:
+        if takeover is not None:
+            takeover.abandon()
 
 
 def _open_admin(plan: Plan) -> AdminServer:
@@ -88,3 +108,17 @@ def _open_admin(plan: Plan) -> AdminServer:
 
     assert plan.admin is not None  # noqa: S101
     return AdminServer(plan.admin)
+
+
+def _take_over(plan: Plan) -> Takeover:
+    """Get the listening sockets of the process that runs.
+
+    Raises:
+        ConfigError: the plan does not say where, or that process refuses.
+    """
+    from stcp_proxy.process.takeover_client import take_over
+
+    if plan.takeover is None:
+        remedy = "set 'takeover: unix:/path' in the file (--takeover unix:/path), in both processes"
+        raise ConfigError("--replace needs a socket at which the process that runs can be asked", remedy=remedy)
+    return take_over(plan.takeover)

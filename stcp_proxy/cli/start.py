@@ -95,10 +95,10 @@ def _serve(orders: BinaryIO, child: int, *, alone: bool) -> int:
     head = json.loads(content)
     again = None if head["again"] is None else FileReading(**head["again"])
     application = head["application"]
-    return beside(application, lambda: _serve_plan(orders, again, None if application else child))
+    return beside(application, lambda: _serve_plan(orders, again, None if application else child, replace=head["replace"]))
 
 
-def _serve_plan(orders: BinaryIO, again: FileReading | None, child: int | None) -> int:
+def _serve_plan(orders: BinaryIO, again: FileReading | None, child: int | None, *, replace: bool) -> int:
     """Serve the plan that comes next; a child that is not this process' own is reaped by its parent."""
     load()
     from stcp_proxy.cli.serve import serve
@@ -112,7 +112,7 @@ def _serve_plan(orders: BinaryIO, again: FileReading | None, child: int | None) 
     del content
     if child is not None:
         os.waitpid(child, 0)
-    return serve(plan, again)
+    return serve(plan, again, replace=replace)
 
 
 def _next(orders: BinaryIO) -> tuple[bytes, bytes]:

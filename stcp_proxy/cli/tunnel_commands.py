@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from stcp_proxy.cli import completion
+from stcp_proxy.cli import arguments, completion
 
 if TYPE_CHECKING:
     from stcp_proxy.config import Plan
@@ -47,7 +47,7 @@ def callback(name: str) -> Callable[..., None]:
     from stcp_proxy.config.flags import options
     from stcp_proxy.config.plan import Mode
 
-    def work(**given: Any) -> None:
+    def work(*, replace: bool = False, **given: Any) -> None:
         from stcp_proxy.cli.serve import serve_plan
 
         def make() -> Plan:
@@ -55,9 +55,11 @@ def callback(name: str) -> Callable[..., None]:
 
             return plan_from_flags(mode=Mode(name), **given)
 
-        raise typer.Exit(serve_plan(make))
+        raise typer.Exit(serve_plan(make, replace=replace))
 
     parameters = [_parameter(option) for option in options(Mode(name))]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters.append(inspect.Parameter("replace", kind, default=False, annotation=arguments.Replace))
     work.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     work.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return work

@@ -198,6 +198,19 @@ class ConfigModel(Model):
             "Time between two looks at this file and at every file that it names; a change of content reloads.", default="never"
         ),
     ] = None
+    takeover: Annotated[
+        Bind | None,
+        Setting(
+            "Unix socket at which a new process takes over ('--replace'): unix:/path.",
+            default="none",
+            restart=True,
+            flag=Flag("ADDR", panel=LIMITS),
+        ),
+    ] = None
+    takeover_drain: Annotated[
+        Span,
+        Setting("Time for open connections to finish after a new process has taken over.", flag=Flag("TIME", panel=LIMITS)),
+    ] = default_of(Plan, "takeover_drain")
     log: Annotated[LogModel, Setting("Log lines.")] = Field(default_factory=LogModel)
     admin: AdminAddress = None
     admin_token: AdminToken = None

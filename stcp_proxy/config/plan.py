@@ -15,7 +15,7 @@ from stcp_proxy.config.certificate_plan import CertificateAuth, Trusted
 from stcp_proxy.config.token import Token
 from stcp_proxy.errors import LogClass
 from stcp_proxy.keys import PrivateKey, PublicKey
-from stcp_proxy.net.address import Address, Destination
+from stcp_proxy.net.address import Address, Destination, UnixAddress
 from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.net.original import Interception
 from stcp_proxy.net.pattern import Pattern
@@ -362,6 +362,8 @@ class Plan:
         workers: the number of worker processes.
         stalled_mib: MiB that all connections may hold for stalled readers before reads become short.
         watch: seconds between two looks at the files of the configuration; None without a watch.
+        takeover: the unix socket at which a new process takes over; None where none can.
+        takeover_drain: seconds that connections may take to finish after that.
         log: the selection and the format of log lines.
         admin: the admin address; None without one.
         dns: the settings for name look-ups; their defaults are in the resolver's module.
@@ -379,6 +381,8 @@ class Plan:
     workers: int = 1
     stalled_mib: int = 64
     watch: float | None = None
+    takeover: UnixAddress | None = None
+    takeover_drain: float = 3600.0
     log: LogPlan = LogPlan()
     admin: AdminPlan | None = None
     dns: DnsSettings = field(default_factory=DnsSettings)

@@ -100,6 +100,7 @@ class _Builder:
         self._ring(config.identity or [], ("identity",))
         tunnels = [self._tunnel(name, tunnel) for name, tunnel in config.tunnels.items()]
         self._check_binds()
+        self._check_takeover()
         check_single(self.source, config)
         found = tuple(tunnel for tunnel in tunnels if tunnel is not None)
         made = {
@@ -318,6 +319,20 @@ class _Builder:
     def _check_folder(self, path: KeyPath, address: Destination) -> None:
         if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):
             self.source.report(path, f"the folder {folder} of the unix socket does not exist", "create it, or correct the path")
+
+    def _check_takeover(self) -> None:
+        where = self.config.takeover
+        if where is None:
+            return
+        if not isinstance(where, UnixAddress):
+            what = f"{where} is no unix socket, and only a unix socket tells which user asks"
+            self.source.report(("takeover",), what, "write unix:/path, in a folder that only this user may write to")
+            return
+        self._check_folder(("takeover",), where)
+        taken = {"admin": self.config.admin} | {f"tunnel '{name}'": tunnel.bind for name, tunnel in self.config.tunnels.items()}
+        for name, address in taken.items():
+            if address == where:
+                self.source.report(("takeover",), f"{where} is taken by {name}", "give it a path of its own")
 
     def _check_binds(self) -> None:
         seen: list[tuple[str, Address]] = []

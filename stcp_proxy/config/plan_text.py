@@ -49,6 +49,7 @@ def describe_plan(plan: Plan) -> str:
         f"workers: {plan.workers}",
         f"stalled readers: {plan.stalled_mib} MiB in all, then short reads",
         "watch: never" if plan.watch is None else f"watch: every {_time(plan.watch)}, {len(plan.inputs)} files and directories",
+        _takeover(plan),
         _dns(plan.dns),
         log,
         _admin(plan.admin),
@@ -66,6 +67,12 @@ def _trusted(trusted: Trusted) -> Iterator[str]:
     revoked = trusted.revoked
     if revoked.keys or revoked.serials:
         yield f"revoked: {len(revoked.keys)} keys, {len(revoked.serials)} certificates by serial number"
+
+
+def _takeover(plan: Plan) -> str:
+    if plan.takeover is None:
+        return "takeover by a new process: not possible"
+    return f"takeover by a new process: at {plan.takeover}, connections then end within {_time(plan.takeover_drain)}"
 
 
 def _admin(admin: AdminPlan | None) -> str:
@@ -210,6 +217,8 @@ _WHOLE_BY_HAND: Final = {
     "workers",
     "stalled_mib",
     "watch",
+    "takeover",
+    "takeover_drain",
     "log",
     "admin",
     "dns",

@@ -6,6 +6,8 @@
 - ``special_addresses``  addresses that it is dangerous to dial, or to believe, on a stranger's word
 - ``listen``             listening sockets for an address
 - ``unix_socket``        listening unix sockets and their files
+- ``fd_records``         records with descriptors between processes of this machine
+- ``peer_credentials``   which process is at the other end of a unix socket
 - ``listen_error``       why an address cannot be listened on, and what to do
 - ``socket_activation``  listening sockets that a service manager opened
 - ``name_cache``         host names and SRV names, looked up once for all connections and kept for a time

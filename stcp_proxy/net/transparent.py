@@ -31,6 +31,13 @@ def make_transparent(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
 
 
+def is_transparent(sock: socket.socket) -> bool:
+    """Whether a socket may have addresses that are not this host's."""
+    if sock.family == socket.AF_INET6:
+        return bool(sock.getsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT))
+    return sock.family == socket.AF_INET and bool(sock.getsockopt(socket.IPPROTO_IP, IP_TRANSPARENT))
+
+
 def bind_to_client(sock: socket.socket, client: Endpoint) -> None:
     """Before it is connected, give a socket its client's address and port.
 

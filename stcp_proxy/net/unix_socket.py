@@ -30,20 +30,21 @@ _ours: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 """The sockets whose file was made here and is unlinked here: no other file is."""
 
 
-def listen_unix(path: str, backlog: int, mode: int = UNIX_MODE) -> socket.socket:
+def listen_unix(path: str, backlog: int, mode: int = UNIX_MODE, *, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """A listening, non-blocking unix socket.
 
     Args:
         path: absolute path of its file.
         backlog: connections that may wait to be accepted.
         mode: permission bits of the file.
+        kind: its type, SOCK_STREAM or SOCK_SEQPACKET.
 
     Raises:
         ConfigError: the path is in use, or is no socket.
         OSError: the system refuses.
     """
     _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
     try:
         os.fchmod(sock.fileno(), mode)
         sock.bind(path)
@@ -95,6 +96,23 @@ def forget_file(listeners: Iterable[socket.socket]) -> None:
     """Leave the files of these sockets to another process: closing the sockets here does not remove them."""
     for sock in listeners:
         _ours.discard(sock)
+
+
+def made_here(sock: socket.socket) -> bool:
+    """Whether closing the socket by `close_unix` removes its file."""
+    return sock in _ours
+
+
+def inode_of(sock: socket.socket) -> int:
+    """The number by which the kernel knows a socket: the same for every descriptor of it."""
+    return os.fstat(sock.fileno()).st_ino
+
+
+def adopt_file(sock: socket.socket) -> None:
+    """Remove the file of a unix socket that another process made and has given up, as if it had been made here."""
+    remember_file(sock)
+    if sock in _files:
+        _ours.add(sock)
 
 
 def change_mode(listeners: Iterable[socket.socket], mode: int) -> None:

@@ -6,6 +6,11 @@
 - ``reload_parent``   a reload with several workers, as the parent leads it; ``reload_worker`` as a worker follows it;
   ``reload_messages`` what they send to each other
 - ``watch``           a reload when files of the configuration change
+- ``takeover_client`` get the listening sockets of the process that runs; ``takeover_server`` hand them to a new process;
+  ``takeover_messages`` what they send to each other; ``own_listeners`` and ``takeover_workers`` where the sockets are
+- ``successor``       SIGUSR2: start the new process
+- ``drain``           let connections finish
+- ``companion``       what is served beside the tunnels: the admin address
 - ``running``         a running process, as the admin address sees it
 - ``lifetimes_check`` which certificates should have been renewed, looked at while the proxy runs
 - ``rules_check``     which rules of interception the host has, asked while the proxy runs
@@ -22,11 +27,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stcp_proxy.config import Plan
+    from stcp_proxy.process.companion import Companion
     from stcp_proxy.process.reload import OpenAdmin, Read
-    from stcp_proxy.process.running import Companion
+    from stcp_proxy.process.takeover_client import Takeover
 
 
-def run(plan: Plan, read: Read | None = None, *, beside: Companion | None = None, open_admin: OpenAdmin | None = None) -> int:
+def run(
+    plan: Plan,
+    read: Read | None = None,
+    *,
+    beside: Companion | None = None,
+    open_admin: OpenAdmin | None = None,
+    takeover: Takeover | None = None,
+) -> int:
     """Serve every tunnel of `plan` until SIGTERM or SIGINT.
 
     Args:
@@ -34,10 +47,11 @@ def run(plan: Plan, read: Read | None = None, *, beside: Companion | None = None
         read: reads the configuration again, for SIGHUP; None where it cannot be read again.
         beside: what is served in the same loop, from start to end: the admin address.
         open_admin: opens an admin address that a reload brings; only for a single process without one.
+        takeover: the takeover from an old process; None without one.
 
     Returns:
         Exit status: 0 after a stop that cut nobody off, 1 when it cut connections off or failed while running.
     """
     from stcp_proxy.process import supervisor  # trio and the engines are loaded only by those who serve
 
-    return supervisor.run(plan, read, beside, open_admin)
+    return supervisor.run(plan, read, beside, open_admin, takeover)

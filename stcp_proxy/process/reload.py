@@ -49,7 +49,7 @@ Raises:
     ConfigError: the address cannot be listened on.
 """
 
-RESTART: Final = {"workers": "the number of processes", "admin": "the admin address"}
+RESTART: Final = {"workers": "the number of processes", "admin": "the admin address", "takeover": "the socket for a takeover"}
 """Settings that only a restart can change, with their description."""
 
 

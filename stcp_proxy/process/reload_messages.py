@@ -8,8 +8,11 @@ JSON; descriptors travel with it (SCM_RIGHTS). No message holds a secret: a plan
              listeners names, last                these are the new listening sockets
              commit    asked                      make the change
              refused   why, remedy, asked         abandon the change
+             give                                 send your listening sockets; see ``takeover_server``
+             replaced  taken                      another process serves these, counted from 0: drain
     worker   yes                                  answer to plan and listeners: prepared; to commit: done
              no        why, remedy                answer to plan and listeners: refused
+             sockets   handed, last               answer to give: these are my listening sockets
              ask       force                      this worker was asked for a reload
 
 Every message but `ask` names its round. Messages of an earlier round are ignored.
@@ -17,17 +20,17 @@ Every message but `ask` names its round. Messages of an earlier round are ignore
 
 from __future__ import annotations
 
-import array
 import json
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-MAX_SOCKETS: Final = 200
-"""Descriptors in one message; the kernel's limit is 253."""
-_FD: Final = array.array("i").itemsize
-_SIZE: Final = 128 * 1024
+from stcp_proxy.net import fd_records
+from stcp_proxy.net.fd_records import MAX_SOCKETS
+
+__all__ = ["MAX_SOCKETS", "Message", "pair", "receive", "send"]
+
 _MAX_REASON: Final = 16_000
 """Characters of a reason: a file can have many mistakes."""
 
@@ -73,11 +76,7 @@ def send(sock: socket.socket, verb: str, round_: int = 0, *, sockets: Sequence[s
     """
     if rest.get("why"):
         rest["why"] = rest["why"][:_MAX_REASON]
-    data = json.dumps({"verb": verb, "round": round_, **rest}).encode()
-    if sockets:
-        socket.send_fds(sock, [data], [each.fileno() for each in sockets])
-    else:
-        sock.send(data)
+    fd_records.send(sock, json.dumps({"verb": verb, "round": round_, **rest}).encode(), sockets)
 
 
 def receive(sock: socket.socket) -> Message | None:
@@ -86,19 +85,8 @@ def receive(sock: socket.socket) -> Message | None:
     Raises:
         BlockingIOError: no message has arrived.
     """
-    try:
-        # Not socket.recv_fds, which does not pass the flag: programs started from here must not inherit the descriptors.
-        data, parts, flags, _ = sock.recvmsg(_SIZE, socket.CMSG_SPACE(MAX_SOCKETS * _FD), socket.MSG_CMSG_CLOEXEC)
-    except ConnectionError:
+    found = fd_records.receive(sock)
+    if not found.data:
         return None
-    fds = array.array("i")
-    for level, kind, part in parts:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(part[: len(part) - len(part) % _FD])
-    sockets = [socket.socket(fileno=fd) for fd in fds]
-    for each in sockets:
-        each.setblocking(False)
-    if not data:
-        return None
-    message = json.loads(data)
-    return Message(message.pop("verb"), message.pop("round"), message, sockets, not flags & socket.MSG_CTRUNC)
+    message = json.loads(found.data)
+    return Message(message.pop("verb"), message.pop("round"), message, found.sockets, found.complete)

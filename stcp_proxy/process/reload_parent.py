@@ -13,13 +13,16 @@ All this is in a thread, because the parent's own waits for its children.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import functools
+import queue
 import select
 import socket
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -27,6 +30,7 @@ from stcp_proxy.config import Plan, plan_bytes
 from stcp_proxy.config.diff import PlanDiff
 from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.logs import log
+from stcp_proxy.net.unix_socket import inode_of, made_here
 from stcp_proxy.process import reload_messages, sd_notify
 from stcp_proxy.process.reload import Read, compared, log_refused, no_file, summary
 from stcp_proxy.process.worker_sockets import WorkerListeners
@@ -34,6 +38,8 @@ from stcp_proxy.session.handover import stopping
 from stcp_proxy.tunnel.listener_handover import inherit
 
 _log = structlog.get_logger("stcp_proxy.reload")
+
+_T = TypeVar("_T")
 
 PATIENCE: Final = 10.0
 """Seconds that a worker has for each step."""
@@ -54,6 +60,9 @@ class ReloadParent:
         links: the parent's end towards each worker; owned by this object.
         listeners: where each tunnel is reached; likewise.
         patience: seconds that the workers have for each step.
+
+    Attributes:
+        was_replaced: whether a new process serves, and the workers drain.
     """
 
     def __init__(
@@ -73,11 +82,16 @@ class ReloadParent:
         self._round = 0
         self._answers: dict[int, reload_messages.Message] = {}
         """Answers to the last message, by worker."""
+        self._given: list[tuple[int, reload_messages.Message]] = []
+        """Listening sockets that workers have sent, with the worker's number."""
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        """What other threads want done in this one."""
         self._asked: set[int] = set()
         """Workers that were asked for a reload."""
         self._force = False
         """Whether one of them was asked to force it."""
         self._wanted = self._stopping = False
+        self.was_replaced = False
         self._hears, self._wakes = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._wakes.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="stcp-reload", daemon=True)
@@ -91,6 +105,9 @@ class ReloadParent:
     def reload(self) -> None:
         """Request a reload; its result is logged. May be called by a signal handler."""
         self._wanted = True
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(OSError):
             self._wakes.send(b"!")
 
@@ -108,11 +125,84 @@ class ReloadParent:
         for sock in (self._hears, self._wakes, *self._links.values()):
             sock.close()
 
+    # -- for a takeover, in a further thread -----------------------------------------------------------------------------------
+
+    def collect(self) -> list[tuple[int, reload_messages.Message]]:
+        """The listening sockets of every worker, as copies, in `sockets` messages with the worker's number.
+
+        Raises:
+            StcpError: a worker refuses, or does not answer; nothing has changed.
+        """
+        return self._call(self._collect)
+
+    def replaced(self, taken: Mapping[int, Sequence[int]], kept: Collection[int]) -> None:
+        """Let every worker close its listening sockets and drain: a new process serves.
+
+        Args:
+            taken: for each worker, the numbers of its sockets that the new process has.
+            kept: inodes of those sockets.
+        """
+        self._call(functools.partial(self._replaced, taken, kept))
+
+    def made_files(self) -> set[int]:
+        """The inodes of the unix sockets whose files the parent has made."""
+        sockets = [sock for each in self._listeners.values() if each.port is None for sock in each.sets[0]]
+        return {inode_of(sock) for sock in sockets if made_here(sock)}
+
+    def _call(self, work: Callable[[], _T]) -> _T:
+        """Run something in this object's thread, and wait for it."""
+        future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as exc:
+                future.set_exception(exc)
+
+        self._calls.put(run)
+        self._wake()
+        try:
+            return future.result(3 * self._patience)
+        except TimeoutError:
+            raise stopping() from None  # this object's thread ends with the last worker
+
+    def _collect(self) -> list[tuple[int, reload_messages.Message]]:
+        if self._stopping or self.was_replaced:
+            raise stopping()
+        self._round += 1
+        self._given = []
+        try:
+            self._ask_all("give")
+            if not all(message.complete for _, message in self._given):
+                raise ConfigError("no descriptor is left for the workers' sockets", remedy="raise LimitNOFILE, or ulimit -n")
+        except BaseException:
+            for _, message in self._given:
+                for sock in message.sockets:
+                    sock.close()
+            raise
+        found, self._given = self._given, []
+        return found
+
+    def _replaced(self, taken: Mapping[int, Sequence[int]], kept: Collection[int]) -> None:
+        self.was_replaced = True
+        self._answers.clear()
+        try:
+            for number in list(self._links):
+                self._send(number, "replaced", taken=list(taken.get(number, ())))
+            self._wait()
+        except StcpError as exc:
+            _log.warning("a worker does not say that it drains", why=exc.what, remedy="see that it has ended")
+        for each in self._listeners.values():
+            each.hand_over(kept)
+
     # -- the thread ------------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while self._links:
             self._listen(None)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._calls.get_nowait()()
             while (self._wanted or self._asked) and self._links:
                 asked, self._asked, self._wanted = sorted(self._asked), set(), False
                 force, self._force = self._force, False
@@ -153,7 +243,7 @@ class ReloadParent:
         Raises:
             StcpError: why it was refused.
         """
-        if self._stopping:
+        if self._stopping or self.was_replaced:
             raise stopping()
         if self._read is None:
             raise no_file()
@@ -285,8 +375,14 @@ class ReloadParent:
         elif heard.verb == "ask":
             self._asked.add(number)
             self._force |= bool(heard.rest.get("force"))
-        elif heard.round == self._round:
-            self._answers[number] = heard
+        elif heard.round != self._round:
+            for sock in heard.sockets:
+                sock.close()
+        else:
+            if heard.verb == "sockets":
+                self._given.append((number, heard))
+            if heard.rest.get("last", True):
+                self._answers[number] = heard
 
 
 def _silent(number: int, seconds: float) -> ConfigError:

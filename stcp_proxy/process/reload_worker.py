@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -14,6 +15,7 @@ from stcp_proxy.config.diff import PlanDiff
 from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.process import reload_messages
+from stcp_proxy.process.own_listeners import OwnListeners
 from stcp_proxy.process.reload import Read, Reloader, compared
 from stcp_proxy.process.workers import share
 from stcp_proxy.session.handover import stopping
@@ -35,10 +37,14 @@ class ReloadWorker(Reloader):
         plan: what all workers together run.
         link: this worker's end towards the parent; owned by this object.
         number: which worker this is.
+        own: its listening sockets, for a new process.
     """
 
-    def __init__(self, tunnels: Tunnels, read: Read | None, plan: Plan, link: socket.socket, number: int) -> None:
+    def __init__(
+        self, tunnels: Tunnels, read: Read | None, plan: Plan, link: socket.socket, number: int, own: OwnListeners
+    ) -> None:
         super().__init__(tunnels, read)
+        self._own: Final = own
         self._plan_of_all = plan
         self._link: Final = link
         self._number: Final = number
@@ -85,6 +91,13 @@ class ReloadWorker(Reloader):
             self._abandon()
             self._round = heard.round
             await self._try(heard, self._agree)
+        elif heard.verb == "give":
+            self._abandon()
+            self._round = heard.round
+            await self._try(heard, self._give)
+        elif heard.verb == "replaced":  # of whatever round: the parent has committed itself
+            await self._own.give_up(heard.rest["taken"])
+            await self._send("yes")
         elif heard.round != self._round:
             for listener in heard.sockets:
                 listener.close()
@@ -130,6 +143,16 @@ class ReloadWorker(Reloader):
         self._change = await self._tunnels.prepare(share(self._candidate[0]), given)
         return True
 
+    async def _give(self, _heard: reload_messages.Message) -> bool:
+        """Send the listening sockets to the parent; this process keeps them, too."""
+        offer = self._own.offer()
+        for first in range(0, max(len(offer), 1), reload_messages.MAX_SOCKETS):
+            part = offer[first : first + reload_messages.MAX_SOCKETS]
+            handed = [dataclasses.asdict(each) for each, _ in part]
+            last = first + reload_messages.MAX_SOCKETS >= len(offer)
+            await self._send("sockets", sockets=[sock for _, sock in part], handed=handed, last=last)
+        return False
+
     async def _commit(self, heard: reload_messages.Message) -> None:
         if self._candidate is None or self._change is None:
             return
@@ -163,10 +186,10 @@ class ReloadWorker(Reloader):
             self._change.abandon()
         self._candidate = self._change = None
 
-    async def _send(self, verb: str, **rest: Any) -> None:
+    async def _send(self, verb: str, *, sockets: Sequence[socket.socket] = (), **rest: Any) -> None:
         while True:
             try:
-                reload_messages.send(self._link, verb, self._round, **rest)
+                reload_messages.send(self._link, verb, self._round, sockets=sockets, **rest)
                 return
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._link)

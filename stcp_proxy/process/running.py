@@ -7,12 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from stcp_proxy.config import Plan
 from stcp_proxy.config.diff import apply
 from stcp_proxy.counters import Reloads
-from stcp_proxy.errors import ShuttingDown
+from stcp_proxy.errors import ConfigError, ShuttingDown
 from stcp_proxy.logs import log
 from stcp_proxy.process.lifetimes_check import LifetimesCheck
 from stcp_proxy.process.reload import Reloader
@@ -125,15 +125,15 @@ def stop_through(pid: int) -> None:
     _head = pid
 
 
-class Companion(Protocol):
-    """What is served beside the tunnels, in the same loop."""
+def check_replaceable() -> None:
+    """Refuse a takeover where the end of this process is the end of more than itself.
 
-    def forked(self, worker: int | None) -> None:
-        """Behind a fork: keep only what this process needs.
-
-        Args:
-            worker: which one this is; None is the parent, which serves nothing.
-        """
-
-    async def serve(self, running: Running) -> None:
-        """Serve until cancelled. What it raises is logged, and the tunnels go on."""
+    Raises:
+        ConfigError: it is.
+    """
+    if _head is not None:
+        what = "an application runs beside this proxy, and ends with it"
+        raise ConfigError(what, remedy="restart both, or roll out a new container beside this one")
+    if os.getpid() == 1:
+        what = "this proxy is process 1, and its container ends with it"
+        raise ConfigError(what, remedy="roll out a new container beside this one")

@@ -17,6 +17,8 @@ from typing import Final
 
 import trio
 
+from stcp_proxy.process.takeover_messages import Manager
+
 _TIMEOUT: Final = 1.0
 """Seconds to wait for a manager that does not read."""
 
@@ -30,6 +32,8 @@ def _to_nobody(_text: str) -> None:
 _send: Send = _to_nobody
 _parent: Send | None = None
 _interval: float | None = None
+_path = ""
+"""The address of the manager's socket; empty without one."""
 
 
 def notify_instead(parent: Send) -> None:
@@ -44,10 +48,51 @@ def attach(environ: MutableMapping[str, str] = os.environ) -> None:
     Args:
         environ: the manager's variables are removed from it, so that no child process can notify in this one's name.
     """
-    global _send, _interval
+    global _send, _interval, _path
     path = environ.pop("NOTIFY_SOCKET", "")
+    _path = path if _parent is None and path[:1] in ("/", "@") else ""
     _interval = _watchdog_interval(environ) if _parent is None else None
-    _send = _parent or (_to_socket(path) if path[:1] in ("/", "@") else _to_nobody)
+    _send = _parent or (_to_socket(_path) if _path else _to_nobody)
+
+
+# -- a takeover by a new process -------------------------------------------------------------------------------------------
+
+
+def manager() -> Manager | None:
+    """The manager that watches this process, for a new process that takes over; None without one."""
+    return Manager(_path, _interval) if _path else None
+
+
+def hand_over(pid: int) -> None:
+    """Name a new process to the manager as the main process of the service, and send nothing from now on.
+
+    Args:
+        pid: of the new process; 0 where it is in another PID namespace, and cannot be named.
+    """
+    global _send, _path
+    if pid > 0:
+        _send(f"MAINPID={pid}")
+    _send, _path = _to_nobody, ""
+
+
+def expect(old: Manager | None) -> None:
+    """In the new process: the manager of the old one will watch this process, after `take_over`.
+
+    Args:
+        old: what the old process said of its manager; None where there is nothing to expect.
+    """
+    global _interval, _path
+    if old is not None and not _path and _parent is None:
+        _path, _interval = old.notify, old.watchdog
+
+
+def take_over() -> None:
+    """The old process has named this one to the manager: send to it from now on."""
+    global _send
+    if _path and _parent is None:
+        _send = _to_socket(_path)
+        if _interval is not None:  # the last message of the old process may be half an interval ago
+            _send("WATCHDOG=1")
 
 
 def ready(status: str) -> None:
@@ -134,10 +179,12 @@ class WorkerNotifications:
     Args:
         workers: the number of workers.
         words: the status line when all are ready.
+        first: called once before the manager hears that all are ready.
     """
 
-    def __init__(self, workers: int, words: str) -> None:
+    def __init__(self, workers: int, words: str, *, first: Callable[[], None] | None = None) -> None:
         self._words = words
+        self._first = first
         self._serving = set(map(str, range(workers)))
         self._ready: set[str] = set()
         self._alive: set[str] = set()
@@ -172,6 +219,9 @@ class WorkerNotifications:
             self._ready.add(number)
             if self._ready >= self._serving:
                 self._ready.clear()
+                first, self._first = self._first, None
+                if first is not None:
+                    first()
                 ready(self._words)
         elif verb == "STOPPING":
             if not self._stopping:

@@ -7,7 +7,7 @@
 Without this, SIGHUP and SIGUSR1, which log rotation sends, would kill a process that has no handler yet, and the kernel would
 discard a SIGTERM for a PID 1 that has none. Held back means blocked: a blocked signal stays pending.
 
-No signal but a stop and SIGHUP has a meaning. The others are handled, so that they do not kill, and logged.
+No signal but a stop, SIGHUP and SIGUSR2 has a meaning. The others are handled, so that they do not kill, and logged.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Final, NoReturn
 
 STOP: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 RELOAD: Final = signal.SIGHUP
+REPLACE: Final = signal.SIGUSR2
 WITHOUT_MEANING: Final = frozenset(
     {
         signal.SIGUSR1,
-        signal.SIGUSR2,
         signal.SIGALRM,
         signal.SIGVTALRM,
         signal.SIGPROF,
@@ -33,7 +33,9 @@ WITHOUT_MEANING: Final = frozenset(
     | set(range(signal.SIGRTMIN, signal.SIGRTMAX + 1))
 )
 """What would kill a process that has no handler for it, and tells it nothing."""
-HANDLED: Final = STOP | WITHOUT_MEANING | {RELOAD}
+HANDLED: Final = STOP | WITHOUT_MEANING | {RELOAD, REPLACE}
+REMEDY: Final = "send SIGHUP to reload, SIGUSR2 to replace this process, SIGTERM to stop"
+"""What to do instead of a signal without a meaning."""
 ENDED_BY: Final = 128
 """An exit status above this is that plus the number of a signal."""
 

@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import gc
 import resource
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
@@ -19,15 +20,22 @@ from typing import Any, Final
 import structlog
 import trio
 
-from stcp_proxy.config import Mode, Plan
-from stcp_proxy.handshake.exchange import LINGER
+from stcp_proxy.config import Plan
+from stcp_proxy.errors import StcpError
 from stcp_proxy.logs import log, rate_limit
 from stcp_proxy.net import socket_activation
-from stcp_proxy.process import sd_notify, signals, workers
+from stcp_proxy.net.address import UnixAddress
+from stcp_proxy.net.unix_socket import close_unix
+from stcp_proxy.process import sd_notify, signals, successor, workers
+from stcp_proxy.process.companion import Companion
+from stcp_proxy.process.drain import GRACE, drain, drain_replaced
+from stcp_proxy.process.own_listeners import InThisProcess, OwnListeners
 from stcp_proxy.process.reload import OpenAdmin, Read, Reloader
 from stcp_proxy.process.reload_worker import ReloadWorker
-from stcp_proxy.process.running import Companion, Running, State
+from stcp_proxy.process.running import Running, State
 from stcp_proxy.process.running_clock import RunningClock
+from stcp_proxy.process.takeover_client import Takeover, takeover_socket
+from stcp_proxy.process.takeover_server import TakeoverServer
 from stcp_proxy.process.terminal import Terminal
 from stcp_proxy.process.watch import Watcher
 from stcp_proxy.session.handover import stopping
@@ -40,11 +48,15 @@ _COLLECT_AFTER: Final = 20_000
 """Objects, net, between two collections: some two hundred connections' worth."""
 _RULES_PATIENCE: Final = 2.0
 """Seconds to look at the rules of interception before the proxy is ready."""
-_GRACE: Final = LINGER + 1.0
-"""Seconds for RESET and REJECT to get out after the drain."""
 
 
-def run(plan: Plan, read: Read | None = None, beside: Companion | None = None, open_admin: OpenAdmin | None = None) -> int:
+def run(
+    plan: Plan,
+    read: Read | None = None,
+    beside: Companion | None = None,
+    open_admin: OpenAdmin | None = None,
+    takeover: Takeover | None = None,
+) -> int:
     """Serve `plan` until SIGTERM or SIGINT; see `stcp_proxy.process.run`.
 
     Raises:
@@ -54,17 +66,20 @@ def run(plan: Plan, read: Read | None = None, beside: Companion | None = None, o
     log.configure(plan.log)
     sd_notify.attach()
     given = socket_activation.assign(socket_activation.take(), [(tunnel.name, tunnel.bind) for tunnel in plan.tunnels])
+    if takeover is not None:
+        sd_notify.expect(takeover.manager)
+        given = takeover.listeners(plan, given)
     if plan.workers > 1:
 
         def work(setup: workers.WorkerSetup) -> int:
-            def follow(tunnels: Tunnels) -> ReloadWorker:
-                return ReloadWorker(tunnels, read, plan, setup.link, setup.number)
+            def follow(tunnels: Tunnels, own: OwnListeners) -> ReloadWorker:
+                return ReloadWorker(tunnels, read, plan, setup.link, setup.number, own)
 
             share = partial(serve, setup.plan, None, setup.listeners, setup.tell, worker=setup.number, workers=plan.workers)
             return _run(partial(share, beside=beside, follow=follow))
 
-        return workers.run(plan, work, read=read, given=given, forked=None if beside is None else beside.forked)
-    return _run(partial(serve, plan, read, given, beside=beside, open_admin=open_admin))
+        return workers.run(plan, work, read=read, given=given, beside=beside, takeover=takeover)
+    return _run(partial(serve, plan, read, given, beside=beside, open_admin=open_admin, takeover=takeover))
 
 
 def _run(work: Callable[[], Awaitable[int]]) -> int:
@@ -82,8 +97,9 @@ async def serve(
     beside: Companion | None = None,
     worker: int = 0,
     workers: int = 1,
-    follow: Callable[[Tunnels], Reloader] | None = None,
+    follow: Callable[[Tunnels, OwnListeners], Reloader] | None = None,
     open_admin: OpenAdmin | None = None,
+    takeover: Takeover | None = None,
 ) -> int:
     """The same inside a running Trio, in this process.
 
@@ -97,31 +113,42 @@ async def serve(
         workers: how many they are.
         follow: makes what reloads this process together with the others; None where it is alone.
         open_admin: opens an admin address that a reload brings.
+        takeover: the takeover from an old process; None without one.
 
     Returns:
         The exit status: 0 when every connection could finish, 1 when some were cut off.
+
+    Raises:
+        StcpError: it could not start.
     """
     _raise_descriptor_limit()
     tunnels = Tunnels(plan)
-    reloader = Reloader(tunnels, read, open_admin) if follow is None else follow(tunnels)
+    own = OwnListeners(tunnels, beside, lambda: running.state is State.READY)
+    reloader = Reloader(tunnels, read, open_admin) if follow is None else follow(tunnels, own)
     running = Running(tunnels, reloader, worker=worker, workers=workers)
+    change = _Change(own, None if follow is not None else plan.takeover, takeover)
     try:
+        change.open()
         tunnels.open(listeners)
         async with sd_notify.watchdog(), rate_limit.telling(log.REPEATS), trio.open_nursery() as companions:
             if beside is not None:
                 companions.start_soon(_accompany, beside, running)
-            reloader.serve_admin = lambda opened: companions.start_soon(_serve_opened, running, opened)
-            cut_off = await _serve(tunnels, reloader, running)
+            reloader.serve_admin = lambda opened: companions.start_soon(_serve_opened, running, own, opened)
+            cut_off = await _serve(tunnels, reloader, running, change)
             companions.cancel_scope.cancel()
     finally:
+        change.close()
         tunnels.close()
         if totals is not None:
             totals(tunnels.totals)
+    if change.failure is not None:
+        raise change.failure
     return 1 if cut_off else 0
 
 
-async def _serve_opened(running: Running, opened: Any) -> None:
+async def _serve_opened(running: Running, own: OwnListeners, opened: Any) -> None:
     """Serve an admin address that a reload has opened, and close it at the end."""
+    own.beside = opened
     try:
         await _accompany(opened, running)
     finally:
@@ -136,8 +163,8 @@ async def _accompany(beside: Companion, running: Running) -> None:
         _log.error("admin server failed", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
 
 
-async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
-    """Serve until a signal says stop. Returns how many connections were cut off."""
+async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running, change: _Change) -> int:
+    """Serve until a signal says stop, or a new process serves. Returns how many connections were cut off."""
     terminal = Terminal()
     with _signal_receiver() as received:
         async with trio.open_nursery() as connections:
@@ -151,22 +178,112 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running) -> int:
                     accepting.start_soon(running.lifetimes_check.serve)
                     accepting.start_soon(Watcher(reloader).serve)
                 _settle_memory()
-                running.state = State.READY
-                _log.info("ready", tunnels=len(tunnels.serving))
-                sd_notify.ready(tunnels.status)
-                while (number := await anext(received)) == signals.RELOAD and not terminal.gone:
-                    accepting.start_soon(reloader.hear)
+                if await change.take_over():
+                    running.state = State.READY
+                    _log.info("ready", tunnels=len(tunnels.serving))
+                    sd_notify.ready(tunnels.status)
+                    change.start()
+                number: int | None = signal.SIGTERM
+                if change.failure is None:
+                    number = await _until_stopped(received, reloader, running, change, accepting, terminal)
                 running.state = State.DRAINING
-                await _drain(tunnels, received, signals.name(number))
+                await change.stop()
+                if number is None:
+                    number = await drain_replaced(tunnels, received)
+                if number is not None:
+                    await drain(tunnels, received, signals.name(number))
                 accepting.cancel_scope.cancel()
             tunnels.stop_listening()
             cut_off = tunnels.unfinished
             tunnels.abort(stopping())
             connections.cancel_scope.cancel()
-        with trio.move_on_after(_GRACE):
+        with trio.move_on_after(GRACE):
             await tunnels.wait_idle()
         _log.info("stopped", cut_off=cut_off, **dataclasses.asdict(tunnels.totals))
     return cut_off
+
+
+async def _until_stopped(
+    received: AsyncIterator[int],
+    reloader: Reloader,
+    running: Running,
+    change: _Change,
+    accepting: trio.Nursery,
+    terminal: Terminal,
+) -> int | None:
+    """Handle reloads and replacements. Returns the signal that stops this process; None when a new process serves."""
+
+    async def end_when_replaced(scope: trio.CancelScope) -> None:
+        await change.own.replaced.wait()
+        scope.cancel()
+
+    with trio.CancelScope() as scope:
+        accepting.start_soon(end_when_replaced, scope)
+        while True:
+            number = await anext(received)
+            if number == signals.RELOAD and not terminal.gone:
+                accepting.start_soon(reloader.hear)
+            elif number == signals.REPLACE:
+                if running.workers > 1:
+                    _log.info("signal ignored", signal=signals.name(number), remedy="send it to the parent of the workers")
+                    continue
+                successor.start(running.plan)
+                accepting.start_soon(successor.watch)
+            else:
+                return number
+    return None
+
+
+class _Change:
+    """From an old process to this one, and from this one to a new one. The parent of workers does both for them.
+
+    Args:
+        own: the listening sockets of this process.
+        address: where a new process asks; None where none can.
+        takeover: from the old process; None without one.
+
+    Attributes:
+        failure: why the old process keeps serving, and this one has to stop.
+    """
+
+    def __init__(self, own: OwnListeners, address: UnixAddress | None, takeover: Takeover | None) -> None:
+        self.own: Final = own
+        self.failure: StcpError | None = None
+        self._address = address
+        self._takeover = takeover
+        self._socket: socket.socket | None = None
+        self._server: TakeoverServer | None = None
+
+    def open(self) -> None:
+        """Open the socket at which a new process asks. Raises StcpError."""
+        if self._address is not None:
+            self._socket = takeover_socket(self._address, self._takeover)
+
+    async def take_over(self) -> bool:
+        """Tell the old process that this one serves. Returns False where it refuses."""
+        if self._takeover is not None:
+            try:
+                await trio.to_thread.run_sync(self._takeover.complete)
+            except StcpError as exc:
+                _log.error("stopping: the old process goes on", why=exc.what, remedy=exc.remedy)
+                self.failure = exc
+        return self.failure is None
+
+    def start(self) -> None:
+        """Let a new process ask from now on."""
+        if self._address is not None and self._socket is not None:
+            self._server = TakeoverServer(self._address, self._socket, InThisProcess(self.own))
+            self._server.start()
+
+    async def stop(self) -> None:
+        """Let no new process take over any more."""
+        if self._server is not None:
+            await trio.to_thread.run_sync(self._server.close)
+
+    def close(self) -> None:
+        """Close what is still open."""
+        if self._socket is not None and self._server is None:
+            close_unix(self._socket)
 
 
 @contextlib.contextmanager
@@ -191,38 +308,8 @@ class _Meaningful:
 
     async def __anext__(self) -> int:
         while (number := await anext(self._received)) in signals.WITHOUT_MEANING:
-            _log.info("signal ignored", signal=signals.name(number), remedy="send SIGHUP to reload, SIGTERM to stop")
+            _log.info("signal ignored", signal=signals.name(number), remedy=signals.REMEDY)
         return number
-
-
-async def _drain(tunnels: Tunnels, received: AsyncIterator[int], name: str) -> None:
-    """Take nothing new and let connections finish, until the deadline or a second signal."""
-    plan = tunnels.plan
-    keep = plan.drain_outbound == "keep"
-    await tunnels.stop_accepting(Mode.LISTEN)
-    if not keep:
-        await tunnels.stop_accepting(Mode.CONNECT)
-    _log.info(
-        "stopping", signal=name, open=tunnels.open_connections, drain_seconds=plan.drain, drain_outbound=plan.drain_outbound
-    )
-    sd_notify.stopping(f"{tunnels.open_connections} connections may finish", seconds=plan.drain + 2 * _GRACE)
-
-    async def second_signal(scope: trio.CancelScope) -> None:
-        while await anext(received) == signals.RELOAD:
-            _log.warning("the file is not read again: this proxy is stopping")
-        _log.info("a second signal: stopping at once")
-        scope.cancel()
-
-    with trio.move_on_after(plan.drain) as scope:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(second_signal, scope)
-            for tunnel in tunnels.all:
-                nursery.start_soon(tunnel.live.dismiss_unauthenticated)
-            if keep:
-                await tunnels.wait_until_inbound_is_idle()
-                await tunnels.stop_accepting(Mode.CONNECT)
-            await tunnels.wait_idle()
-            nursery.cancel_scope.cancel()
 
 
 def _raise_descriptor_limit() -> None:

@@ -12,7 +12,7 @@ from stcp_proxy.config import TunnelPlan
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net.address import UnixAddress
 from stcp_proxy.net.listen import close_listeners, open_listeners
-from stcp_proxy.net.unix_socket import change_mode, in_place, remember_file
+from stcp_proxy.net.unix_socket import change_mode, forget_file, in_place, inode_of, remember_file
 from stcp_proxy.tunnel.acceptor import BACKLOG
 
 
@@ -21,7 +21,7 @@ class WorkerListeners:
     """The listening sockets of one tunnel, as the parent of the workers holds them.
 
     Attributes:
-        sets: the listening sockets of each worker; the same list for all where they share them.
+        sets: the listening sockets of each worker; several may have the same socket.
         port: the port of TCP sockets; None for a unix socket.
     """
 
@@ -30,11 +30,21 @@ class WorkerListeners:
 
     @classmethod
     def shared(cls, sockets: list[socket.socket], workers: int) -> Self:
-        """Share sockets that are open already among all workers."""
+        """Share sockets that are open already among the workers.
+
+        Each worker gets a socket of every address. Where an old process had several for one address, they are dealt out, so that
+        somebody accepts from each of them.
+        """
         unix = sockets[0].family == socket.AF_UNIX
+        by_address: dict[object, list[socket.socket]] = {}
         for sock in sockets:
             remember_file(sock)
-        return cls([sockets] * workers, None if unix else sockets[0].getsockname()[1])
+            by_address.setdefault((sock.family, sock.getsockname()), []).append(sock)
+        sets: list[list[socket.socket]] = [[] for _ in range(workers)]
+        for group in by_address.values():
+            for index in range(max(workers, len(group))):
+                sets[index % workers].append(group[index % len(group)])
+        return cls(sets, None if unix else sockets[0].getsockname()[1])
 
     @classmethod
     def open(cls, tunnel: TunnelPlan, workers: int, *, leaving: Collection[int | None] = ()) -> Self:
@@ -80,12 +90,19 @@ class WorkerListeners:
     @property
     def lost(self) -> bool:
         """Whether the file of its unix socket was removed or replaced."""
-        return self.port is None and not all(map(in_place, self.sets[0]))
+        return self.port is None and not all(map(in_place, itertools.chain.from_iterable(self.sets)))
 
     def change_mode(self, mode: int) -> None:
         """Change the mode of the file of a unix socket."""
         if self.port is None:
             change_mode(self.sets[0], mode)
+
+    def hand_over(self, kept: Collection[int]) -> None:
+        """Close the parent's sockets, and leave the files of those with these inodes to a new process."""
+        for sock in itertools.chain.from_iterable(self.sets):
+            if sock.fileno() >= 0 and inode_of(sock) in kept:
+                forget_file([sock])
+        self.close()
 
     def close(self) -> None:
         """Close the parent's sockets, and remove the file of a unix socket."""

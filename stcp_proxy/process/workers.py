@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -21,12 +22,17 @@ from typing import Final, TypeAlias
 import structlog
 
 from stcp_proxy.config import Plan, TunnelPlan
+from stcp_proxy.errors import StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.net.listen import close_listeners
-from stcp_proxy.net.unix_socket import forget_file
-from stcp_proxy.process import reload_messages, sd_notify, signals
+from stcp_proxy.net.unix_socket import close_unix, forget_file
+from stcp_proxy.process import reload_messages, sd_notify, signals, successor
+from stcp_proxy.process.companion import Companion
 from stcp_proxy.process.reload import Read
 from stcp_proxy.process.reload_parent import ReloadParent, status
+from stcp_proxy.process.takeover_client import Takeover, takeover_socket
+from stcp_proxy.process.takeover_server import TakeoverServer
+from stcp_proxy.process.takeover_workers import InWorkers
 from stcp_proxy.process.terminal import Terminal
 from stcp_proxy.process.worker_sockets import WorkerListeners
 from stcp_proxy.session.record import Totals
@@ -65,7 +71,8 @@ def run(
     *,
     read: Read | None = None,
     given: Sequence[list[socket.socket] | None] | None = None,
-    forked: Callable[[int | None], None] | None = None,
+    beside: Companion | None = None,
+    takeover: Takeover | None = None,
 ) -> int:
     """Serve `plan` by `plan.workers` processes until SIGTERM or SIGINT.
 
@@ -74,7 +81,8 @@ def run(
         serve: serves in one process.
         read: reads the configuration again; None where it cannot be read again.
         given: listening sockets of a service manager for each tunnel, None for a tunnel without; all workers share them.
-        forked: called in each worker with its number, and in the parent with None, after the last fork.
+        beside: what is served beside the tunnels; it is told of each fork.
+        takeover: the takeover from an old process; None without one.
 
     Returns:
         0 when every worker stopped in order, otherwise 1.
@@ -82,11 +90,35 @@ def run(
     Raises:
         StcpError: an address cannot be bound; nothing was started.
     """
-    listeners_of = _bind(plan, given or [None] * len(plan.tunnels))
+    server = None if plan.takeover is None else takeover_socket(plan.takeover, takeover)
+    try:
+        listeners_of = _bind(plan, given or [None] * len(plan.tunnels))
+    except BaseException:
+        if server is not None:
+            close_unix(server)
+        raise
     children: dict[int, int] = {}
     parent = os.getpid()
     links = [reload_messages.pair() for _ in range(plan.workers)]
-    together = sd_notify.WorkerNotifications(plan.workers, status(plan))
+    leader: ReloadParent | None = None
+    served: list[TakeoverServer] = []
+
+    def first() -> None:
+        """All workers are ready: only now this process takes over, and can itself be replaced."""
+        try:
+            if takeover is not None:
+                takeover.complete()
+        except StcpError as exc:
+            _log.error("stopping: the old process goes on", why=exc.what, remedy=exc.remedy)
+            failed.append(exc)
+            os.kill(parent, signal.SIGTERM)
+            return
+        if server is not None and plan.takeover is not None and leader is not None:
+            served.append(TakeoverServer(plan.takeover, server, InWorkers(leader, beside)))
+            served[0].start()
+
+    failed: list[StcpError] = []
+    together = sd_notify.WorkerNotifications(plan.workers, status(plan), first=first)
     for number in range(plan.workers):
         reader, writer = os.pipe()
         pid = os.fork()
@@ -94,22 +126,33 @@ def run(
             for inherited in (reader, *children.values()):  # only the parent reads, so that a worker notices its end
                 os.close(inherited)
             together.send_for_worker(number)
-            if forked is not None:
-                forked(number)
+            if server is not None:
+                forget_file([server])
+                server.close()
+            if takeover is not None:
+                takeover.forked()
+            if beside is not None:
+                beside.forked(number)
             _work(plan, serve, number, list(listeners_of.values()), links, report=writer, parent=parent)
         os.close(writer)
         children[pid] = reader
-    together.listen()
-    if forked is not None:
-        forked(None)
+    if beside is not None:
+        beside.forked(None)
     for _, link in links:
         link.close()
     for each in listeners_of.values():
         each.close_tcp_sockets()
     leader = ReloadParent(plan, read, [link for link, _ in links], listeners_of)
     leader.start()
-    code, totals = _supervise(children, leader)
+    together.listen()
+    code, totals = _supervise(children, leader, served)
+    for serving in served:
+        serving.close()
+    if server is not None:
+        close_unix(server)
     leader.close()
+    if failed:
+        raise failed[0]
     _log.info("all workers stopped", workers=plan.workers, **dataclasses.asdict(totals))
     return code
 
@@ -171,11 +214,9 @@ def _work(
             if other != number:
                 mine.close()
         for each in listeners_of:
-            for sockets in each.sets:
-                if sockets is each.sets[number]:
-                    forget_file(sockets)
-                else:
-                    close_listeners(sockets)
+            own = set(each.sets[number])
+            forget_file(own)
+            close_listeners(sock for sock in itertools.chain.from_iterable(each.sets) if sock not in own)
         log.configure(plan.log, worker=number)
         listeners = [each.sets[number] for each in listeners_of]
         status = serve(
@@ -199,7 +240,7 @@ def _report_totals(report: int, totals: Totals) -> None:
         )
 
 
-def _supervise(children: dict[int, int], leader: ReloadParent) -> tuple[int, Totals]:
+def _supervise(children: dict[int, int], leader: ReloadParent, served: Sequence[TakeoverServer]) -> tuple[int, Totals]:
     """Forward signals until every child has ended. Returns the exit status and the totals of all workers."""
     stopping = False
 
@@ -207,6 +248,8 @@ def _supervise(children: dict[int, int], leader: ReloadParent) -> tuple[int, Tot
         nonlocal stopping
         stopping = True
         leader.stop()
+        for server in served:
+            server.stop()
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -216,15 +259,22 @@ def _supervise(children: dict[int, int], leader: ReloadParent) -> tuple[int, Tot
     def reload(_number: int, _frame: object) -> None:
         if terminal.gone:
             forward(signal.SIGTERM, None)
-        elif stopping:
+        elif stopping or leader.was_replaced:
             _log.warning("the file is not read again: this proxy is stopping")
         else:
             leader.reload()
 
     def ignore(number: int, _frame: object) -> None:
-        _log.info("signal ignored", signal=signals.name(number), remedy="send SIGHUP to reload, SIGTERM to stop")
+        _log.info("signal ignored", signal=signals.name(number), remedy=signals.REMEDY)
 
-    handlers = dict.fromkeys(signals.WITHOUT_MEANING, ignore) | dict.fromkeys(signals.STOP, forward) | {signals.RELOAD: reload}
+    def replace(_number: int, _frame: object) -> None:
+        if stopping or leader.was_replaced:
+            _log.warning("no new process is started: this proxy is stopping")
+        else:
+            successor.start(leader.plan)
+
+    known = dict.fromkeys(signals.STOP, forward) | {signals.RELOAD: reload, signals.REPLACE: replace}
+    handlers = dict.fromkeys(signals.WITHOUT_MEANING, ignore) | known
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     signals.release()
     status, totals = 0, Totals()
@@ -233,14 +283,16 @@ def _supervise(children: dict[int, int], leader: ReloadParent) -> tuple[int, Tot
             pid, code = os.wait()
             reader = children.pop(pid, None)
             if reader is None:
+                successor.ended(pid, os.waitstatus_to_exitcode(code))
                 continue
             with open(reader, "rb") as pipe:
                 told = pipe.read()
             if told:
                 totals.add(Totals(**json.loads(told)))
-            if code != 0 or not stopping:
+            expected = stopping or leader.was_replaced
+            if code != 0 or not expected:
                 status = 1
-            if not stopping:
+            if not expected:
                 ended = os.waitstatus_to_exitcode(code)
                 remedy = "look for its last words above, or for the kernel's about memory; the service manager starts all again"
                 _log.error("a worker died: stopping the others", pid=pid, status=ended, remedy=remedy)

@@ -119,7 +119,7 @@ class Acceptor:
     @property
     def addresses(self) -> list[str]:
         """The addresses of the listening sockets."""
-        return listening_on(self.listeners)
+        return list(dict.fromkeys(listening_on(self.listeners)))  # after a takeover from several workers, sockets share one
 
     @property
     def lost(self) -> list[str]:

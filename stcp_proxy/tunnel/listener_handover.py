@@ -12,6 +12,8 @@ from stcp_proxy.session.intercept import needs_transparent
 
 Listeners = Mapping[str, list[socket.socket]]
 """Listening sockets by the name of the tunnel that is to have them."""
+ListeningKey = tuple[str, bool]
+"""An address as text, and whether the sockets are transparent."""
 
 
 @dataclass(slots=True)
@@ -45,18 +47,23 @@ def inherit(old: Plan, new: Plan, *, without: Collection[str] = ()) -> dict[str,
         new: the plan to come.
         without: tunnels of `old` whose sockets nobody can connect to any more.
     """
-    before = {tunnel.name: tunnel for tunnel in old.tunnels if tunnel.name not in without}
-    inherited = {tunnel.name: tunnel.name for tunnel in new.tunnels if _same_listeners(before.get(tunnel.name), tunnel)}
-    free = {name: tunnel for name, tunnel in before.items() if name not in inherited}
-    for tunnel in new.tunnels:
-        if tunnel.name not in inherited:
-            giver = next((name for name, other in free.items() if _same_listeners(other, tunnel)), None)
+    before = {tunnel.name: listening_key(tunnel) for tunnel in old.tunnels if tunnel.name not in without}
+    return match_listeners(before, {tunnel.name: listening_key(tunnel) for tunnel in new.tunnels})
+
+
+def match_listeners(old: Mapping[str, ListeningKey], new: Mapping[str, ListeningKey]) -> dict[str, str]:
+    """`inherit`, for tunnels of which only the names and the listening sockets are known."""
+    inherited = {name: name for name, key in new.items() if old.get(name) == key}
+    free = {name: key for name, key in old.items() if name not in inherited}
+    for name, key in new.items():
+        if name not in inherited:
+            giver = next((other for other, theirs in free.items() if theirs == key), None)
             if giver is not None:
-                inherited[tunnel.name] = giver
+                inherited[name] = giver
                 del free[giver]
     return inherited
 
 
-def _same_listeners(old: TunnelPlan | None, new: TunnelPlan) -> bool:
-    """Whether the listening sockets of one plan serve the other: everything that decides how a socket is made is the same."""
-    return old is not None and old.bind == new.bind and needs_transparent(old) == needs_transparent(new)
+def listening_key(tunnel: TunnelPlan) -> ListeningKey:
+    """Everything that decides how listening sockets are made: tunnels with an equal key can use each other's."""
+    return str(tunnel.bind), needs_transparent(tunnel)

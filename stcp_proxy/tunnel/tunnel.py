@@ -16,7 +16,6 @@ from stcp_proxy.config import Mode, TunnelPlan
 from stcp_proxy.config.exposure import Exposure, exposures
 from stcp_proxy.counters import Ledger
 from stcp_proxy.handshake.trust import Trust
-from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.session.connect import ConnectSession
 from stcp_proxy.session.intercept import InterceptSession
@@ -74,12 +73,12 @@ class Tunnel:
             StcpError: it cannot listen.
         """
         self._acceptor.open(listeners)
-        for listener in self._acceptor.listeners:
+        for address in self._acceptor.addresses:
             _log.info(
                 "listening",
                 tunnel=self.plan.name,
                 mode=self.plan.mode.value,
-                address=describe_sockaddr(listener.family, listener.getsockname()),
+                address=address,
                 to=[*(["original"] if self.plan.hand_on.allow_targets is not None else []), *map(str, self.plan.to)],
                 engine=self.engine.name,
             )

@@ -9,7 +9,7 @@ refused in between; connections of that moment wait in its backlog.
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -21,6 +21,7 @@ from stcp_proxy.errors import StcpError
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net import name_cache
 from stcp_proxy.net.listen import close_listeners, open_in_place_of
+from stcp_proxy.net.unix_socket import forget_file
 from stcp_proxy.session.handover import removed
 from stcp_proxy.session.intercept import check
 from stcp_proxy.session.record import Totals
@@ -121,6 +122,22 @@ class Tunnels:
         for tunnel in self.serving:
             if tunnel.plan.mode is mode:
                 close_listeners(await tunnel.release())
+
+    async def hand_over(self, taken: Collection[socket.socket]) -> None:
+        """Stop accepting: another process serves from now on.
+
+        Args:
+            taken: the listening sockets that it has. What waits in the backlogs of the others is accepted here.
+        """
+        assert self._connections is not None  # noqa: S101
+        for tunnel in self.serving:
+            leaving = await tunnel.release()
+            for listener in leaving:
+                if listener in taken:
+                    forget_file([listener])
+                else:
+                    tunnel.accept_waiting([listener], self._connections)
+            close_listeners(leaving)
 
     async def wait_until_inbound_is_idle(self) -> None:
         """Return when no listen tunnel has a connection; never return where there is no listen tunnel."""

@@ -97,6 +97,29 @@ def test_a_worker_that_hangs_silences_the_watchdog(tmp_path: Path, manager: Mana
         manager.hear("WATCHDOG")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_new_process_becomes_the_main_one(tmp_path: Path, manager: Manager, workers: int) -> None:
+    """The old one names it, and is silent from then on; the new one is ready, and keeps the watchdog content."""
+    keys = Keys(tmp_path)
+    arguments = ["listen", "--bind", "127.0.0.1:0", "--to", "127.0.0.1:1", *keys.listen(), "--workers", str(workers)]
+    arguments += ["--takeover", f"unix:{tmp_path}/takeover"]
+    with Proxy(arguments, log=tmp_path / "listen.log", env=manager.env) as proxy:
+        proxy.wait_log("ready", count=workers)
+        proxy.signal(signal.SIGUSR2)
+        new = int(proxy.wait_log("a new process is started")[0]["pid"])
+        try:
+            pid, message = manager.hear("MAINPID")
+            assert (pid, int(message["MAINPID"])) == (proxy.pid, new)
+            assert manager.hear("WATCHDOG")[0] == new  # at once
+            assert manager.hear("READY")[0] == new
+            assert proxy.wait() == 0
+            for _ in range(3):
+                assert manager.hear("WATCHDOG")[0] == new
+        finally:
+            os.kill(new, signal.SIGTERM)
+            assert manager.hear("STOPPING")[0] == new
+
+
 # -- sockets ---------------------------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """The plans that a command has handed to the tunnels, which end with status 0."""
     seen: list[Plan] = []
 
-    def fake(plan: Plan, *_: object) -> int:
+    def fake(plan: Plan, *_: object, **__: object) -> int:
         seen.append(plan)
         return 0
 
@@ -136,10 +136,10 @@ def test_run_and_check(run: Run, plans: list[Plan], key_file: Path) -> None:
 
 def test_status_is_the_tunnels_own(run: Run, monkeypatch: pytest.MonkeyPatch, key_file: Path) -> None:
     command = ("connect", "--bind", ":5432", "--to", "db:7443", "--key", key_file, "--peer", PEER)
-    monkeypatch.setattr(process, "run", lambda plan, read: 1)
+    monkeypatch.setattr(process, "run", lambda plan, read, **_: 1)
     assert run(*command).status == 1
 
-    def fail(plan: Plan, read: object) -> int:
+    def fail(plan: Plan, read: object, **_: object) -> int:
         raise OverLimit("no descriptor left", remedy="raise the limit")
 
     monkeypatch.setattr(process, "run", fail)

@@ -38,6 +38,8 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("whole", "workers", "2"),
         ("whole", "stalled_mib", "5"),
         ("whole", "watch", "10s"),
+        ("whole", "takeover", "unix:/tmp/takeover-test.sock"),
+        ("takeover", "takeover_drain", "1m"),
         ("whole", "log", "{level: debug}"),
         ("whole", "admin", "127.0.0.1:9"),
         ("whole", "admin_token", "a.token"),
@@ -146,6 +148,9 @@ class Config:
         if where == "unix":
             self.listen["bind"] = "unix:/tmp/settings-test.sock"
             return self.listen
+        if where == "takeover":
+            self.whole["takeover"] = "unix:/tmp/takeover-test.sock"
+            return self.whole
         if where in ("clients", "service-clients"):
             self.listen["proxy_protocol"] = "v2"
         if where == "original":
