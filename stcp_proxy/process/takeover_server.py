@@ -40,6 +40,7 @@ START_PATIENCE: Final = 60.0
 """Seconds that a new process has to serve, once it has the sockets."""
 _BACKLOG: Final = 8
 _LAST_WORDS: Final = 2.0
+_EXHAUSTED_PAUSE: Final = 0.1
 
 Offer = list[tuple[Handed, socket.socket]]
 """Listening sockets with their descriptions."""
@@ -119,12 +120,17 @@ class TakeoverServer:
 
     def _run(self) -> None:
         while not self._closing:
-            with contextlib.suppress(OSError, ShuttingDown):
+            try:
                 self._wait(None, None)
                 connection, _ = self._listener.accept()
-                with connection:
-                    if self._serve(connection):
-                        return
+            except ShuttingDown:
+                return
+            except OSError:  # no descriptor is free, or whoever asked has gone
+                time.sleep(_EXHAUSTED_PAUSE)
+                continue
+            with connection:
+                if self._serve(connection):
+                    return
 
     def _serve(self, connection: socket.socket) -> bool:
         """Serve one process that asks. Returns whether it has taken over."""
