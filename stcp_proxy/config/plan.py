@@ -283,6 +283,7 @@ class TunnelPlan:
         dial_timeout: seconds for the whole dial, names included.
         idle_timeout: seconds without a byte in either direction; None means no limit.
         half_close_timeout: the idle timeout after one direction has ended.
+        max_lifetime: seconds from accept after which a connection is ended, whatever it carries; None means no limit.
         allow: the peers that may use `to`; None for every admitted peer.
         hand_on: how connections are handed on to `to`.
         services: the services of a listen tunnel, by name.
@@ -311,6 +312,7 @@ class TunnelPlan:
     dial_timeout: float = 10.0
     idle_timeout: float | None = None
     half_close_timeout: float = 900.0
+    max_lifetime: float | None = None
     bind_mode: int = UNIX_MODE
     freebind: bool = False
     balance: Balance = Balance.FAILOVER

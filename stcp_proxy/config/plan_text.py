@@ -196,6 +196,7 @@ _TUNNEL_BY_HAND: Final = {
     "handshake_timeout",
     "dial_timeout",
     "idle_timeout",
+    "max_lifetime",
     "half_close_timeout",
     "bind_mode",
     "freebind",
@@ -263,7 +264,7 @@ def _deadlines(tunnel: TunnelPlan) -> str:
     return (
         f"handshake {_time(tunnel.handshake_timeout)}, dial {_time(tunnel.dial_timeout)}, "
         f"idle {idle}, half-closed {_time(tunnel.half_close_timeout)}"
-    )
+    ) + ("" if tunnel.max_lifetime is None else f", lifetime {_time(tunnel.max_lifetime)}")
 
 
 def _time(seconds: float) -> str:

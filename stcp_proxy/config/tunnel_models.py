@@ -295,6 +295,14 @@ class TunnelModel(HandOnModel):
         Deadline,
         Setting("The same for a connection whose one direction has ended.", flag=Flag("TIME", panel=LIMITS)),
     ] = default_of(TunnelPlan, "half_close_timeout")
+    max_lifetime: Annotated[
+        Deadline | None,
+        Setting(
+            "End a connection this long after it was accepted, whatever it carries.",
+            default="never",
+            flag=Flag("TIME", panel=LIMITS),
+        ),
+    ] = default_of(TunnelPlan, "max_lifetime")
     intercept: Annotated[
         Literal["redirect", "tproxy"] | None,
         Setting(

@@ -146,6 +146,14 @@ class PeerOverLimit(OverLimit):
         self.setting = setting
 
 
+class LifetimeOver(OverLimit):
+    """A connection has lived for as long as the file allows."""
+
+    label = "lifetime_over"
+    judgement = REFUSED
+    usual_remedy = "connect again; raise max_lifetime if connections may live longer"
+
+
 class ShuttingDown(StcpError):
     """This side is stopping and takes nothing new."""
 

@@ -16,6 +16,7 @@ from stcp_proxy.errors import (
     KeyRevoked,
     LogClass,
     Severity,
+    LifetimeOver,
     StcpError,
     TargetError,
     UnknownPeer,
@@ -213,6 +214,8 @@ class Connection:
         remedy = remedy_for(end.code) if by_peer and end.code is not None else end.reason.remedy
         if end.reason is EndReason.ABORTED and end.code is Code.KEY_REVOKED:
             remedy = KeyRevoked.usual_remedy
+        elif end.reason is EndReason.ABORTED and end.code is Code.OVER_LIMIT:
+            remedy = LifetimeOver.usual_remedy
         self._say(
             end.reason.judgement,
             "connection closed",

@@ -19,13 +19,14 @@ import trio
 
 from stcp_proxy.config import Mode, TunnelPlan
 from stcp_proxy.counters import Ledger
-from stcp_proxy.errors import HandshakeError, OverLimit, PeerOverLimit, StcpError, code_for
+from stcp_proxy.errors import HandshakeError, LifetimeOver, OverLimit, PeerOverLimit, StcpError, code_for
 from stcp_proxy.handshake.trust import Trust, revoked
 from stcp_proxy.net.source import source_of_client
 from stcp_proxy.relay.engine import RelayEnd
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.descriptors import Descriptors
+from stcp_proxy.tunnel.lifetimes import Lifetimes
 from stcp_proxy.tunnel.lobby import Lobby
 from stcp_proxy.tunnel.peer_limits import PeerLimits
 from stcp_proxy.tunnel.unauthenticated import SILENCE, Unauthenticated
@@ -73,6 +74,7 @@ class LiveConnections:
         unauthenticated: connections whose peer has not proved its key.
         peers: the limits of each peer.
         lobby: accepted connections that have no session yet; None where every connection gets one at once.
+        lifetimes: ends connections after their maximum lifetime.
     """
 
     def __init__(self, mode: Mode, trust: Trust, ledger: Ledger, descriptors: Descriptors | None = None) -> None:
@@ -85,6 +87,7 @@ class LiveConnections:
         self.unauthenticated: Final = Unauthenticated()
         self.peers: Final = PeerLimits()
         self.lobby: Lobby | None = None
+        self.lifetimes: Final = Lifetimes(lambda connection: self.cut(connection, _lifetime_over(), "max_lifetime"))
         self._all: set[Connection] = set()
         self._opening: dict[Connection, _Opening] = {}
         self._ends: collections.deque[tuple[Connection, RelayEnd]] = collections.deque()
@@ -202,6 +205,7 @@ class LiveConnections:
 
     def forget(self, connection: Connection) -> None:
         """See `Owner.forget`."""
+        self.lifetimes.forget(connection)
         if connection in self._all:
             self._all.discard(connection)
             if self.descriptors.give_back():
@@ -229,10 +233,16 @@ class LiveConnections:
             connection, end = self._ends.popleft()
             connection.ended(end)
 
-    def cut(self, connection: Connection, why: StcpError) -> None:
-        """End a connection: by RESET where an engine carries it, else by cancelling its session."""
+    def cut(self, connection: Connection, why: StcpError, text: str = "") -> None:
+        """End a connection: by RESET where an engine carries it, else by cancelling its session.
+
+        Args:
+            connection: its record.
+            why: the failure of its session; its code goes to the peer.
+            text: goes to the peer with the code.
+        """
         if connection.relay is not None:
-            connection.relay.abort(code_for(why), "")
+            connection.relay.abort(code_for(why), text)
         elif (opening := self._opening.get(connection)) is not None:
             connection.cut = why
             opening.scope.cancel()
@@ -276,3 +286,7 @@ def no_place() -> OverLimit:
         "places are short, and this caller has not proved to be a peer",
         remedy="raise max_handshakes or max_connections if it is honest",
     )
+
+
+def _lifetime_over() -> LifetimeOver:
+    return LifetimeOver("the connection has lived for max_lifetime, before it carried anything")

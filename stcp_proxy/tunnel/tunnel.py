@@ -159,6 +159,8 @@ class Tunnel:
     def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery, waited: float, ephemeral: bytes) -> None:
         connection = Connection(self.plan.name, client, self.live, waited=waited, ephemeral=ephemeral)
         self.live.add(connection, sock)
+        if self.plan.max_lifetime is not None:
+            self.live.lifetimes.begin(connection, self.plan.max_lifetime, connections)
         connections.start_soon(self.live.run_session, connection, sock, self._session)
 
     def _session(self, connection: Connection, sock: socket.socket) -> Session:

@@ -76,10 +76,16 @@ class Sidecar:
         self.start()
         self.rules("--apply")
 
-    def start(self) -> None:
-        """Start the intercepting proxy."""
+    def start(self, *arguments: str, log: str = "connect.log") -> None:
+        """Start the intercepting proxy.
+
+        Args:
+            arguments: further ones.
+            log: the name of its log.
+        """
         user = as_user(self._user) if self.how == "redirect" else ()
-        self.connect = Proxy(["run", str(self.config)], log=self.folder / "connect.log", prefix=(*self.net.client.prefix, *user))
+        prefix = (*self.net.client.prefix, *user)
+        self.connect = Proxy(["run", str(self.config), *arguments], log=self.folder / log, prefix=prefix)
         self.connect.ready()
 
     def rules(self, *arguments: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -48,6 +49,32 @@ def test_the_wire_carries_nothing_but_stcp(net: Net, echo: Target, tmp_path: Pat
     assert watch.dialled == {(net.server.ip4, WIRE)}
     assert b"STCP\x01" in watch.payload()
     assert b"hunter2" not in watch.raw
+
+
+@HOW
+def test_a_new_process_takes_over(net: Net, echo: Target, tmp_path: Path, how: str) -> None:
+    """The listening sockets of an intercepting tunnel change hands, transparent ones included; a live connection stays."""
+    at = Path(f"/tmp/stcp-takeover-{os.getpid()}-{how}.sock")
+    with Sidecar(net, tmp_path, how, more=f"takeover: unix:{at}\n") as sidecar, net.client.connect(net.server.ip4, PORT) as sock:
+        sock.sendall(WORD)
+        assert read_exactly(sock, len(WORD)) == WORD
+        old = sidecar.connect
+        sidecar.start("--replace", log="new.log")
+        sidecar.connect.wait_log("took over from the old process")
+        old.wait_log("draining: a new process serves")
+        for address in (net.server.ip4, net.server.ip6):
+            with net.client.connect(address, PORT) as other:
+                other.sendall(WORD)
+                assert read_exactly(other, len(WORD)) == WORD
+        assert {line["original"] for line in sidecar.connect.ended(2)} == {
+            f"{net.server.ip4}:{PORT}",
+            f"[{net.server.ip6}]:{PORT}",
+        }
+        sock.sendall(WORD)
+        assert read_exactly(sock, len(WORD)) == WORD
+        sock.close()
+        assert old.wait() == 0
+    assert not at.exists()
 
 
 @HOW

@@ -89,6 +89,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("listen", "handshake_timeout", "1s"),
         ("listen", "dial_timeout", "1s"),
         ("listen", "idle_timeout", "1s"),
+        ("listen", "max_lifetime", "1s"),
         ("listen", "half_close_timeout", "1s"),
         ("connect", "intercept", "redirect"),
         ("intercept", "routes", '[{match: "10.0.0.0/8:99"}]'),
