@@ -55,8 +55,12 @@ def receive(sock: socket.socket) -> Record:
         BlockingIOError: no record has arrived.
     """
     try:
-        # Not socket.recv_fds, which does not pass the flag: programs started from here must not inherit the descriptors.
-        data, parts, flags, _ = sock.recvmsg(MAX_SIZE, socket.CMSG_SPACE(MAX_SOCKETS * _FD), socket.MSG_CMSG_CLOEXEC)
+        data, parts, flags, _ = _receive(sock)
+    except ConnectionResetError:
+        try:  # the kernel reports a reset first, and then the records that came before it
+            data, parts, flags, _ = _receive(sock)
+        except ConnectionError:
+            return Record()
     except ConnectionError:
         return Record()
     fds = array.array("i")
@@ -67,3 +71,8 @@ def receive(sock: socket.socket) -> Record:
     for each in sockets:
         each.setblocking(False)
     return Record(data, sockets, not flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC))
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+    # Not socket.recv_fds, which does not pass the flag: programs started from here must not inherit the descriptors.
+    return sock.recvmsg(MAX_SIZE, socket.CMSG_SPACE(MAX_SOCKETS * _FD), socket.MSG_CMSG_CLOEXEC)

@@ -69,6 +69,17 @@ def test_an_end(pair: Pair) -> None:
     assert takeover_messages.receive(pair[1]) is None
 
 
+def test_a_refusal_before_the_question_was_read(pair: Pair) -> None:
+    """The kernel reports the reset first, and then the refusal."""
+    takeover_messages.send(pair[1], "take", version=1)
+    takeover_messages.send(pair[0], "no", why="busy")
+    pair[0].close()
+    message = takeover_messages.receive(pair[1])
+    assert message is not None
+    assert (message.verb, message.why) == ("no", "busy")
+    assert takeover_messages.receive(pair[1]) is None
+
+
 BAD: list[Any] = [
     [],
     "take",
