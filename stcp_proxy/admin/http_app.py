@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Final, Literal, Protocol, cast
 
+import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -20,6 +21,11 @@ from stcp_proxy.admin.report import Report
 from stcp_proxy.admin.snapshot_request import MAX_CONNECTIONS, SnapshotRequest
 from stcp_proxy.admin.status_schema import Status
 from stcp_proxy.errors import StcpError
+
+_log = structlog.get_logger("stcp_proxy.admin")
+
+WHO: Final = "stcp.who"
+"""The key in a request's scope that tells who has connected: a process and its user, or an address."""
 
 
 class Backend(Protocol):
@@ -90,12 +96,15 @@ def build(backend: Backend) -> Starlette:
         for name, value in wanted.items():
             if value not in ("0", "1"):
                 return PlainTextResponse(f"{name} is 0 or 1\n", status_code=400)
+        asked = {name: value == "1" for name, value in wanted.items()}
+        _log.info("reload requested", who=request.scope.get(WHO, ""), **asked)
         try:
-            return JSONResponse(await backend.reload(check=wanted["check"] == "1", force=wanted["force"] == "1"))
+            return JSONResponse(await backend.reload(**asked))
         except StcpError as exc:
             return PlainTextResponse(f"{exc}\n", status_code=REFUSED)
 
-    async def quit_(_: Request) -> Response:
+    async def quit_(request: Request) -> Response:
+        _log.info("quit requested", who=request.scope.get(WHO, ""))
         backend.quit()
         return PlainTextResponse("stopping\n", status_code=202)
 

@@ -46,7 +46,9 @@ from stcp_proxy.admin.source_limit import SourceLimit, source_of
 from stcp_proxy.admin.status_schema import Status
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import ConfigError, StcpError
+from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
+from stcp_proxy.net.peer_credentials import peer_credentials
 from stcp_proxy.net.shortage import EXHAUSTED
 from stcp_proxy.net.unix_socket import forget_file, in_place, remember_file
 
@@ -219,7 +221,8 @@ class AdminServer:
             if len(self._places) >= PLACES:
                 self._give_up_place()
             try:
-                stream = _ClientStream(trio.SocketStream(trio.socket.from_stdlib_socket(sock)), source_of(address))
+                who = _who(sock, address)
+                stream = _ClientStream(trio.SocketStream(trio.socket.from_stdlib_socket(sock)), source_of(address), who)
             except OSError:
                 sock.close()  # already closed
                 continue
@@ -239,6 +242,7 @@ class AdminServer:
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
             stream.request = scope
+            scope[http_app.WHO] = stream.who
             try:
                 await app(scope, receive, send)
             except RequestDropped:
@@ -256,6 +260,14 @@ class AdminServer:
         self._places.pop(stream, None)
 
 
+def _who(sock: socket.socket, address: Any) -> str:
+    """Who has connected, for the log: the process and its user as the kernel tells for a unix socket, else the address."""
+    if sock.family != socket.AF_UNIX:
+        return describe_sockaddr(sock.family, address)
+    peer = peer_credentials(sock)
+    return "a process of an unknown user" if peer is None else str(peer)
+
+
 class _ClientStream:
     """The socket stream of one client, with deadlines. Hypercorn sends inside a shield, so only these deadlines end a send to a
     client that does not read.
@@ -263,10 +275,12 @@ class _ClientStream:
     Args:
         stream: the connection.
         source: the name of its source, from `source_of`.
+        who: who has connected, for the log.
     """
 
-    def __init__(self, stream: trio.SocketStream, source: str) -> None:
+    def __init__(self, stream: trio.SocketStream, source: str, who: str) -> None:
         self.source: Final = source
+        self.who: Final = who
         self._stream = stream
         self.socket: Final = stream.socket
         self.scope: Final = trio.CancelScope()
