@@ -24,6 +24,10 @@ from stcp_proxy.process import takeover_messages
 
 BLOCK = 64 * 1024
 PUMPS = 10
+PAUSE = 0.01
+"""Seconds between two blocks, and between two short connections: the new process needs a processor to start."""
+LONG = 120.0
+"""Seconds for the start of a process beside that load on a busy machine."""
 
 
 class Rig:
@@ -68,8 +72,8 @@ class Rig:
         """Replace the proxy, and wait until the new one has taken over."""
         new = self.newcomer(f"listen-{len(self.generations)}")
         self.generations.append(new)
-        new.wait_log("took over from the old process")
-        new.wait_log("ready", count=workers)
+        new.wait_log("took over from the old process", timeout=LONG)
+        new.wait_log("ready", count=workers, timeout=LONG)
         return new
 
     def write(self, **settings: Any) -> None:
@@ -128,6 +132,7 @@ class Load:
             while not self._end.is_set():
                 sock.sendall(block)
                 assert read_exactly(sock, BLOCK) == block
+                self._end.wait(PAUSE)
             sock.shutdown(socket.SHUT_WR)
             assert sock.recv(1) == b""
 
@@ -135,6 +140,7 @@ class Load:
         while not self._end.is_set():
             self.rig.exchange()
             self.short += 1
+            self._end.wait(PAUSE)
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -144,12 +150,12 @@ class Load:
     def __exit__(self, *exc: object) -> None:
         self._end.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(LONG)
 
     def served(self, more: int) -> None:
         """Wait until so many further short connections were served."""
         wanted = self.short + more
-        wait_for(lambda: self.short >= wanted or bool(self.failures), words=f"{wanted} short connections", timeout=60)
+        wait_for(lambda: self.short >= wanted or bool(self.failures), words=f"{wanted} short connections", timeout=LONG)
 
 
 def check_replacements(rig: Rig, count: int, *, workers: int = 1) -> None:
@@ -426,7 +432,7 @@ def test_a_signal_and_a_file_with_a_mistake(rig: Rig) -> None:
     text = rig.file.read_text()
     rig.file.write_text("tunnels: {}\n")
     successor_of(rig.old)
-    (line,) = rig.old.wait_log("the new process has ended")
+    (line,) = rig.old.wait_log("the new process has ended", timeout=LONG)
     assert line["status"] == 2
     rig.exchange()
     rig.file.write_text(text)
