@@ -69,6 +69,7 @@ class Reloader:
         count: how often.
         after: called after each reload, in Trio's thread.
         serve_admin: called with an admin address that a reload has opened.
+        stopping: whether this process drains: then nothing is reloaded, whoever asks.
     """
 
     def __init__(self, tunnels: Tunnels, read: Read | None, open_admin: OpenAdmin | None = None) -> None:
@@ -80,6 +81,7 @@ class Reloader:
         self.serve_admin: Callable[[Any], None] = Opened.close
         self._one_at_a_time = trio.Lock()
         self._waiting = False
+        self.stopping = False
 
     async def ask(self, *, force: bool = False) -> PlanDiff:
         """Reload for a caller that may be cancelled meanwhile: a reload that has begun is completed.
@@ -185,6 +187,8 @@ class Reloader:
             return diff
 
     async def _plan(self, *, force: bool) -> tuple[Plan, PlanDiff]:
+        if self.stopping:
+            raise stopping()
         if self._read is None:
             raise no_file()
         plan = await trio.to_thread.run_sync(self._read(), abandon_on_cancel=True)

@@ -187,6 +187,7 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running, change:
                 if change.failure is None:
                     number = await _until_stopped(received, reloader, running, change, accepting, terminal)
                 running.state = State.DRAINING
+                reloader.stopping = True
                 await change.stop()
                 if number is None:
                     number = await drain_replaced(tunnels, received)

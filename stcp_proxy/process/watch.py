@@ -57,7 +57,7 @@ class Watcher:
         reloader.after.append(self._wake)
 
     async def serve(self) -> None:
-        """Watch until cancelled. A reload starts and ends the watch as its plan says."""
+        """Watch until cancelled, or until this process drains. A reload starts and ends the watch as its plan says."""
         while True:
             self._reloaded = trio.Event()
             interval = self._reloader.now.watch
@@ -67,6 +67,8 @@ class Watcher:
             with trio.move_on_after(interval):
                 await self._reloaded.wait()
                 continue
+            if self._reloader.stopping:
+                return
             await self._look(interval)
 
     def _wake(self) -> None:

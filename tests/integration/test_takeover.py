@@ -452,3 +452,21 @@ def test_a_stop_while_a_replaced_one_drains(rig: Rig) -> None:
         client.sendall(b"T")
         assert read_exactly(client, 1) == b"T"
     assert old.wait() == 0
+
+
+def test_a_replaced_one_watches_its_file_no_longer(tmp_path: Path, echo: Target) -> None:
+    """It would bind the addresses of a changed file while the new process serves."""
+    rig = Rig(tmp_path, echo.to, watch="100ms")
+    try:
+        with connect(rig.address) as client:
+            client.sendall(b"S")
+            assert read_exactly(client, 1) == b"S"
+            new = rig.replace()
+            old = rig.generations[0]
+            old.wait_log("draining: a new process serves")
+            tunnel = rig.config["tunnels"]["in"]
+            rig.write(tunnels={"in": tunnel, "more": {**tunnel, "bind": "127.0.0.1:0"}})
+            new.wait_log("listening", tunnel="more", timeout=LONG)
+            assert old.log("files changed") == old.log("listening", tunnel="more") == []
+    finally:
+        rig.stop()

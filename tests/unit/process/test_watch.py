@@ -26,6 +26,7 @@ class Rig:
         self.looks = 0
         self.now = Plan((), watch=watch, inputs=dict(self.files))
         self.after: list[Callable[[], None]] = []
+        self.stopping = False
 
     def look(self, inputs: Mapping[str, bytes]) -> dict[str, bytes]:
         self.looks += 1
@@ -159,3 +160,12 @@ async def test_a_reload_for_another_reason_starts_and_ends_it(
         (200, end),
     ]
     assert await looked(rig, *steps, monkeypatch=monkeypatch) == [66.0]
+
+
+async def test_a_process_that_drains_watches_no_longer(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig()
+    steps = ((5, lambda: setattr(rig, "stopping", True)), (6, rig.write("/a", b"2")), (100, end))
+    assert await looked(rig, *steps, monkeypatch=monkeypatch) == []
+    assert rig.looks == 0
