@@ -25,9 +25,9 @@ RUN python3 -m venv /opt/pip \
     && python3 -m venv --without-pip /opt/stcp \
     && /opt/pip/bin/pip --python /opt/stcp/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
         --root-user-action=ignore --find-links /src ${PIP_OPTIONS} . \
-    && find /opt/stcp/bin ! -name "python*" ! -name stcp-proxy -type f -delete \
-    && rm -rf /opt/stcp/lib/python3*/site-packages/trio/_tests
-COPY tools/precompile.py ./
+    && find /opt/stcp/bin ! -name "python*" ! -name stcp-proxy -type f -delete
+COPY tools/precompile.py packaging/trim ./
+RUN sh trim /opt/stcp/lib/python3*/site-packages
 RUN /opt/stcp/bin/python precompile.py /opt/stcp/cache && mkdir /keys
 
 FROM ${BASE} AS proxy
