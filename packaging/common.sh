@@ -22,7 +22,7 @@ sources() {
     find "$1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 }
 
-# clean_root SUITE: print the folder of a root with Python, its headers and a compiler. Made at first use.
+# python_root SUITE: print the folder of a root with Python, its headers and a compiler. Made at first use.
 python_root() {
     tools/debian_root "$1" "$ROOTS/$1-python" python3,python3-venv,python3-dev,gcc,libc6-dev,iproute2,procps,openssl && echo "$ROOTS/$1-python"
 }
