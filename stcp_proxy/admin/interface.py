@@ -160,6 +160,10 @@ class Tunnel(Protocol):
         """The number of unauthenticated connections among them."""
 
     @property
+    def idle_legs(self) -> int:
+        """The number of its wire legs between two connections."""
+
+    @property
     def ledger(self) -> Ledger:
         """The counts of the tunnel."""
 

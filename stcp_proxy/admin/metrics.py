@@ -68,6 +68,10 @@ METRICS: Final[dict[str, Definition]] = {
     "stcp_health_checks_total": Definition(
         "counter", "Connections of health checks: closed before their first byte, or after the handshake.", ("tunnel", "reason")
     ),
+    "stcp_connections_opened_total": Definition(
+        "counter", "Connections opened, by wire leg: new, or kept from an earlier connection.", ("tunnel", "leg")
+    ),
+    "stcp_wire_legs_idle": Definition("gauge", "Wire legs kept for the next connection.", ("tunnel",)),
     "stcp_connections_limit": Definition("gauge", "The tunnel's max_connections.", ("tunnel",)),
     "stcp_bytes_total": Definition(
         "counter", "Application bytes carried, including those of open connections.", ("tunnel", "direction")
@@ -245,6 +249,7 @@ def _of_tunnel(tunnel: TunnelReport) -> Iterator[Sample]:
     yield Sample("stcp_tunnel_listening", (tunnel.name, tunnel.mode), bool(tunnel.listening))
     yield Sample("stcp_connections_accepted_total", name, counts.accepted)
     yield Sample("stcp_connections_opening", name, tunnel.open - tunnel.relayed)
+    yield Sample("stcp_wire_legs_idle", name, tunnel.idle_legs)
     yield Sample("stcp_connections_limit", name, tunnel.max_connections)
     yield Sample("stcp_bytes_total", (tunnel.name, "to_wire"), counts.bytes_to_wire + tunnel.open_to_wire)
     yield Sample("stcp_bytes_total", (tunnel.name, "to_plain"), counts.bytes_to_plain + tunnel.open_to_plain)
@@ -262,6 +267,8 @@ def _of_counts(tunnel: TunnelReport) -> Iterator[Sample]:
         yield Sample("stcp_connections_refused_total", (name, *refused), number)
     for reason, number in counts.checks.items():
         yield Sample("stcp_health_checks_total", (name, reason), number)
+    for leg, number in counts.legs.items():
+        yield Sample("stcp_connections_opened_total", (name, leg), number)
     for limit, number in counts.limits.items():
         yield Sample("stcp_limit_hits_total", (name, limit), number)
     yield from _of_steps("stcp_handshake", name, counts.handshakes)

@@ -131,6 +131,7 @@ def _tunnel(host: Host, tunnel: Tunnel, counts: BytesOfConnections) -> TunnelRep
         why_engine=why,
         open=len(live) + tunnel.strangers,
         proving=tunnel.proving,
+        idle_legs=tunnel.idle_legs,
         relayed=sum(link.relay is not None for link in tunnel.connections),
         max_connections=plan.max_connections,
         max_handshakes=plan.max_handshakes,

@@ -96,6 +96,7 @@ class TunnelState:
         open: live connections.
         proving: unauthenticated connections among them.
         relayed: connections among them that an engine carries.
+        idle_legs: wire legs that wait for their next connection; they are not among the live connections.
         max_connections, max_handshakes: the limits of `open` and `proving`.
         rules: the state of the host's interception rules, compared with the file; empty where the tunnel does not intercept.
     """
@@ -113,6 +114,7 @@ class TunnelState:
     open: Annotated[int, SUM]
     proving: Annotated[int, SUM]
     relayed: Annotated[int, SUM]
+    idle_legs: Annotated[int, SUM] = 0
     max_connections: Annotated[int, SUM]
     max_handshakes: Annotated[int, SUM]
     rules: Annotated[Rules, FIRST] = ""
@@ -126,6 +128,7 @@ class TunnelStatus(TunnelState):
         accepted: accepted connections so far.
         ended: relayed connections that have ended, by reason.
         refused: connections that were not relayed, by reason.
+        legs: connections handed to an engine, by their wire leg: ``new``, or ``kept`` from an earlier connection.
         bytes_to_wire: application bytes sent to the peer so far, including those of open connections.
         bytes_to_plain: application bytes received from the peer so far, including those of open connections.
         state: its state in a word or two, for example ``serving``.
@@ -135,6 +138,7 @@ class TunnelStatus(TunnelState):
     accepted: int
     ended: dict[str, int]
     refused: dict[str, int]
+    legs: dict[str, int]
     bytes_to_wire: int
     bytes_to_plain: int
     state: str = ""

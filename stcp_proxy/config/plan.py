@@ -163,6 +163,21 @@ class HandOn:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepPlan:
+    """How wire legs are kept for the next connection.
+
+    Attributes:
+        idle: seconds for which a leg waits for its next connection.
+        max_age: seconds after its handshake from which a leg carries no further connection.
+        legs: the largest number of waiting legs for each peer; on the connect side for each address of a peer.
+    """
+
+    idle: float = 30.0
+    max_age: float = 600.0
+    legs: int = 32
+
+
+@dataclass(frozen=True, slots=True)
 class ServicePlan:
     """One service of a listen tunnel.
 
@@ -295,6 +310,7 @@ class TunnelPlan:
         balance: the order in which the targets of `to` are tried.
         intercept: the plan of an intercepting tunnel; None for other tunnels.
         health: the health checks of its targets.
+        keep: how its wire legs are kept for the next connection; None where each connection has a leg of its own.
     """
 
     name: str
@@ -324,6 +340,7 @@ class TunnelPlan:
     intercept: InterceptPlan | None = None
     health: HealthPlan = HealthPlan()
     ready_by_target: bool = False
+    keep: KeepPlan | None = None
 
     @property
     def places_per_peer(self) -> int | None:

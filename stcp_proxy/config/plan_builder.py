@@ -26,6 +26,7 @@ from stcp_proxy.config.plan import (
     HandOn,
     HealthPlan,
     InterceptPlan,
+    KeepPlan,
     KeyAuth,
     LogPlan,
     Mode,
@@ -43,7 +44,7 @@ from stcp_proxy.keys import PUBLIC_PREFIX, PrivateKey, PublicKey, load_private_k
 from stcp_proxy.net.address import Address, Destination, UnixAddress, clash, loops
 from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.net.unix_socket import UNIX_MODE
-from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.protocol.wire import MAX_KEEP, Suite
 from stcp_proxy.redact import shown
 
 _T = TypeVar("_T")
@@ -134,6 +135,7 @@ class _Builder:
             "freebind": self._freebind(path, tunnel),
             "balance": Balance(tunnel.balance or Balance.FAILOVER),
             "health": self._health(path, tunnel),
+            "keep": self._keep(path, tunnel),
             "intercept": intercept,
             "ready_by_target": (tunnel.ready or self.config.ready) == "target",
         }
@@ -145,6 +147,15 @@ class _Builder:
         if tunnel.intercept is not None and "health" in tunnel.model_fields_set:
             self.source.report((*path, "health"), "the routes of an intercepting tunnel have no health checks", "remove it")
         return HealthPlan(**_as_they_are(tunnel.health, HealthPlan))
+
+    def _keep(self, path: KeyPath, tunnel: TunnelModel) -> KeepPlan | None:
+        if tunnel.keep is None:
+            return None
+        if not 1 <= tunnel.keep.idle <= MAX_KEEP:
+            self.source.report(
+                (*path, "keep", "idle"), f"a wire leg is kept for 1 to {MAX_KEEP} seconds", "write 30s, for example"
+            )
+        return KeepPlan(**_as_they_are(tunnel.keep, KeepPlan))
 
     def _freebind(self, path: KeyPath, tunnel: TunnelModel) -> bool:
         if tunnel.freebind and isinstance(tunnel.bind, UnixAddress):

@@ -17,6 +17,7 @@ from stcp_proxy.config.plan import (
     HandOn,
     HealthPlan,
     InterceptPlan,
+    KeepPlan,
     KeyAuth,
     Mode,
     Plan,
@@ -124,6 +125,7 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
         yield from _rows("auth", ["a shared secret: every holder may connect"])
     yield from _rows("suite", [_SUITES[suite] for suite in tunnel.suites])
     yield from _rows("engine", [str(tunnel.engine)])
+    yield from _rows("keep", [_keep(tunnel.keep)])
     if tunnel.ready_by_target:
         yield from _rows("ready", ["while its far target answers"])
     yield from _rows("limits", [f"{tunnel.max_connections} connections, {tunnel.max_handshakes} handshakes under way"])
@@ -208,6 +210,7 @@ _TUNNEL_BY_HAND: Final = {
     "accept_proxy",
     "intercept",
     "health",
+    "keep",
     "ready_by_target",
 }
 _WHOLE_BY_HAND: Final = {
@@ -241,6 +244,12 @@ def _others(plan: TunnelPlan | Plan, by_hand: set[str]) -> Iterator[str]:
 def _health(health: HealthPlan) -> str:
     every = "of targets that failed" if health.interval is None else f"every {_time(health.interval)}"
     return f"a check {every}, {_time(health.timeout)} to answer"
+
+
+def _keep(keep: KeepPlan | None) -> str:
+    if keep is None:
+        return "off: each connection has a wire leg of its own"
+    return f"a wire leg waits {_time(keep.idle)} for its next connection, up to {_time(keep.max_age)} old, at most {keep.legs}"
 
 
 def _rows(label: str, values: list[str]) -> Iterator[str]:

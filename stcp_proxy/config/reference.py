@@ -18,6 +18,7 @@ TABLES: Final[tuple[tuple[str, type[Model]], ...]] = (
     ("One route, under a tunnel's `routes`", tunnel_models.RouteModel),
     ("`accept_proxy_protocol` of a tunnel", tunnel_models.AcceptProxyModel),
     ("`health` of a tunnel", tunnel_models.HealthModel),
+    ("`keep` of a tunnel", tunnel_models.KeepModel),
     ("`peers`, beside the names of peers", models.PeersModel),
     ("`certificate`", certificate_models.CertificateModel),
     ("One authority, under `authorities`", certificate_models.AuthorityModel),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from stcp_proxy.config.plan import HealthPlan, TunnelPlan
+from stcp_proxy.config.plan import HealthPlan, KeepPlan, TunnelPlan
 from stcp_proxy.config.setting import Flag, Model, Setting, default_of
 from stcp_proxy.config.value_types import (
     ORIGINAL,
@@ -25,6 +25,7 @@ from stcp_proxy.config.value_types import (
     Short,
     TargetOrOriginal,
     To,
+    on_or_off,
     problem,
     target_alone,
     yes_or_rule,
@@ -62,6 +63,20 @@ class HealthModel(Model):
     timeout: Annotated[Deadline, Setting("Time for the connection, and again for the handshake.")] = default_of(
         HealthPlan, "timeout"
     )
+
+
+class KeepModel(Model):
+    """`keep:` of a tunnel"""
+
+    idle: Annotated[Deadline, Setting("How long a wire leg waits for its next connection, at most 18 hours.")] = default_of(
+        KeepPlan, "idle"
+    )
+    max_age: Annotated[
+        Deadline, Setting("Age from which a wire leg carries no further connection: then a new handshake makes new keys.")
+    ] = default_of(KeepPlan, "max_age")
+    legs: Annotated[
+        Limit, Setting("Waiting wire legs for each peer; a connect tunnel counts them for each address of its peer.")
+    ] = default_of(KeepPlan, "legs")
 
 
 class HandOnModel(Model):
@@ -334,6 +349,15 @@ class TunnelModel(HandOnModel):
     health: Annotated[HealthModel, Setting("Health checks of the targets.", default="only targets that failed are checked")] = (
         Field(default_factory=HealthModel)
     )
+    keep: Annotated[
+        KeepModel | None,
+        Short(on_or_off, {"enum": ["on", "off"]}),
+        Setting(
+            "Keep a wire leg for the next connection after its connection has ended: on, off, or how.",
+            default="off",
+            flag=Flag("on|off", text="Keep a wire leg for the next connection."),
+        ),
+    ] = None
     ready: Annotated[
         Ready | None,
         Setting(

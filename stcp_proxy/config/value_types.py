@@ -239,6 +239,11 @@ def yes_or_rule(value: object) -> object:
     return {} if value is True else None if value is False else value
 
 
+def on_or_off(value: object) -> object:
+    """Expand `on` to settings with their defaults, and `off` to none."""
+    return {"on": {}, "off": None}.get(value, value) if isinstance(value, str) else value
+
+
 Rules = Annotated[list[Rule], Several(), Field(min_length=1)]
 Identity = Annotated[list[File], Several(), Field(min_length=1, max_length=MAX_RING)]
 Keys = Annotated[list[Key], Several(), Field(min_length=1, max_length=MAX_RING)]

@@ -33,6 +33,7 @@ class Counts:
         bytes_to_wire, bytes_to_plain: application bytes of the connections that have ended.
         handshakes, dials: results and durations.
         limits: how often each limit made new connections wait, or refused one.
+        legs: connections handed to an engine, by their wire leg: `new`, or `kept` from an earlier connection.
     """
 
     accepted: Annotated[int, SUM] = 0
@@ -50,6 +51,7 @@ class Counts:
             max_connections=0, max_handshakes=0, descriptors=0, max_connections_per_peer=0, rate_per_peer=0
         )
     )
+    legs: Annotated[dict[str, int], SUM_EACH] = field(default_factory=lambda: collections.Counter(new=0, kept=0))
 
     @property
     def total_ended(self) -> int:

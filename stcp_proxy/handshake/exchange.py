@@ -36,14 +36,13 @@ from stcp_proxy.errors import (
 )
 from stcp_proxy.net import path_mtu
 from stcp_proxy.protocol.certified_handshake import CertifiedInitiator, CertifiedResponder
-from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.greeting import protocol_of
 from stcp_proxy.protocol.handshake import Answer, Established, Initiator, Responder
-from stcp_proxy.protocol.lifecycle import Phase, follow
-from stcp_proxy.protocol.opening import Opening, decode_reason, encode_reason, parse_attributes
+from stcp_proxy.protocol.leg import Leg, State
+from stcp_proxy.protocol.opening import Opening, decode_reason, encode_keep, encode_reason
 from stcp_proxy.protocol.responder_choice import ResponderChoice
-from stcp_proxy.protocol.wire import FrameType, Suite
-from stcp_proxy.relay.engine import DirectionKey
+from stcp_proxy.protocol.wire import FrameType, Role, Suite
+from stcp_proxy.relay.engine import DirectionKey, WireLeg
 
 AnyResponder: TypeAlias = Responder | CertifiedResponder | ResponderChoice
 
@@ -53,53 +52,74 @@ LINGER: Final = 2.0
 
 
 class Channel:
-    """An established connection before its handover: keys, counters, and bytes read too far.
+    """The frames of a wire leg while no engine carries it: keys, counters, and bytes read too far.
 
     Args:
+        role: this side's role in the handshake.
         established: the handshake's result.
         unsent: the last handshake message, which goes out with the first frame.
+
+    Attributes:
+        established: the handshake's result.
+        leg: the state of the leg.
+        rest: bytes that were read and are not opened yet.
     """
 
-    __slots__ = ("_opener", "_sealer", "_unsent", "established", "rest")
+    __slots__ = ("_unsent", "established", "leg", "rest")
 
-    def __init__(self, established: Established, *, unsent: bytes = b"") -> None:
+    def __init__(self, role: Role, established: Established, *, unsent: bytes = b"") -> None:
         self.established = established
         self._unsent = unsent
+        self.leg = Leg(role, established)
         self.rest = established.rest
-        self._sealer = Sealer(established.send_key)
-        self._opener = Opener(established.receive_key)
 
     @property
     def send(self) -> DirectionKey:
         """Cipher state towards the peer, for the handover."""
-        return DirectionKey(self._sealer.key, self._sealer.counter)
+        return DirectionKey(self.leg.sealer.key, self.leg.sealer.counter)
 
     @property
     def receive(self) -> DirectionKey:
         """Cipher state from the peer, for the handover."""
-        return DirectionKey(self._opener.key, self._opener.counter)
+        return DirectionKey(self.leg.opener.key, self.leg.opener.counter)
+
+    def resume(self, given: WireLeg) -> None:
+        """Take the leg back from an engine after both FINs."""
+        self.leg.resume(given.sent, given.received)
+        self.rest = given.rest
 
     def seal(self, kind: FrameType, plaintext: bytes = b"") -> bytes:
         """One frame, behind the last handshake message where that has not been sent."""
         unsent, self._unsent = self._unsent, b""
-        return unsent + self._sealer.seal(kind, plaintext)
+        return unsent + self.leg.seal(kind, plaintext)
 
-    async def read_frame(self, stream: trio.abc.ReceiveStream) -> tuple[int, bytes]:
+    def next_frame(self) -> tuple[FrameType, bytes] | None:
+        """The next frame of `rest`: (type, plaintext); None while it is incomplete.
+
+        Raises:
+            FrameError: malformed, out of place or not authentic.
+        """
+        received = self.leg.open(self.rest) if self.rest else None
+        if received is None or received.kind is None:
+            return None
+        self.rest = self.rest[received.used :]
+        return received.kind, received.plaintext
+
+    async def read_frame(self, stream: trio.abc.ReceiveStream) -> tuple[FrameType, bytes]:
         """The next frame: (type, plaintext).
 
         Raises:
-            FrameError: malformed or not authentic.
+            FrameError: malformed, out of place or not authentic.
             Truncated: the wire leg ended or broke.
         """
-        while True:
-            if self.rest and (opened := self._opener.open(self.rest)) is not None:
-                used, kind, plaintext = opened
-                self.rest = self.rest[used:]
-                return kind, plaintext
+        while (frame := self.next_frame()) is None:
             self.rest += await _more(stream, Truncated("the peer closed the wire leg in the middle of the opening"))
+        return frame
 
     async def reject(self, stream: trio.abc.HalfCloseableStream, code: int, text: str = "") -> None:
-        """Answer OPEN with REJECT, then listen for a moment so that it arrives."""
+        """Answer OPEN with REJECT, then listen for a moment so that it arrives. Without effect once ACCEPT is sent."""
+        if not self.leg.may_send(FrameType.REJECT):
+            return
         with trio.move_on_after(LINGER):
             try:
                 await stream.send_all(self.seal(FrameType.REJECT, encode_reason(code, text)))
@@ -109,13 +129,18 @@ class Channel:
             except (trio.BrokenResourceError, OverLimit):
                 return  # the failure that REJECT reports is what counts
 
-    async def accept(self, stream: trio.abc.SendStream) -> None:
+    async def accept(self, stream: trio.abc.SendStream, keep: int | None = None) -> None:
         """Answer OPEN with ACCEPT.
+
+        Args:
+            stream: the wire leg.
+            keep: seconds for which this side can keep the leg; None to close it. Only where OPEN offers to keep it.
 
         Raises:
             Truncated: the wire leg broke.
         """
-        await _send(stream, self.seal(FrameType.ACCEPT), Truncated("the wire leg broke before the connection was accepted"))
+        frame = self.seal(FrameType.ACCEPT, encode_keep(keep))
+        await _send(stream, frame, Truncated("the wire leg broke before the connection was accepted"))
 
 
 async def respond(stream: trio.abc.Stream, responder: AnyResponder) -> tuple[Channel, Established]:
@@ -131,9 +156,9 @@ async def respond(stream: trio.abc.Stream, responder: AnyResponder) -> tuple[Cha
         if answer is not None:
             await _send(stream, answer.reply, closed)
         if isinstance(answer, Answer):
-            return Channel(answer.established), answer.established
+            return Channel(Role.RESPONDER, answer.established), answer.established
         data = await _more(stream, closed)
-    return Channel(answer), answer
+    return Channel(Role.RESPONDER, answer), answer
 
 
 async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening:
@@ -145,9 +170,7 @@ async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening
         HandshakeClosed: the wire leg ended inside of it.
     """
     try:
-        kind, plaintext = await channel.read_frame(stream)
-        follow(Phase.EXPECT_OPEN, kind)
-        return Opening.decode(plaintext)
+        return Opening.decode((await channel.read_frame(stream))[1])
     except Truncated:
         if channel.rest:
             raise HandshakeClosed("the peer closed the connection in the middle of its first frame") from None
@@ -187,11 +210,11 @@ async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInit
             remedy="give the address of `stcp-proxy listen`, not that of the server behind it",
         ) from None
     if isinstance(answer, Established):
-        return Channel(answer)
+        return Channel(Role.INITIATOR, answer)
     if opens_at_once:
-        return Channel(answer.established, unsent=answer.reply)
+        return Channel(Role.INITIATOR, answer.established, unsent=answer.reply)
     await _send(stream, answer.reply, closed)
-    return Channel(answer.established)
+    return Channel(Role.INITIATOR, answer.established)
 
 
 async def open_channel(stream: trio.abc.Stream, channel: Channel, opening: Opening, early: Callable[[], bytes]) -> int:
@@ -217,8 +240,11 @@ async def open_channel(stream: trio.abc.Stream, channel: Channel, opening: Openi
     return len(data)
 
 
-async def read_answer(stream: trio.abc.ReceiveStream, channel: Channel) -> None:
+async def read_answer(stream: trio.abc.ReceiveStream, channel: Channel) -> bool:
     """Wait for ACCEPT.
+
+    Returns:
+        Whether it came. On a kept leg, OPEN may cross the peer's last frame instead: then the peer acted on nothing.
 
     Raises:
         PeerRejected: the responder answered with REJECT.
@@ -229,15 +255,15 @@ async def read_answer(stream: trio.abc.ReceiveStream, channel: Channel) -> None:
     try:
         kind, plaintext = await channel.read_frame(stream)
     except Truncated:
-        if channel.established.suite is not Suite.HYBRID_CERTIFICATES or channel.rest:
+        if channel.established.suite is not Suite.HYBRID_CERTIFICATES or channel.leg.connection or channel.rest:
             raise
         raise HandshakeClosed(
             "the peer closed the connection after this side had presented its certificate",
             remedy="it may not accept this side's certificate: its log says why",
         ) from None
-    if follow(Phase.EXPECT_ACCEPT, kind) is Phase.CLOSED:
+    if kind is FrameType.REJECT:
         raise PeerRejected(*decode_reason(plaintext))
-    parse_attributes(plaintext)
+    return channel.leg.state is not State.UNUSED
 
 
 async def _more(stream: trio.abc.ReceiveStream, ended: StcpError) -> bytes:

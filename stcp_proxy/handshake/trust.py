@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -46,6 +47,11 @@ class Peer:
     def names(self) -> tuple[str, ...]:
         """The names of its certificate; empty without one."""
         return () if self.certificate is None else self.certificate.names
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether its certificate has reached its end."""
+        return self.certificate is not None and self.certificate.has_ended(time.time())
 
     @property
     def full_name(self) -> str:

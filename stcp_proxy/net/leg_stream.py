@@ -63,6 +63,32 @@ class LegStream(trio.abc.HalfCloseableStream):
         except OSError as exc:
             raise _broken(exc) from exc
 
+    @property
+    def has_news(self) -> bool:
+        """Whether bytes, the end or an error wait at the socket. Nothing is read."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def send_nowait(self, data: bytes) -> int:
+        """Send what the socket takes at once. Returns the number of bytes that it took.
+
+        Raises:
+            trio.BrokenResourceError: the connection is broken, and it took nothing.
+            OverLimit: this machine lacks memory.
+        """
+        self._has_asked = True
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise _broken(exc) from exc
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. When cancelled, an unknown part of it has gone.
 

@@ -54,7 +54,8 @@ class State(enum.Enum):
     PEER_LEFT = enum.auto()
     """The peer sent BYE on an idle leg."""
     UNUSED = enum.auto()
-    """The peer's BYE answers this side's OPEN: the peer acted on nothing of the connection. Send it again on another leg."""
+    """This side's OPEN crossed the peer's BYE, or its RESET of the connection before. The peer acted on nothing of it: send the
+    connection again on another leg."""
 
 
 class Way(enum.Enum):
@@ -113,14 +114,16 @@ def _connection(initiator: Way, responder: Way) -> Table:
     return table | {
         (State.IDLE, Way.SEND, FrameType.BYE): State.LEFT,
         (State.IDLE, Way.RECEIVE, FrameType.BYE): State.PEER_LEFT,
+        (State.IDLE, Way.RECEIVE, FrameType.RESET): State.ABORTED,  # the peer sent it before this side's FIN had arrived
     }
 
 
 TABLES: Final[dict[Role, Table]] = {
     Role.INITIATOR: _connection(Way.SEND, Way.RECEIVE)
     | {
-        (State.OPENED, Way.RECEIVE, FrameType.BYE): State.UNUSED,
-        (State.OPENED_ENDED, Way.RECEIVE, FrameType.BYE): State.UNUSED,
+        (state, Way.RECEIVE, kind): State.UNUSED
+        for state in (State.OPENED, State.OPENED_ENDED)
+        for kind in (FrameType.BYE, FrameType.RESET)  # of the connection before: this one has no RESET before ACCEPT
     },
     Role.RESPONDER: _connection(Way.RECEIVE, Way.SEND),
 }
@@ -201,6 +204,10 @@ class Leg:
     def exhausted(self) -> bool:
         """Whether the leg has carried as many connections as the format allows. Then it gets BYE."""
         return self.connection == MAX_CONNECTIONS - 1
+
+    def may_send(self, kind: FrameType) -> bool:
+        """Whether a frame of this type is in its place now."""
+        return (self.state, Way.SEND, kind) in TABLES[self._role]
 
     def seal(self, kind: FrameType, plaintext: bytes = b"") -> bytes:
         """Seal a frame that this side sends.

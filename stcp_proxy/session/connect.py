@@ -1,15 +1,21 @@
 """The initiator's side of one connection.
 
     plain leg accepted -> peer dialled -> handshake -> OPEN -> ACCEPT -> engine
+                       -> kept leg found          -> OPEN -> ACCEPT -> engine
 
 A session ends in one of two ways: an engine has both sockets, or an exception tells the failure and both are closed.
+
+Invariants:
+- Application bytes go with OPEN on a second leg only after the peer of the first has said that it acted on nothing of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import socket
+import time
 from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import structlog
 import trio
@@ -19,7 +25,9 @@ from stcp_proxy.errors import (
     ClientGone,
     HandshakeTimedOut,
     NoAnswer,
+    StcpError,
     TargetError,
+    Truncated,
 )
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.authenticate import authenticate
@@ -27,17 +35,22 @@ from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.protocol.opening import Opening
-from stcp_proxy.protocol.wire import MAX_PLAINTEXT
+from stcp_proxy.protocol.wire import MAX_PLAINTEXT, FrameType
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.session.client_address import endpoint_of, plain_endpoint
 from stcp_proxy.session.handover import hand_over
+from stcp_proxy.session.peer_leg import Keeper, NoKeeper, PeerLeg, give_back, now
 from stcp_proxy.session.proxy_header import read_announcement
 from stcp_proxy.session.record import Connection
 from stcp_proxy.upstream.attempt import Attempt, peer_unreachable
 from stcp_proxy.upstream.targets import Targets
 
 _log = structlog.get_logger("stcp_proxy.session")
+T = TypeVar("T")
+
+SILENCE: Final = 1.0
+"""Seconds without an answer to OPEN on a kept leg after which a new leg is tried beside it: its path may have forgotten it."""
 
 
 class ConnectSession:
@@ -51,6 +64,7 @@ class ConnectSession:
         plain: the accepted socket, non-blocking and tuned; owned by the session.
         record: the record of the connection.
         opening: contents of OPEN beside the client's address. [default: the tunnel's service]
+        legs: holds wire legs between their connections. [default: none is kept]
     """
 
     def __init__(
@@ -62,6 +76,7 @@ class ConnectSession:
         plain: socket.socket,
         record: Connection,
         opening: Opening | None = None,
+        legs: Keeper | None = None,
     ) -> None:
         self._plan = plan
         self._trust = trust
@@ -70,6 +85,7 @@ class ConnectSession:
         self._plain = LegStream(plain)
         reset_on_close(plain)
         self._record = record
+        self._legs: Keeper = NoKeeper() if legs is None or not engine.keeps_legs else legs
         self._early = b""
         self._opening = dataclasses.replace(opening or Opening(service=plan.service), client=endpoint_of(plain))
         self._heard = False
@@ -100,38 +116,87 @@ class ConnectSession:
     async def _try_each(self) -> None:
         with Attempt(self._targets, self._plan.dial_timeout) as attempt:
             await attempt.until_served(
-                lambda: self._dial(attempt.dial), lambda dialled: self._carry(dialled, attempt), heard=lambda: self._heard
+                lambda: self._dial(lambda: attempt.dial_or_take(self._take)),
+                lambda found: self._carry(found, attempt),
+                heard=lambda: self._heard,
             )
             self._record.endpoint = attempt.reached()
 
-    async def _dial(self, dial: Callable[[], Awaitable[Dialled]]) -> Dialled:
+    async def _dial(self, dial: Callable[[], Awaitable[T]]) -> T:
+        """Run `dial`, and count and time it where it dials."""
+        steps, started = self._record.ledger.dials, time.monotonic()
         try:
-            with self._record.ledger.dials.step():
-                return await dial()
-        except TargetError as exc:
-            raise peer_unreachable(exc) from None
+            found = await dial()
+        except BaseException as exc:
+            steps.end(time.monotonic() - started, exc)
+            if isinstance(exc, TargetError):
+                raise peer_unreachable(exc) from None
+            raise
         finally:
             self._start_over()
+        if not isinstance(found, PeerLeg):
+            steps.end(time.monotonic() - started, None)
+        return found
 
     def _start_over(self) -> None:
         """Forget the peer that was tried before: it does not belong to this connection's log line."""
         self._record.unproved()
         self._heard = False
 
-    async def _carry(self, dialled: Dialled, attempt: Attempt) -> None:
-        """Everything from the connected wire leg to the handover."""
-        plan, record = self._plan, self._record
-        stream, channel = await self._authenticate(dialled, attempt)
+    def _take(self, address: str) -> PeerLeg | None:
+        """A kept leg to an address whose peer may still be trusted."""
+        while (leg := self._legs.take((self._trust.choice, address))) is not None:
+            if not self._trust.peer(leg.channel.established).has_expired:
+                return leg
+            leg.stream.close()
+        return None
+
+    async def _carry(self, found: Dialled | PeerLeg, attempt: Attempt) -> None:
+        """Everything from the wire leg to the handover."""
+        if isinstance(found, PeerLeg):
+            leg = await self._reopen(found, attempt)
+        else:
+            leg = await self._open(found, attempt)
         try:
-            await self._ask(stream, channel)
-            hand_over(plan, self._engine, channel, plain=self._plain.socket, wire=stream.socket, record=record)
+            if self._early and not self._record.early:
+                await self._send_held(leg)
+            hand_over(
+                self._plan,
+                self._engine,
+                leg.channel,
+                plain=self._plain.socket,
+                wire=leg.stream.socket,
+                record=self._record,
+                give_back=give_back(leg, self._legs),
+            )
         except BaseException:
-            stream.close()
+            leg.stream.close()
             raise
 
-    async def _authenticate(self, dialled: Dialled, attempt: Attempt) -> tuple[LegStream, exchange.Channel]:
+    # -- a new leg ---------------------------------------------------------------------------------------------------------
+
+    async def _open(self, dialled: Dialled, attempt: Attempt, *, hold: bool = False) -> PeerLeg:
+        """Open the connection on a new leg. Returns it after ACCEPT.
+
+        Args:
+            dialled: the connected wire leg.
+            attempt: connects to the same endpoint again.
+            hold: send no byte of the application, because another leg may still be accepted.
+        """
+        leg = await self._authenticate(dialled, attempt)
+        try:
+            self._note(leg)
+            await self._ask(leg, bytes if hold else self._first_bytes)
+        except BaseException:
+            if hold:
+                leg.give_up()
+            leg.stream.close()
+            raise
+        return leg
+
+    async def _authenticate(self, dialled: Dialled, attempt: Attempt) -> PeerLeg:
         """The handshake, with the next pair of keys on a new connection where the peer closes."""
-        record, sockets = self._record, [dialled.sock]
+        record, sockets, era = self._record, [dialled.sock], self._legs.era
 
         async def connect() -> socket.socket:
             sock = sockets.pop() if sockets else (await self._dial(attempt.again)).sock
@@ -147,30 +212,45 @@ class ConnectSession:
             on_next_key=lambda: self._say_next_key(dialled.name),
             opens_at_once=True,
         )
-        established = channel.established
-        record.channel = established.channel_id
-        record.proved(self._trust.peer(established))
-        return stream, channel
+        return PeerLeg(stream, channel, (self._trust.choice, dialled.name), dialled.name, era, now())
+
+    def _note(self, leg: PeerLeg) -> None:
+        """Write the leg and its peer into the record."""
+        record = self._record
+        record.channel, record.target, record.leg = leg.channel.leg.channel_id, leg.name, leg.kind
+        record.proved(self._trust.peer(leg.channel.established))
 
     def _say_next_key(self, target: str) -> None:
         _log.warning(
             "handshake retried with the next key", tunnel=self._plan.name, target=target, why="the peer does not answer it"
         )
 
-    async def _ask(self, stream: LegStream, channel: exchange.Channel) -> None:
+    async def _ask(self, leg: PeerLeg, early: Callable[[], bytes]) -> None:
         """Send OPEN and wait for the peer's answer. One cancel scope serves both: it costs as much as a frame."""
         self._heard = True
         opened = False
-        patience = self._plan.dial_timeout + self._plan.handshake_timeout
         with trio.move_on_after(self._plan.handshake_timeout) as scope:
-            self._record.early = await exchange.open_channel(stream, channel, self._opening, self._first_bytes)
+            self._record.early = await exchange.open_channel(leg.stream, leg.channel, self._offering(leg), early)
             self._heard, opened = self._record.early > 0, True
-            scope.deadline = trio.current_time() + patience
-            await exchange.read_answer(stream, channel)
+            scope.deadline = trio.current_time() + self._patience
+            await exchange.read_answer(leg.stream, leg.channel)
             return
         if not opened:
             raise HandshakeTimedOut("the peer stopped reading during the opening")
-        raise NoAnswer(f"the peer did not answer OPEN within {patience:g} s")
+        raise self._no_answer()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds for the peer's answer to OPEN."""
+        return self._plan.dial_timeout + self._plan.handshake_timeout
+
+    def _no_answer(self) -> NoAnswer:
+        return NoAnswer(f"the peer did not answer OPEN within {self._patience:g} s")
+
+    def _offering(self, leg: PeerLeg) -> Opening:
+        """The contents of OPEN, with the time for which this side can keep the leg."""
+        keep = self._legs.offer(leg.made) if leg.era is self._legs.era and not leg.channel.leg.exhausted else None
+        return dataclasses.replace(self._opening, keep=keep)
 
     def _first_bytes(self) -> bytes:
         """The bytes that the application has sent already. They are kept for the next peer."""
@@ -180,3 +260,115 @@ class ConnectSession:
             except trio.BrokenResourceError:
                 raise ClientGone("the application reset its connection before the peer was ready") from None
         return self._early
+
+    async def _send_held(self, leg: PeerLeg) -> None:
+        """Send the application's bytes that were read, and held back until ACCEPT."""
+        self._heard, self._record.early = True, len(self._early)
+        frame = leg.channel.seal(FrameType.DATA, self._early)
+        with trio.move_on_after(self._plan.handshake_timeout):
+            try:
+                await leg.stream.send_all(frame)
+            except trio.BrokenResourceError:
+                raise Truncated("the wire leg broke right after the opening") from None
+            return
+        raise HandshakeTimedOut("the peer stopped reading right after the opening")
+
+    # -- kept legs ---------------------------------------------------------------------------------------------------------
+
+    async def _reopen(self, kept: PeerLeg, attempt: Attempt) -> PeerLeg:
+        """Open the connection on a kept leg, on the next one where it has ended, and on a new one at last. Returns it."""
+        leg: PeerLeg | None = kept
+        while leg is not None:
+            try:
+                accepted = await self._ask_kept(leg)
+            except BaseException:
+                leg.stream.close()
+                raise
+            if accepted:
+                return leg
+            if accepted is None:
+                return await self._ask_both(leg, attempt)
+            leg.stream.close()
+            self._start_over()
+            leg = self._take(leg.name)
+        return await self._open(await self._dial(attempt.again), attempt)
+
+    async def _ask_kept(self, leg: PeerLeg) -> bool | None:
+        """Send OPEN on a kept leg, and the application's first bytes with it if the leg came to rest a moment ago.
+
+        Returns:
+            True after ACCEPT; False when another leg has to serve the connection, and may get the same bytes; None when no
+            answer came within `SILENCE`, and no byte of the application went.
+
+        Raises:
+            StcpError: the peer refused the connection, or may have acted on bytes of the application.
+        """
+        early = self._first_bytes() if leg.is_young else b""
+        frames = leg.channel.seal(FrameType.OPEN, self._offering(leg).encode())
+        if early:
+            frames += leg.channel.seal(FrameType.DATA, early)
+        try:
+            sent = leg.stream.send_nowait(frames)
+        except trio.BrokenResourceError:
+            return False
+        self._note(leg)
+        self._heard, self._record.early = bool(early), len(early)
+        with trio.move_on_after(self._patience if early else SILENCE):
+            try:
+                if sent < len(frames):
+                    await leg.stream.send_all(frames[sent:])
+                accepted = await exchange.read_answer(leg.stream, leg.channel)
+            except (Truncated, trio.BrokenResourceError):
+                if early:
+                    raise Truncated("the kept wire leg ended without an answer to OPEN and the bytes behind it") from None
+                accepted = False
+            if not accepted:
+                self._record.early = 0
+            return accepted
+        if early:
+            raise self._no_answer()
+        return None
+
+    async def _ask_both(self, kept: PeerLeg, attempt: Attempt) -> PeerLeg:
+        """Ask on a new leg too, because a kept one is silent. Returns the one that is accepted first.
+
+        A leg that its path has forgotten never answers, and a slow target answers late: nothing tells the two apart. No byte of
+        the application went on either leg, so the one that comes second is simply given up.
+        """
+        found: list[PeerLeg] = []
+        failures: list[StcpError] = []
+
+        async def wait() -> None:
+            try:
+                if await exchange.read_answer(kept.stream, kept.channel) and not found:
+                    found.append(kept)
+                    nursery.cancel_scope.cancel()
+            except StcpError:
+                return  # the new leg decides
+
+        async def open_new() -> None:
+            try:
+                leg = await self._open(await self._dial(attempt.again), attempt, hold=True)
+            except StcpError as exc:
+                failures.append(exc)
+            else:
+                if found:
+                    leg.give_up()
+                else:
+                    found.append(leg)
+            nursery.cancel_scope.cancel()
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                nursery.start_soon(open_new)
+        finally:
+            if kept not in found:
+                self._legs.lost(kept)
+                kept.give_up()
+        if not found:
+            raise failures[0]
+        if found[0] is kept:
+            self._note(kept)
+        self._record.early, self._heard = 0, False
+        return found[0]

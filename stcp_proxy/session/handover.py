@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import structlog
 
@@ -11,7 +12,7 @@ from stcp_proxy.errors import (
     ShuttingDown,
 )
 from stcp_proxy.handshake import exchange
-from stcp_proxy.relay.engine import Engine, Handover, RelayLimits
+from stcp_proxy.relay.engine import Engine, Handover, RelayLimits, WireLeg
 from stcp_proxy.session.record import Connection
 
 _log = structlog.get_logger("stcp_proxy.session")
@@ -25,7 +26,19 @@ def hand_over(
     plain: socket.socket,
     wire: socket.socket,
     record: Connection,
+    give_back: Callable[[WireLeg], None] | None = None,
 ) -> None:
+    """Hand both sockets to an engine.
+
+    Args:
+        plan: the tunnel.
+        engine: carries the connection from now on.
+        channel: keys, counters, and bytes read too far.
+        plain: the plain leg.
+        wire: the wire leg.
+        record: the record of the connection; takes its end.
+        give_back: takes the wire leg back after both FINs; None where the engine closes it.
+    """
     handover = Handover(
         plain=plain,
         wire=wire,
@@ -33,7 +46,9 @@ def hand_over(
         receive=channel.receive,
         wire_bytes=channel.rest,
         limits=RelayLimits(idle=plan.idle_timeout, half_close=plan.half_close_timeout),
+        give_back=give_back,
     )
+    record.ledger.legs[record.leg] += 1
     record.served_by(engine.adopt(handover, record.relay_ended))
 
 

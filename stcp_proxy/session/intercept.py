@@ -19,6 +19,7 @@ from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.session.connect import ConnectSession
 from stcp_proxy.session.listen import Gate
 from stcp_proxy.session.pass_through import pass_on
+from stcp_proxy.session.peer_leg import Keeper
 from stcp_proxy.session.record import Connection
 from stcp_proxy.upstream.routes import InTheClear, Router
 
@@ -74,11 +75,20 @@ class InterceptSession:
         plain: the accepted socket, non-blocking; owned by the session.
         record: the record of the connection.
         gate: is told when the connection needs no handshake.
+        legs: holds wire legs between their connections.
     """
 
     def __init__(
-        self, plan: TunnelPlan, router: Router, engine: Engine, plain: socket.socket, record: Connection, gate: Gate
+        self,
+        plan: TunnelPlan,
+        router: Router,
+        engine: Engine,
+        plain: socket.socket,
+        record: Connection,
+        gate: Gate,
+        legs: Keeper | None = None,
     ) -> None:
+        self._legs = legs
         self._plan = plan
         self._router = router
         self._engine = engine
@@ -108,7 +118,8 @@ class InterceptSession:
             return
         self._record.original = str(way.opening.original)
         self._record.service = way.opening.service or ""
-        session = ConnectSession(plan, way.trust, way.targets, self._engine, self._plain, self._record, way.opening)
+        engine, plain, record = self._engine, self._plain, self._record
+        session = ConnectSession(plan, way.trust, way.targets, engine, plain, record, way.opening, self._legs)
         await session.run()
 
 

@@ -1,6 +1,7 @@
 """The responder's side of one connection.
 
     wire leg accepted -> handshake -> OPEN authenticated -> target dialled -> ACCEPT -> engine
+    kept leg                       -> OPEN authenticated -> target dialled -> ACCEPT -> engine
 
 A session ends in one of two ways: an engine has both sockets, or an exception tells the failure and both are closed.
 
@@ -16,10 +17,11 @@ from typing import Protocol
 import structlog
 import trio
 
-from stcp_proxy.config import TunnelPlan
+from stcp_proxy.config import KeyAuth, TunnelPlan
 from stcp_proxy.errors import (
     Denied,
     HandshakeTimedOut,
+    KeyRevoked,
     StcpError,
     code_for,
 )
@@ -30,12 +32,14 @@ from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.pattern import Pattern
 from stcp_proxy.net.socket_options import tune_leg
+from stcp_proxy.net.source import source_of_client
 from stcp_proxy.protocol.opening import Endpoint, Opening
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.session.client_address import client_of, endpoint_of, plain_endpoint, proxy_header, send_header, source_for
 from stcp_proxy.session.handover import hand_over, stopping
 from stcp_proxy.session.original_target import allowed_destination, dial_destination, port_of
+from stcp_proxy.session.peer_leg import Keeper, NoKeeper, PeerLeg, give_back, now
 from stcp_proxy.session.record import Connection
 from stcp_proxy.session.services import Offer, Offers
 from stcp_proxy.upstream.attempt import Attempt
@@ -72,6 +76,8 @@ class ListenSession:
         wire: the accepted socket, non-blocking and tuned; owned by the session.
         record: the record of the connection.
         gate: is told how far the handshake is.
+        legs: holds wire legs between their connections. [default: none is kept]
+        reopened: a kept leg, whose socket is `wire`, with the OPEN that arrived on it; None for a new leg.
     """
 
     def __init__(
@@ -83,7 +89,11 @@ class ListenSession:
         wire: socket.socket,
         record: Connection,
         gate: Gate,
+        legs: Keeper | None = None,
+        reopened: tuple[PeerLeg, Opening] | None = None,
     ) -> None:
+        self._legs: Keeper = NoKeeper() if legs is None or not engine.keeps_legs else legs
+        self._reopened = reopened
         self._plan = plan
         self._trust = trust
         self._offers = offers
@@ -99,16 +109,20 @@ class ListenSession:
             StcpError: the connection was refused; the wire leg is closed.
         """
         try:
-            with self._record.ledger.handshakes.step():
-                channel, opening = await self._prove()
+            if self._reopened is None:
+                with self._record.ledger.handshakes.step():
+                    leg, opening = await self._prove()
+            else:
+                leg, opening = self._reopened
+                self._note(leg)
             self._gate.proved(self._record)
-            await self._reach_target(channel, opening)
+            await self._reach_target(leg, opening)
         except BaseException:
             self._stream.close()
             raise
 
-    async def _prove(self) -> tuple[exchange.Channel, Opening]:
-        plan, trust, record = self._plan, self._trust, self._record
+    async def _prove(self) -> tuple[PeerLeg, Opening]:
+        plan, trust, record, era = self._plan, self._trust, self._record, self._legs.era
         responder = trust.responder(plan.suites)
         channel: exchange.Channel | None = None
         with trio.move_on_after(max(0.0, plan.handshake_timeout - record.waited)):
@@ -116,26 +130,50 @@ class ListenSession:
             record.channel = established.channel_id
             self._gate.heard(record)
             opening = await exchange.read_open(self._stream, channel)
-            # Not earlier: message 1 may be a replay.
-            record.proved(trust.peer(established))
-            return channel, opening
+            leg = PeerLeg(self._stream, channel, None, record.client, era, now())
+            self._note(leg)  # not earlier: message 1 may be a replay
+            leg.use = record.peer if isinstance(plan.auth, KeyAuth) else source_of_client(record.client).host
+            return leg, opening
         what = f"the peer did not authenticate within {plan.handshake_timeout:g} s"
         if path_mtu.is_unacknowledged(self._stream.socket):
             raise HandshakeTimedOut(f"{what}: this side's answer was never acknowledged", remedy=path_mtu.REMEDY)
         raise HandshakeTimedOut(f"{what}: its {'first message' if channel is None else 'first frame'} did not come")
 
-    async def _reach_target(self, channel: exchange.Channel, opening: Opening) -> None:
+    def _note(self, leg: PeerLeg) -> None:
+        """Write the leg and its peer into the record."""
+        record = self._record
+        record.channel, record.leg = leg.channel.leg.channel_id, leg.kind
+        record.proved(self._trust.peer(leg.channel.established))
+
+    def _answer(self, leg: PeerLeg, opening: Opening) -> int | None:
+        """Seconds for which both sides can keep the leg, for ACCEPT; None where one of them does not."""
+        if opening.keep is None or leg.channel.leg.exhausted or leg.era is not self._legs.era:
+            return None
+        return self._legs.offer(leg.made)
+
+    async def _reach_target(self, leg: PeerLeg, opening: Opening) -> None:
+        channel = leg.channel
         plain: socket.socket | None = None
         try:
             try:
+                if self._record.identity.has_expired:  # in a handshake it would have been refused
+                    raise KeyRevoked("the certificate of this connection's peer has expired")
                 self._gate.admit(self._record, self._plan)
                 plain = await self._dial(channel, opening)
             except StcpError as exc:
                 # The peer is told the kind of the failure, and no address behind this side.
                 await channel.reject(self._stream, code_for(exc))
                 raise
-            await channel.accept(self._stream)
-            hand_over(self._plan, self._engine, channel, plain=plain, wire=self._stream.socket, record=self._record)
+            await channel.accept(self._stream, self._answer(leg, opening))
+            hand_over(
+                self._plan,
+                self._engine,
+                channel,
+                plain=plain,
+                wire=self._stream.socket,
+                record=self._record,
+                give_back=give_back(leg, self._legs),
+            )
         except trio.Cancelled:
             if plain is not None:
                 plain.close()

@@ -96,6 +96,7 @@ class Connection:
         rule: the part of the configuration that admits the peer, its label in metrics; see `Peer.rule`.
         certificate: what the certificate of the peer says; None without one.
         service: the service that the initiator asks for.
+        leg: whether its wire leg is `new` or `kept`; empty before OPEN.
         origin: address of the application's client as the peer or a PROXY header tells it; empty where nobody does.
         target: the address that this side dialled.
         original: the destination that the application dialled, where the connection was intercepted; empty elsewhere.
@@ -120,6 +121,7 @@ class Connection:
         "ephemeral",
         "in_the_clear",
         "key",
+        "leg",
         "origin",
         "original",
         "own",
@@ -147,6 +149,7 @@ class Connection:
         self.rule = ""
         self.certificate: Verified | None = None
         self.service = ""
+        self.leg = ""
         self.origin = ""
         self.target = ""
         self.original = ""
@@ -181,7 +184,7 @@ class Connection:
 
     def unproved(self) -> None:
         """Forget the peer and its address: another one is tried."""
-        self.channel = self.peer = self.rule = self.target = ""
+        self.channel = self.peer = self.rule = self.target = self.leg = ""
         self.key = self.own = self.certificate = None
 
     def served_by(self, relay: Relay) -> None:
@@ -195,7 +198,7 @@ class Connection:
         """What is known of the connection, for a log line."""
         first = {"tunnel": self.tunnel, "peer": self.peer, "why": why, "remedy": remedy} | _of_certificate(self.certificate)
         first["client"] = self.client
-        known = {name: getattr(self, name) for name in ("origin", "channel", "service", "original", "target")}
+        known = {name: getattr(self, name) for name in ("origin", "channel", "leg", "service", "original", "target")}
         return {name: value for name, value in (first | known).items() if value}
 
     def relay_ended(self, end: RelayEnd) -> None:

@@ -186,7 +186,8 @@ class Acceptor:
             return "max_handshakes"
         if len(self._live) >= self._plan.max_connections:
             return "max_connections"
-        return "descriptors" if self._live.descriptors.full else None
+        descriptors = self._live.descriptors
+        return "descriptors" if descriptors.full and not descriptors.make_room() else None
 
     async def _wait_for_room(self) -> None:
         while (full := self._full_limit()) is not None:

@@ -32,6 +32,13 @@ class Sharer(Protocol):
         """Take the place of a stranger. Returns 0 where one is free now, else seconds until then."""
 
 
+class LegHolder(Protocol):
+    """A tunnel that holds wire legs at rest."""
+
+    def give_way(self) -> bool:
+        """Close the leg that has been at rest for longest. Returns whether there was one."""
+
+
 class Descriptors:
     """A limit for the connections of all tunnels together.
 
@@ -39,12 +46,16 @@ class Descriptors:
         places: the number of connections that may be open at once.
         used: the number of connections that are open.
         sharers: the connections of each tunnel; woken when a place comes free.
+        legs: the number of wire legs at rest, which need one descriptor each.
+        keepers: what holds these legs.
     """
 
     def __init__(self) -> None:
         self.places: float = float("inf")
         self.used = 0
         self.sharers: Final[weakref.WeakSet[Sharer]] = weakref.WeakSet()
+        self.legs = 0
+        self.keepers: Final[weakref.WeakSet[LegHolder]] = weakref.WeakSet()
         self._others = 0
 
     def measure(self, listeners: int) -> None:
@@ -69,7 +80,19 @@ class Descriptors:
     @property
     def full(self) -> bool:
         """Whether no place is left."""
-        return self.used >= self.places
+        return self.used + self.legs / EACH >= self.places
+
+    @property
+    def most_legs(self) -> float:
+        """The largest number of legs at rest: a quarter of the descriptors."""
+        return self.places * EACH / 4
+
+    def make_room(self) -> bool:
+        """Close legs at rest until a place is free. Returns whether one is."""
+        for keeper in list(self.keepers):
+            while self.full and keeper.give_way():
+                pass
+        return not self.full
 
     def take(self) -> None:
         """Count a connection that was accepted."""

@@ -16,14 +16,17 @@ from stcp_proxy.config import Mode, TunnelPlan
 from stcp_proxy.config.exposure import Exposure, exposures
 from stcp_proxy.counters import Ledger
 from stcp_proxy.handshake.trust import Trust
+from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.session.connect import ConnectSession
 from stcp_proxy.session.intercept import InterceptSession
 from stcp_proxy.session.listen import ListenSession
+from stcp_proxy.session.peer_leg import PeerLeg
 from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.acceptor import Acceptor
 from stcp_proxy.tunnel.connections import LiveConnections, Session
 from stcp_proxy.tunnel.descriptors import Descriptors
+from stcp_proxy.tunnel.idle_legs import IdleLegs
 from stcp_proxy.tunnel.revocation import end_expired
 from stcp_proxy.tunnel.upstreams import Upstreams
 from stcp_proxy.upstream.targets import Targets
@@ -45,6 +48,7 @@ class Tunnel:
         engine: the engine for new connections.
         ledger: its counters.
         live: its connections.
+        legs: its wire legs between their connections.
         upstreams: what lies behind it.
     """
 
@@ -57,6 +61,7 @@ class Tunnel:
         trust = Trust.of(plan.auth)
         self.live: Final = LiveConnections(plan.mode, trust, self.ledger, descriptors)
         self.upstreams = Upstreams(plan, trust)
+        self.legs: Final = IdleLegs(plan, self.live.descriptors, self._admit_kept, self._has_room)
         self._acceptor: Final = Acceptor(plan, self.live, self._admit)
         self._accepting: trio.CancelScope | None = None
         self._following_plan: trio.CancelScope | None = None
@@ -96,6 +101,7 @@ class Tunnel:
 
     async def accept(self, connections: trio.Nursery) -> None:
         """Accept until cancelled, or until `release`; every connection becomes a task of `connections` until its handover."""
+        self.legs.open(connections)
         try:
             with trio.CancelScope() as self._accepting:
                 async with trio.open_nursery() as nursery:
@@ -103,6 +109,7 @@ class Tunnel:
                     nursery.start_soon(self._follow_plan)
         finally:
             self._accepting = None
+            self.legs.retire()
             self.live.wake()
 
     async def _follow_plan(self) -> None:
@@ -150,6 +157,7 @@ class Tunnel:
         known = exposures(self.plan)
         self.plan, self.engine = plan, engine
         self._acceptor.replace(plan)
+        self.legs.replace(plan)
         self._warn([each for each in exposures(plan) if each not in known])
         if self._following_plan is not None:
             self._following_plan.cancel()
@@ -163,13 +171,32 @@ class Tunnel:
             self.live.lifetimes.begin(connection, self.plan.max_lifetime, connections)
         connections.start_soon(self.live.run_session, connection, sock, self._session)
 
+    def _has_room(self) -> bool:
+        return len(self.live) < self.plan.max_connections and not self.live.descriptors.full
+
+    def _admit_kept(self, leg: PeerLeg, opening: Opening, connections: trio.Nursery) -> None:
+        """Serve the next connection on a kept leg."""
+        self.ledger.accepted += 1
+        connection = Connection(self.plan.name, leg.name, self.live)
+        sock = leg.stream.socket
+        self.live.add(connection, sock)
+        if self.plan.max_lifetime is not None:
+            self.live.lifetimes.begin(connection, self.plan.max_lifetime, connections)
+
+        def session(connection: Connection, sock: socket.socket) -> Session:
+            plan, offers = self.plan, self.upstreams.offers
+            reopened = leg, opening
+            return ListenSession(plan, self.live.trust, offers, self.engine, sock, connection, self.live, self.legs, reopened)
+
+        connections.start_soon(self.live.run_session, connection, sock, session)
+
     def _session(self, connection: Connection, sock: socket.socket) -> Session:
         plan, upstreams, trust = self.plan, self.upstreams, self.live.trust
         if upstreams.router is not None:
-            return InterceptSession(plan, upstreams.router, self.engine, sock, connection, self.live)
+            return InterceptSession(plan, upstreams.router, self.engine, sock, connection, self.live, self.legs)
         if plan.mode is Mode.LISTEN:
-            return ListenSession(plan, trust, upstreams.offers, self.engine, sock, connection, self.live)
-        return ConnectSession(plan, trust, upstreams.targets, self.engine, sock, connection)
+            return ListenSession(plan, trust, upstreams.offers, self.engine, sock, connection, self.live, self.legs)
+        return ConnectSession(plan, trust, upstreams.targets, self.engine, sock, connection, legs=self.legs)
 
     # -- what the admin address reads --------------------------------------------------------------------------------------
 
@@ -187,6 +214,11 @@ class Tunnel:
     def proving(self) -> int:
         """The number of unauthenticated connections."""
         return self.live.unproved
+
+    @property
+    def idle_legs(self) -> int:
+        """The number of wire legs between two connections."""
+        return len(self.legs)
 
     @property
     def behind(self) -> list[tuple[str, str, Targets]]:

@@ -192,9 +192,10 @@ class Tunnels:
         return self._ledgers.setdefault(name, Ledger())
 
     async def wait_idle(self) -> None:
-        """Return when no connection is left."""
+        """Return when no connection is left, and no peer that has just been told that its legs are not kept any more."""
         for tunnel in self.all:
             await tunnel.live.wait_idle()
+            await tunnel.legs.wait_parted()
 
     def abort(self, why: StcpError) -> None:
         """End every connection."""

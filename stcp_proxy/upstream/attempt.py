@@ -34,6 +34,7 @@ from stcp_proxy.upstream.endpoint import Endpoint
 from stcp_proxy.upstream.targets import REPAIR_NAME, Targets
 
 _log = structlog.get_logger("stcp_proxy.targets")
+D = TypeVar("D")
 T = TypeVar("T")
 
 
@@ -78,7 +79,14 @@ class Attempt:
         return bool(self._ready or self._lines or self._unhealthy) or not all(self._doubtful.values())
 
     async def dial(self) -> Dialled:
-        """Connect to the next endpoint that answers.
+        """Connect to the next endpoint that answers; see `dial_or_take`."""
+        return await self.dial_or_take(_nothing)
+
+    async def dial_or_take(self, take: Callable[[str], T | None]) -> Dialled | T:
+        """Go to the next endpoint: by what `take` has for it, or by a new connection.
+
+        Args:
+            take: gives a connection to an address that exists already, or None.
 
         Raises:
             TargetRefused, TargetTimedOut, TargetUnreachable: no endpoint is left; the text tells every attempt.
@@ -93,6 +101,8 @@ class Attempt:
             self._since = trio.current_time()
             self._targets.take(endpoint, self._since)
             self._current = endpoint
+            if (taken := take(str(endpoint))) is not None:
+                return taken
             made = await self._connect(endpoint)
             if not isinstance(made, Failure):
                 return Dialled(made, str(endpoint))
@@ -150,12 +160,12 @@ class Attempt:
         return made
 
     async def until_served(
-        self, dial: Callable[[], Awaitable[Dialled]], use: Callable[[Dialled], Awaitable[T]], *, heard: Callable[[], bool]
+        self, dial: Callable[[], Awaitable[D]], use: Callable[[D], Awaitable[T]], *, heard: Callable[[], bool]
     ) -> T:
         """Go from peer to peer until one serves the connection.
 
         Args:
-            dial: connects to the next endpoint, by `dial` of this object.
+            dial: goes to the next endpoint, by `dial` or `dial_or_take` of this object.
             use: does the rest at the peer; its failure decides whether the next peer may be asked.
             heard: tells whether a byte of the application may have reached a target through this peer.
 
@@ -271,6 +281,11 @@ class Attempt:
         """Seconds for this attempt: an equal part of the time that is left."""
         waiting = more + len(self._ready) + len(self._lines) + len(self._unhealthy) + list(self._doubtful.values()).count(False)
         return max(0.0, self._left) / (1 + waiting)
+
+
+def _nothing(endpoint: str) -> Dialled | None:
+    """No connection exists already."""
+    return None
 
 
 def peer_unreachable(why: TargetError) -> PeerUnreachable:

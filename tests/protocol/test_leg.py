@@ -42,6 +42,11 @@ def expected(role: Role, state: State, way: Way, kind: FrameType) -> State | Non
             return State.LEFT if way is Way.SEND else State.PEER_LEFT
         crossed = role is Role.INITIATOR and way is Way.RECEIVE and state in (State.OPENED, State.OPENED_ENDED)
         return State.UNUSED if crossed else None
+    if kind is RESET and way is Way.RECEIVE:
+        if state is State.IDLE:
+            return State.ABORTED
+        if role is Role.INITIATOR and state in (State.OPENED, State.OPENED_ENDED):
+            return State.UNUSED
     sender = "i" if (role is Role.INITIATOR) == (way is Way.SEND) else "r"
     name = ONE_CONNECTION.get(state.name, {}).get(f"{sender} {kind.name}")
     return None if name is None else State[name]
@@ -188,6 +193,34 @@ def test_open_and_bye_cross(behind: tuple[FrameType, ...]) -> None:
     assert initiator.state is State.UNUSED
     assert initiator.end_of_stream() is EndOfStream.IN_ORDER
     assert responder.end_of_stream() is EndOfStream.IN_ORDER
+
+
+def test_open_and_the_reset_of_the_connection_before_cross() -> None:
+    """The responder has sent FIN, and resets the connection before the initiator's FIN arrives: it ignores the OPEN behind it."""
+    initiator, responder = legs()
+    deliver(initiator, responder, OPEN)
+    deliver(responder, initiator, ACCEPT)
+    deliver(responder, initiator, FIN)
+    fin = initiator.seal(FIN)
+    frames = initiator.seal(OPEN, KEEP[OPEN]) + initiator.seal(DATA, CONTENT[DATA])
+    gone = responder.seal(RESET, CONTENT[RESET])
+    assert initiator.open(gone) == Received(len(gone), RESET, CONTENT[RESET])
+    assert (initiator.state, responder.state) == (State.UNUSED, State.ABORTED)
+    for frame in (fin, frames):
+        with pytest.raises(FrameError, match="ABORTED"):
+            responder.open(frame)
+
+
+def test_reset_that_crosses_the_last_fin_ends_an_idle_leg() -> None:
+    initiator, responder = legs()
+    deliver(initiator, responder, OPEN)
+    deliver(responder, initiator, ACCEPT)
+    deliver(initiator, responder, FIN)
+    gone = initiator.seal(RESET, CONTENT[RESET])
+    responder.seal(FIN)
+    assert responder.state is State.IDLE
+    assert responder.open(gone) == Received(len(gone), RESET, CONTENT[RESET])
+    assert responder.state is State.ABORTED
 
 
 def test_bye_and_bye_cross() -> None:

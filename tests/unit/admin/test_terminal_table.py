@@ -39,6 +39,7 @@ TUNNEL = TunnelStatus(
     accepted=9,
     ended={"finished": 3, "truncated": 2},
     refused={"unknown_peer": 4},
+    legs={"new": 6, "kept": 3},
     bytes_to_wire=1000,
     bytes_to_plain=2_000_000,
 )

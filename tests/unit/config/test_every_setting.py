@@ -99,6 +99,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("intercept-all", "forwarded", "eth0"),
         ("intercept", "mark", "77"),
         ("connect", "health", "{interval: 1s}"),
+        ("connect", "keep", "on"),
         ("listen", "ready", "target"),
     ],
     "ServiceModel": [
@@ -118,6 +119,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
     ],
     "AcceptProxyModel": [("proxy", "from", "127.0.0.1")],
     "HealthModel": [("health", "interval", "1s"), ("health", "timeout", "1s")],
+    "KeepModel": [("keep", "idle", "5s"), ("keep", "max_age", "1m"), ("keep", "legs", "7")],
 }
 """For each field of each model one change. A new field needs one."""
 
@@ -231,8 +233,8 @@ def plans(file: Path, model: str, change: Change) -> tuple[Plan, Plan]:
             config.whole["peers"] = config.whole["peers"].replace("}", f", {key}: {value}}}")
         elif where in ("log", "dns"):
             config.whole[where] = _flow({key: value} if wanted else {})
-        elif where in ("proxy", "health"):
-            name = {"proxy": "accept_proxy_protocol", "health": "health"}[where]
+        elif where in ("proxy", "health", "keep"):
+            name = {"proxy": "accept_proxy_protocol"}.get(where, where)
             config.connect[name] = _flow({key: value} if wanted else {})
         elif where == "file" and wanted:
             config.text = value

@@ -8,7 +8,7 @@ from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
 from stcp_proxy.errors import Code, FrameError, HandshakeClosed, PeerRejected, Truncated
 from stcp_proxy.handshake import exchange
-from stcp_proxy.handshake.exchange import LINGER
+from stcp_proxy.handshake.exchange import LINGER, Channel
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.opening import Opening, encode_reason
 from stcp_proxy.protocol.wire import MAX_TEXT, FrameType
@@ -21,6 +21,13 @@ async def all_of(stream: trio.abc.ReceiveStream) -> bytes:
     while part := await stream.receive_some():
         data += part
     return data
+
+
+async def after_open(ends: Ends) -> tuple[Channel, Channel]:
+    """Both channels after OPEN."""
+    left, right = await establish(ends)
+    assert right.leg.open(left.seal(FrameType.OPEN)) is not None
+    return left, right
 
 
 # -- OPEN ---------------------------------------------------------------
@@ -48,7 +55,7 @@ OPENINGS: dict[str, tuple[FrameType | int, bytes]] = {
 async def test_open_out_of_place_or_malformed(autojump_clock: MockClock, ends: Ends, name: str) -> None:
     left, right = await establish(ends)
     kind, plaintext = OPENINGS[name]
-    await ends.left.send_all(left.seal(FrameType(kind), plaintext))
+    await ends.left.send_all(left.leg.sealer.seal(kind, plaintext))
     with pytest.raises(FrameError) as caught:
         await exchange.read_open(ends.right, right)
     assert caught.value.code is Code.PROTOCOL_ERROR
@@ -93,7 +100,7 @@ async def test_peer_that_stops_reading_during_the_opening(autojump_clock: MockCl
 
 @pytest.mark.parametrize("code", [*Code, 13, 65535])
 async def test_each_reject(autojump_clock: MockClock, ends: Ends, code: int) -> None:
-    left, right = await establish(ends)
+    left, right = await after_open(ends)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(right.reject, ends.right, code, "because")
         with pytest.raises(PeerRejected, match="because") as caught:
@@ -115,8 +122,8 @@ async def test_each_reject(autojump_clock: MockClock, ends: Ends, code: int) -> 
     ],
 )
 async def test_answer_out_of_place_or_malformed(autojump_clock: MockClock, ends: Ends, kind: FrameType, plaintext: bytes) -> None:
-    left, right = await establish(ends)
-    await ends.right.send_all(right.seal(kind, plaintext))
+    left, right = await after_open(ends)
+    await ends.right.send_all(right.leg.sealer.seal(kind, plaintext))
     with pytest.raises(FrameError):
         await exchange.read_answer(ends.left, left)
 
@@ -125,7 +132,7 @@ async def test_answer_out_of_place_or_malformed(autojump_clock: MockClock, ends:
 async def test_answer_cut_at_each_byte(autojump_clock: MockClock, end: str) -> None:
     for cut in range(20):
         ends = Ends(*memory_stream_pair())
-        left, right = await establish(ends)
+        left, right = await after_open(ends)
         await finish(ends.right, right.seal(FrameType.ACCEPT)[:cut], end)
         outcome = Outcome()
         await part(lambda ends=ends, left=left: exchange.read_answer(ends.left, left), outcome)  # type: ignore[misc]
@@ -135,7 +142,7 @@ async def test_answer_cut_at_each_byte(autojump_clock: MockClock, end: str) -> N
 
 
 async def test_text_of_a_reject_cannot_forge_a_log_line(autojump_clock: MockClock, ends: Ends) -> None:
-    left, right = await establish(ends)
+    left, right = await after_open(ends)
     await ends.right.send_all(right.seal(FrameType.REJECT, encode_reason(1, 'x\n{"event": "forged"}\x1b[31m')))
     with pytest.raises(PeerRejected) as caught:
         await exchange.read_answer(ends.left, left)
@@ -143,7 +150,7 @@ async def test_text_of_a_reject_cannot_forge_a_log_line(autojump_clock: MockCloc
 
 
 async def test_frames_behind_accept_are_kept(autojump_clock: MockClock, ends: Ends) -> None:
-    left, right = await establish(ends)
+    left, right = await after_open(ends)
     frames = right.seal(FrameType.ACCEPT) + right.seal(FrameType.DATA, b"banner")
     await ends.right.send_all(frames)
     await exchange.read_answer(ends.left, left)
@@ -157,7 +164,7 @@ async def test_frames_behind_accept_are_kept(autojump_clock: MockClock, ends: En
 
 async def test_reject_ends_with_its_reader(autojump_clock: MockClock, ends: Ends) -> None:
     """No longer than the peer keeps the connection open."""
-    _, right = await establish(ends)
+    _, right = await after_open(ends)
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(right.reject, ends.right, Code.DENIED)
@@ -167,7 +174,7 @@ async def test_reject_ends_with_its_reader(autojump_clock: MockClock, ends: Ends
 
 
 async def test_reject_to_a_peer_that_lingers(autojump_clock: MockClock, ends: Ends) -> None:
-    _, right = await establish(ends)
+    _, right = await after_open(ends)
     started = trio.current_time()
     await right.reject(ends.right, Code.DENIED)
     assert trio.current_time() - started == LINGER
@@ -176,7 +183,7 @@ async def test_reject_to_a_peer_that_lingers(autojump_clock: MockClock, ends: En
 async def test_reject_to_a_peer_that_floods(autojump_clock: MockClock) -> None:
     """Endless bytes neither keep it from ending nor the other tasks from running."""
     left, right = memory_stream_pair()
-    _, channel = await establish(Ends(left, right))
+    _, channel = await after_open(Ends(left, right))
 
     class Flood(trio.abc.HalfCloseableStream):
         read = 0
@@ -213,8 +220,13 @@ async def test_reject_to_a_peer_that_floods(autojump_clock: MockClock) -> None:
 
 
 async def test_reject_to_a_peer_that_is_gone(autojump_clock: MockClock, ends: Ends) -> None:
-    _, right = await establish(ends)
+    _, right = await after_open(ends)
     await ends.left.aclose()
     await right.reject(ends.right, Code.DENIED)
+
+
+async def test_accept_to_a_peer_that_is_gone(autojump_clock: MockClock, ends: Ends) -> None:
+    _, right = await after_open(ends)
+    await ends.left.aclose()
     with pytest.raises(Truncated):
         await right.accept(ends.right)

@@ -1,0 +1,343 @@
+"""The wire legs of one tunnel between their connections (PROTOCOL.md section 7). Fulfils `Keeper` for the tunnel's sessions.
+
+An epoll set of its own watches the legs at rest. So a leg that is taken and put back costs a few system calls and no task. One
+task, which runs while there is a leg, waits for the set and closes the legs whose time is over.
+
+    connect tunnel    a session takes a leg; whatever arrives on a leg at rest ends it
+    listen tunnel     OPEN arrives on a leg at rest, and `serve` starts the next session
+
+Invariants:
+- A leg that was made in an earlier era is never kept: a changed plan, a removed key or a stop begins a new one.
+- A listen tunnel that has said BYE reads until the peer has closed the leg, so that TCP does not destroy BYE on its way.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from stcp_proxy.config import Mode, TunnelPlan
+from stcp_proxy.errors import FrameError
+from stcp_proxy.protocol.leg import State
+from stcp_proxy.protocol.opening import Opening
+from stcp_proxy.protocol.wire import MAX_KEEP, FrameType
+from stcp_proxy.session.peer_leg import PeerLeg, now
+from stcp_proxy.tunnel.descriptors import Descriptors
+
+_log = structlog.get_logger("stcp_proxy.tunnel")
+
+_LOOK: Final = 1.0
+"""Seconds between two searches for legs whose time is over."""
+_GRACE: Final = 1
+"""Seconds that a listen tunnel keeps a leg longer than agreed: the connect tunnel, which can use it, gives it up first."""
+FAREWELL: Final = 1.0
+"""Seconds that a listen tunnel reads on after BYE."""
+_READ: Final = 65536
+MOST: Final = 1024
+"""The largest number of legs at rest in one tunnel of one process."""
+
+Serve = Callable[[PeerLeg, Opening, trio.Nursery], None]
+"""Starts a session for an OPEN that arrived on a kept leg, as a task of the nursery. The session owns the leg."""
+
+
+class IdleLegs:
+    """Legs at rest.
+
+    Args:
+        plan: the tunnel.
+        descriptors: the limit that all tunnels share.
+        serve: starts the next session of a listen tunnel.
+        has_room: whether the limits admit a connection more.
+
+    Attributes:
+        era: see `Keeper.era`.
+        parted: woken when the last leg that was said farewell to is closed.
+    """
+
+    def __init__(self, plan: TunnelPlan, descriptors: Descriptors, serve: Serve, has_room: Callable[[], bool]) -> None:
+        self.era: object = None
+        self.parted: Final = trio.lowlevel.ParkingLot()
+        self._plan = plan
+        self._descriptors = descriptors
+        descriptors.keepers.add(self)
+        self._serve = serve
+        self._has_room = has_room
+        self._legs: dict[int, PeerLeg] = {}
+        """By descriptor; the one that has been at rest for longest first."""
+        self._by_use: dict[object, list[PeerLeg]] = {}
+        """The same, the one that came to rest last at the end."""
+        self._until: dict[int, float] = {}
+        """When the time of a leg is over, by `now`; also of those that BYE was sent on."""
+        self._parting: dict[int, PeerLeg] = {}
+        """Legs on which BYE was sent, by descriptor."""
+        self._arrived: collections.deque[PeerLeg] = collections.deque()
+        """Legs from another thread, which are not held yet."""
+        self._unread: collections.deque[PeerLeg] = collections.deque()
+        """Legs with bytes that the engine has read beyond: no event announces them."""
+        self._connections: trio.Nursery | None = None
+        self._epoll: select.epoll | None = None
+        self._running = False
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
+
+    def __len__(self) -> int:
+        return len(self._legs)
+
+    # -- eras --------------------------------------------------------------------------------------------------------------
+
+    def open(self, connections: trio.Nursery) -> None:
+        """Keep legs from now on; the task that watches them belongs to `connections`."""
+        self._connections = connections
+        self.era = object()
+
+    def replace(self, plan: TunnelPlan) -> None:
+        """Keep by another plan from now on, and no leg that was made before."""
+        self._plan = plan
+        if self.era is not None:
+            self.era = object()
+        self._part_all()
+
+    def retire(self) -> None:
+        """Keep no leg any more."""
+        self.era = None
+        self._part_all()
+
+    def _part_all(self) -> None:
+        for leg in list(self._legs.values()):
+            self._part(leg)
+
+    async def wait_parted(self) -> None:
+        """Return when every peer has closed the legs that BYE was sent on, or has had its time."""
+        while self._parting:
+            await self.parted.park()
+
+    # -- what sessions do --------------------------------------------------------------------------------------------------
+
+    def offer(self, made: float) -> int | None:
+        """See `Keeper.offer`."""
+        keep = self._plan.keep
+        if keep is None or self.era is None:
+            return None
+        seconds = int(min(keep.idle, made + keep.max_age - now(), MAX_KEEP))
+        return seconds if seconds > 0 else None
+
+    def take(self, use: object) -> PeerLeg | None:
+        """See `Keeper.take`."""
+        same = self._by_use.get(use)
+        while same:
+            leg = same[-1]
+            over = self._until[leg.stream.socket.fileno()] <= now()
+            self._remove(leg)
+            if not (over or leg.channel.rest or leg.stream.has_news):
+                return leg
+            leg.stream.close()
+        return None
+
+    def put(self, leg: PeerLeg) -> None:
+        """See `Keeper.put`."""
+        if threading.get_ident() == self._thread:
+            self._put(leg)
+        else:
+            self._arrived.append(leg)
+            self._take_soon()
+
+    def lost(self, leg: PeerLeg) -> None:
+        """See `Keeper.lost`."""
+        for other in list(self._by_use.get(leg.use, ())):
+            if other.at_rest <= leg.at_rest:
+                self._remove(other)
+                other.stream.close()
+
+    def give_way(self) -> bool:
+        """Close the leg that has been at rest for longest. Returns whether there was one."""
+        for leg in self._legs.values():
+            self._part(leg)
+            return True
+        return False
+
+    # -- legs --------------------------------------------------------------------------------------------------------------
+
+    def _take_soon(self) -> None:
+        """Look at what has arrived in Trio's own time: an engine that runs in Trio's loop may start no task."""
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._take_arrived, idempotent=True)
+
+    def _take_arrived(self) -> None:
+        while self._arrived:
+            self._put(self._arrived.popleft())
+        while self._unread:
+            leg = self._unread.popleft()
+            if self._legs.get(leg.stream.socket.fileno()) is leg:
+                self._read(leg)
+
+    def _put(self, leg: PeerLeg) -> None:
+        keep, agreed = self._plan.keep, leg.channel.leg.keep
+        if keep is None or agreed is None or leg.era is not self.era or leg.channel.leg.state is not State.IDLE:
+            self._part(leg)
+            return
+        same = self._by_use.get(leg.use)
+        if same is not None and len(same) >= keep.legs:
+            self._part(same[0])
+        if len(self._legs) >= MOST or self._descriptors.legs >= self._descriptors.most_legs:
+            self.give_way()
+        fd = leg.stream.socket.fileno()
+        self._legs[fd] = leg
+        self._by_use.setdefault(leg.use, []).append(leg)
+        self._descriptors.legs += 1
+        self._watch(fd, leg.at_rest + agreed + (_GRACE if self._plan.mode is Mode.LISTEN else 0))
+        if leg.channel.rest:
+            self._unread.append(leg)
+            self._take_soon()
+
+    def _watch(self, fd: int, until: float) -> None:
+        self._until[fd] = until
+        if self._epoll is None:
+            self._epoll = select.epoll()
+        self._epoll.register(fd, select.EPOLLIN)
+        if not self._running:
+            self._running = True
+            self._token.run_sync_soon(self._start)
+
+    def _start(self) -> None:
+        assert self._connections is not None  # noqa: S101
+        try:
+            self._connections.start_soon(self._run)
+        except RuntimeError:  # a stop has closed the nursery
+            self._close()
+
+    def _remove(self, leg: PeerLeg) -> None:
+        """Hold a leg no more. It stays open."""
+        fd = leg.stream.socket.fileno()
+        if self._legs.pop(fd, None) is None:
+            return
+        same = self._by_use[leg.use]
+        same.remove(leg)
+        if not same:
+            del self._by_use[leg.use]
+        self._forget(fd)
+        self._descriptors.legs -= 1
+
+    def _forget(self, fd: int) -> None:
+        del self._until[fd]
+        if self._epoll is not None:
+            self._epoll.unregister(fd)
+
+    def _part(self, leg: PeerLeg) -> None:
+        """Say BYE and close a leg. A listen tunnel reads on for a moment first."""
+        self._remove(leg)
+        leg.leave(FrameType.BYE)
+        if self._plan.mode is Mode.CONNECT or leg.channel.leg.state is not State.LEFT:
+            leg.stream.close()
+            return
+        with contextlib.suppress(OSError):
+            leg.stream.socket.shutdown(socket.SHUT_WR)
+        fd = leg.stream.socket.fileno()
+        self._parting[fd] = leg
+        self._watch(fd, now() + FAREWELL)
+
+    # -- the task ----------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Watch the legs while there is one."""
+        try:
+            while self._until and self._epoll is not None:
+                with trio.move_on_after(_LOOK):
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                for fd, _ in self._epoll.poll(0):
+                    if fd in self._parting:
+                        self._listen_to(self._parting[fd])
+                    elif fd in self._legs:
+                        self._read(self._legs[fd])
+                self._look()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        """Close what is left, and the epoll set: the task that watches it has ended."""
+        for leg in [*self._legs.values(), *self._parting.values()]:
+            self._remove(leg)
+            leg.stream.close()
+        self._parting.clear()
+        self._until.clear()
+        if self._epoll is not None:
+            self._epoll.close()
+            self._epoll = None
+        self._running = False
+        self.parted.unpark_all()
+
+    def _look(self) -> None:
+        """Close the legs whose time is over."""
+        time = now()
+        for fd in [fd for fd, until in self._until.items() if until <= time]:
+            if fd in self._parting:
+                self._parted(fd)
+            else:
+                self._part(self._legs[fd])
+
+    def _listen_to(self, leg: PeerLeg) -> None:
+        """Discard what a peer says after this side's BYE, until it closes the leg."""
+        try:
+            if leg.stream.socket.recv(_READ):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._parted(leg.stream.socket.fileno())
+
+    def _parted(self, fd: int) -> None:
+        leg = self._parting.pop(fd)
+        self._forget(fd)
+        leg.stream.close()
+        if not self._parting:
+            self.parted.unpark_all()
+
+    # -- what arrives ------------------------------------------------------------------------------------------------------
+
+    def _read(self, leg: PeerLeg) -> None:
+        """Read what the peer says on a leg at rest."""
+        if self._plan.mode is Mode.LISTEN and not self._has_room():
+            self._part(leg)  # the peer opens the connection on a new leg, which waits its turn
+            return
+        try:
+            opening = self._read_opening(leg)
+        except BlockingIOError:
+            return  # OPEN has come in part
+        except FrameError as exc:
+            _log.warning("kept wire leg closed", tunnel=self._plan.name, client=leg.name, why=exc.what, remedy=exc.remedy)
+            opening = None
+        except OSError:
+            opening = None
+        self._remove(leg)
+        if opening is None or self._plan.mode is Mode.CONNECT:
+            leg.stream.close()
+        else:
+            assert self._connections is not None  # noqa: S101
+            self._serve(leg, opening, self._connections)
+
+    def _read_opening(self, leg: PeerLeg) -> Opening | None:
+        """The OPEN that has arrived; None where the peer leaves.
+
+        Raises:
+            BlockingIOError: it is incomplete.
+            FrameError: it is no frame that may come here.
+            OSError: the leg is broken.
+        """
+        channel = leg.channel
+        frame = channel.next_frame()
+        while frame is None:
+            data = leg.stream.socket.recv(_READ)
+            if not data:
+                return None
+            channel.rest += data
+            frame = channel.next_frame()
+        kind, content = frame
+        return Opening.decode(content) if kind is FrameType.OPEN else None
