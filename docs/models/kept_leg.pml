@@ -97,7 +97,7 @@ open:
             up[leg] ! EOF_, 0, 0;
             if
             :: accepted -> assert(frame_of == connection); client[connection] = CUT; goto closed
-            :: else -> assert(again && frame_of == 0); goto unanswered /* of connection 0, whose FIN it crossed: out of place */
+            :: else -> assert(again && frame_of == 0 && to_target[connection] == 0); goto retry /* of connection 0: as BYE */
             fi }
     :: atomic { down[leg] ? BYE, frame_of, key ->
             assert(again && !accepted && key == receive_key); /* it crossed our OPEN */
@@ -133,7 +133,7 @@ ended: /* both FINs: over in order */
     :: atomic { connection = 1; again = true; goto open }
     :: atomic { up[leg] ! BYE, 0, send_key; up[leg] ! EOF_, 0, 0; goto closed } /* from here on it reads nothing of this leg */
     :: atomic { down[leg] ? BYE, frame_of, key -> assert(key == receive_key); up[leg] ! EOF_, 0, 0; goto closed }
-    :: atomic { down[leg] ? RESET, frame_of, key -> up[leg] ! EOF_, 0, 0; goto closed } /* it crossed our FIN: out of place */
+    :: atomic { down[leg] ? RESET, frame_of, key -> up[leg] ! EOF_, 0, 0; goto closed } /* it crossed our FIN */
 #ifndef KEEP_AFTER_EOF
     :: atomic { down[leg] ? EOF_, frame_of, key -> up[leg] ! EOF_, 0, 0; goto closed }
 #endif
