@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from stcp_proxy.config.certificate_plan import CertificateKey, Encoded, Facts, OwnCertificate, Revoked, time_text
 from stcp_proxy.credentials.binding import MIN_RSA_BITS
-from stcp_proxy.credentials.certificate import UNREADABLE, check_leaf, extension, names_of
+from stcp_proxy.credentials.certificate import UNREADABLE, check_leaf, is_authority, names_of
 from stcp_proxy.credentials.path import LEEWAY, MAX_CERTIFICATES
 from stcp_proxy.credentials.revocation import Revocations
 from stcp_proxy.errors import ConfigError, CredentialRefused
@@ -144,10 +144,10 @@ def load_roots(path: Path, *, now: float) -> tuple[Encoded, ...]:
     found = []
     for certificate in _certificates(path, read_public_file(path, most=_MAX_BUNDLE)):
         try:
-            facts, constraints = facts_of(certificate), extension(certificate, x509.BasicConstraints)
+            facts, may_issue = facts_of(certificate), is_authority(certificate)
         except UNREADABLE:
             raise ConfigError(f"{path} holds a certificate that cannot be read", remedy="take it out") from None
-        if constraints is None or not constraints.ca:
+        if not may_issue:
             what = f"{path}: {facts.subject} is no certificate of an authority"
             raise ConfigError(what, remedy="name the file of the authority that issues certificates, often ca.crt")
         found.append(Encoded(certificate.public_bytes(Encoding.DER), facts))

@@ -74,8 +74,7 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
 def check_leaf(leaf: x509.Certificate, role: Role) -> None:
     """Raises CertificateChainRefused or CertificateRoleRefused unless `leaf` may stand for a peer in `role`."""
     _check_critical(leaf, _KNOWN)
-    constraints = extension(leaf, x509.BasicConstraints)
-    if constraints is not None and constraints.ca:
+    if is_authority(leaf):
         raise CertificateChainRefused("the peer presents a certificate of an authority as its own")
     usage = extension(leaf, x509.KeyUsage)
     signs = not isinstance(leaf.public_key(), X25519PublicKey)
@@ -90,6 +89,12 @@ def check_purpose(certificate: x509.Certificate, role: Role) -> None:
     wanted, words = _PURPOSE[role]
     if purposes is not None and wanted not in purposes:
         raise CertificateRoleRefused(f"the peer's certificate may not be used {words}")
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether a certificate is marked as one of an authority."""
+    constraints = extension(certificate, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
 
 
 def check_issuer(issuer: x509.Certificate, below: int) -> None:

@@ -6,6 +6,7 @@ The rules of `certificate` apply to both kinds of chain, and a test gives both k
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -22,6 +23,7 @@ from stcp_proxy.credentials.certificate import (
     check_issuer,
     check_leaf,
     check_purpose,
+    is_authority,
     names_of,
 )
 from stcp_proxy.errors import (
@@ -72,13 +74,13 @@ def find_chain(
         check_time(certificate, now)
     refusal: CredentialRefused | None = None
     for authority in authorities:
-        chain = _chain_to(authority, leaf, intermediates, now)
-        try:
-            if chain is not None:
+        for chain in _chains_to(authority, leaf, intermediates, now):
+            try:
                 _check_chain(chain, role)
+            except CredentialRefused as exc:
+                refusal = refusal or exc
+            else:
                 return authority, chain
-        except CredentialRefused as exc:
-            refusal = refusal or exc
     issuer = leaf.issuer.rfc4514_string()
     raise refusal or UnknownAuthority(f"no authority of this side issued the peer's certificate (issuer: {issuer!r})")
 
@@ -92,22 +94,40 @@ def check_time(certificate: x509.Certificate, now: float) -> None:
         raise CertificateNotYetValid(f"a certificate of the peer is valid from {_text(start)}, and the time here is {_text(now)}")
 
 
-def _chain_to(
+def _chains_to(
     authority: Authority, leaf: x509.Certificate, intermediates: list[x509.Certificate], now: float
-) -> list[x509.Certificate] | None:
+) -> Iterator[list[x509.Certificate]]:
+    """The chains from a leaf to the roots of an authority, with every signature verified."""
     roots = [root for root in authority.roots if _in_time(root, now)]
-    issuers = [*roots, *intermediates]
-    if not roots:
-        return None
-    if any(isinstance(issuer.public_key(), Ed25519PublicKey) for issuer in issuers):
-        return next(_chains([leaf], roots, intermediates), None)
-    moment = _within_all([leaf, *intermediates], now)
+    vouched = _vouched(roots, intermediates)
+    if not any(_issued(leaf, issuer) for issuer in (*roots, *vouched)):
+        return
+    if any(isinstance(issuer.public_key(), Ed25519PublicKey) for issuer in (*roots, *vouched)):
+        yield from _chains([leaf], roots, vouched)
+        return
+    moment = _within_all([leaf, *vouched], now)
     builder = verification.PolicyBuilder().store(verification.Store(roots)).time(moment).max_chain_depth(MAX_CERTIFICATES)
     verifier = builder.extension_policies(ca_policy=_ISSUERS, ee_policy=_LEAVES).build_client_verifier()
-    try:
-        return verifier.verify(leaf, intermediates).chain
-    except verification.VerificationError:
-        return None
+    with contextlib.suppress(verification.VerificationError):
+        yield verifier.verify(leaf, vouched).chain
+
+
+def _vouched(roots: list[x509.Certificate], intermediates: list[x509.Certificate]) -> list[x509.Certificate]:
+    """The intermediates that a root has issued, directly or through others of them.
+
+    The search begins at the roots, so only keys that a root vouches for verify signatures. From the leaf upwards, a stranger's
+    own certificates of one name would all issue each other, and each order of them would be tried: 60 ms for one handshake.
+    """
+    found: list[x509.Certificate] = []
+    unknown = list(intermediates)
+    issuers = list(roots)
+    while issuers and unknown:
+        issuer = issuers.pop()
+        issued = [certificate for certificate in unknown if _issued(certificate, issuer)]
+        unknown = [certificate for certificate in unknown if certificate not in issued]
+        found += issued
+        issuers += filter(is_authority, issued)
+    return found
 
 
 def _chains(

@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 
 from stcp_proxy import errors
+from stcp_proxy.credentials import path
 from stcp_proxy.credentials.names import NamePattern
 from stcp_proxy.credentials.path import MAX_CERTIFICATES
 from stcp_proxy.credentials.verifier import Verifier
@@ -221,6 +222,29 @@ def test_chain_too_long() -> None:
         issuer = issuer.authority(name=f"authority {number}")
     with pytest.raises(errors.CertificateChainRefused, match="6 certificates, 5 are allowed"):
         verify(Verifier([trusted(root)]), issuer.issue())
+
+
+@BOTH_VERIFIERS
+def test_strangers_own_authorities_verify_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four authorities of one name and key issue each other: nobody tries the orders in which they could stand."""
+    root, top = make(kind, name="root"), make(kind, name="own")
+    same = [make(kind, name="own", key=top.key).certificate for _ in range(MAX_CERTIFICATES - 1)]
+    verified = []
+    issued = path._issued
+    monkeypatch.setattr(path, "_issued", lambda *pair: verified.append(pair) or issued(*pair))
+    monkeypatch.setattr(path.verification, "PolicyBuilder", lambda: pytest.fail("an unknown issuer begins no search"))
+    with pytest.raises(errors.UnknownAuthority):
+        verify(Verifier([trusted(root)]), top.issue(kind), intermediates=tuple(same))
+    assert {issuer for _, issuer in verified} == {root.certificate}
+    assert len(verified) <= MAX_CERTIFICATES
+
+
+def test_chain_that_is_refused_does_not_hide_another() -> None:
+    """Two certificates of one authority, the first of which allows no intermediates."""
+    first = make("ed25519", name="root", path_length=0)
+    second = make("ed25519", name="root", key=first.key)
+    leaf = first.authority("ed25519", name="middle").issue("ed25519")
+    assert verify(Verifier([trusted(first, second)]), leaf).authority == "prod"
 
 
 def test_listener_presents_a_client_certificate() -> None:
