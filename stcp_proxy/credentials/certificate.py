@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from stcp_proxy.credentials.binding import MIN_RSA_BITS
-from stcp_proxy.credentials.names import DNS, DNS_NAME, MAX_NAMES_LEN, URI_NAME, lower_host
+from stcp_proxy.credentials.names import DNS, DNS_NAME, MAX_NAMES_LEN, URI_NAME, lower, lower_host
 from stcp_proxy.errors import CertificateChainRefused, CertificateRoleRefused
 from stcp_proxy.protocol.wire import Role
 
@@ -56,7 +56,7 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
         alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         alternative = x509.SubjectAlternativeName([])
-    dns = [DNS + name for name in map(str.lower, alternative.get_values_for_type(x509.DNSName)) if DNS_NAME.fullmatch(name)]
+    dns = [DNS + name for name in map(lower, alternative.get_values_for_type(x509.DNSName)) if DNS_NAME.fullmatch(name)]
     uris = [lower_host(uri) for uri in alternative.get_values_for_type(x509.UniformResourceIdentifier)]
     names = tuple(dict.fromkeys([*dns, *(uri for uri in uris if URI_NAME.fullmatch(uri))]))
     if not names:

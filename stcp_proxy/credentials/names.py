@@ -12,6 +12,7 @@ This module imports nothing of `cryptography`: a process without certificates ma
 from __future__ import annotations
 
 import re
+import string
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,7 +21,9 @@ MAX_NAMES_LEN: Final = 768
 """Most characters that the names of one certificate have together. It bounds the memory of a verified credential."""
 _LABEL: Final = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 DNS_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-URI_NAME: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(/[A-Za-z0-9._~!$&'()+,;=:@%-]+)*")
+URI_NAME: Final = re.compile(r"(?!dns:)[a-z][a-z0-9+.-]*://[a-z0-9._-]+(/(?!\.\.?(?:/|$))[A-Za-z0-9._~!$&'()+,;=:@%-]+)*")
+"""A URI of the scheme `dns` would look like a DNS name here, and a reader may resolve segments of dots: both are no names."""
+_SMALL: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _DNS_PATTERN: Final = re.compile(r"[a-z0-9_*-]+(\.[a-z0-9_*-]+)*")
 _URI_PATTERN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._*-]+(/[A-Za-z0-9._~!$&'()+,;=:@%*-]+)*")
 
@@ -53,7 +56,7 @@ def parse_name(text: str) -> str:
     Raises:
         ValueError: the text is no name that a certificate can have here.
     """
-    name = text.lower() if text.lower().startswith(DNS) else lower_host(text)
+    name = lower(text) if lower(text).startswith(DNS) else lower_host(text)
     form = DNS_NAME if name.startswith(DNS) else URI_NAME
     if not form.fullmatch(name.removeprefix(DNS)) or len(name) > MAX_NAMES_LEN:
         raise ValueError(f"{text!r} is no name of a certificate: write 'dns:NAME' or a URI such as 'spiffe://domain/path'")
@@ -64,7 +67,12 @@ def lower_host(uri: str) -> str:
     """A URI with its scheme and host in small letters."""
     scheme, separator, rest = uri.partition("://")
     host, slash, path = rest.partition("/")
-    return scheme.lower() + separator + host.lower() + slash + path
+    return lower(scheme) + separator + lower(host) + slash + path
+
+
+def lower(text: str) -> str:
+    """A text with the small letters of ASCII. Others stay: `str.lower` makes a k of the Kelvin sign, and so another name."""
+    return text.translate(_SMALL)
 
 
 def _regex(text: str) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from cryptography import x509
 
+from stcp_proxy.credentials.certificate import names_of
 from stcp_proxy.credentials.names import NamePattern
+
+from .issue import make, uri
 
 CASES = [
     (
@@ -40,3 +44,24 @@ def test_pattern(text: str, inside: list[str], outside: list[str]) -> None:
 def test_text_that_is_no_pattern(text: str) -> None:
     with pytest.raises(ValueError, match="no pattern"):
         NamePattern(text)
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        # The Kelvin sign U+212A: `str.lower` makes a k of it. An authority may issue it to somebody else than "backup".
+        x509.DNSName._init_without_validation("bac\u212aup.prod"),
+        x509.UniformResourceIdentifier._init_without_validation("spiffe://bac\u212aup/app"),
+        x509.UniformResourceIdentifier("dns://backup.prod"),  # a URI that would look like a DNS name
+        x509.UniformResourceIdentifier("spiffe://prod/public/../backup"),
+        x509.UniformResourceIdentifier("spiffe://prod/public/.."),
+        x509.UniformResourceIdentifier("spiffe://prod/./backup"),
+        x509.UniformResourceIdentifier("spiffe://prod/backup\0"),
+        x509.DNSName("backup.prod."),
+        x509.DNSName("*.prod"),
+    ],
+    ids=lambda name: ascii(name.value),
+)
+def test_strange_names_of_a_certificate_are_left_out(strange: x509.GeneralName) -> None:
+    certificate = make("p256").issue(san=(strange, x509.DNSName("APP.prod"), uri("SPIFFE://Prod/..a/App"))).certificate
+    assert names_of(certificate) == ("dns:app.prod", "spiffe://prod/..a/App")
