@@ -134,22 +134,39 @@ def check_constraints(issuer: x509.Certificate, names: Sequence[str]) -> None:
     if constraints is None:
         return
     permitted, excluded = constraints.permitted_subtrees or (), constraints.excluded_subtrees or ()
-    if not all(isinstance(tree, x509.DNSName | x509.UniformResourceIdentifier) for tree in (*permitted, *excluded)):
+    if not all(map(_is_known_form, (*permitted, *excluded))):
         raise CertificateChainRefused("an authority of the peer's chain has name constraints of an unknown form")
     for name in names:
         same = [tree for tree in permitted if isinstance(tree, x509.DNSName) == name.startswith(DNS)]
-        inside = [tree for tree in excluded if _within(name, tree)]
-        if inside or (same and not any(_within(name, tree) for tree in same)):
+        inside = [tree for tree in excluded if _within(name, tree, itself=True)]
+        if inside or (same and not any(_within(name, tree, itself=False) for tree in same)):
             raise CertificateChainRefused(f"the name constraints of an authority exclude {name}")
 
 
-def _within(name: str, tree: x509.GeneralName) -> bool:
-    """Whether a name lies in a subtree of RFC 5280, section 4.2.1.10."""
-    value = str(tree.value).lower()
+def _is_known_form(tree: x509.GeneralName) -> bool:
+    """Whether a subtree is a domain, with or without a dot before it; for DNS names, the empty one contains all names.
+
+    Other texts, such as `*.prod`, `prod.` or a whole URI, would match no name, and so exclude nothing.
+    """
+    if not isinstance(tree, x509.DNSName | x509.UniformResourceIdentifier):
+        return False
+    domain = lower(tree.value)
+    return DNS_NAME.fullmatch(domain.removeprefix(".")) is not None or (domain == "" and isinstance(tree, x509.DNSName))
+
+
+def _within(name: str, tree: x509.GeneralName, *, itself: bool) -> bool:
+    """Whether a name lies in a subtree of RFC 5280, section 4.2.1.10.
+
+    Args:
+        name: the name, as `names_of` has it.
+        tree: the subtree, of a known form.
+        itself: whether a domain with a dot before it contains itself, where the RFC does not say.
+    """
+    value = lower(str(tree.value))
     if isinstance(tree, x509.DNSName):
-        host = name.removeprefix(DNS)
-        base = value.removeprefix(".")
-        return name.startswith(DNS) and (not base or host == base or host.endswith("." + base))
+        host, base = name.removeprefix(DNS), value.removeprefix(".")
+        equal = host == base and (itself or host == value)
+        return name.startswith(DNS) and (not base or equal or host.endswith("." + base))
     if name.startswith(DNS):
         return False
     host = name.split("://")[1].split("/")[0]

@@ -58,6 +58,7 @@ def test_text_that_is_no_pattern(text: str) -> None:
         x509.UniformResourceIdentifier("spiffe://prod/./backup"),
         x509.UniformResourceIdentifier("spiffe://prod/backup\0"),
         x509.DNSName("backup.prod."),
+        x509.UniformResourceIdentifier("spiffe://prod./backup"),
         x509.DNSName("*.prod"),
     ],
     ids=lambda name: ascii(name.value),

@@ -187,6 +187,19 @@ FAULTS: dict[str, tuple[Fault, type[CredentialRefused], str]] = {
         CredentialRefused,
         "",
     ),
+    **{
+        f"excluded {kind.__name__} {text!r}": (constrained(excluded=[kind(text)], san=san), CredentialRefused, "")
+        for kind, texts, san in (
+            (x509.DNSName, ("", ".prod.internal", "PROD.internal", "prod.internal."), ()),
+            (uri, ("", ".prod", "a.prod.", "*.prod", "spiffe://a.prod"), (uri("spiffe://a.prod/app"),)),
+        )
+        for text in texts
+    },
+    "domain before whose subdomains": (
+        constrained(permitted=[x509.DNSName(".prod.internal")], san=(x509.DNSName("prod.internal"),)),
+        CredentialRefused,
+        "",
+    ),
     "constraint of another form": (constrained(permitted=[x509.RFC822Name("prod.internal")]), CredentialRefused, ""),
 }
 
