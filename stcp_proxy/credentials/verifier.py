@@ -142,7 +142,7 @@ class Verifier:
             raise UnknownAuthority("the authority that issued the peer's certificate is no longer in the configuration")
         if authority.vouches_for(verified.names) != verified.names:
             raise CertificateNameRefused("the authority of the peer's certificate may no longer vouch for its names")
-        self._check_revocation(verified)
+        self._check_revocation(verified, authority.name)
         return certificate
 
     def _verify(self, credential: Credential, static: bytes, role: Role, now: float) -> Verified:
@@ -163,11 +163,13 @@ class Verifier:
             tuple(key_id(key_bytes(certificate)) for certificate in chain[:-1]),
             tuple((self._share(key_bytes(chain[i + 1])), chain[i].serial_number) for i in range(len(chain) - 1)),
         )
-        self._check_revocation(verified)
+        self._check_revocation(verified, authority.name)
         return verified
 
-    def _check_revocation(self, verified: Verified) -> None:
-        if self._revocations.covers(verified.key_ids, verified.issued, verified.authority):
+    def _check_revocation(self, verified: Verified, authority: str) -> None:
+        """Raises CertificateRevoked. `authority` is its present name: a reload may have given it another."""
+        root, _ = verified.issued[-1]
+        if self._revocations.covers((*verified.key_ids, key_id(root)), verified.issued, authority):
             raise CertificateRevoked(f"a certificate of {verified.names[0]} (serial {verified.serial:x}) is revoked")
 
     def _share(self, key: bytes) -> bytes:

@@ -73,6 +73,21 @@ def test_revoked(kind: str, next_update: datetime.timedelta) -> None:
                 verify(verifier, sibling)
 
 
+def test_revoked_key_of_an_authority() -> None:
+    root = make("p256", name="root")
+    for leaf in (root.issue(), root.authority(name="middle").issue()):
+        with pytest.raises(errors.CertificateRevoked):
+            verify(Verifier([trusted(root)], Revocations(keys=[key_bytes(root.certificate)])), leaf)
+
+
+def test_revoked_serial_under_the_new_name_of_an_authority() -> None:
+    root = make("p256")
+    verified = verify(Verifier([trusted(root, name="old")]), root.issue(serial=4711))
+    later = Verifier([trusted(root, name="new")], Revocations(under=[("new", 4711)]))
+    with pytest.raises(errors.CertificateRevoked):
+        later.check_again(verified, SECONDS)
+
+
 def test_serial_of_another_issuer_is_not_revoked() -> None:
     root, other = make("p256"), make("p256")
     leaf = root.issue()
