@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from stcp_proxy.config.certificate_plan import CertificateKey, Encoded, Facts, OwnCertificate, Revoked, time_text
+from stcp_proxy.credentials.authority import key_bytes
 from stcp_proxy.credentials.binding import MIN_RSA_BITS
 from stcp_proxy.credentials.certificate import UNREADABLE, check_leaf, is_authority, names_of
 from stcp_proxy.credentials.path import LEEWAY, MAX_CERTIFICATES
@@ -50,8 +51,11 @@ _MAX_SIGNATURE: Final = 1024
 """Bytes of the largest signature that a credential may have here: RSA with 8192 bits."""
 _DER: Final = b"\x30"
 """First byte of every certificate, key and list in DER."""
+_BEGINS: Final = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN X509 CERTIFICATE-----")
+_LIST_BEGIN: Final = b"-----BEGIN X509 CRL-----"
+_WRITE_WHOLE: Final = "write the whole file under another name, then rename it"
 _LIST_BLOCK: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
-_SERIAL: Final = re.compile(r"serial:([A-Za-z0-9][A-Za-z0-9._-]*)/([0-9A-Fa-f]{2}(?::?[0-9A-Fa-f]{2})*|[0-9A-Fa-f])")
+_SERIAL: Final = re.compile(r"serial:([A-Za-z0-9][A-Za-z0-9._-]*)/([0-9A-Fa-f]+|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})+)")
 _RIGHT_KEYS: Final = f"Ed25519, ECDSA P-256 or P-384, RSA of {MIN_RSA_BITS} bits or more, or X25519"
 
 
@@ -145,6 +149,7 @@ def load_roots(path: Path, *, now: float) -> tuple[Encoded, ...]:
     for certificate in _certificates(path, read_public_file(path, most=_MAX_BUNDLE)):
         try:
             facts, may_issue = facts_of(certificate), is_authority(certificate)
+            key_bytes(certificate)  # a serving process has to read its key
         except UNREADABLE:
             raise ConfigError(f"{path} holds a certificate that cannot be read", remedy="take it out") from None
         if not may_issue:
@@ -174,6 +179,8 @@ def load_lists(path: Path, roots: tuple[Encoded, ...]) -> tuple[Encoded, ...]:
     blocks = _LIST_BLOCK.findall(content)
     if not blocks:
         raise ConfigError(f"{path} holds no revocation list", remedy="name the CRL of the authority, in PEM")
+    if len(blocks) != content.count(_LIST_BEGIN):
+        raise ConfigError(f"{path} holds a revocation list without an end", remedy=_WRITE_WHOLE)
     return tuple(_revocation_list(path, block, roots) for block in blocks)
 
 
@@ -261,10 +268,13 @@ def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
         what = f"{path} holds a private key where certificates belong"
         raise ConfigError(what, remedy="put the key into a file of its own, which only its owner can read")
     try:
-        return x509.load_pem_x509_certificates(content)
+        found = x509.load_pem_x509_certificates(content)
     except UNREADABLE:
         what = f"{path} holds no certificate" if b"CERTIFICATE-----" not in content else f"{path} cannot be read as certificates"
         raise ConfigError(what, remedy="name a PEM file, which begins with '-----BEGIN CERTIFICATE-----'") from None
+    if len(found) != sum(map(content.count, _BEGINS)):  # the library leaves a cut one at the end out
+        raise ConfigError(f"{path} holds a certificate without an end", remedy=_WRITE_WHOLE)
+    return found
 
 
 def _private_key(path: Path) -> SigningKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 from collections.abc import Callable
 from pathlib import Path
@@ -116,11 +117,29 @@ def test_a_revoked_key_is_no_peer(site: Site) -> None:
     assert PEER not in plan.known
 
 
+@pytest.mark.parametrize(
+    ("text", "serial"), [("a", 0xA), ("abc", 0xABC), ("0abc", 0xABC), ("0A:BC", 0xABC), ("ff" * 20, (1 << 160) - 1)]
+)
+def test_revoked_serial_in_every_form(site: Site, text: str, serial: int) -> None:
+    """The log writes a serial number without zeroes before it, openssl with them, and browsers with colons."""
+    site.put("revoked.txt", f"serial:prod/{text}\n".encode())
+    certificates = auth(site.load()).certificates
+    assert certificates is not None
+    assert certificates.trusted.revoked.serials == (("prod", serial),)
+
+
 Break = Callable[[Site], Any]
 
 
 def der(site: Site) -> bytes:
     return site.leaf.certificate.public_bytes(Encoding.DER)
+
+
+ED25519, UNKNOWN_CURVE = bytes.fromhex("06032b6570"), bytes.fromhex("06032b657f")
+
+
+def pem(certificate: bytes) -> bytes:
+    return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(certificate) + b"-----END CERTIFICATE-----\n"
 
 
 def encrypted(site: Site) -> bytes:
@@ -171,6 +190,18 @@ MISTAKES: dict[str, tuple[Break, str]] = {
     "no bundle": (lambda site: (site.folder / "ca.crt").unlink(), "authorities.prod.bundle: the file"),
     "leaf for bundle": (
         lambda site: site.put("ca.crt", site.leaf.certificate.public_bytes(Encoding.PEM)), "is no certificate of an authority",
+    ),
+    "bundle with a curve that nobody knows": (
+        lambda site: site.put("ca.crt", pem(site.authority.root.public_bytes(Encoding.DER).replace(ED25519, UNKNOWN_CURVE))),
+        "holds a certificate that cannot be read; take it out",
+    ),
+    "cut bundle": (
+        lambda site: site.put("ca.crt", (site.folder / "ca.crt").read_bytes() + (site.folder / "ca.crt").read_bytes()[:99]),
+        "holds a certificate without an end; write the whole file",
+    ),
+    "cut list": (
+        lambda site: site.put("ca.crl", (site.folder / "ca.crl").read_bytes() + (site.folder / "ca.crl").read_bytes()[:99]),
+        "holds a revocation list without an end; write the whole file",
     ),
     "no list": (lambda site: site.put("ca.crl", b"x"), "authorities.prod.crl: "),
     "list in DER": (lambda site: site.put("ca.crl", b"\x30"), "is in DER form; 'openssl crl -inform der"),
