@@ -31,6 +31,8 @@ SETTLE: Final = 1.0
 _MOST_LOOKS: Final = 20
 """Looks at files that never settle. Then they are read as they are: the reload checks them."""
 _LONGEST_PAUSE: Final = 300.0
+_MOST_DOUBLINGS: Final = 32
+"""Doublings of the pause. Without a bound a file that stays wrong for days would end the process: no float holds 2**1024."""
 _MOST_NAMES: Final = 10
 
 Look = Callable[[Mapping[str, bytes]], dict[str, bytes]]
@@ -85,7 +87,7 @@ class Watcher:
         if found != self._refused:
             self._attempts = 0
             _log.info("files changed", files=_names(found))
-        self._attempts += 1
+        self._attempts = min(self._attempts + 1, _MOST_DOUBLINGS)
         self._refused, self._again = found, trio.current_time() + min(interval * 2**self._attempts, _LONGEST_PAUSE)
         with contextlib.suppress(Exception):  # it is in the log, and everything goes on as before
             await self._reloader.reload()

@@ -137,6 +137,18 @@ async def test_a_refused_content_is_tried_again_with_growing_pauses(
     assert 5 <= len(found) <= 15
 
 
+async def test_a_content_that_stays_wrong_for_a_week_does_not_end_the_watch(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    week = 7 * 86_400
+    rig = Rig(watch=300.0)
+    rig.wrong = {b"bad"}
+    steps = [(5, rig.write("/a", b"bad")), (week, rig.write("/a", b"good")), (week + 700, end)]
+    found = await looked(rig, *steps, monkeypatch=monkeypatch)
+    assert len(found) > 1024
+    assert rig.now.inputs["/a"] == b"good"
+
+
 async def test_a_corrected_content_is_applied_at_the_next_look(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
