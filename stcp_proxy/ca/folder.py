@@ -191,10 +191,6 @@ class AuthorityFolder:
             certificate = profile.make_certificate(
                 key, self.certificate, public, names=order.names, purposes=order.purposes, now=now, end=end
             )
-            copy = self.path / ISSUED / f"{certificate.serial_number:x}.crt"
-            with contextlib.suppress(FileExistsError):
-                copy.parent.mkdir(mode=0o755)
-            replace_file(copy, _pem(certificate))
             files = {
                 LEAF: (_pem(certificate), PUBLIC),
                 CERTIFICATE: (_pem(self.certificate), PUBLIC),
@@ -202,6 +198,9 @@ class AuthorityFolder:
             }
             if leaf_key is not None:
                 files[LEAF_KEY] = encrypted_key.encode_key(leaf_key, None), SECRET
+            copy = self.path / ISSUED / f"{certificate.serial_number:x}.crt"
+            _make_folder(copy.parent)
+            replace_file(copy, _pem(certificate))
             try:
                 write_folder(out, files)
             except KeyFileError:
@@ -281,12 +280,23 @@ class AuthorityFolder:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the folder's lock, which a second command waits for."""
-        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise ConfigError(f"cannot lock {self.path}: {exc.strerror}", remedy="run this as the owner of the folder") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder that everybody may read; it may exist. Raises KeyFileError."""
+    try:
+        path.mkdir(mode=0o755, exist_ok=True)
+    except OSError as exc:
+        raise KeyFileError(f"cannot make {path}: {exc.strerror}", remedy="run this as the owner of the folder") from None
 
 
 def _hexadecimal(text: str) -> int | None:

@@ -144,6 +144,21 @@ def test_a_lost_revocation_list_is_not_replaced_by_an_empty_one(ca: AuthorityFol
         (ca.path / "ca.crl").write_bytes((tmp_path / "other" / "ca.crl").read_bytes() if content else b"")
     with pytest.raises(ConfigError, match=r"ca\.crl"):
         ca.revoke([str(host / "tls.crt")], ask=never, now=NOW)
+    with pytest.raises(ConfigError, match=r"ca\.crl"):
+        issue(ca, "without-a-list")
+    assert len(ca.issued()) == 1  # nothing was issued, so nothing is listed
+
+
+def test_a_folder_that_cannot_be_used_is_a_sentence(ca: AuthorityFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(KeyFileError, match="issued: Permission denied; run this as the owner"):
+        issue(ca)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(ConfigError, match="cannot lock .*: Permission denied; run this as the owner"):
+        ca.revoke(["a"], ask=never, now=NOW, force=True)
 
 
 # -- files ---------------------------------------------------------------------------------------------------------------------
