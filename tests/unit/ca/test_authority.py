@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_used_is_a_sentence(ca: AuthorityFolder, monkeyp
     with pytest.raises(KeyFileError, match="issued: Permission denied; run this as the owner"):
         issue(ca)
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(ConfigError, match="cannot lock .*: Permission denied; run this as the owner"):
+    with pytest.raises(ConfigError, match=r"cannot lock .*: Permission denied; run this as the owner"):
         ca.revoke(["a"], ask=never, now=NOW, force=True)
 
 
