@@ -142,18 +142,28 @@ class ReloadParent:
             taken: for each worker, the numbers of its sockets that the new process has.
             kept: inodes of those sockets.
         """
-        self._call(functools.partial(self._replaced, taken, kept))
+        self._call(functools.partial(self._replaced, taken, kept), certain=True)
 
     def made_files(self) -> set[int]:
         """The inodes of the unix sockets whose files the parent has made."""
         sockets = [sock for each in self._listeners.values() if each.port is None for sock in each.sets[0]]
         return {inode_of(sock) for sock in sockets if made_here(sock)}
 
-    def _call(self, work: Callable[[], _T]) -> _T:
-        """Run something in this object's thread, and wait for it."""
+    def _call(self, work: Callable[[], _T], *, certain: bool = False) -> _T:
+        """Run something in this object's thread, and wait for it.
+
+        Args:
+            work: what to run.
+            certain: whether to wait for the end of a reload that is under way, however long that takes.
+
+        Raises:
+            StcpError: it was not run and will not be, because a reload takes too long or this proxy stops.
+        """
         future: concurrent.futures.Future[_T] = concurrent.futures.Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # nobody waits for it any more
             try:
                 future.set_result(work())
             except BaseException as exc:
@@ -161,10 +171,17 @@ class ReloadParent:
 
         self._calls.put(run)
         self._wake()
-        try:
-            return future.result(3 * self._patience)
-        except TimeoutError:
-            raise stopping() from None  # this object's thread ends with the last worker
+        while True:
+            try:
+                return future.result(3 * self._patience)
+            except TimeoutError:
+                if not (certain and self._thread.is_alive()) or future.done():
+                    break
+        if not future.cancel():  # it runs: each of its steps has a deadline
+            return future.result()
+        if self._stopping or not self._thread.is_alive():
+            raise stopping()  # this object's thread ends with the last worker
+        raise ConfigError("a reload is under way, and takes long", remedy="wait until it has ended, then try again")
 
     def _collect(self) -> list[tuple[int, reload_messages.Message]]:
         if self._stopping or self.was_replaced:

@@ -156,6 +156,10 @@ class ReloadWorker(Reloader):
     async def _commit(self, heard: reload_messages.Message) -> None:
         if self._candidate is None or self._change is None:
             return
+        if self._tunnels.ending:  # a stop came after this worker had said yes
+            self._abandon()
+            await self._send("yes")
+            return
         (plan, diff), change = self._candidate, self._change
         self._candidate = self._change = None  # from here on, its sockets are the tunnels'
         await self._tunnels.commit(change)

@@ -187,7 +187,7 @@ def take_over(address: UnixAddress) -> Takeover:
             return Takeover()
         except OSError as exc:
             what = f"the process that runs cannot be asked at {address}: {exc.strerror}"
-            raise ConfigError(what, remedy="run this as the same user or as root, with the same 'takeover'") from None
+            raise ConfigError(what, remedy="run both processes as one user, with the same 'takeover'") from None
         check_peer(peer_credentials(connection), f"listens at {address}")
         return _ask(connection)
     except BaseException:

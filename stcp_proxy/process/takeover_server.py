@@ -60,6 +60,9 @@ class Source(Protocol):
 
         Args:
             taken: the sockets of the last offer that the new process has, counted from 0.
+
+        Raises:
+            StcpError: nothing was given up.
         """
 
 
@@ -181,16 +184,16 @@ class TakeoverServer:
     def _commit(
         self, connection: socket.socket, peer: PeerCredentials | None, own: int, taken: set[int], *, managed: bool
     ) -> None:
-        """Give everything up. From here on the new process serves, whatever happens to the connection.
+        """Give everything up. From there on the new process serves, whatever happens to the connection.
 
         Args:
             own: the number of the listener of this object.
             managed: whether the service manager of this process watches the new one from now on.
         """
+        self._source.give_up(sorted(taken - {own}))  # first: until it has begun, it may be refused, and this process goes on
         if own in taken:
             forget_file([self._listener])
         close_unix(self._listener)
-        self._source.give_up(sorted(taken - {own}))
         if managed and peer is not None:
             sd_notify.hand_over(peer.pid)
         _log.info("replaced: a new process serves", who=str(peer))
@@ -258,5 +261,5 @@ def check_peer(peer: PeerCredentials | None, does: str) -> None:
     """
     if peer is None or not peer.same_user_or_root:
         who = "a process of an unknown user" if peer is None else str(peer)
-        remedy = f"run both processes as user {os.geteuid()}, or the new one as root"
+        remedy = f"run both processes as user {os.geteuid()}"
         raise ConfigError(f"{who} {does}, and only this user and root may", remedy=remedy)

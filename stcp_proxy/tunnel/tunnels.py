@@ -22,7 +22,7 @@ from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net import name_cache
 from stcp_proxy.net.listen import close_listeners, open_in_place_of
 from stcp_proxy.net.unix_socket import forget_file
-from stcp_proxy.session.handover import removed
+from stcp_proxy.session.handover import removed, stopping
 from stcp_proxy.session.intercept import check
 from stcp_proxy.session.record import Totals
 from stcp_proxy.tunnel.acceptor import BACKLOG
@@ -57,6 +57,10 @@ class Tunnels:
         self.engines: Final = Engines()
         self.descriptors: Final = Descriptors()
         self._ledgers: Final[dict[str, Ledger]] = {}
+        self.ending = False
+        """Whether listening sockets are being given up for good: no further plan is committed."""
+        self._changing: Final = trio.Lock()
+        """Held while tunnels change: by a commit, by a stop, by a takeover."""
         self._accepting: trio.Nursery | None = None
         self._connections: trio.Nursery | None = None
 
@@ -119,9 +123,11 @@ class Tunnels:
 
     async def stop_accepting(self, mode: Mode) -> None:
         """Close the listening sockets of all tunnels of one role."""
-        for tunnel in self.serving:
-            if tunnel.plan.mode is mode:
-                close_listeners(await tunnel.release())
+        self.ending = True
+        async with self._changing:
+            for tunnel in self.serving:
+                if tunnel.plan.mode is mode:
+                    close_listeners(await tunnel.release())
 
     async def hand_over(self, taken: Collection[socket.socket]) -> None:
         """Stop accepting: another process serves from now on.
@@ -130,14 +136,16 @@ class Tunnels:
             taken: the listening sockets that it has. What waits in the backlogs of the others is accepted here.
         """
         assert self._connections is not None  # noqa: S101
-        for tunnel in self.serving:
-            leaving = await tunnel.release()
-            for listener in leaving:
-                if listener in taken:
-                    forget_file([listener])
-                else:
-                    tunnel.accept_waiting([listener], self._connections)
-            close_listeners(leaving)
+        self.ending = True
+        async with self._changing:
+            for tunnel in self.serving:
+                leaving = await tunnel.release()
+                for listener in leaving:
+                    if listener in taken:
+                        forget_file([listener])
+                    else:
+                        tunnel.accept_waiting([listener], self._connections)
+                close_listeners(leaving)
 
     async def wait_until_inbound_is_idle(self) -> None:
         """Return when no listen tunnel has a connection; never return where there is no listen tunnel."""
@@ -212,7 +220,7 @@ class Tunnels:
             given: listening sockets for tunnels that inherit none, or whose socket file is lost; owned by the result.
 
         Raises:
-            StcpError: an engine is missing, or an address cannot be bound; nothing is left of the attempt.
+            StcpError: an engine is missing, an address cannot be bound, or this process ends; nothing is left of the attempt.
         """
         lost = {tunnel.plan.name for tunnel in self.serving if tunnel.lost} if given is None else set()
         change = Prepared(plan, dict(given or {}), inherit(self.plan, plan, without=lost))
@@ -224,6 +232,8 @@ class Tunnels:
                 check(tunnel)
                 if tunnel.name not in change.inherited and tunnel.name not in change.opened:
                     change.opened[tunnel.name] = await trio.to_thread.run_sync(self._open, tunnel, change.inherited)
+            if self.ending:  # meanwhile: a draining process must not listen again
+                raise stopping()
         except BaseException:
             change.abandon()
             raise
@@ -236,29 +246,30 @@ class Tunnels:
         return open_in_place_of(leaving, plan.bind, backlog=BACKLOG, mode=plan.bind_mode, freebind=plan.freebind)
 
     async def commit(self, change: Prepared) -> None:
-        """Make a prepared change. It cannot fail and is not cancelled half-way."""
+        """Make a prepared change. It cannot fail and is not cancelled half-way. Do not call it where `ending` is set."""
         assert self._accepting is not None  # noqa: S101
         assert self._connections is not None  # noqa: S101
         with trio.CancelScope(shield=True):
-            old = {tunnel.plan.name: tunnel for tunnel in self.serving}
-            rules = {tunnel: tunnel.live.trust for tunnel in self.all}
-            modes = {plan.name: plan.mode for plan in change.plan.tunnels}
-            stay = {name for name, giver in change.inherited.items() if name == giver and old[name].plan.mode is modes[name]}
-            released = {name: await tunnel.release() for name, tunnel in old.items() if name not in stay}
-            listeners = {name: released.pop(giver) for name, giver in change.inherited.items() if name not in stay}
-            for name, leaving in released.items():  # a client that has connected already is served, by the plan that goes
-                old[name].accept_waiting(leaving, self._connections)
-                close_listeners(leaving)
-            self.serving = [self._placed(plan, old.get(plan.name), listeners | change.opened) for plan in change.plan.tunnels]
-            self.plan = change.plan
-            name_cache.configure(change.plan.dns)
-            self.engines.limit_held(change.plan.stalled_mib * _MIB)
-            for tunnel in old.values():
-                if tunnel not in self.serving:
-                    self.draining.append(tunnel)
-                    self._connections.start_soon(self._drain, tunnel, change.plan.drain)
-            self.descriptors.set_listeners(self._listening)
-            self._revoke(rules, self._connections)
+            async with self._changing:
+                old = {tunnel.plan.name: tunnel for tunnel in self.serving}
+                rules = {tunnel: tunnel.live.trust for tunnel in self.all}
+                modes = {plan.name: plan.mode for plan in change.plan.tunnels}
+                stay = {name for name, giver in change.inherited.items() if name == giver and old[name].plan.mode is modes[name]}
+                released = {name: await tunnel.release() for name, tunnel in old.items() if name not in stay}
+                listeners = {name: released.pop(giver) for name, giver in change.inherited.items() if name not in stay}
+                for name, leaving in released.items():  # a client that has connected already is served, by the plan that goes
+                    old[name].accept_waiting(leaving, self._connections)
+                    close_listeners(leaving)
+                self.serving = [self._placed(plan, old.get(plan.name), listeners | change.opened) for plan in change.plan.tunnels]
+                self.plan = change.plan
+                name_cache.configure(change.plan.dns)
+                self.engines.limit_held(change.plan.stalled_mib * _MIB)
+                for tunnel in old.values():
+                    if tunnel not in self.serving:
+                        self.draining.append(tunnel)
+                        self._connections.start_soon(self._drain, tunnel, change.plan.drain)
+                self.descriptors.set_listeners(self._listening)
+                self._revoke(rules, self._connections)
 
     def _revoke(self, rules: Mapping[Tunnel, Trust], nursery: trio.Nursery) -> None:
         """End the connections whose key was taken out of their tunnel's rule; of a removed tunnel, out of the whole file."""

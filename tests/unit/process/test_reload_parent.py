@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from stcp_proxy.config import KeyAuth, Mode, Plan, TunnelPlan
+from stcp_proxy.errors import ConfigError
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.net.address import TcpAddress
 from stcp_proxy.process import reload_messages
@@ -153,3 +155,49 @@ def test_as_many_sockets_as_may_go_with_one_message() -> None:
             reload_messages.receive(theirs)
         ours.close()
         assert reload_messages.receive(theirs) is None
+
+
+@pytest.mark.parametrize("group", [0.05], indirect=True)
+def test_a_request_that_was_given_up_is_not_carried_out_later(group: Group) -> None:
+    """A takeover that was refused because a reload took long must not make the workers drain afterwards."""
+    reading, read = threading.Event(), threading.Event()
+
+    def slow() -> Plan:
+        reading.set()
+        assert read.wait(10)
+        raise ConfigError("no", remedy="no")
+
+    group.leader._read = lambda: slow
+    group.leader.reload()
+    assert reading.wait(10)
+    with pytest.raises(ConfigError, match="a reload is under way"):
+        group.leader.collect()
+    read.set()
+    assert group.hear(0)[0] == group.hear(1)[0] == "refused"
+    group.leader._read = lambda: lambda: OLD
+    group.leader.reload()
+    assert group.hear(0)[0] == "plan"  # and no `give` before it
+
+
+@pytest.mark.parametrize("group", [0.05], indirect=True)
+def test_a_new_process_that_serves_waits_for_a_reload(group: Group) -> None:
+    """It accepts already, so the old one drains in any case."""
+    reading, read = threading.Event(), threading.Event()
+
+    def slow() -> Plan:
+        reading.set()
+        assert read.wait(10)
+        raise ConfigError("no", remedy="no")
+
+    group.leader._read = lambda: slow
+    group.leader.reload()
+    assert reading.wait(10)
+    thread = threading.Thread(target=group.leader.replaced, args=({}, ()))
+    thread.start()
+    thread.join(0.5)  # longer than it would wait for an answer
+    assert thread.is_alive()
+    read.set()
+    assert group.hear(0)[0] == group.hear(1)[0] == "refused"
+    assert group.hear(0)[0] == group.hear(1)[0] == "replaced"
+    thread.join(10)
+    assert group.leader.was_replaced

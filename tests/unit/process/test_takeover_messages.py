@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.net import fd_records
+from stcp_proxy.net.peer_credentials import PeerCredentials
 from stcp_proxy.process import takeover_messages
 from stcp_proxy.process.takeover_messages import Handed, Manager
+from stcp_proxy.process.takeover_server import check_peer
 
 Pair = tuple[socket.socket, socket.socket]
 HANDED = {"owner": "tunnel", "name": "in", "bind": "127.0.0.1:1", "transparent": False, "made": True}
@@ -150,3 +153,10 @@ def test_any_fields(verb: str, fields: dict[str, Any]) -> None:
             return
         assert message is not None
         assert message.verb == verb
+
+
+def test_a_refused_user_gets_a_remedy_that_helps() -> None:
+    """Root refuses a listener of another user, too, so being root is no remedy."""
+    with pytest.raises(ConfigError) as found:
+        check_peer(PeerCredentials(5, os.geteuid() + 1), "listens at unix:/t")
+    assert found.value.remedy == f"run both processes as user {os.geteuid()}"
