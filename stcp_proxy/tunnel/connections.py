@@ -157,7 +157,7 @@ class LiveConnections:
             connection.failed(stopping())
             raise
         except Exception as exc:
-            if self.lobby is not None and isinstance(exc, HandshakeError) and not exc.judgement.is_check:
+            if self.lobby is not None and _failed_handshake(connection, exc):
                 self.lobby.blame(source_of_client(connection.client).host)
             connection.failed(exc)
         finally:
@@ -286,6 +286,16 @@ def no_place() -> OverLimit:
         "places are short, and this caller has not proved to be a peer",
         remedy="raise max_handshakes or max_connections if it is honest",
     )
+
+
+def _failed_handshake(connection: Connection, why: Exception) -> bool:
+    """Whether the end of a session speaks against its host: a failed handshake, or one that lost its place in the middle.
+
+    The first message of suite 5 proves nothing. So a host could have message 2 made for it again and again, and stay silent.
+    """
+    if isinstance(why, HandshakeError):
+        return not why.judgement.is_check
+    return isinstance(why, OverLimit) and not connection.channel
 
 
 def _lifetime_over() -> LifetimeOver:

@@ -74,6 +74,26 @@ async def test_callers_that_are_silent_after_their_first_message_give_up_their_p
     assert of(logs, LIMIT)[0]["limit"] == "max_handshakes"
 
 
+@pytest.mark.parametrize(("channel", "blamed"), [("", 2), ("a channel", 0)])
+async def test_a_session_that_loses_its_place_speaks_against_its_host(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, channel: str, blamed: int
+) -> None:
+    """Unless its handshake was complete: it may be a connection made ahead."""
+
+    async def silent(session: FakeSession) -> None:
+        session.connection.channel = channel
+        await trio.sleep_forever()
+
+    async with serving(make_plan(handshakes=2), monkeypatch) as rig:
+        rig.behave, hosts = silent, list[str]()
+        assert rig.tunnel.live.lobby is not None
+        monkeypatch.setattr(rig.tunnel.live.lobby, "blame", hosts.append)
+        rig.listener.add(*[None] * 4)
+        await trio.sleep(1.5)
+        assert len(rig.began) == 4
+        assert len(hosts) == blamed
+
+
 async def test_an_unauthenticated_caller_with_unread_bytes_keeps_its_place(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any
 ) -> None:
