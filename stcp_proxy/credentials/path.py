@@ -34,6 +34,7 @@ from stcp_proxy.errors import (
     UnknownAuthority,
 )
 from stcp_proxy.protocol.wire import Role
+from stcp_proxy.redact import shown
 
 MAX_CERTIFICATES: Final = 5
 """Most certificates that a peer presents: a leaf and its intermediates."""
@@ -81,8 +82,8 @@ def find_chain(
                 refusal = refusal or exc
             else:
                 return authority, chain
-    issuer = leaf.issuer.rfc4514_string()
-    raise refusal or UnknownAuthority(f"no authority of this side issued the peer's certificate (issuer: {issuer!r})")
+    issuer = shown(leaf.issuer.rfc4514_string())
+    raise refusal or UnknownAuthority(f"no authority of this side issued the peer's certificate (issuer: {issuer})")
 
 
 def check_time(certificate: x509.Certificate, now: float) -> None:

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "relay": {"protocol", "errors"},
     "net": {"protocol", "errors", "redact"},
     "keys": LEAVES,
-    "credentials": {"protocol", "errors"},
+    "credentials": {"protocol", "errors", "redact"},
     "ca": LEAVES | {"credentials", "keys"},
     "config": LEAVES | {"credentials", "keys", "net"},
     "counters": {"relay", "protocol", "errors"},

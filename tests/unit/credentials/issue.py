@@ -80,11 +80,13 @@ def make(
     extra: tuple[tuple[Any, bool], ...] = (),
     serial: int | None = None,
     key: Any = None,
+    subject: x509.Name | None = None,
 ) -> Issued:
     """A certificate. Without an issuer it is a root."""
     key = key or KEYS[kind]()
     ca = ca or issuer is None
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name or f"{kind} authority")] if ca or name else [])
+    if subject is None:
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name or f"{kind} authority")] if ca or name else [])
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

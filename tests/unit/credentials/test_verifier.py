@@ -252,6 +252,14 @@ def test_strangers_own_authorities_verify_nothing(kind: str, monkeypatch: pytest
     assert len(verified) <= MAX_CERTIFICATES
 
 
+def test_issuer_of_a_stranger_takes_little_room_in_the_log() -> None:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"\n\u202e forged {number}") for number in range(200)])
+    with pytest.raises(errors.UnknownAuthority) as caught:
+        verify(Verifier([trusted(make("p256"))]), make("p256", subject=name).issue())
+    assert len(str(caught.value)) < 400
+    assert str(caught.value).isprintable()
+
+
 def test_chain_that_is_refused_does_not_hide_another() -> None:
     """Two certificates of one authority, the first of which allows no intermediates."""
     first = make("ed25519", name="root", path_length=0)
