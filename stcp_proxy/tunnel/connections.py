@@ -133,18 +133,22 @@ class LiveConnections:
         self._opening[connection] = _Opening(scope, self.trust)
         self.unauthenticated.add(connection, scope, sock)
 
-    async def run_session(self, connection: Connection, sock: socket.socket, make: MakeSession) -> None:
+    async def run_session(
+        self, connection: Connection, sock: socket.socket, make: MakeSession, proved_before: bool = False
+    ) -> None:
         """Run the session of a connection up to its handover. A failure ends this connection and no other.
 
         Args:
             connection: its record, which `add` has registered.
             sock: the accepted socket; owned by the session.
             make: makes the session.
+            proved_before: whether the peer had authenticated before `add`, on a kept leg: the rule in force then admitted it.
 
         Cancellation of the session alone is reported as the failure that caused it.
         """
         opening = self._opening[connection]
-        opening.trust = self.trust  # the session reads the plan now, so this is the rule that it uses
+        if not proved_before:
+            opening.trust = self.trust  # the session reads the plan now, so this is the rule that it uses
         try:
             with opening.scope:
                 await make(connection, sock).run()

@@ -188,7 +188,7 @@ class Tunnel:
             reopened = leg, opening
             return ListenSession(plan, self.live.trust, offers, self.engine, sock, connection, self.live, self.legs, reopened)
 
-        connections.start_soon(self.live.run_session, connection, sock, session)
+        connections.start_soon(self.live.run_session, connection, sock, session, True)
 
     def _session(self, connection: Connection, sock: socket.socket) -> Session:
         plan, upstreams, trust = self.plan, self.upstreams, self.live.trust

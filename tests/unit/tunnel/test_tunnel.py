@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from stcp_proxy.config import KeyAuth
 from stcp_proxy.errors import Code, LogClass, TargetRefused
+from stcp_proxy.handshake.trust import Peer
+from stcp_proxy.keys import PublicKey
+from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.relay.engine import EndReason, RelayEnd
 
-from .rig import FakeSession, forever, handed_over, make_plan, of, serving
+from .rig import IDENTITY, PEER, FakeSession, forever, handed_over, make_plan, of, serving
 
 
 class Carried:
@@ -109,3 +116,39 @@ async def test_stop_during_the_opening(autojump_clock: MockClock, monkeypatch: p
     (line,) = of(logs, "connection refused")
     assert (line["reason"], line["log_level"]) == ("shutting_down", "info")
     assert len(rig.tunnel.live) == 0
+
+
+class ProvedSession:
+    """A session on a kept leg, whose peer proved its key before."""
+
+    def __init__(self, *args: Any) -> None:
+        self.sock, self.connection, self.live = args[4:7]
+
+    async def run(self) -> None:
+        self.connection.proved(Peer("peer", "peer", PEER.raw, IDENTITY.public.raw))
+        self.live.proved(self.connection)
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.sock.close()
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_an_open_on_a_kept_leg_comes_together_with_a_reload(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, logs: Any, keeps: bool
+) -> None:
+    """The session begins after the reload, and its peer may have been revoked by it."""
+    monkeypatch.setattr("stcp_proxy.tunnel.tunnel.ListenSession", ProvedSession)
+    plan = make_plan()
+    other = PublicKey(bytes(range(2, 34)))
+    ours, theirs = socket.socketpair()
+    leg: Any = SimpleNamespace(name="10.0.0.1:5", stream=SimpleNamespace(socket=ours))
+    async with serving(plan, monkeypatch) as rig, trio.open_nursery() as connections:
+        rig.tunnel._admit_kept(leg, Opening(), connections)
+        peers = {PEER: "peer", other: "other"} if keeps else {other: "other"}
+        rig.tunnel.replace(dataclasses.replace(plan, auth=KeyAuth(IDENTITY, peers)), rig.tunnel.engine)
+        await trio.sleep(1)
+        assert len(rig.tunnel.live) == keeps
+        assert len(of(logs, "connection refused", reason="key_revoked")) == (not keeps)
+        connections.cancel_scope.cancel()
+    theirs.close()
