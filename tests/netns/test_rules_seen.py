@@ -37,7 +37,8 @@ def test_a_reload_that_captures_more_says_that_the_rules_are_older(net: Net, tmp
         assert "the rules of interception are outdated" in asked(net, "/readyz")
         assert metric(net) == "0.0"
         assert '"rules":"outdated"' in asked(net, "/status").replace(" ", "")
-        assert "outdated" in net.client.run(*COMMAND, "status", str(sidecar.config)).stdout
+        status = " ".join(net.client.run(*COMMAND, "status", str(sidecar.config)).stdout.split())
+        assert "the interception rules of this host are not those of the file" in status
         assert sidecar.connect.wait_log("the rules of interception are not those of this file")[0]["remedy"]
         sidecar.rules("--apply")
         wait_for(lambda: asked(net, "/readyz") == "ready\n", words="the proxy sees the new rules")
