@@ -14,6 +14,7 @@ from stcp_proxy.credentials.names import NamePattern
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.protocol.wire import Role
+from stcp_proxy.redact import shown
 
 if TYPE_CHECKING:
     from stcp_proxy.config.certificate_models import AuthorityModel
@@ -38,6 +39,7 @@ class Certificates:
         self._own = self._load_own()
         found = [self._authority(name, model) for name, model in config.authorities.items()]
         authorities = tuple(authority for authority in found if authority is not None)
+        self._check_distinct(authorities)
         revoked, self.revoked_keys = self._load_revoked()
         self.trusted = Trusted(authorities, revoked)
 
@@ -101,6 +103,16 @@ class Certificates:
                 self._source.blame((*where, "crl", index), exc)
         names = tuple(pattern.text for pattern in model.names or [])
         return AuthorityPlan(name, roots, names, tuple(lists))
+
+    def _check_distinct(self, authorities: Sequence[AuthorityPlan]) -> None:
+        """Two authorities with one root would be one: a peer's certificate does not say which of them vouches for it."""
+        owners: dict[bytes, str] = {}
+        for authority in authorities:
+            first = next((name for root in authority.roots if (name := owners.get(root.der)) is not None), None)
+            if first is not None:
+                what = f"it has a certificate that {shown(first)} has too"
+                self._source.report(("authorities", authority.name, "bundle"), what, "name each certificate under one authority")
+            owners.update((root.der, authority.name) for root in authority.roots)
 
     def _load_revoked(self) -> tuple[Revoked, frozenset[PublicKey]]:
         if self._config.revoked is None:

@@ -100,9 +100,10 @@ def test_a_file_with_other_content_is_another_plan(site: Site) -> None:
 
 def test_flags(site: Site) -> None:
     folder = site.folder
+    TestAuthority().bundle(folder / "other.crt")
     plan = plan_from_flags(
         mode=Mode.CONNECT, bind="127.0.0.1:1", to=["127.0.0.1:2"], peer="dns:db.prod", certificate=folder / "host.crt",
-        certificate_key=folder / "host-tls.key", authority=[f"prod={folder}/ca.crt", f"{folder}/ca.crt"],
+        certificate_key=folder / "host-tls.key", authority=[f"prod={folder}/ca.crt", f"{folder}/other.crt"],
     )  # fmt: skip
     certificates = auth(plan).certificates
     assert certificates is not None
@@ -235,6 +236,11 @@ def test_each_mistake_has_its_words(site: Site, name: str) -> None:
         ('"dns:app.prod"', '"dns:app.prod", psk: shared.psk', "in.psk: a shared secret beside keys protects no connection"),
         ('"dns:app.prod"', f'["dns:app.prod", "{PEER}"]', "identity: a private key of this side's own is needed"),
         (", key: host-tls.key", "", "certificate.key: 'key' is missing"),
+        (
+            "authorities: {",
+            "authorities: {web: ca.crt, ",
+            "authorities.prod.bundle: it has a certificate that 'web' has too; name each",
+        ),
         ("prod: {bundle: ca.crt, crl: ca.crl,", "prod: {bundel: ca.crt,", "there is no such key"),
     ],
 )
