@@ -188,6 +188,7 @@ def _revocation_list(path: Path, block: bytes, roots: tuple[Encoded, ...]) -> En
     try:
         found = x509.load_pem_x509_crl(block)
         Revocations(lists=[found])
+        _ = found.signature_hash_algorithm  # raises where no key here could ever verify it, so that it would count for nobody
         named = [root for root in map(_loaded, roots) if root.subject == found.issuer]
         signed = not named or any(_is_signed(found, root) for root in named)
         end = found.next_update_utc

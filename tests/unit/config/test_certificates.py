@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP521R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -136,11 +137,15 @@ def der(site: Site) -> bytes:
     return site.leaf.certificate.public_bytes(Encoding.DER)
 
 
-ED25519, UNKNOWN_CURVE = bytes.fromhex("06032b6570"), bytes.fromhex("06032b657f")
+ED25519, UNKNOWN_ALGORITHM = bytes.fromhex("06032b6570"), bytes.fromhex("06032b657f")
 
 
-def pem(certificate: bytes) -> bytes:
-    return b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(certificate) + b"-----END CERTIFICATE-----\n"
+def pem(encoded: bytes, label: str = "CERTIFICATE") -> bytes:
+    return f"-----BEGIN {label}-----\n{base64.encodebytes(encoded).decode()}-----END {label}-----\n".encode()
+
+
+def list_der(site: Site) -> bytes:
+    return x509.load_pem_x509_crl((site.folder / "ca.crl").read_bytes()).public_bytes(Encoding.DER)
 
 
 def encrypted(site: Site) -> bytes:
@@ -192,8 +197,8 @@ MISTAKES: dict[str, tuple[Break, str]] = {
     "leaf for bundle": (
         lambda site: site.put("ca.crt", site.leaf.certificate.public_bytes(Encoding.PEM)), "is no certificate of an authority",
     ),
-    "bundle with a curve that nobody knows": (
-        lambda site: site.put("ca.crt", pem(site.authority.root.public_bytes(Encoding.DER).replace(ED25519, UNKNOWN_CURVE))),
+    "bundle with a key that nobody knows": (
+        lambda site: site.put("ca.crt", pem(site.authority.root.public_bytes(Encoding.DER).replace(ED25519, UNKNOWN_ALGORITHM))),
         "holds a certificate that cannot be read; take it out",
     ),
     "cut bundle": (
@@ -206,6 +211,10 @@ MISTAKES: dict[str, tuple[Break, str]] = {
     ),
     "no list": (lambda site: site.put("ca.crl", b"x"), "authorities.prod.crl: "),
     "list in DER": (lambda site: site.put("ca.crl", b"\x30"), "is in DER form; 'openssl crl -inform der"),
+    "list with an unknown signature": (
+        lambda site: site.put("ca.crl", pem(list_der(site).replace(ED25519, UNKNOWN_ALGORITHM), "X509 CRL")),
+        "holds a revocation list that cannot be read: Signature algorithm OID",
+    ),
     "forged list": (lambda site: TestAuthority().revoke(site.folder / "ca.crl"), "whose key did not sign it"),
     "revoked word": (lambda site: site.put("revoked.txt", b"\nwho\n"), "revoked.txt:2: this is no revoked key"),
     "revoked key": (lambda site: site.put("revoked.txt", b"spki:AAAA"), "this is no public key of a certificate"),
