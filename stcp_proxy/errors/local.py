@@ -136,14 +136,16 @@ class PeerOverLimit(OverLimit):
     Args:
         what: the limit in a sentence.
         setting: the name of the setting.
+        often: whether the peer has been told so many times lately. Then it gets no more time to read its REJECT.
     """
 
     label = "peer_over_limit"
     judgement = REFUSED
 
-    def __init__(self, what: str, setting: str) -> None:
+    def __init__(self, what: str, setting: str, *, often: bool = False) -> None:
         super().__init__(what, remedy=f"raise {setting} if this load is expected; otherwise look at the application of this peer")
         self.setting = setting
+        self.often = often
 
 
 class LifetimeOver(OverLimit):

@@ -116,15 +116,22 @@ class Channel:
             self.rest += await _more(stream, Truncated("the peer closed the wire leg in the middle of the opening"))
         return frame
 
-    async def reject(self, stream: trio.abc.HalfCloseableStream, code: int, text: str = "") -> None:
-        """Answer OPEN with REJECT, then listen for a moment so that it arrives. Without effect once ACCEPT is sent."""
+    async def reject(self, stream: trio.abc.HalfCloseableStream, code: int, text: str = "", *, waits: bool = True) -> None:
+        """Answer OPEN with REJECT, then listen for a moment so that it arrives. Without effect once ACCEPT is sent.
+
+        Args:
+            stream: the wire leg.
+            code: why.
+            text: goes with it.
+            waits: whether to listen. Without it, REJECT is lost where the peer sends more before it arrives.
+        """
         if not self.leg.may_send(FrameType.REJECT):
             return
         with trio.move_on_after(LINGER):
             try:
                 await stream.send_all(self.seal(FrameType.REJECT, encode_reason(code, text)))
                 await stream.send_eof()
-                while await stream.receive_some(_READ):
+                while waits and await stream.receive_some(_READ):
                     await trio.lowlevel.checkpoint()  # a peer that floods us must not keep the deadline from passing
             except (trio.BrokenResourceError, OverLimit):
                 return  # the failure that REJECT reports is what counts

@@ -22,6 +22,7 @@ from stcp_proxy.errors import (
     Denied,
     HandshakeTimedOut,
     KeyRevoked,
+    PeerOverLimit,
     StcpError,
     code_for,
 )
@@ -162,7 +163,7 @@ class ListenSession:
                 plain = await self._dial(channel, opening)
             except StcpError as exc:
                 # The peer is told the kind of the failure, and no address behind this side.
-                await channel.reject(self._stream, code_for(exc))
+                await channel.reject(self._stream, code_for(exc), waits=not (isinstance(exc, PeerOverLimit) and exc.often))
                 raise
             await channel.accept(self._stream, self._answer(leg, opening))
             hand_over(

@@ -20,6 +20,10 @@ from stcp_proxy.net.source import source_of_client
 from stcp_proxy.net.token_buckets import TokenBuckets
 from stcp_proxy.session.record import Connection
 
+_TOLD: Final = 1.0
+"""Refusals a second of one peer beyond its limit for which this side waits until REJECT was read."""
+_TOLD_BURST: Final = 8.0
+
 
 class PeerLimits:
     """The peers of one tunnel, and what each has."""
@@ -27,6 +31,7 @@ class PeerLimits:
     def __init__(self) -> None:
         self._open: Final[collections.Counter[str]] = collections.Counter()
         self._rates: Final = TokenBuckets(0, 0)
+        self._told: Final = TokenBuckets(_TOLD, _TOLD_BURST)
 
     def admit(self, connection: Connection, plan: TunnelPlan) -> None:
         """Count a connection whose peer has authenticated.
@@ -41,14 +46,18 @@ class PeerLimits:
         unit, who = _unit_of(connection, plan)
         most = plan.places_per_peer
         if most is not None and self._open[unit] >= most:
-            raise PeerOverLimit(f"{who} has {most} connections here, and may have no more", "max_connections_per_peer")
+            raise self._over(unit, f"{who} has {most} connections here, and may have no more", "max_connections_per_peer")
         if plan.rate_per_peer is not None:
             self._rates.rate = self._rates.burst = float(plan.rate_per_peer)
             if not self._rates.take(unit, trio.current_time()):
                 what = f"{who} makes more than {plan.rate_per_peer} connections a second"
-                raise PeerOverLimit(what, "rate_per_peer")
+                raise self._over(unit, what, "rate_per_peer")
         self._open[unit] += 1
         connection.unit = unit
+
+    def _over(self, unit: str, what: str, setting: str) -> PeerOverLimit:
+        """A refused connection keeps its place until its peer has read REJECT, so a peer has few of these at a time."""
+        return PeerOverLimit(what, setting, often=not self._told.take(unit, trio.current_time()))
 
     def release(self, connection: Connection) -> None:
         """Count a connection that has ended; one that was never admitted changes nothing."""

@@ -180,6 +180,14 @@ async def test_reject_to_a_peer_that_lingers(autojump_clock: MockClock, ends: En
     assert trio.current_time() - started == LINGER
 
 
+async def test_reject_to_a_peer_that_was_told_often(autojump_clock: MockClock, ends: Ends) -> None:
+    _, right = await after_open(ends)
+    started = trio.current_time()
+    await right.reject(ends.right, Code.OVER_LIMIT, waits=False)
+    assert trio.current_time() == started
+    assert len(await all_of(ends.left)) == 22
+
+
 async def test_reject_to_a_peer_that_floods(autojump_clock: MockClock) -> None:
     """Endless bytes neither keep it from ending nor the other tasks from running."""
     left, right = memory_stream_pair()

@@ -70,6 +70,19 @@ async def test_a_peer_has_its_places_and_no_more() -> None:
     assert site.live.ledger.limits["max_connections_per_peer"] == 2
 
 
+@pytest.mark.parametrize("limit", ["max_connections_per_peer", "rate_per_peer"])
+async def test_refused_connections_of_one_peer_take_few_places(autojump_clock: MockClock, limit: str) -> None:
+    """Each keeps its place until REJECT was read, and the peer may never read it."""
+    site = Site(two_peers(**{limit: 1}))
+    site.admit("peer")
+    assert [site.refused("peer").often for _ in range(10)] == [False] * 8 + [True] * 2
+    site.admit("third")
+    assert not site.refused("third").often  # each for itself
+    if limit == "max_connections_per_peer":
+        await trio.sleep(1)
+        assert [site.refused("peer").often for _ in range(2)] == [False, True]
+
+
 async def test_a_refused_connection_gives_no_place_back() -> None:
     """Its peer never had one more."""
     site = Site(two_peers(max_connections_per_peer=1))
