@@ -3,7 +3,7 @@
 Both ways go through the same pydantic models, which refuse unknown keys, and then through the same checks for contradictions. All
 mistakes are listed at once, with file, line and key path. Nothing starts until the list is empty.
 
-- ``plan``            the result: frozen dataclasses, and every default
+- ``plan``            the result: frozen dataclasses, and every default; ``auth_plan`` is its part for keys, peers and secrets
 - ``models``          every setting: key, type, range, default, text, option; ``setting`` describes one field
 - ``tunnel_models``   the settings of a tunnel, its services and routes
 - ``certificate_models``  the settings of certificates; ``certificates`` makes their part of a plan, ``certificate_plan``
@@ -35,6 +35,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, Final
 
+from stcp_proxy.config.auth_plan import KeyAuth, PskAuth
 from stcp_proxy.config.plan import (
     AcceptProxy,
     AdminPlan,
@@ -42,12 +43,10 @@ from stcp_proxy.config.plan import (
     EngineChoice,
     HandOn,
     HealthPlan,
-    KeyAuth,
     LogFormat,
     LogPlan,
     Mode,
     Plan,
-    PskAuth,
     ServicePlan,
     TunnelPlan,
 )

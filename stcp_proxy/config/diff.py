@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from stcp_proxy.config.auth_plan import KeyAuth, PskAuth
 from stcp_proxy.config.certificate_plan import CertificateAuth
-from stcp_proxy.config.plan import KeyAuth, Plan, PskAuth, TunnelPlan
+from stcp_proxy.config.plan import Plan, TunnelPlan
 from stcp_proxy.keys import PublicKey
 
 _OWN: Final = "own"

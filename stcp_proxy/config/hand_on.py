@@ -10,9 +10,10 @@ import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from stcp_proxy.config.auth_plan import Admitted, KeyAuth, PskAuth
 from stcp_proxy.config.intercept import BELONGING
 from stcp_proxy.config.original import allowed_targets, check_peer_is_named
-from stcp_proxy.config.plan import AcceptProxy, Admitted, Balance, HandOn, KeyAuth, PskAuth, ServicePlan
+from stcp_proxy.config.plan import AcceptProxy, Balance, HandOn, ServicePlan
 from stcp_proxy.config.setting import setting_of
 from stcp_proxy.config.source import KeyPath, Source
 from stcp_proxy.config.tunnel_models import HandOnModel, TunnelModel

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from stcp_proxy.config.auth_plan import KeyAuth
 from stcp_proxy.config.certificate_plan import Facts, time_text
-from stcp_proxy.config.plan import KeyAuth, Plan
+from stcp_proxy.config.plan import Plan
 
 LAST_PART: Final = 1 / 3
 """Part of a lifetime in which a certificate should have been renewed."""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from stcp_proxy.config.admin_address import admin_plan
+from stcp_proxy.config.auth_plan import Admitted, KeyAuth, PskAuth
 from stcp_proxy.config.certificates import Certificates
 from stcp_proxy.config.hand_on import Entry, Inbound, allow_entries, check_target, target_lists
 from stcp_proxy.config.intercept import capture_plan, check_belonging, check_single, route_targets
@@ -20,18 +21,15 @@ from stcp_proxy.config.model_errors import validate
 from stcp_proxy.config.models import ConfigModel
 from stcp_proxy.config.peers import Peers
 from stcp_proxy.config.plan import (
-    Admitted,
     Balance,
     EngineChoice,
     HandOn,
     HealthPlan,
     InterceptPlan,
     KeepPlan,
-    KeyAuth,
     LogPlan,
     Mode,
     Plan,
-    PskAuth,
     RoutePlan,
     TunnelPlan,
 )

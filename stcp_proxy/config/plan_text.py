@@ -6,19 +6,18 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Final
 
+from stcp_proxy.config.auth_plan import Admitted, KeyAuth
 from stcp_proxy.config.certificate_plan import Trusted
 from stcp_proxy.config.diff import words
 from stcp_proxy.config.exposure import exposures
 from stcp_proxy.config.plan import (
     AcceptProxy,
     AdminPlan,
-    Admitted,
     Balance,
     HandOn,
     HealthPlan,
     InterceptPlan,
     KeepPlan,
-    KeyAuth,
     Mode,
     Plan,
     TunnelPlan,

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from stcp_proxy.config import Mode, PskAuth, TunnelPlan
-from stcp_proxy.config.plan import KeyAuth
+from stcp_proxy.config.auth_plan import KeyAuth
 from stcp_proxy.counters import Ledger
 from stcp_proxy.errors import Code, PeerOverLimit
 from stcp_proxy.handshake.trust import Trust

@@ -14,8 +14,9 @@ import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stcp_proxy.config.auth_plan import PskAuth
 from stcp_proxy.config.certificate_plan import Trusted
-from stcp_proxy.config.plan import CapturePlan, EngineChoice, InterceptPlan, Mode, PskAuth, RoutePlan, TunnelPlan
+from stcp_proxy.config.plan import CapturePlan, EngineChoice, InterceptPlan, Mode, RoutePlan, TunnelPlan
 from stcp_proxy.errors import NoRoute
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.keys import generate_psk
