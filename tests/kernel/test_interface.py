@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
-import os
-import select
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -18,7 +12,8 @@ import pytest
 
 from stcp_proxy.relay import kernel_abi as abi
 
-from .peer import FIN, Relay, args, eventually, how_it_ends, read_exactly, references, stat, tcp_pair, ulp
+from .peer import FIN, Relay, args, eventually, read_exactly, references, stat, tcp_pair, ulp
+from .refusals import disconnect, refused
 
 Legs = tuple[socket.socket, socket.socket, socket.socket, socket.socket]
 
@@ -33,13 +28,6 @@ def legs() -> Iterator[Legs]:
     yield app, plain, wire, peer
     for sock in (app, plain, wire, peer):
         sock.close()
-
-
-@contextlib.contextmanager
-def refused(number: int) -> Iterator[None]:
-    with pytest.raises(OSError, match=r"\[Errno") as caught:
-        yield
-    assert errno.errorcode[caught.value.errno or 0] == errno.errorcode[number]
 
 
 def check_untouched(legs: Legs) -> None:
@@ -209,59 +197,11 @@ def test_a_leg_belongs_to_one_relay(legs: Legs) -> None:
     r.close()
 
 
-@pytest.mark.parametrize("leg", ["wire", "plain"])
-def test_the_bytes_of_a_relaying_leg_are_not_user_spaces(leg: str) -> None:
-    r = Relay(keep_plain=True)
-    sock: socket.socket = getattr(r, leg)
-    sock.settimeout(None)  # with a timeout, Python asks poll first, which has nothing to say
-    with refused(errno.EBUSY):
-        sock.send(b"x")
-    with refused(errno.EBUSY):
-        sock.recv(1)
-    with refused(errno.EBUSY):
-        sock.recv(1, socket.MSG_PEEK)
-    reader, writer = os.pipe()
-    with refused(errno.EBUSY):
-        os.splice(sock.fileno(), writer, 1)
-    os.write(writer, b"x")
-    with refused(errno.EBUSY):
-        os.splice(reader, sock.fileno(), 1)
-    with open("/proc/self/exe", "rb") as file, refused(errno.EBUSY):
-        os.sendfile(sock.fileno(), file.fileno(), 0, 10)
-    os.close(reader)
-    os.close(writer)
-    disconnect(sock)
-    r.check_alive()
-    r.close()
-
-
-def disconnect(sock: socket.socket) -> None:
-    """connect(AF_UNSPEC) would make a fresh socket out of a connected one."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.connect(sock.fileno(), bytes(16), 16) == -1
-    assert ctypes.get_errno() == errno.EBUSY
-
-
 def test_disconnect_is_refused_before_a_handover_too(legs: Legs) -> None:
     for leg in legs[1:3]:
         disconnect(leg)
         with refused(errno.EINVAL):
             leg.listen()
-
-
-def test_a_relaying_wire_polls_nothing() -> None:
-    """Bytes that arrive must not wake whoever watches for the end."""
-    r = Relay()
-    poll = select.poll()
-    poll.register(r.wire, select.POLLIN | select.POLLOUT | select.POLLRDHUP | select.POLLPRI)
-    assert poll.poll(0) == []
-    r.check_alive()
-    r.send(FIN)
-    assert how_it_ends(r.app) == (0, "eof")
-    assert poll.poll(100) == []
-    r.app.close()
-    assert r.wait_ended().end is abi.End.FINISHED
-    r.close()
 
 
 def test_a_longer_struct_is_taken_while_the_rest_is_zero(legs: Legs) -> None:
@@ -309,110 +249,6 @@ def test_abort_checks_its_arguments() -> None:
     with refused(errno.EALREADY):
         r.wire.setsockopt(abi.SOL_STCP, abi.ABORT, abi.ABORT_ARGS.pack(abi.INTERFACE, 9, 0, b""))
     r.close()
-
-
-def test_options_of_keeping_a_connection_work_on() -> None:
-    r = Relay()
-    r.wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    r.wire.setsockopt(socket.SOL_TCP, socket.TCP_KEEPIDLE, 77)
-    assert r.wire.getsockopt(socket.SOL_TCP, socket.TCP_KEEPIDLE) == 77
-    assert r.wire.getsockopt(socket.SOL_TCP, abi.TCP_ULP, 16).rstrip(b"\0") == b"stcp"
-    assert len(r.wire.getsockopt(socket.SOL_TCP, socket.TCP_INFO, 104)) == 104
-    r.close()
-
-
-TAKING: list[tuple[int, int]] = [(socket.SOL_TCP, 35), (socket.SOL_TCP, 19), (socket.SOL_TCP, 20)]
-"""Options that read or break the bytes: TCP_ZEROCOPY_RECEIVE, TCP_REPAIR, TCP_REPAIR_QUEUE."""
-FORBIDDEN = [
-    *TAKING,
-    (socket.SOL_TCP, socket.TCP_CORK),
-    (socket.SOL_TCP, socket.TCP_NODELAY),
-    (socket.IPPROTO_IP, socket.IP_OPTIONS),
-]
-
-
-@pytest.mark.parametrize("leg", ["wire", "plain"])
-def test_other_options_are_refused_while_relaying(leg: str) -> None:
-    """An option that takes bytes out of a relay, or keeps them back, would have the peer blamed."""
-    r = Relay(keep_plain=True)
-    sock: socket.socket = getattr(r, leg)
-    for level, number in FORBIDDEN:
-        with refused(errno.EBUSY):
-            sock.setsockopt(level, number, 1)
-    for level, number in TAKING:
-        with refused(errno.EBUSY):
-            sock.getsockopt(level, number, 64)
-    with refused(errno.EBUSY):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 100)
-    r.check_alive()
-    r.close()
-
-
-def test_an_ended_leg_polls_its_end() -> None:
-    """A kept descriptor of the plain leg tells that the relay is over."""
-    r = Relay(keep_plain=True)
-    r.app.close()
-    r.peer.close()
-    r.wait_ended()
-    poll = select.poll()
-    poll.register(r.plain, select.POLLIN)
-    assert poll.poll(2000) == [(r.plain.fileno(), select.POLLHUP)]
-    r.close()
-
-
-def test_a_thread_that_waits_for_a_leg_is_woken_by_the_end() -> None:
-    app, plain = tcp_pair()
-    peer, wire = tcp_pair()
-    plain.settimeout(None)
-    woken = threading.Event()
-
-    def read() -> None:
-        with contextlib.suppress(OSError):
-            plain.recv(100)
-        woken.set()
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    time.sleep(0.3)
-    for leg in (plain, wire):
-        ulp(leg)
-    wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(plain.fileno()))
-    app.close()
-    peer.close()
-    assert woken.wait(10), "the reader sleeps for ever"
-    for sock in (plain, wire):
-        sock.close()
-
-
-def test_a_cork_is_drawn_at_the_handover() -> None:
-    app, plain = tcp_pair()
-    peer, wire = tcp_pair()
-    plain.setsockopt(socket.SOL_TCP, socket.TCP_CORK, 1)
-    for leg in (plain, wire):
-        ulp(leg)
-    assert not plain.getsockopt(socket.SOL_TCP, socket.TCP_NODELAY)
-    wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(plain.fileno()))
-    assert plain.getsockopt(socket.SOL_TCP, socket.TCP_CORK) == 0
-    assert plain.getsockopt(socket.SOL_TCP, socket.TCP_NODELAY)
-    for sock in (app, plain, peer, wire):
-        sock.close()
-
-
-def test_the_receive_buffer_keeps_to_the_limits_of_the_machine() -> None:
-    paths = [Path("/proc/sys/net/core/rmem_max"), Path("/proc/sys/net/ipv4/tcp_rmem")]
-    before = [path.read_text() for path in paths]
-    try:
-        for rmem_max, tcp_rmem, limit in (("212992", "4096 65536 131072", 131072), ("50000", "4096 65536 6291456", 100000)):
-            paths[0].write_text(rmem_max)
-            paths[1].write_text(tcp_rmem)
-            r = Relay(keep_plain=True)
-            assert r.plain is not None
-            assert r.plain.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) <= limit
-            r.check_alive()
-            r.close()
-    finally:
-        for path, text in zip(paths, before, strict=True):
-            path.write_text(text)
 
 
 def test_anybody_may_read_the_counters() -> None:
