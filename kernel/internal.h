@@ -272,15 +272,19 @@ int stcp_relay_create(struct sock *wire, const struct stcp_relay_args *args,
 void stcp_relay_destroy(struct stcp_relay *relay);
 void stcp_relay_kick(struct stcp_relay *relay);
 void stcp_relay_progress(struct stcp_relay *relay);
-void stcp_relay_watch(struct stcp_relay *relay);
 bool stcp_relay_reset(struct stcp_relay *relay, enum stcp_end end, int error,
 		      u16 code, const void *text, u16 text_len);
 bool stcp_relay_break(struct stcp_relay *relay, enum stcp_end end, int error);
 bool stcp_relay_peer_reset(struct stcp_relay *relay, u16 code, const void *text,
 			   u16 text_len);
-void stcp_relay_half_closed(struct stcp_relay *relay);
 void stcp_relay_settle(struct stcp_direction *d);
 void stcp_relay_status(struct stcp_relay *relay, struct stcp_status *status);
+
+/* -- clock.c --------------------------------------------------------------- */
+
+void stcp_clock(struct work_struct *work);
+void stcp_relay_watch(struct stcp_relay *relay);
+void stcp_relay_half_closed(struct stcp_relay *relay);
 
 /* -- stat.c ---------------------------------------------------------------- */
 
