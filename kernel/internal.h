@@ -10,7 +10,7 @@
  *              the wire leg; lives from STCP_RELAY to the wire's close().
  *   direction  one flow of bytes in a relay: a place in its owner's line of those
  *              that have something to do, a cipher, at most one buffer (pump.c,
- *              seal.c, open.c).
+ *              transfer.c, seal.c, open.c).
  *
  * Locks, in the order in which they may nest (outer first)
  *   the socket lock          leg->role, hooking a leg, every call of TCP. Never two
@@ -180,7 +180,7 @@ int stcp_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
 int stcp_getsockopt(struct sock *sk, int level, int optname,
 		    char __user *optval, int __user *optlen);
 
-/* -- pump.c, seal.c, open.c ------------------------------------------------ */
+/* -- pump.c, transfer.c, seal.c, open.c ------------------------------------ */
 
 /* What a step of a direction asks for. */
 enum stcp_next {
