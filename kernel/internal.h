@@ -109,6 +109,8 @@ void stcp_owner_put(struct stcp_owner *owner);
 
 /* -- leg.c ----------------------------------------------------------------- */
 
+enum { STCP_IPV4, STCP_IPV6, STCP_FAMILIES };
+
 enum stcp_role {
 	STCP_ROLE_BARE,		/* the protocol is on, the socket is still user space's */
 	STCP_ROLE_CLAIMED,	/* a handover is under way */
@@ -119,7 +121,7 @@ struct stcp_leg {
 	struct sock *sk;
 	enum stcp_role role;
 	bool wire;
-	int family;			/* index: 0 IPv4, 1 IPv6 */
+	int family;			/* STCP_IPV4 or STCP_IPV6 */
 	const struct proto *base;
 	const struct proto_ops *base_ops;
 	struct stcp_relay *relay;
@@ -140,11 +142,18 @@ struct stcp_leg {
 #define STCP_SK_ALLOCATION	(GFP_NOWAIT | __GFP_NOWARN)
 
 extern struct tcp_ulp_ops stcp_ulp_ops;
+/* What a leg calls while it relays, by family. */
+extern struct proto stcp_relay_prots[];
+extern struct proto_ops stcp_relay_ops[];
 
 void stcp_legs_init(void);
 struct stcp_leg *stcp_leg_of(const struct sock *sk);
 int stcp_leg_claim(struct sock *sk, struct stcp_leg **claimed);
 void stcp_leg_unclaim(struct stcp_leg *leg);
+
+/* -- hook.c ---------------------------------------------------------------- */
+
+void stcp_release_cb(struct sock *sk);
 void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay);
 void stcp_leg_unhook(struct stcp_leg *leg);
 
