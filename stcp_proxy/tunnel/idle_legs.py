@@ -183,6 +183,10 @@ class IdleLegs:
         if keep is None or agreed is None or leg.era is not self.era or leg.channel.leg.state is not State.IDLE:
             self._part(leg)
             return
+        until = min(leg.at_rest + agreed, leg.made + keep.max_age)  # its connection may have lasted for longer than max_age
+        if until <= now():
+            self._part(leg)
+            return
         same = self._by_use.get(leg.use)
         if same is not None and len(same) >= keep.legs:
             self._part(same[0])
@@ -192,7 +196,7 @@ class IdleLegs:
         self._legs[fd] = leg
         self._by_use.setdefault(leg.use, []).append(leg)
         self._descriptors.legs += 1
-        self._watch(fd, leg.at_rest + agreed + (_GRACE if self._plan.mode is Mode.LISTEN else 0))
+        self._watch(fd, until + (_GRACE if self._plan.mode is Mode.LISTEN else 0))
         if leg.channel.rest:
             self._unread.append(leg)
             self._take_soon()

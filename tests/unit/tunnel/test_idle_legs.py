@@ -215,6 +215,24 @@ async def test_offer_ends_with_the_age_of_a_leg(make_rig: Callable[..., Rig], cl
         assert rig.legs.offer(made) == seconds
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_leg_older_than_max_age_carries_no_further_connection(
+    make_rig: Callable[..., Rig], clock: Clock, mode: Mode
+) -> None:
+    """The offer was made before a connection that lasted for long."""
+    rig = make_rig(mode, idle=30.0, max_age=100.0)
+    (long, peer, sock), (nearly, _, _) = rig.make(), rig.make()
+    clock.seconds += 90
+    nearly.at_rest = clock()
+    rig.legs.put(nearly)
+    clock.seconds += 11
+    assert rig.legs.take("peer") is None or mode is Mode.LISTEN
+    long.at_rest = clock()
+    rig.legs.put(long)
+    assert hears_bye(peer, sock)
+    await until(lambda: len(rig.legs) == 0)
+
+
 async def test_idle_time_is_over(make_rig: Callable[..., Rig], clock: Clock) -> None:
     """The connect tunnel gives a leg up first."""
     connect, listen = make_rig(Mode.CONNECT), make_rig(Mode.LISTEN)
