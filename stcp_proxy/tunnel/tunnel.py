@@ -120,6 +120,15 @@ class Tunnel:
                     nursery.start_soon(self.upstreams.check_health)
                     nursery.start_soon(end_expired, self.plan, self.live)
 
+    async def drain(self) -> None:
+        """Return when no connection is left. Meanwhile those end whose certificate expires, where the plan says so."""
+        if not len(self.live):
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_expired, self.plan, self.live)
+            await self.live.wait_idle()
+            nursery.cancel_scope.cancel()
+
     def accept_waiting(self, listeners: list[socket.socket], connections: trio.Nursery) -> None:
         """Accept what waits at sockets that are about to be closed, as far as the limits allow."""
         self._acceptor.accept_waiting(listeners, connections)

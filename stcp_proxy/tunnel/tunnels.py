@@ -152,8 +152,9 @@ class Tunnels:
         inbound = [tunnel for tunnel in self.all if tunnel.plan.mode is Mode.LISTEN]
         if not inbound:
             await trio.sleep_forever()
-        for tunnel in inbound:
-            await tunnel.live.wait_idle()
+        async with trio.open_nursery() as nursery:
+            for tunnel in inbound:
+                nursery.start_soon(tunnel.drain)
 
     def stop_listening(self) -> None:
         """Close every listening socket; the tasks that accept have ended."""
@@ -201,8 +202,10 @@ class Tunnels:
 
     async def wait_idle(self) -> None:
         """Return when no connection is left, and no peer that has just been told that its legs are not kept any more."""
+        async with trio.open_nursery() as nursery:
+            for tunnel in self.all:
+                nursery.start_soon(tunnel.drain)
         for tunnel in self.all:
-            await tunnel.live.wait_idle()
             await tunnel.legs.wait_parted()
 
     def abort(self, why: StcpError) -> None:
@@ -303,7 +306,7 @@ class Tunnels:
         with trio.move_on_after(deadline):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(tunnel.live.dismiss_unauthenticated)
-                await tunnel.live.wait_idle()
+                await tunnel.drain()
                 nursery.cancel_scope.cancel()
         if len(tunnel.live):
             tunnel.live.abort(removed())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -17,8 +18,9 @@ from stcp_proxy.handshake.trust import Peer, Trust
 from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.connections import LiveConnections
 from stcp_proxy.tunnel.revocation import end_expired
+from stcp_proxy.tunnel.tunnel import Tunnel
 
-from .rig import IDENTITY, PEER, make_plan
+from .rig import IDENTITY, PEER, FakeEngine, make_plan
 
 BEGIN = 1_800_000_000.0
 OWN = OwnCertificate((b"leaf",), CertificateKey(b"key"), ("dns:host",), Facts("dns:host", "a1", 0.0, BEGIN))
@@ -70,3 +72,21 @@ async def test_without_the_setting_nobody_ends(autojump_clock: MockClock) -> Non
     live = Live()
     live.enter("soon", BEGIN - 1000)
     assert await run(live, end=False, seconds=100) == []
+
+
+async def test_a_tunnel_that_drains_ends_them_too(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a takeover a drain may last for an hour, and nothing is accepted then."""
+    tunnel = Tunnel(make_plan(), FakeEngine())  # type: ignore[arg-type]
+    tunnel.plan = plan(end=True)  # its files are none
+    connection = Connection("tunnel", "10.0.0.1:1", tunnel.live)
+    connection.proved(Peer("soon", "dns:*", certificate=Verified("soon", "prod", 1, BEGIN - 1e9, (), ())))
+    tunnel.live._all.add(connection)
+
+    def cut(gone: Connection, why: StcpError) -> None:
+        assert isinstance(why, KeyRevoked)
+        tunnel.live._all.discard(gone)
+        tunnel.live.wake()
+
+    monkeypatch.setattr(tunnel.live, "cut", cut)
+    with trio.fail_after(60):
+        await tunnel.drain()
