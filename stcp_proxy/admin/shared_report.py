@@ -1,12 +1,14 @@
 """One report for all probes of half a second.
 
 A probe skips the rate limit of other requests, so that strangers cannot delay an orchestrator. Its report must therefore cost
-little however many probes there are: whoever asks within half a second gets the report that another probe has paid for.
+little however many probes there are: whoever asks within half a second gets the report that another probe has paid for. A report
+from before a change of this process (a stop, a reload, rules of interception) is not shared: an orchestrator has to see a stop at
+once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Final
 
 import trio
@@ -24,10 +26,15 @@ class SharedReport:
 
     Args:
         gather: makes a report.
+        state: what a report must not be older than, to compare: the state of the process.
     """
 
-    def __init__(self, gather: Callable[[SnapshotRequest], Awaitable[Report]]) -> None:
+    def __init__(
+        self, gather: Callable[[SnapshotRequest], Awaitable[Report]], state: Callable[[], Hashable] = lambda: None
+    ) -> None:
         self._gather = gather
+        self._state = state
+        self._made_in: Hashable = None
         self._turn = trio.Lock()
         self._report: Report | None = None
         self._at = float("-inf")
@@ -35,7 +42,9 @@ class SharedReport:
     async def get(self) -> Report:
         """The report, at most `HOLDS` seconds old. Those who wait for one share it."""
         async with self._turn:
-            if self._report is None or trio.current_time() >= self._at + HOLDS:
+            state = self._state()
+            if self._report is None or state != self._made_in or trio.current_time() >= self._at + HOLDS:
                 self._report = await self._gather(_WANTED)
+                self._made_in = state
                 self._at = trio.current_time()
             return self._report

@@ -65,3 +65,12 @@ async def test_a_probe_that_goes_away_leaves_the_next_one_its_turn(autojump_cloc
         await shared.get()
     with trio.fail_after(1):
         assert await shared.get() == cast("Report", 1)
+
+
+async def test_a_report_from_before_a_stop_is_not_shared(autojump_clock: MockClock) -> None:
+    source, state = Source(), "ready"
+    shared = SharedReport(source.gather, lambda: state)
+    assert await shared.get() == cast("Report", 1)
+    state = "draining"
+    assert await shared.get() == cast("Report", 2)
+    assert await shared.get() == cast("Report", 2)
