@@ -5,9 +5,10 @@ here is imported. With one, the first worker process takes a report every ten se
 
 - ``interface``      what the package requires of a running proxy
 - ``status_schema``  the shape of `/status`, and how each field of it merges; ``process_schema`` its part about the process
-- ``snapshot``       the report of this process, from live objects; ``snapshot_request`` is the request for one
+- ``snapshot``       the report of this process, from live objects; ``snapshot_request`` is the request for one;
+                     ``certificate_snapshot`` and ``certificate_schema`` are the part about certificates
 - ``live_bytes``     bytes of open connections
-- ``key_removal``    whether a key can be removed
+- ``key_removal``    whether a key can be removed; ``certificate_removal`` answers it for certificates
 - ``report``         the report of a process, and the merging of several reports; ``worker_reports`` collects them from all worker
                      processes in the JSON of ``codec``
 - ``faults``         what is wrong, found in a report; ``fault_log`` knows since when, and makes the verdict (``verdict_schema``)
@@ -22,6 +23,7 @@ here is imported. With one, the first worker process takes a report every ten se
 - ``server``         serves them on Hypercorn, inside the proxy's own loop
 - ``client``         asks a running proxy, for the commands
 - ``terminal_table`` its status at a terminal: ``terminal_verdict``, tables, figures in words (``terminal_text``), and again and
-                     again (``terminal_watch``)
+                     again (``terminal_watch``); ``terminal_certificates`` lists certificates, ``terminal_layout`` is
+                     common to all lists
 - ``wait``           waits until a proxy is ready
 """

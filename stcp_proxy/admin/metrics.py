@@ -15,9 +15,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
+from stcp_proxy.admin.certificate_schema import CertificateStatus
 from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.report import Report, TunnelReport
-from stcp_proxy.admin.status_schema import CertificateStatus, KeyStatus
+from stcp_proxy.admin.status_schema import KeyStatus
 from stcp_proxy.counters import BOUNDS, Durations
 from stcp_proxy.counters import Steps as StepCounts
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated
 
+from stcp_proxy.admin import certificate_removal
+from stcp_proxy.admin.certificate_schema import AuthorityUse, most_used
 from stcp_proxy.admin.key_removal import judge
 from stcp_proxy.admin.process_schema import Worker, state_of
 from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, SnapshotRequest
@@ -42,10 +44,14 @@ class Report(Overview):
     Attributes:
         tunnels: in the order of the configuration.
         loop_delay: the measured delays of the event loop.
+        authority_uses: which authority vouched for which peer.
+        forgotten_uses: peers that are no longer among these, by the key of their authority.
     """
 
     tunnels: Annotated[list[TunnelReport], by(lambda tunnel: tunnel.name)]
     loop_delay: Annotated[Durations, NESTED] = field(default_factory=Durations)
+    authority_uses: Annotated[list[AuthorityUse], by(lambda use: (use.key_id, use.peer))] = field(default_factory=list)
+    forgotten_uses: Annotated[dict[str, int], SUM_EACH] = field(default_factory=dict)
 
 
 def merge_reports(reports: Sequence[Report], wanted: SnapshotRequest, *, silent: Iterable[int] = ()) -> Report:
@@ -66,6 +72,11 @@ def merge_reports(reports: Sequence[Report], wanted: SnapshotRequest, *, silent:
         connections.shown.sort(key=lambda connection: connection.bytes_to_wire + connection.bytes_to_plain, reverse=True)
     del connections.shown[wanted.count :]
     merged.keys = judge(merged.keys)
+    merged.certificates = certificate_removal.judge(
+        merged.certificates, merged.authority_uses, merged.forgotten_uses, merged.time
+    )
+    merged.peer_certificates, rest = most_used(merged.peer_certificates)
+    merged.connections_of_others += rest
     merged.refusals = sorted(merged.refusals, key=lambda refusal: refusal.time, reverse=True)[:MAX_REFUSALS]
     return merged
 

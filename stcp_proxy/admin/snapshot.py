@@ -13,6 +13,7 @@ from typing import Final, Literal, cast
 import trio
 
 from stcp_proxy import __version__
+from stcp_proxy.admin.certificate_snapshot import add_certificates
 from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.interface import Endpoint, Host, Link, Tunnel, Unresolved
 from stcp_proxy.admin.live_bytes import BytesOfConnections, Meter
@@ -20,7 +21,6 @@ from stcp_proxy.admin.process_schema import EngineChoice, Process, State, Worker
 from stcp_proxy.admin.report import Report, TunnelReport
 from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, SnapshotRequest
 from stcp_proxy.admin.status_schema import (
-    CertificateStatus,
     Connections,
     ConnectionStatus,
     KeyStatus,
@@ -32,7 +32,6 @@ from stcp_proxy.admin.status_schema import (
 )
 from stcp_proxy.admin.verdict_schema import Level
 from stcp_proxy.config import KeyAuth, Mode, PskAuth
-from stcp_proxy.config.lifetimes import CertificateKind, lifetimes
 from stcp_proxy.counters import UNKNOWN, Durations, KeyUse
 from stcp_proxy.counters.tunnel import Refusal
 from stcp_proxy.errors import Severity
@@ -63,17 +62,18 @@ async def snapshot(host: Host, wanted: SnapshotRequest, meter: Meter, loop_delay
         tunnels.append(_tunnel(host, tunnel, counts))
         await steps.pause()
     now = time.time()
-    return Report(
+    report = Report(
         time=now,
         process=_process(host, now, sum(len(tunnel.connections) + tunnel.strangers for tunnel in host.tunnels)),
         tunnels=tunnels,
         connections=connections,
         keys=keys,
         refusals=_refusals(host),
-        certificates=_certificates(host, now),
         reloads=_reloads(host),
         loop_delay=loop_delay,
     )
+    await add_certificates(host, report, steps, full=not wanted.probe)
+    return report
 
 
 def _process(host: Host, now: float, count: int) -> Process:
@@ -270,30 +270,6 @@ def _add_use(own: KeyStatus | None, peer: KeyStatus | None, use: KeyUse) -> None
 def _entry(found: dict[tuple[bool, bytes], KeyStatus], key: PublicKey, name: str, *, own: bool) -> KeyStatus:
     fresh = KeyStatus(key=str(key), name=name, own=own, tunnels=[], connections=0, total=0, last_use=None, uses={})
     return found.setdefault((own, key.raw), fresh)
-
-
-def _certificates(host: Host, now: float) -> list[CertificateStatus]:
-    """The certificates of this side, authorities and lists, with the open connections by certificate."""
-    issuers = collections.Counter(
-        link.certificate.authority for tunnel in host.tunnels for link in tunnel.connections if link.certificate is not None
-    )
-    found = []
-    for each in lifetimes(host.plan):
-        what, remedy = each.problem(now) or ("", "")
-        count = {CertificateKind.OWN: issuers.total(), CertificateKind.AUTHORITY: issuers[each.name], CertificateKind.LIST: 0}
-        status = CertificateStatus(
-            kind=each.kind.value,
-            name=each.name,
-            subject=each.facts.subject,
-            serial=each.facts.serial,
-            not_before=each.facts.not_before,
-            not_after=None if math.isinf(each.facts.not_after) else each.facts.not_after,
-            connections=count[each.kind],
-            overdue=what,
-            remedy=remedy,
-        )
-        found.append(status)
-    return found
 
 
 def _reloads(host: Host) -> Reloads:

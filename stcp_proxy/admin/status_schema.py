@@ -11,6 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
+from stcp_proxy.admin.certificate_schema import CertificateStatus, PeerCertificate
 from stcp_proxy.admin.process_schema import Process
 from stcp_proxy.admin.verdict_schema import Level, Verdict
 from stcp_proxy.counters.merging import (
@@ -220,33 +221,6 @@ class KeyStatus:
 
 
 @dataclass(slots=True, kw_only=True)
-class CertificateStatus:
-    """The certificate of this side, a certificate of an authority, or a revocation list.
-
-    Attributes:
-        kind: ``certificate`` for that of this side, ``authority``, or ``revocation list``.
-        name: the authority's name; ``(own)`` for the certificate of this side.
-        subject: the names of the certificate; of an authority and a list, the authority's subject.
-        serial: the serial number in hexadecimal digits; of a list, its number.
-        not_before: the begin of its validity.
-        not_after: the end of its validity; None for a list that does not tell its next update.
-        connections: open connections of peers with certificates; of an authority, those whose certificate it issued.
-        overdue: what is wrong where its renewal is overdue; empty otherwise.
-        remedy: what to do then.
-    """
-
-    kind: Annotated[Literal["certificate", "authority", "revocation list"], FIRST]
-    name: Annotated[str, FIRST]
-    subject: Annotated[str, FIRST]
-    serial: Annotated[str, FIRST]
-    not_before: Annotated[float, FIRST]
-    not_after: Annotated[float | None, FIRST]
-    connections: Annotated[int, SUM] = 0
-    overdue: Annotated[str, FIRST] = ""
-    remedy: Annotated[str, FIRST] = ""
-
-
-@dataclass(slots=True, kw_only=True)
 class RefusalStatus:
     """Refused connections with one reason from one host.
 
@@ -323,6 +297,8 @@ class Overview:
         keys: own keys first.
         refusals: the latest first, at most 50.
         certificates: certificates of this side, authorities and revocation lists.
+        peer_certificates: certificates of peers with open connections: those with most connections first, at most 100.
+        connections_of_others: open connections by certificates that `peer_certificates` leaves out.
         reloads: reloads since the start.
     """
 
@@ -334,6 +310,10 @@ class Overview:
     certificates: Annotated[
         list[CertificateStatus], by(lambda each: (each.kind, each.name, each.subject, each.serial, each.not_after))
     ] = field(default_factory=list)
+    peer_certificates: Annotated[
+        list[PeerCertificate], by(lambda each: (each.name, each.authority, each.serial, each.not_after))
+    ] = field(default_factory=list)
+    connections_of_others: Annotated[int, SUM] = 0
     reloads: Annotated[Reloads, NESTED] = field(default_factory=Reloads)
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from stcp_proxy.admin.status_schema import ConnectionStatus, KeyStatus, RefusalStatus, Status, Target, TunnelStatus
+from stcp_proxy.admin.terminal_certificates import certificates, peer_certificates
+from stcp_proxy.admin.terminal_layout import (
+    DEFAULT,
+    INDENT,
+    QUIET,
+    Flow,
+    Limits,
+    add_row,
+    may_go_text,
+    names_text,
+    narrow_entry,
+    new_table,
+    shortened,
+    unlisted,
+)
 from stcp_proxy.admin.terminal_text import size, span
 from stcp_proxy.admin.terminal_verdict import STYLES, lines_of
 from stcp_proxy.admin.verdict_schema import Level
@@ -18,29 +32,8 @@ from stcp_proxy.redact import printable
 
 WIDE: Final = 110
 """Columns from which the tables have a column for each field."""
-_INDENT: Final = 4
-_MAY_GO: Final = {"yes": "yes", "no": "no", "unknown": "not known"}
 _SHORT_KEY: Final = len("stcp-pub:") + 12
-_BAD, _QUIET = STYLES["bad"], "dim"
-_EVERYTHING: Final = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much of long lists is shown; the rest is counted.
-
-    Attributes:
-        tunnels, keys, refusals: entries of these tables.
-        names: addresses and peers of one tunnel, each.
-    """
-
-    tunnels: int = 20
-    keys: int = 5
-    refusals: int = 5
-    names: int = 3
-
-
-ALL: Final = Limits(_EVERYTHING, _EVERYTHING, _EVERYTHING, _EVERYTHING)
+_BAD: Final = STYLES["bad"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +50,21 @@ class View:
 
     status: Status
     before: Status | None = None
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT
     tunnel: str = ""
     busiest: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         width = options.max_width
-        yield _Flow([*self._head()], width).text
-        yield from lines_of(self.status.verdict, self.status.time, _INDENT)
+        yield Flow([*self._head()], width).text
+        yield from lines_of(self.status.verdict, self.status.time, INDENT)
         wide = width >= WIDE
         for title, table in (
             ("Tunnels", self._tunnels(width, wide=wide)),
             ("Connections", self._connections(width, wide=wide)),
             ("Keys", self._keys(width, wide=wide)),
+            ("Certificates", certificates(self.status, self.tunnel, self.limits, width, wide=wide)),
+            ("Certificates of peers", peer_certificates(self.status, self.tunnel, self.limits, width, wide=wide)),
             ("Refused", self._refusals(width, wide=wide)),
         ):
             if table:
@@ -87,7 +82,7 @@ class View:
         yield f"memory {size(sum(worker.memory for worker in process.workers))}"
         yield f"descriptors {sum(worker.descriptors for worker in process.workers):,}"
         for engine in process.engines:
-            yield Text(f"engine {engine.choice}: {engine.engine}, {printable(engine.why)}", style=_QUIET)
+            yield Text(f"engine {engine.choice}: {engine.engine}, {printable(engine.why)}", style=QUIET)
 
     # -- tunnels --------------------------------------------------------------------------------------------------------------
 
@@ -98,15 +93,15 @@ class View:
             rank: dict[Level, int] = {"bad": 0, "warn": 1}
             found = sorted(found, key=lambda each: (rank.get(each.level, 2), -self._moved(each, before) if self.busiest else 0))
         shown = found[: self.limits.tunnels]
-        hidden = _more(len(found) - len(shown), "tunnel", "--tunnel NAME shows one, --all shows all")
+        hidden = unlisted(len(found) - len(shown), "tunnel", "--tunnel NAME shows one, --all shows all")
         if not wide:
-            return [*(_entry(*self._tunnel_lines(each, before.get(each.name)), width=width) for each in shown), *hidden]
-        table = _table("TUNNEL", "LISTENS ON → TO", "PEERS", ">OPEN", ">DONE", ">REFUSED", ">TO WIRE", ">TO PLAIN")
+            return [*(narrow_entry(*self._tunnel_lines(each, before.get(each.name)), width=width) for each in shown), *hidden]
+        table = new_table("TUNNEL", "LISTENS ON → TO", "PEERS", ">OPEN", ">DONE", ">REFUSED", ">TO WIRE", ">TO PLAIN")
         for each in shown:
             state = Text.assemble((printable(each.name), "bold"), "\n", f"{each.mode} ", _state(each))
             way = Text("\n").join([*self._listening(each), *self._targets(each, arrow="→ ")])
             counts = (_open(each), f"{sum(each.ended.values()):,}", f"{sum(each.refused.values()):,}")
-            _row(table, state, way, Text("\n").join(self._peers(each)), *counts, *self._rates(each, before.get(each.name)))
+            add_row(table, state, way, Text("\n").join(self._peers(each)), *counts, *self._rates(each, before.get(each.name)))
         return [table, *hidden]
 
     def _tunnel_lines(self, each: TunnelStatus, before: TunnelStatus | None) -> tuple[list[str | Text], list[str | Text]]:
@@ -134,7 +129,7 @@ class View:
     def _listening(self, tunnel: TunnelStatus) -> list[Text]:
         """The listening addresses of a tunnel, and its addresses whose socket file is lost."""
         lost = [Text(f"{printable(address)}: socket file lost", style=_BAD) for address in tunnel.lost]
-        found = [*lost, *_shortened([Text(printable(address)) for address in tunnel.listening], self.limits.names)]
+        found = [*lost, *shortened([Text(printable(address)) for address in tunnel.listening], self.limits.names)]
         return found or [Text("listens on nothing", style=_BAD)]
 
     def _targets(self, tunnel: TunnelStatus, arrow: str) -> list[Text]:
@@ -142,12 +137,12 @@ class View:
         targets = tunnel.targets
         if len(targets) > self.limits.names:
             targets = sorted(targets, key=lambda target: target.health != "down")
-        return _shortened([_target(target, arrow) for target in targets], self.limits.names)
+        return shortened([_target(target, arrow) for target in targets], self.limits.names)
 
     def _peers(self, tunnel: TunnelStatus) -> list[Text]:
         if tunnel.auth == "psk":
             return [Text("(shared secret)")]
-        return _shortened([Text(printable(name)) for name in tunnel.peers], self.limits.names)
+        return shortened([Text(printable(name)) for name in tunnel.peers], self.limits.names)
 
     # -- connections, keys, refusals ------------------------------------------------------------------------------------------
 
@@ -155,16 +150,16 @@ class View:
         connections = self.status.connections
         before = {} if self.before is None else {_identity(each): each for each in self.before.connections.shown}
         shown = connections.shown
-        hidden = _more(connections.total - len(shown) if shown else 0, "connection", "--connections N shows more")
+        hidden = unlisted(connections.total - len(shown) if shown else 0, "connection", "--connections N shows more")
         if not wide:
-            return [*(_entry(*self._connection_lines(each, before), width=width) for each in shown), *hidden]
+            return [*(narrow_entry(*self._connection_lines(each, before), width=width) for each in shown), *hidden]
         if not shown:
             return []
-        table = _table("CHANNEL", "TUNNEL", "PEER", "CLIENT → TARGET", "ENGINE", ">AGE", ">TO WIRE", ">TO PLAIN")
+        table = new_table("CHANNEL", "TUNNEL", "PEER", "CLIENT → TARGET", "ENGINE", ">AGE", ">TO WIRE", ">TO PLAIN")
         for each in shown:
             way = f"{each.client}\n→ {each.target}" if each.target else each.client
             names = (each.channel or "(opening)", each.tunnel, each.peer or "–", way, each.engine or "–")
-            _row(table, *names, span(each.age), *self._rates(each, before.get(_identity(each))))
+            add_row(table, *names, span(each.age), *self._rates(each, before.get(_identity(each))))
         return [table, *hidden]
 
     def _connection_lines(
@@ -181,46 +176,42 @@ class View:
         if len(keys) > self.limits.keys:
             keys = sorted(keys, key=lambda key: (not key.own, -key.connections, -(key.last_use or 0.0)))
         shown = keys[: self.limits.keys]
-        hidden = _more(len(keys) - len(shown) if shown else 0, "key", "--all shows all")
+        hidden = unlisted(len(keys) - len(shown) if shown else 0, "key", "--all shows all")
         if not shown:
             return []
         if not wide:
-            return [*(_entry(*self._key_lines(key), width=width) for key in shown), *hidden]
-        table = _table("KEY", "NAME", "TUNNELS", ">OPEN", ">HANDSHAKES", "LAST USE", "CAN IT GO?")
+            return [*(narrow_entry(*self._key_lines(key), width=width) for key in shown), *hidden]
+        table = new_table("KEY", "NAME", "TUNNELS", ">OPEN", ">HANDSHAKES", "LAST USE", "CAN IT GO?")
         for key in shown:
-            tunnels = Text(", ").join(_shortened([Text(printable(name)) for name in _once(key.tunnels)], self.limits.names))
+            tunnels = names_text(key.tunnels, self.limits.names)
             counts = (f"{key.connections:,}", f"{key.total:,}")
-            _row(table, _short(key), key.name, tunnels, *counts, self._last_use(key), self._may_go(key))
+            add_row(table, _short(key), key.name, tunnels, *counts, self._last_use(key), may_go_text(key.may_go, key.why))
         return [table, *hidden]
 
     def _key_lines(self, key: KeyStatus) -> tuple[list[str | Text], list[str | Text]]:
-        tunnels = Text(", ").join(_shortened([Text(printable(name)) for name in _once(key.tunnels)], self.limits.names))
+        tunnels = names_text(key.tunnels, self.limits.names)
         first: list[str | Text] = [Text(printable(key.name), style="bold"), _short(key), f"{key.connections:,} open"]
         first += [f"{key.total:,} handshakes", f"last use: {self._last_use(key)}"]
-        return first, [Text.assemble("tunnels ", tunnels), Text.assemble("can it go? ", self._may_go(key))]
+        return first, [Text.assemble("tunnels ", tunnels), Text.assemble("can it go? ", may_go_text(key.may_go, key.why))]
 
     def _last_use(self, key: KeyStatus) -> str:
         if key.connections:
             return "in use"
         return "not since the start" if key.last_use is None else f"{span(self.status.time - key.last_use)} ago"
 
-    def _may_go(self, key: KeyStatus) -> Text:
-        answer = Text(_MAY_GO[key.may_go])
-        return answer.append(f": {printable(key.why)}" if key.why else "", style=_QUIET)
-
     def _refusals(self, width: int, *, wide: bool) -> list[RenderableType]:
         found = [each for each in self.status.refusals if self.tunnel in ("", each.tunnel)]
         shown = found[: self.limits.refusals]
-        hidden = _more(len(found) - len(shown), "kind of refusal", "--all shows all", "kinds of refusals")
+        hidden = unlisted(len(found) - len(shown), "kind of refusal", "--all shows all", "kinds of refusals")
         if not shown:
             return []
         if not wide:
-            return [*(_entry(*self._refusal_lines(each), width=width) for each in shown), *hidden]
-        table = _table("LAST", ">TIMES", "TUNNEL", "CLIENT", "WHY, AND WHAT TO DO")
+            return [*(narrow_entry(*self._refusal_lines(each), width=width) for each in shown), *hidden]
+        table = new_table("LAST", ">TIMES", "TUNNEL", "CLIENT", "WHY, AND WHAT TO DO")
         for each in shown:
             parts = [Text(printable(each.why)), *_key_and_remedy(each)]
             names = (f"{self._ago(each.time)}", f"{each.count:,}", each.tunnel, each.client)
-            _row(table, *names, Text("\n").join(parts))
+            add_row(table, *names, Text("\n").join(parts))
         return [table, *hidden]
 
     def _refusal_lines(self, each: RefusalStatus) -> tuple[list[str | Text], ...]:
@@ -265,7 +256,7 @@ def _open(tunnel: TunnelStatus, between: str = "\n", alone: str = "") -> str:
 def _target(target: Target, arrow: str) -> Text:
     """A target, with the service or route that leads to it where it is not the tunnel's own `to`."""
     way = f"{target.service or target.route} " if target.service or target.route else ""
-    text = Text(printable(way) + arrow, style=_QUIET)
+    text = Text(printable(way) + arrow, style=QUIET)
     text.append(printable(target.address), style=_BAD if target.health == "down" else "not dim")
     return text.append(" down" if target.health == "down" else "", style=_BAD)
 
@@ -278,77 +269,4 @@ def _key_and_remedy(refusal: RefusalStatus) -> Iterator[Text]:
     if refusal.key:
         yield Text(printable(refusal.key), overflow="fold")
     if refusal.remedy:
-        yield Text(f"→ {printable(refusal.remedy)}", style=_QUIET)
-
-
-def _once(names: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(names))
-
-
-def _shortened(parts: Sequence[Text], most: int) -> list[Text]:
-    """The first parts, and the number of the others. One part is never left out alone: its count is as long."""
-    if len(parts) <= most + 1:
-        return list(parts)
-    return [*parts[:most], Text(f"and {len(parts) - most:,} more", style=_QUIET)]
-
-
-def _more(count: int, one: str, how: str, many: str = "") -> list[RenderableType]:
-    if count <= 0:
-        return []
-    return [Text(f"and {count:,} more {one if count == 1 else many or one + 's'}: {how}", style=_QUIET)]
-
-
-# -- layout -------------------------------------------------------------------------------------------------------------------
-
-
-class _Flow:
-    """Parts in lines: a part that does not fit begins the next line, with an indent. A part longer than a line is wrapped.
-
-    Args:
-        parts: at least one; empty ones are left out.
-        width: columns.
-        first, later: columns before the first line and before further lines.
-    """
-
-    def __init__(self, parts: Iterable[str | Text], width: int, *, first: int = 0, later: int = _INDENT) -> None:
-        self.text = Text(" " * first, overflow="fold")
-        self._width, self._later = width, later
-        self._used, self._empty = first, True
-        for each in parts:
-            part = each if isinstance(each, Text) else Text(each)
-            if part.cell_len > width - later:
-                for number, word in enumerate(part.split(" ")):
-                    self._add(word, gap=1 if number else 2)
-            elif part.plain:
-                self._add(part, gap=2)
-
-    def _add(self, part: Text, *, gap: int) -> None:
-        if self._empty:
-            gap = 0
-        elif self._used + gap + part.cell_len > self._width:
-            self.text.append("\n" + " " * self._later)
-            self._used, gap = self._later, 0
-        self.text.append(" " * gap)
-        self.text.append_text(part)
-        self._used += gap + part.cell_len
-        self._empty = False
-
-
-def _entry(first: Iterable[str | Text], *further: Iterable[str | Text], width: int) -> Text:
-    """An entry of a narrow table: its first line, and further ones with an indent."""
-    lines = [_Flow(first, width).text, *(_Flow(each, width, first=_INDENT, later=_INDENT).text for each in further)]
-    return Text("\n").join(lines)
-
-
-def _table(*columns: str) -> Table:
-    """A table without lines. A column name that begins with > marks a column of numbers."""
-    table = Table(box=None, pad_edge=False, header_style=_QUIET)
-    for name in columns:
-        number = name.startswith(">")
-        table.add_column(name.removeprefix(">"), justify="right" if number else "left", no_wrap=number, overflow="fold")
-    return table
-
-
-def _row(table: Table, *cells: str | Text) -> None:
-    """Add a row of plain text. Markup and terminal control characters in a cell have no effect."""
-    table.add_row(*(cell if isinstance(cell, Text) else Text("\n".join(map(printable, cell.split("\n")))) for cell in cells))
+        yield Text(f"→ {printable(refusal.remedy)}", style=QUIET)

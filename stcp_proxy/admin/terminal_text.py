@@ -32,3 +32,8 @@ def clock(at: float, now: float) -> str:
     """A time of day in UTC, with the date where it is not the day of `now`. Both are seconds since 1970."""
     form = "%H:%M:%S UTC" if at // _DAY == now // _DAY else "%Y-%m-%d %H:%M:%S UTC"
     return time.strftime(form, time.gmtime(at))
+
+
+def day(at: float) -> str:
+    """A day in UTC, for a time in seconds since 1970."""
+    return time.strftime("%Y-%m-%d", time.gmtime(at))

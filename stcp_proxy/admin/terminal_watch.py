@@ -13,7 +13,8 @@ from rich.text import Text
 
 from stcp_proxy.admin.client import AdminError
 from stcp_proxy.admin.status_schema import Status
-from stcp_proxy.admin.terminal_table import Limits, View
+from stcp_proxy.admin.terminal_layout import Limits
+from stcp_proxy.admin.terminal_table import View
 from stcp_proxy.admin.terminal_text import clock
 from stcp_proxy.admin.terminal_verdict import STYLES
 

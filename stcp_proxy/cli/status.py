@@ -30,7 +30,8 @@ def status(
     in_full: Annotated[bool, typer.Option("--all", help="Every tunnel, key and refusal, and every name of a list.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="What the proxy answers, as it is.")] = False,
 ) -> None:
-    """Show what a running proxy does: what is wrong, since when, and what to do; tunnels, connections, keys, refusals.
+    """Show what a running proxy does: what is wrong, since when, and what to do; tunnels, connections, keys,
+    certificates, refusals.
 
     It is asked at its admin address. Exit status 1 when nothing answers there.
     """
@@ -52,7 +53,7 @@ def status(
         sys.stdout.write(body.decode() + "\n")
         return
 
-    from stcp_proxy.admin import terminal_table, terminal_watch
+    from stcp_proxy.admin import terminal_layout, terminal_table, terminal_watch
 
     def look() -> Status:
         try:
@@ -62,9 +63,9 @@ def status(
         running_proxy.check_tunnel(tunnel, [each.name for each in found.tunnels])
         return found
 
-    limits = terminal_table.ALL if in_full else None
+    limits = terminal_layout.ALL if in_full else None
     if not watch:
-        console().print(terminal_table.View(look(), limits=limits or terminal_table.Limits(), tunnel=tunnel))
+        console().print(terminal_table.View(look(), limits=limits or terminal_layout.DEFAULT, tunnel=tunnel))
         return
     with contextlib.suppress(KeyboardInterrupt):
         terminal_watch.watch(console(), look, max(0.1, parse_duration(interval)), tunnel=tunnel, limits=limits)

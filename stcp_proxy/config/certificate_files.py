@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from stcp_proxy.config.certificate_plan import CertificateKey, Encoded, Facts, OwnCertificate, Revoked, time_text
-from stcp_proxy.credentials.authority import key_bytes
+from stcp_proxy.credentials.authority import key_bytes, key_id
 from stcp_proxy.credentials.binding import MIN_RSA_BITS
 from stcp_proxy.credentials.certificate import UNREADABLE, check_leaf, is_authority, names_of
 from stcp_proxy.credentials.path import LEEWAY, MAX_CERTIFICATES
@@ -195,7 +195,8 @@ def _revocation_list(path: Path, block: bytes, roots: tuple[Encoded, ...]) -> En
         number = found.extensions
         serial = next((str(each.value.crl_number) for each in number if isinstance(each.value, x509.CRLNumber)), "")
         begin = found.last_update_utc.timestamp()
-        facts = Facts(found.issuer.rfc4514_string(), serial, begin, float("inf") if end is None else end.timestamp())
+        issuer = found.issuer.rfc4514_string()
+        facts = Facts(issuer, serial, begin, float("inf") if end is None else end.timestamp(), issuer)
     except UNREADABLE as exc:
         raise ConfigError(f"{path} holds a revocation list that cannot be read: {exc}", remedy="fetch it anew") from None
     if not signed:
@@ -256,7 +257,8 @@ def facts_of(certificate: x509.Certificate) -> Facts:
     except CredentialRefused:
         subject = certificate.subject.rfc4514_string() or "a certificate without a name"
     start, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-    return Facts(subject, f"{certificate.serial_number:x}", start, end)
+    issuer, key = certificate.issuer.rfc4514_string(), key_id(key_bytes(certificate)).hex()
+    return Facts(subject, f"{certificate.serial_number:x}", start, end, issuer, key)
 
 
 # -- parts of files --------------------------------------------------------------------------------------------------------

@@ -29,12 +29,16 @@ class Facts:
         serial: its serial number in hexadecimal digits; of a list, its number, empty where it has none.
         not_before: begin of its validity, in unix seconds.
         not_after: end of its validity, in unix seconds; infinite for a list that does not tell its next update.
+        issuer: subject of its issuer.
+        key_id: SHA-256 of its public key (SubjectPublicKeyInfo, DER) in hexadecimal digits; empty for a list.
     """
 
     subject: str
     serial: str
     not_before: float
     not_after: float
+    issuer: str = ""
+    key_id: str = ""
 
     def __str__(self) -> str:
         serial = f" (serial {self.serial})" if self.serial else ""

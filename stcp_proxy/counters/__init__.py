@@ -1,6 +1,7 @@
 """What tunnels and processes count: written by ``session/`` and ``tunnel/``, read by ``admin/``.
 
-- ``tunnel``   the counts of one tunnel, its last refusals, and the use of its keys
+- ``tunnel``   the counts of one tunnel, its last refusals, and the use of its keys and authorities
+- ``issuers``  which authority vouched for which peer
 - ``steps``    results and durations of handshakes and dials
 - ``reloads``  the times that the configuration was read again
 - ``merging``  how the values of several worker processes become one: each field declares it

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
+from stcp_proxy.counters.issuers import Issuers
 from stcp_proxy.counters.merging import NESTED, SUM, SUM_EACH
 from stcp_proxy.counters.steps import Dials, Handshakes
 from stcp_proxy.errors import REFUSED, ConnectCheck, Judgement, PeerLeft
@@ -189,11 +190,13 @@ class Ledger(Counts):
     Attributes:
         refusals: the last ones.
         pairs: use of keys, by this side's and the peer's public key, 32 bytes each.
+        issuers: use of authorities by peers with certificates.
     """
 
-    __slots__ = ("pairs", "refusals")
+    __slots__ = ("issuers", "pairs", "refusals")
 
     def __init__(self) -> None:
         super().__init__()
         self.refusals: Final = Refusals()
         self.pairs: Final[dict[tuple[bytes, bytes], KeyUse]] = {}
+        self.issuers: Final = Issuers()

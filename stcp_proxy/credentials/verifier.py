@@ -61,6 +61,11 @@ class Verified:
         """Names of the certificate that its authority may vouch for."""
         return tuple(self.all_names.split("\n"))
 
+    @property
+    def issuer_key(self) -> bytes:
+        """The public key of the authority (SubjectPublicKeyInfo, DER)."""
+        return self.issued[-1][0]
+
     def has_ended(self, now: float) -> bool:
         """Whether the credential has expired at `now`, in unix seconds."""
         return now > self.not_after + LEEWAY
@@ -136,8 +141,7 @@ class Verifier:
         Raises:
             CredentialRefused: the credential is revoked, or its authority is gone.
         """
-        root, _ = verified.issued[-1]
-        authority, certificate = self._root_keys.get(root, (None, None))
+        authority, certificate = self._root_keys.get(verified.issuer_key, (None, None))
         if authority is None or certificate is None:
             raise UnknownAuthority("the authority that issued the peer's certificate is no longer in the configuration")
         if authority.vouches_for(verified.names) != verified.names:

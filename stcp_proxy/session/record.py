@@ -181,6 +181,8 @@ class Connection:
                 use = pairs[peer.own, peer.key] = KeyUse()
             use.total += 1
             use.last = time.time()
+        if (certificate := peer.certificate) is not None:
+            self.ledger.issuers.note(certificate.issuer_key, peer.name, certificate.not_after, time.time())
 
     def unproved(self) -> None:
         """Forget the peer and its address: another one is tried."""

@@ -28,6 +28,27 @@ def connection(number: int, **fields: object) -> Status:
     return {**plain, **counts, "channel": f"{number:016x}", **fields}
 
 
+def certificate(**fields: object) -> Status:
+    """A certificate of an authority in an answer."""
+    plain = {
+        "kind": "authority",
+        "name": "prod",
+        "subject": "CN=prod root",
+        "issuer": "CN=prod root",
+        "serial": "1f",
+        "key_id": "k",
+    }
+    times = {"not_before": NOW - 86400, "not_after": NOW + 9 * 86400, "last_use": NOW - 60}
+    words = {"overdue": "", "remedy": "", "may_go": "no", "why": "it is the only one"}
+    return {**plain, **times, **words, "tunnels": ["listen"], "connections": 3, **fields}
+
+
+def peer_certificate(number: int = 0, **fields: object) -> Status:
+    """A certificate of a peer with open connections."""
+    plain = {"name": f"spiffe://prod/ns/web/sa/app-{number}", "authority": "prod", "serial": "7" * 32, "tunnels": ["listen"]}
+    return {**plain, "not_after": NOW + 3600, "connections": 2, **fields}
+
+
 def made(real: Status, *, tunnels: int = 1, connections: int = 0, at: float = NOW) -> Status:
     """An answer with so many of each."""
     status = copy.deepcopy(real)

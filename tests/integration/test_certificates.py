@@ -229,6 +229,11 @@ def test_status_and_metrics_speak_of_certificates(fleet: Fleet) -> None:
         assert (root["kind"], root["name"], root["connections"]) == ("authority", "prod", 1)
         assert (status["tunnels"][0]["auth"], status["tunnels"][0]["peers"]) == ("certificates", ["spiffe://prod/ns/*/sa/app"])
         assert status["connections"]["shown"][0]["peer"] == APP
+        assert (root["may_go"], root["why"]) == (own["may_go"], "it is the only one") == ("no", root["why"])
+        assert [own["issuer"], own["tunnels"]] == ["CN=test authority", ["in"]]
+        (peer,) = status["peer_certificates"]
+        assert (peer["name"], peer["authority"], peer["serial"], peer["connections"]) == (APP, "prod", fleet.client.serial, 1)
+        assert peer["not_after"] == fleet.client.certificate.not_valid_after_utc.timestamp()
         metrics = admin.metrics()
         labels = (("kind", "certificate"), ("name", "(own)"), ("serial", fleet.server.serial))
         end = fleet.server.certificate.not_valid_after_utc.timestamp()
@@ -304,6 +309,29 @@ def test_an_authority_is_exchanged_under_traffic(fleet: Fleet) -> None:
             lasting.finish()
     assert not listener.log("connection refused") + connector.log("connection refused")
     assert listener.log("certificate revoked: its connections end", peers=[APP], connections=1)
+
+
+def test_status_says_when_an_authority_can_go(fleet: Fleet) -> None:
+    """With two worker processes: each sees a part of the handshakes."""
+    new = TestAuthority("p256", "new authority")
+    fleet.authority.bundle(fleet.folder / "ca.crt", new)
+    listener = fleet.listener(admin="127.0.0.1:0", workers=2)
+    connector = fleet.connector(listener)
+    admin = Admin(listener)
+
+    def says(status: Config) -> dict[str, str]:
+        return {each["subject"]: each["may_go"] for each in status["certificates"] if each["kind"] == "authority"}
+
+    with connect(connector.address_of("out")) as sock:
+        talk(sock)
+        admin.wait_status(lambda status: says(status) == {"CN=test authority": "no", "CN=new authority": "unknown"}, "in use")
+    admin.wait_status(lambda status: not status["peer_certificates"], "the connection has ended")
+    assert says(admin.status())["CN=test authority"] == "no"
+    new.issue(APP).write(fleet.folder, "app")
+    connector.reload()
+    with connect(connector.address_of("out")) as sock:
+        talk(sock)
+        admin.wait_status(lambda status: says(status) == {"CN=test authority": "yes", "CN=new authority": "no"}, "gone over")
 
 
 def revoked_by_serial(fleet: Fleet) -> Config:

@@ -7,7 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.browser import Visit
-from harness.dashboard_page import HOSTILE, NOW, Answers, Status, connection, fault, fits, made, refusal, shown, turn, verdict
+from harness.dashboard_page import (
+    HOSTILE,
+    NOW,
+    Answers,
+    Status,
+    certificate,
+    connection,
+    fault,
+    fits,
+    made,
+    peer_certificate,
+    refusal,
+    shown,
+    turn,
+    verdict,
+)
 from harness.process import wait_for
 
 if TYPE_CHECKING:
@@ -19,6 +34,7 @@ def everywhere(real_status: Status, at: float) -> Status:
     status = made(real_status, tunnels=2, connections=3, at=at)
     status["refusals"] = [refusal(), refusal(reason="not_stcp", time=NOW - 20)]
     status["verdict"] = verdict(fault(), fault(key="o", until=NOW - 5))
+    status["certificates"], status["peer_certificates"] = [certificate()], [peer_certificate()]
 
     def spoil(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -56,6 +72,8 @@ STATES: dict[str, Callable[[Status, float], Status]] = {
         "verdict": verdict(
             fault(), fault(key="w", level="warn", public_key="stcp-pub:" + "K" * 44), fault(key="o", until=NOW - 60), more=2
         ),
+        "certificates": [certificate(), certificate(serial="2f", not_after=NOW - 86400, overdue="it expired", may_go="yes")],
+        "peer_certificates": [peer_certificate()],
     },
     "empty": lambda real_status, at: {**made(real_status, at=at), "keys": [], "refusals": []},
     "many": lambda real_status, at: {
@@ -117,8 +135,15 @@ def test_tables_stay_tables_on_a_phone(browser: Browser, dashboard_url: str, rea
     with Visit(browser, width=360) as seen:
         Answers(seen, lambda at: STATES["busy"](real_status, at))
         page = shown(seen, dashboard_url)
-        for name, rows in (("Tunnels", 3), ("Refused", 2), ("Connections", 25), ("Keys", 2)):
-            table = page.get_by_role("table", name=name)
+        for name, rows in (
+            ("Tunnels", 3),
+            ("Refused", 2),
+            ("Connections", 25),
+            ("Keys", 2),
+            ("Certificates", 2),
+            ("Certificates of peers", 1),
+        ):
+            table = page.get_by_role("table", name=name, exact=True)
             assert table.get_by_role("row").count() == rows + 1, name
             columns = table.get_by_role("columnheader").count()
             assert columns >= 5
@@ -258,6 +283,41 @@ def test_the_last_hour_comes_from_the_proxy(browser: Browser, dashboard_url: str
             turn(page, answers)
         wait_for(lambda: len(answers.asked_past) == 2 or page.evaluate("null"), words="it asks once in ten seconds")
         assert answers.asked_past[1] == "points=2"
+        assert seen.faults == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_certificates_are_shown_as_keys_are(browser: Browser, dashboard_url: str, real_status: Status, width: int) -> None:
+    def make(at: float) -> Status:
+        own = certificate(kind="certificate", name="(own)", subject="dns:db.prod.internal", serial="7f3a")
+        old = certificate(not_after=NOW - 86400, overdue="it expired", may_go="yes", why="it has expired", connections=0)
+        listed = certificate(kind="revocation list", serial="", not_after=None, may_go="no", why="they would be admitted again")
+        peers = [peer_certificate(number) for number in range(30)]
+        found = {"certificates": [own, old, listed], "peer_certificates": peers, "connections_of_others": 70}
+        return {**made(real_status, at=at), **found}
+
+    with Visit(browser, width=width) as seen:
+        answers = Answers(seen, make)
+        page = shown(seen, dashboard_url)
+        own, old, listed = page.locator("#certificates tbody tr").all_inner_texts()
+        for words in ("this proxy", "dns:db.prod.internal", "CN=prod root", "7f3a", "2027-01-24", "in 8 d 23 h", "3", "No"):
+            assert words in own
+        for words in ("prod", "2027-01-14", "1 d ago", "Yes", "it has expired"):
+            assert words in old
+        assert "no end" in listed
+        rows = page.locator("#peer-certificates tbody tr")
+        assert rows.count() == 25
+        for words in ("spiffe://prod/ns/web/sa/app-0", "prod", "7" * 32, "listen", "in 59 min", "2"):
+            assert words in rows.first.inner_text()
+        note = page.locator("#peer-certificates-note").inner_text()
+        assert note == "Those with most open connections; 80 connections by further certificates."
+        assert fits(page)
+        answers.make = lambda at: {**made(real_status, at=at), "certificates": [], "peer_certificates": []}
+        turn(page, answers)
+        for title in ("Certificates", "Certificates of peers"):
+            wait_for(
+                lambda title=title: not page.get_by_role("heading", name=title, exact=True).is_visible(), words="it is hidden"
+            )
         assert seen.faults == []
 
 

@@ -1,7 +1,8 @@
 // The page: asks every two seconds while somebody looks, and brings what is shown up to date in place.
 
+import { drawCertificates, mayGo } from "./certificates.js";
 import { Chart, CONNECTIONS, spark, THROUGHPUT } from "./charts.js";
-import { $, el, name, prose, say, show } from "./dom.js";
+import { $, el, few, mono, name, prose, say, show, sub } from "./dom.js";
 import { bytes, clock, count, duration, plural, rate } from "./format.js";
 import { Past, Rates } from "./history.js";
 import { ask, forgetToken, hasToken, keepToken } from "./source.js";
@@ -117,6 +118,7 @@ function draw() {
   drawRefusals();
   drawConnections();
   drawKeys();
+  drawCertificates(status);
   drawProcess();
 }
 
@@ -132,8 +134,6 @@ function replace(parent, children) {
   if (!same) parent.replaceChildren(...children);
 }
 
-const sub = (...children) => el("span", { class: "sub" }, ...children);
-const mono = (text) => el("bdi", { class: "mono" }, text);
 const list = (texts) => texts.flatMap((text, at) => (at ? [el("br"), mono(text)] : [mono(text)]));
 const total = (counts) => Object.values(counts).reduce((all, each) => all + each, 0);
 const rateOf = (tunnel) => rates.get(`=${tunnel}`);
@@ -185,13 +185,6 @@ const stateOf = ({ state, level }) => el("span", { class: `state ${level}` }, st
 
 /** What leads to a target, where it is not the tunnel's own `to`. */
 const wayTo = ({ service, route }) => (service || route ? `${service || route} ` : null);
-
-/** The first few of many names. */
-function few(names) {
-  const most = 3;
-  const parts = names.slice(0, most).flatMap((text, at) => (at ? [", ", name(text)] : [name(text)]));
-  return names.length > most ? [...parts, sub(`and ${count(names.length - most)} more`)] : parts;
-}
 
 function drawTunnels() {
   tunnels.show(status.tunnels, (tunnel) => tunnel.name);
@@ -270,7 +263,6 @@ function drawConnections() {
   show($("connections-empty"), shown.length === 0);
 }
 
-const MAY_GO = { yes: "Yes", no: "No", unknown: "Not known" };
 const keys = new Table($("keys"), [
   {
     label: "Key of",
@@ -286,12 +278,12 @@ const keys = new Table($("keys"), [
     cell: ({ last_use: last }) =>
       last === null ? ["not since the start"] : [`${duration(status.time - last)} ago`, sub(clock(last))],
   },
-  { label: "Can it go?", wide: true, cell: ({ may_go: answer, why }) => [MAY_GO[answer] ?? answer, why ? sub(why) : ""] },
+  { label: "Can it go?", wide: true, cell: mayGo },
 ]);
 
 function drawKeys() {
   keys.show(status.keys, ({ own, key }) => `${own} ${key}`);
-  say($("keys-empty"), "No keys: every tunnel goes by a shared secret.");
+  say($("keys-empty"), "No keys: tunnels go by a shared secret or by certificates.");
   show($("keys-empty"), status.keys.length === 0);
 }
 

@@ -1,6 +1,8 @@
 // What peers, clients and configuration say is text of strangers. It reaches the page through this file alone, as text nodes, with
 // invisible characters spelled out; nothing on the page is ever parsed as HTML (the Content-Security-Policy sees to that too).
 
+import { count } from "./format.js";
+
 const LONGEST = 300;
 const INVISIBLE = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
@@ -32,6 +34,19 @@ export function el(tag, attributes = {}, ...children) {
 
 /** A stranger's text inside a sentence: cannot turn the direction of what stands beside it. */
 export const name = (text, attributes = {}) => el("bdi", attributes, text);
+
+/** A line of its own below the rest of a cell. */
+export const sub = (...children) => el("span", { class: "sub" }, ...children);
+
+/** Addresses, keys and numbers that somebody copies. */
+export const mono = (text) => el("bdi", { class: "mono" }, text);
+
+/** The first few of many names. */
+export function few(names) {
+  const most = 3;
+  const parts = names.slice(0, most).flatMap((text, at) => (at ? [", ", name(text)] : [name(text)]));
+  return names.length > most ? [...parts, sub(`and ${count(names.length - most)} more`)] : parts;
+}
 
 /** Words of this product, in which `backquotes` mark what is typed: nodes. */
 export const prose = (text) => text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : shown(part)));

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from stcp_proxy.admin.certificate_schema import CertificateStatus
 from stcp_proxy.admin.process_schema import Process, Worker
 from stcp_proxy.admin.report import Report, TunnelReport
-from stcp_proxy.admin.status_schema import CertificateStatus, Connections, RefusalStatus, Target
+from stcp_proxy.admin.status_schema import Connections, RefusalStatus, Target
 from stcp_proxy.counters import Counts
 
 NOW = 1_800_000_000.0

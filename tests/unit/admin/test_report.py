@@ -7,11 +7,14 @@ from typing import Literal
 
 import pytest
 
+from stcp_proxy.admin.certificate_schema import MAX_PEER_CERTIFICATES, AuthorityUse, PeerCertificate
 from stcp_proxy.admin.process_schema import Process, State, Worker
 from stcp_proxy.admin.report import Report, TunnelReport, merge_reports, status_of
 from stcp_proxy.admin.snapshot_request import SnapshotRequest
 from stcp_proxy.admin.status_schema import Connections, ConnectionStatus, RefusalStatus, Reload, Reloads, Target
 from stcp_proxy.counters import Counts
+
+from .make_report import certificate
 
 Health = Literal["unknown", "up", "down"]
 
@@ -109,3 +112,46 @@ def test_the_last_reload_is_told_and_workers_do_not_add_up() -> None:
     second = Reloads(applied=1, failed=1, last=Reload(time=2.0, ok=False, what="b"))
     merged = merge_reports([replace(report(1), reloads=second), replace(report(2), reloads=first)], SnapshotRequest())
     assert merged.reloads == Reloads(applied=1, failed=1, last=Reload(time=2.0, ok=False, what="b"))
+
+
+def with_certificates(number: int, **uses: tuple[float, float]) -> Report:
+    """A report whose process saw these authorities vouch for a peer, each from the first time to the last."""
+    one = report(number)
+    one.certificates = [
+        certificate(kind="authority", name="prod", key_id=key, serial=key, connections=0, last_use=uses.get(key, (0.0, None))[1])
+        for key in ("old", "new")
+    ]
+    one.authority_uses = [
+        AuthorityUse(key_id=key, peer="app", first=first, last=last, not_after=1e12) for key, (first, last) in uses.items()
+    ]
+    return one
+
+
+def test_an_authority_is_judged_by_what_all_processes_saw() -> None:
+    old, new = {"old": (1.0, 2.0)}, {"new": (3.0, 4.0)}
+    merged = merge_reports([with_certificates(1, **old), with_certificates(2, **new)], SnapshotRequest())
+    assert [(each.key_id, each.may_go) for each in merged.certificates] == [("old", "yes"), ("new", "no")]
+    alone = merge_reports([with_certificates(1, **old)], SnapshotRequest())
+    assert [(each.key_id, each.may_go) for each in alone.certificates] == [("old", "no"), ("new", "unknown")]
+    late = merge_reports([with_certificates(1, old=(1.0, 9.0)), with_certificates(2, **new)], SnapshotRequest())
+    assert late.certificates[0].may_go == "no"
+
+
+def test_certificates_of_peers_are_merged_and_no_connection_is_lost_from_the_count() -> None:
+    def peers(number: int, count: int, others: int) -> Report:
+        one = report(number)
+        one.peer_certificates = [
+            PeerCertificate(
+                name=f"p{at}", authority="prod", serial="a", not_after=9.0, tunnels=[f"t{number}"], connections=at + 1
+            )
+            for at in range(count)
+        ]
+        one.connections_of_others = others
+        return one
+
+    status = status_of(merge_reports([peers(1, 150, 5), peers(2, 150, 2)], SnapshotRequest()))
+    assert len(status.peer_certificates) == MAX_PEER_CERTIFICATES
+    first = status.peer_certificates[0]
+    assert (first.name, first.connections, first.tunnels) == ("p149", 300, ["t1", "t2"])
+    listed = sum(each.connections for each in status.peer_certificates)
+    assert listed + status.connections_of_others == 2 * sum(range(151)) + 7

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from stcp_proxy.admin.process_schema import EngineChoice, Process, Worker
 from stcp_proxy.admin.status_schema import Connections, ConnectionStatus, KeyStatus, RefusalStatus, Status, Target, TunnelStatus
-from stcp_proxy.admin.terminal_table import ALL, Limits, View
+from stcp_proxy.admin.terminal_layout import ALL, Limits
+from stcp_proxy.admin.terminal_table import View
 from stcp_proxy.admin.terminal_text import clock, size, span
 from stcp_proxy.admin.verdict_schema import Fault, Verdict
 
