@@ -172,7 +172,7 @@ class Verifier:
 
     def _check_revocation(self, verified: Verified, authority: str) -> None:
         """Raises CertificateRevoked. `authority` is its present name: a reload may have given it another."""
-        root, _ = verified.issued[-1]
+        root = verified.issuer_key
         if self._revocations.covers((*verified.key_ids, key_id(root)), verified.issued, authority):
             raise CertificateRevoked(f"a certificate of {verified.names[0]} (serial {verified.serial:x}) is revoked")
 
