@@ -43,7 +43,7 @@ def _fault(fault: Fault, now: float) -> Text:
     if fault.public_key and not over:
         text.append(f"\n{printable(fault.public_key)}")
     if fault.remedy and not over:
-        text.append(f"\n→ {fault.remedy.replace('`', '')}", style="not dim")
+        text.append(f"\n→ {printable(fault.remedy.replace('`', ''))}", style="not dim")
     return text
 
 

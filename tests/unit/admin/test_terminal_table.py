@@ -194,7 +194,8 @@ def test_the_verdict_comes_first(width: int) -> None:
 
 
 def test_foreign_text_in_a_verdict_is_not_markup() -> None:
-    verdict = Verdict(level="bad", headline="h", faults=[dataclasses.replace(FAULT, what=["Tunnel ", "[red]x[/red]\x1b[2J"])])
+    verdict = Verdict(level="bad", headline="h", faults=[])
+    verdict.faults = [dataclasses.replace(FAULT, what=["Tunnel ", "[red]x[/red]\x1b[2J"], remedy="do\x1b[2J")]
     text = shown(dataclasses.replace(STATUS, verdict=verdict))
     assert "[red]x[/red]" in text
     assert "\x1b" not in text
