@@ -58,6 +58,22 @@ def warn_if_open_to_others(path: str | Path) -> bool:
     return problem is not None
 
 
+def warn_if_others_add_files(folder: Path) -> bool:
+    """Warn on stderr of a directory to which other users can add files. Returns whether it did.
+
+    The sticky bit protects files that exist. It keeps nobody from adding one.
+    """
+    try:
+        mode = os.stat(folder).st_mode
+        if not mode & (stat.S_IWGRP | stat.S_IWOTH) or is_mounted_read_only(folder.resolve()):
+            return False
+    except OSError:
+        return False
+    problem = f"its mode is {stat.S_IMODE(mode):04o}"
+    sys.stderr.write(f"warning: others can add files to {printable(str(folder))}: {problem}; remove that permission\n")
+    return True
+
+
 def open_to_others(path: str | Path) -> str | None:
     """The reason why users besides the owner can change a file; None when they cannot, or when the file is missing."""
     file = Path(path).resolve()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stcp_proxy.config.file_access import warn_if_open_to_others
+from stcp_proxy.config.file_access import warn_if_open_to_others, warn_if_others_add_files
 from stcp_proxy.config.inputs import PEER_SUFFIX, peer_files
 from stcp_proxy.config.source import Finding, KeyPath, Source
 from stcp_proxy.config.value_types import GROUP_MARK, NAME
@@ -139,7 +139,8 @@ class Peers:
                 self._include_file(folder / name)
             except ConfigError as exc:
                 self._source.findings.append(Finding(str(folder / name), exc.what, exc.remedy))
-        any(warn_if_open_to_others(folder / name) for name in names)  # one warning is enough
+        if not warn_if_others_add_files(folder):  # a file more is a peer more
+            any(warn_if_open_to_others(folder / name) for name in names)  # one warning is enough
 
     def _include_file(self, file: Path) -> None:
         name = file.name.removesuffix(PEER_SUFFIX)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stcp_proxy.config.file_access import check_owner, is_mounted_read_only, open_to_others
+from stcp_proxy.config.file_access import check_owner, is_mounted_read_only, open_to_others, warn_if_others_add_files
 from stcp_proxy.config.intercept import load_capture
 from stcp_proxy.errors import ConfigError
 
@@ -41,6 +41,13 @@ def test_modes(file: Path, mode: int, folder: int, says: str | None) -> None:
     file.parent.chmod(folder)
     found = open_to_others(file)
     assert found is None if says is None else found is not None and says in found
+
+
+@pytest.mark.parametrize(("mode", "warns"), [(0o755, False), (0o775, True), (0o777, True), (0o1777, True)])
+def test_who_can_add_a_peer(file: Path, capsys: pytest.CaptureFixture[str], mode: int, warns: bool) -> None:
+    file.parent.chmod(mode)
+    assert warn_if_others_add_files(file.parent) is warns
+    assert (f"others can add files to {file.parent}: its mode is {mode:04o}" in capsys.readouterr().err) is warns
 
 
 def test_every_reader_warns_and_a_privileged_command_refuses(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
