@@ -26,6 +26,7 @@ _OF_TUNNELS: Final[dict[Kind, tuple[str, str]]] = {
     "target_down": ("has a target that is down", "have a target that is down"),
     "nearly_full": ("is nearly full", "are nearly full"),
     "handshakes": ("has as many handshakes as it allows", "have as many handshakes as they allow"),
+    "audit": ("only audits its access rule", "only audit their access rules"),
     "refused": ("refuses connections", "refuse connections"),
 }
 _STATE: Final[dict[Kind, str]] = {
@@ -37,6 +38,7 @@ _STATE: Final[dict[Kind, str]] = {
     "target_down": "target down",
     "nearly_full": "nearly full",
     "handshakes": "handshakes full",
+    "audit": "audit",
 }
 _OF_PROCESS: Final[dict[Kind, str]] = {
     "silent_worker": "a worker process does not answer",

@@ -15,6 +15,8 @@ from stcp_proxy.admin.process_schema import Worker
 from stcp_proxy.admin.report import Report, TunnelReport
 from stcp_proxy.admin.status_schema import RefusalStatus, Target
 from stcp_proxy.admin.verdict_schema import Fault
+from stcp_proxy.config.audit import Audit
+from stcp_proxy.config.audited_rules import AuditedRule
 
 RECENT: Final = 300.0
 """Seconds after which a refusal that nobody repeats is no fault any more."""
@@ -37,7 +39,7 @@ def find_faults(report: Report) -> list[Fault]:
     return [
         *_of_process(report),
         *_of_certificates(report),
-        *_of_tunnels(report.tunnels, serves=report.process.state == "ready"),
+        *_of_tunnels(report.tunnels, report.time, serves=report.process.state == "ready"),
         *_of_refusals(report),
     ]
 
@@ -95,10 +97,11 @@ def _of_worker(worker: Worker) -> Iterator[Fault]:
         )  # fmt: skip
 
 
-def _of_tunnels(tunnels: Iterable[TunnelReport], *, serves: bool) -> Iterator[Fault]:
+def _of_tunnels(tunnels: Iterable[TunnelReport], now: float, *, serves: bool) -> Iterator[Fault]:
     down: dict[tuple[str, str], _Down] = {}
     for tunnel in tunnels:
         yield from _of_tunnel(tunnel, serves=serves)
+        yield from _of_audit(tunnel, now)
         _add_down(down, tunnel)
     yield from _of_targets(down.values())
 
@@ -128,6 +131,15 @@ def _of_tunnel(tunnel: TunnelReport, *, serves: bool) -> Iterator[Fault]:
         yield _tunnel_fault(
             name, "handshakes", "warn", what, "raise `max_handshakes` if they are peers; let a firewall keep strangers away"
         )
+
+
+def _of_audit(tunnel: TunnelReport, now: float) -> Iterator[Fault]:
+    if tunnel.audit_until is None:
+        return
+    rule = AuditedRule(tunnel.name, Audit(tunnel.audit_until))
+    what, why, remedy = rule.warning(now)
+    so_far = f". Admitted so far: {_count(sum(tunnel.counts.audited.values()), 'connection')}"
+    yield _tunnel_fault(tunnel.name, "audit", "warn", ["Tunnel ", tunnel.name, f": the {what}, {why}{so_far}"], remedy)
 
 
 def _tunnel_fault(tunnel: str, kind: str, level: str, what: list[str], remedy: str) -> Fault:

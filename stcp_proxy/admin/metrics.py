@@ -66,6 +66,11 @@ METRICS: Final[dict[str, Definition]] = {
     "stcp_connections_refused_total": Definition(
         "counter", "Connections that were not relayed, by reason.", ("tunnel", "peer", "reason")
     ),
+    "stcp_audited_connections_total": Definition(
+        "counter",
+        "Connections that audit mode admitted, by the reason of the refusal that it replaced.",
+        ("tunnel", "reason"),
+    ),
     "stcp_health_checks_total": Definition(
         "counter", "Connections of health checks: closed before their first byte, or after the handshake.", ("tunnel", "reason")
     ),
@@ -266,6 +271,8 @@ def _of_counts(tunnel: TunnelReport) -> Iterator[Sample]:
         yield Sample("stcp_connections_closed_total", (name, *labels), number)
     for refused, number in counts.refused.items():
         yield Sample("stcp_connections_refused_total", (name, *refused), number)
+    for reason, number in counts.audited.items():
+        yield Sample("stcp_audited_connections_total", (name, reason), number)
     for reason, number in counts.checks.items():
         yield Sample("stcp_health_checks_total", (name, reason), number)
     for leg, number in counts.legs.items():

@@ -108,6 +108,7 @@ def _tunnel_status(tunnel: TunnelReport, level: Level, state: str) -> TunnelStat
         accepted=counts.accepted,
         ended=counts.ended_by_reason,
         refused=counts.refused_by_reason,
+        audited=dict(counts.audited),
         legs=dict(counts.legs),
         bytes_to_wire=counts.bytes_to_wire + tunnel.open_to_wire,
         bytes_to_plain=counts.bytes_to_plain + tunnel.open_to_plain,

@@ -136,6 +136,7 @@ def _tunnel(host: Host, tunnel: Tunnel, counts: BytesOfConnections) -> TunnelRep
         max_connections=plan.max_connections,
         max_handshakes=plan.max_handshakes,
         rules=cast("Rules", host.rules) if plan.intercept is not None else "",
+        audit_until=None if plan.audit is None else plan.audit.until,
         counts=tunnel.ledger,
         open_to_wire=sum(to_wire for to_wire, _ in live),
         open_to_plain=sum(to_plain for _, to_plain in live),

@@ -100,6 +100,7 @@ class TunnelState:
         idle_legs: wire legs that wait for their next connection; they are not among the live connections.
         max_connections, max_handshakes: the limits of `open` and `proving`.
         rules: the state of the host's interception rules, compared with the file; empty where the tunnel does not intercept.
+        audit_until: the end of the audit mode of its access rule; None where the rule refuses.
     """
 
     name: Annotated[str, FIRST]
@@ -119,6 +120,7 @@ class TunnelState:
     max_connections: Annotated[int, SUM]
     max_handshakes: Annotated[int, SUM]
     rules: Annotated[Rules, FIRST] = ""
+    audit_until: Annotated[float | None, FIRST] = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,6 +131,7 @@ class TunnelStatus(TunnelState):
         accepted: accepted connections so far.
         ended: relayed connections that have ended, by reason.
         refused: connections that were not relayed, by reason.
+        audited: connections that audit mode admitted, by the label of the refusal that it took the place of.
         legs: connections handed to an engine, by their wire leg: ``new``, or ``kept`` from an earlier connection.
         bytes_to_wire: application bytes sent to the peer so far, including those of open connections.
         bytes_to_plain: application bytes received from the peer so far, including those of open connections.
@@ -144,6 +147,7 @@ class TunnelStatus(TunnelState):
     bytes_to_plain: int
     state: str = ""
     level: Level = "ok"
+    audited: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)

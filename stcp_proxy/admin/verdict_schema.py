@@ -15,6 +15,7 @@ Kind = Literal[
     "full",
     "nearly_full",
     "handshakes",
+    "audit",
     "refused",
     "stranger",
     "bug",

@@ -18,6 +18,7 @@ def check(config: ConfigFile) -> None:
     import time
 
     from stcp_proxy.config import describe_plan, load_plan
+    from stcp_proxy.config.audited_rules import audited_rules, refuse_ended
     from stcp_proxy.config.example_keys import refuse_examples
     from stcp_proxy.config.lifetimes import lifetimes
     from stcp_proxy.relay.engine_choice import describe_kernel
@@ -29,9 +30,13 @@ def check(config: ConfigFile) -> None:
         problem = each.problem(time.time())
         if problem is not None:
             print(f"warning: {each.subject}: {'; '.join(problem)}", file=sys.stderr)
+    for rule in audited_rules(plan):
+        event, why, remedy = rule.warning(time.time())
+        print(f"warning: tunnel {rule.tunnel}: {event}: {why}; {remedy}", file=sys.stderr)
     if any(tunnel.intercept for tunnel in plan.tunnels):
         from stcp_proxy.intercept.users import caller_is_shared
 
         for warning in caller_is_shared(plan.tunnels):
             print(f"warning: {warning}", file=sys.stderr)
     refuse_examples(plan)
+    refuse_ended(plan)

@@ -8,6 +8,7 @@ mistakes are listed at once, with file, line and key path. Nothing starts until 
 - ``tunnel_models``   the settings of a tunnel, its services and routes
 - ``certificate_models``  the settings of certificates; ``certificates`` makes their part of a plan, ``certificate_plan``
 - ``certificate_files``   certificates, authorities, revocation lists and revoked keys as files
+- ``audit``           audit mode of an access rule; ``audited_rules`` warns of it
 - ``lifetimes``       which certificates of a plan a person has to renew
 - ``value_types``     the types of values; ``duration`` and ``token`` two of them
 - ``source``          plain data, the place of each part, and the mistakes in it

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from stcp_proxy.config.audit import Audit
 from stcp_proxy.config.certificate_plan import CertificateAuth
 from stcp_proxy.keys import PrivateKey, PublicKey
 from stcp_proxy.protocol.secret import Secret
@@ -26,6 +27,7 @@ class KeyAuth:
             after a denial.
         psk: a shared secret that each handshake needs beside the keys; None without one.
         certificates: authentication by certificates, which a listen side may have beside keys; None without certificates.
+        audit: the audit mode of a listen side's rule; None where the rule refuses.
     """
 
     identity: PrivateKey | None
@@ -33,6 +35,7 @@ class KeyAuth:
     further: tuple[PrivateKey, ...] = ()
     psk: Secret | None = None
     certificates: CertificateAuth | None = None
+    audit: Audit | None = None
 
     def __eq__(self, other: object) -> bool:
         """Compare with order: the order decides which key is tried first."""
@@ -40,7 +43,7 @@ class KeyAuth:
 
     @property
     def _parts(self) -> tuple[object, ...]:
-        return self.ring, list(self.peers.items()), self.psk, self.certificates
+        return self.ring, list(self.peers.items()), self.psk, self.certificates, self.audit
 
     @property
     def ring(self) -> tuple[PrivateKey, ...]:

@@ -223,6 +223,8 @@ def _auth_parts(auth: KeyAuth) -> Iterator[tuple[str, object]]:
         yield "own key", identity.public
     for key, name in auth.peers.items():
         yield name, key
+    if auth.audit is not None:
+        yield "audit until", auth.audit.date
     if auth.certificates is not None:
         yield from _certificate_parts(auth.certificates)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal
 
+from stcp_proxy.config.audit import Audit
 from stcp_proxy.config.auth_plan import Admitted, KeyAuth, PskAuth
 from stcp_proxy.config.certificate_plan import Trusted
 from stcp_proxy.config.token import Token
@@ -284,6 +285,11 @@ class TunnelPlan:
     keep: KeepPlan | None = None
 
     @property
+    def audit(self) -> Audit | None:
+        """The audit mode of its access rule; None where the rule refuses."""
+        return self.auth.audit if isinstance(self.auth, KeyAuth) else None
+
+    @property
     def places_per_peer(self) -> int | None:
         """The largest number of live connections of one peer; None for no limit.
 
@@ -291,7 +297,8 @@ class TunnelPlan:
         """
         if self.max_connections_per_peer is not None:
             return self.max_connections_per_peer
-        if isinstance(self.auth, KeyAuth) and (self.auth.certificates is not None or len(set(self.auth.peers.values())) > 1):
+        auth = self.auth
+        if isinstance(auth, KeyAuth) and (auth.certificates or auth.audit or len(set(auth.peers.values())) > 1):
             return max(1, self.max_connections - -(-self.max_connections // 10))
         return None
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from stcp_proxy.config.admin_address import admin_plan
+from stcp_proxy.config.audit import MAX_DAYS, Audit, is_too_far
 from stcp_proxy.config.auth_plan import Admitted, KeyAuth, PskAuth
 from stcp_proxy.config.certificates import Certificates
 from stcp_proxy.config.hand_on import Entry, Inbound, allow_entries, check_target, target_lists
@@ -126,7 +128,7 @@ class _Builder:
             "name": name,
             "mode": Mode(tunnel.mode),
             "to": tuple(tunnel.targets) if intercept is None else _all_targets(intercept),
-            "auth": auth,
+            "auth": self._audited(path, tunnel, auth),
             "suites": self._suites(path, tunnel, auth),
             "engine": EngineChoice(tunnel.engine or self.config.engine or EngineChoice.AUTO),
             "bind_mode": self._bind_mode(path, tunnel),
@@ -235,6 +237,23 @@ class _Builder:
             return None if certificates is None else KeyAuth(None, MappingProxyType({}), certificates=certificates)
         auth = self._key_auth(path, tunnel, keys)
         return None if auth is None or certificates is None else dataclasses.replace(auth, certificates=certificates)
+
+    def _audited(self, path: KeyPath, tunnel: TunnelModel, auth: KeyAuth | PskAuth) -> KeyAuth | PskAuth:
+        """The authentication of a tunnel with the audit mode of its rule, where it has one."""
+        if tunnel.allow_mode is None or tunnel.mode != "listen":
+            return auth
+        where = (*path, "allow_mode")
+        if not isinstance(auth, KeyAuth) or auth.psk is not None:
+            what = "a tunnel with a shared secret has no audit: the secret proves that a peer belongs here"
+            self.source.report(where, what, "remove it")
+            return auth
+        if tunnel.allow is None:
+            what = "the audit is one of the tunnel's own 'allow', which is missing"
+            self.source.report(where, what, "remove it, or set 'allow' for the whole tunnel")
+        if is_too_far(tunnel.allow_mode.audit, time.time()):
+            remedy = "write an earlier date, and a later one when it has come"
+            self.source.report((*where, "audit"), f"an audit ends within {MAX_DAYS} days", remedy)
+        return dataclasses.replace(auth, audit=Audit(tunnel.allow_mode.audit, self._certificates.revoked_keys))
 
     def _key_auth(self, path: KeyPath, tunnel: TunnelModel, rules: Sequence[tuple[KeyPath, Entry]]) -> KeyAuth | None:
         found = [(at, key) for at, entry in rules for key in self._keys(at, entry)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from typing import Final
 
+from stcp_proxy.config.audited_rules import AuditedRule
 from stcp_proxy.config.auth_plan import Admitted, KeyAuth
 from stcp_proxy.config.certificate_plan import Trusted
 from stcp_proxy.config.diff import words
@@ -131,6 +133,9 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
     yield from _rows("of each peer", _limits_per_peer(tunnel))
     yield from _rows("deadlines", [_deadlines(tunnel)])
     yield from _others(tunnel, _TUNNEL_BY_HAND)
+    if tunnel.audit is not None:
+        what, *rest = AuditedRule(tunnel.name, tunnel.audit).warning(time.time())
+        yield from _rows("WARNING", [f"the {what}: {rest[0]}", *rest[1:]])
     for each in exposures(tunnel):
         yield from _rows("WARNING", [f"{each.address} is open to the network: {each.why}", each.remedy])
 

@@ -17,6 +17,7 @@ TABLES: Final[tuple[tuple[str, type[Model]], ...]] = (
     ("One service, under a tunnel's `services`", tunnel_models.ServiceModel),
     ("One route, under a tunnel's `routes`", tunnel_models.RouteModel),
     ("`accept_proxy_protocol` of a tunnel", tunnel_models.AcceptProxyModel),
+    ("`allow_mode` of a tunnel", tunnel_models.AllowModeModel),
     ("`health` of a tunnel", tunnel_models.HealthModel),
     ("`keep` of a tunnel", tunnel_models.KeepModel),
     ("`peers`, beside the names of peers", models.PeersModel),

@@ -12,6 +12,7 @@ from stcp_proxy.config.value_types import (
     ORIGINAL,
     Allowed,
     Bind,
+    Date,
     Deadline,
     File,
     Identity,
@@ -25,6 +26,7 @@ from stcp_proxy.config.value_types import (
     Short,
     TargetOrOriginal,
     To,
+    audit_or_enforce,
     on_or_off,
     problem,
     target_alone,
@@ -77,6 +79,15 @@ class KeepModel(Model):
     legs: Annotated[
         Limit, Setting("Waiting wire legs for each peer; a connect tunnel counts them for each address of its peer.")
     ] = default_of(KeepPlan, "legs")
+
+
+class AllowModeModel(Model):
+    """`allow_mode:` of a tunnel"""
+
+    audit: Annotated[
+        Date,
+        Setting("The date, such as 2026-12-31, with whose beginning (UTC) the audit ends; at most 90 days ahead."),
+    ]
 
 
 class HandOnModel(Model):
@@ -217,6 +228,16 @@ class TunnelModel(HandOnModel):
             default="none; required with keys",
             mode="connect",
             flag=Flag("PUBKEY", panel=KEYS, text="The peer's public key, or the name of its certificate: dns:NAME or a URI."),
+        ),
+    ] = None
+    allow_mode: Annotated[
+        AllowModeModel | None,
+        Short(audit_or_enforce, {"enum": ["enforce"]}),
+        Setting(
+            "enforce refuses peers that the tunnel's allow does not name. With audit it admits those that authenticate by any key"
+            " or by a certificate of an authority, logs and counts them, and refuses again from a date on.",
+            default="enforce",
+            mode="listen",
         ),
     ] = None
     services: Annotated[

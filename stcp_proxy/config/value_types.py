@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError, core_schema
 
+from stcp_proxy.config.audit import midnight
 from stcp_proxy.config.duration import MAX_SECONDS, PATTERN, parse_duration
 from stcp_proxy.credentials.names import DNS, NamePattern
 from stcp_proxy.errors import ConfigError
@@ -183,6 +184,7 @@ CertificateName = Annotated[NamePattern, _checked(_certificate_name), _text(), K
 Interface = Annotated[str, _checked(_interface), _text(_INTERFACE), Kind("interface")]
 Span = Annotated[float, _checked(parse_duration, text_only=False), _DURATION_SCHEMA, TIME]
 Deadline = Annotated[float, _checked(_deadline, text_only=False), _DURATION_SCHEMA, TIME]
+Date = Annotated[float, _checked(midnight), _text(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"), Kind("date")]
 Limit = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -242,6 +244,13 @@ def yes_or_rule(value: object) -> object:
 def on_or_off(value: object) -> object:
     """Expand `on` to settings with their defaults, and `off` to none."""
     return {"on": {}, "off": None}.get(value, value) if isinstance(value, str) else value
+
+
+def audit_or_enforce(value: object) -> object:
+    """Expand `enforce` to no audit; refuse `audit` without its date."""
+    if value == "audit":
+        raise problem("an audit needs the date of its end", "write {audit: 2026-12-31}, with a date of the next weeks")
+    return None if value == "enforce" else value
 
 
 Rules = Annotated[list[Rule], Several(), Field(min_length=1)]

@@ -34,6 +34,7 @@ class Counts:
         bytes_to_wire, bytes_to_plain: application bytes of the connections that have ended.
         handshakes, dials: results and durations.
         limits: how often each limit made new connections wait, or refused one.
+        audited: connections that audit mode admitted, by the label of the refusal that it took the place of.
         legs: connections handed to an engine, by their wire leg: `new`, or `kept` from an earlier connection.
     """
 
@@ -52,6 +53,7 @@ class Counts:
             max_connections=0, max_handshakes=0, descriptors=0, max_connections_per_peer=0, rate_per_peer=0
         )
     )
+    audited: Annotated[dict[str, int], SUM_EACH] = field(default_factory=collections.Counter)
     legs: Annotated[dict[str, int], SUM_EACH] = field(default_factory=lambda: collections.Counter(new=0, kept=0))
 
     @property

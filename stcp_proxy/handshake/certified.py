@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
+from stcp_proxy.config.audit import AUDITED, Audit
 from stcp_proxy.config.certificate_plan import CertificateAuth, OwnCertificate, Trusted, time_text
 from stcp_proxy.credentials.authority import Authority
 from stcp_proxy.credentials.binding import SigningKey, make_credential
@@ -38,11 +39,13 @@ class Admission:
         name: the name that the rule covers.
         rule: the pattern of the rule, as the file has it.
         certificate: everything that the certificate says.
+        audited: whether no pattern covers a name of the certificate, and audit mode alone admits it.
     """
 
     name: str
     rule: str
     certificate: Verified
+    audited: bool = False
 
 
 class Certified:
@@ -50,10 +53,12 @@ class Certified:
 
     Args:
         auth: the rule of a plan.
+        audit: its audit mode; None where it refuses.
     """
 
-    def __init__(self, auth: CertificateAuth) -> None:
+    def __init__(self, auth: CertificateAuth, audit: Audit | None = None) -> None:
         self.auth: Final = auth
+        self._audit: Final = audit
         self._patterns: Final = [NamePattern(text) for text in auth.allow]
         self._verifier: Final = _verifier(auth.trusted)
         self._identity: Final = _identity(auth.own)
@@ -91,6 +96,8 @@ class Certified:
             for name in verified.names:
                 if pattern.matches(name):
                     return Admission(name, pattern.text, verified)
+        if self._audit is not None and self._audit.is_on(time.time()):
+            return Admission(verified.names[0], AUDITED, verified, audited=True)
         return None
 
     def covers(self, verified: Verified) -> bool:
@@ -102,7 +109,7 @@ class Certified:
         return self._find(verified) is not None
 
     def under(self, trusted: Trusted) -> Certified:
-        """The same names under other authorities and revocations."""
+        """The same names under other authorities and revocations, without audit mode."""
         return Certified(dataclasses.replace(self.auth, trusted=trusted))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stcp_proxy.config import KeyAuth, PskAuth
+from stcp_proxy.config.audit import AUDITED, Audit
 from stcp_proxy.config.certificate_plan import CertificateAuth, Trusted
 from stcp_proxy.errors import KeyRevoked
 from stcp_proxy.handshake.exchange import AnyResponder
@@ -35,6 +36,7 @@ class Peer:
         key: its public key, 32 bytes; None with a shared secret or a certificate.
         own: the public key of this side in the handshake; likewise.
         certificate: what its certificate says; None without one.
+        audited: whether no entry of the rule names it, and audit mode alone admits it.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Peer:
     key: bytes | None = None
     own: bytes | None = None
     certificate: Verified | None = None
+    audited: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,6 +76,7 @@ class Trust:
         choice: the order in which a connect tunnel tries pairs of keys.
         own: this side's public keys, 32 bytes each; empty with a shared secret.
         certified: the rule for peers with certificates; None without one.
+        audit: its audit mode; None where it refuses.
     """
 
     credentials: Credentials
@@ -80,19 +84,21 @@ class Trust:
     choice: Choice
     own: frozenset[bytes] = frozenset()
     certified: Certified | None = None
+    audit: Audit | None = None
 
     @classmethod
     def of(cls, auth: KeyAuth | PskAuth) -> Trust:
         """The rule of a plan."""
         if isinstance(auth, PskAuth):
             return cls(Credentials(psk=auth.secret), {}, Choice((None,), (None,)))
-        certified = None if auth.certificates is None else _certified(auth.certificates)
+        certified = None if auth.certificates is None else _certified(auth.certificates, auth.audit)
         if not auth.ring:
-            return cls(Credentials(), {}, Choice((None,), (None,)), certified=certified)
+            return cls(Credentials(), {}, Choice((None,), (None,)), certified=certified, audit=auth.audit)
         names = {key.raw: name for key, name in auth.peers.items()}
         first, *further = ring = [KeyPair(identity.secret) for identity in auth.ring]
         credentials = Credentials(first, auth.psk, further=tuple(further))
-        return cls(credentials, names, Choice(ring, tuple(names)), frozenset(pair.public for pair in ring), certified)
+        own = frozenset(pair.public for pair in ring)
+        return cls(credentials, names, Choice(ring, tuple(names)), own, certified, auth.audit)
 
     def responder(self, suites: Collection[Suite]) -> AnyResponder:
         """The listening side of one handshake.
@@ -108,16 +114,29 @@ class Trust:
         return ResponderChoice({**keyed, Suite.HYBRID_CERTIFICATES: lambda: certified.responder()})
 
     def _keyed(self, suites: Collection[Suite]) -> Responder:
-        return Responder(suites, self.credentials, allowed=self.names)
+        return Responder(suites, self.credentials, allowed=self.names if self.audit is None else self.admits)
+
+    def admits(self, key: bytes) -> bool:
+        """Whether a peer with this key may connect: the rule names it, or audit mode admits it.
+
+        Revoked keys and this side's own key are never admitted by audit.
+        """
+        if key in self.names:
+            return True
+        if self.audit is None or not self.audit.is_on(time.time()):
+            return False
+        return key not in self.own and PublicKey(key) not in self.audit.revoked
 
     def peer(self, established: Established) -> Peer:
         """The identity of an authenticated peer. A shared secret names nobody."""
         if established.verified is not None:
             admission: Admission = established.verified  # type: ignore[assignment]
-            return Peer(admission.name, admission.rule, certificate=admission.certificate)
+            return Peer(admission.name, admission.rule, certificate=admission.certificate, audited=admission.audited)
         if established.peer is None:
             return Peer("(shared secret)", "(shared secret)")
         name = self.names.get(established.peer, "")
+        if not name and self.audit is not None:
+            return Peer(str(PublicKey(established.peer)), AUDITED, established.peer, established.own, audited=True)
         return Peer(name, name, established.peer, established.own)
 
     def covers(self, before: Trust, peer: Peer) -> bool:
@@ -127,14 +146,14 @@ class Trust:
             before: the rule that admitted it.
             peer: the identity of its peer.
         """
-        if before is self:
+        if before is self and not peer.audited:
             return True
         if peer.certificate is not None:
             return self.certified is not None and self.certified.covers(peer.certificate)
         same_secret = self.credentials.psk == before.credentials.psk
         if peer.own is None or peer.key is None:
             return self.credentials.psk is not None and same_secret
-        return peer.own in self.own and peer.key in self.names and same_secret
+        return peer.own in self.own and self.admits(peer.key) and same_secret
 
     def remains(self, keys: Collection[PublicKey], secrets: Collection[Secret | None], trusted: Trusted) -> Trust:
         """The rule for the connections of a removed tunnel: the part that the file still trusts.
@@ -151,12 +170,15 @@ class Trust:
         return Trust(Credentials(psk=psk), names, self.choice, self.own & raw, certified)
 
 
-def _certified(auth: CertificateAuth) -> Certified:
+def _certified(auth: CertificateAuth, audit: Audit | None) -> Certified:
     from stcp_proxy.handshake.certified import Certified
 
-    return Certified(auth)
+    return Certified(auth, audit)
 
 
 def revoked() -> KeyRevoked:
     """The failure of a connection whose key or certificate, the peer's or this side's, is no longer good here."""
-    return KeyRevoked("a key or certificate of this connection was revoked, or removed from this side's file")
+    what = (
+        "a key or certificate of this connection was revoked, removed from this side's file, or admitted by an audit that is over"
+    )
+    return KeyRevoked(what)

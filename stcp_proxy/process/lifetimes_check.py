@@ -1,4 +1,4 @@
-"""Warnings of certificates whose renewal is overdue, while the proxy runs."""
+"""Warnings while the proxy runs: certificates whose renewal is overdue, and access rules in audit mode."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from stcp_proxy.config import Plan
+from stcp_proxy.config.audited_rules import AuditedRule, audited_rules
 from stcp_proxy.config.lifetimes import Lifetime, lifetimes
 
 _log = structlog.get_logger("stcp_proxy.process")
@@ -21,7 +22,7 @@ REPEAT: Final = 86400.0
 
 
 class LifetimesCheck:
-    """Looks at the certificates of the plan in force.
+    """Looks at the certificates and the access rules of the plan in force.
 
     Args:
         plan: gives the plan in force.
@@ -31,7 +32,7 @@ class LifetimesCheck:
     def __init__(self, plan: Callable[[], Plan], *, wall_clock: Callable[[], float] = time.time) -> None:
         self._plan = plan
         self._now = wall_clock
-        self._told: dict[Lifetime, float] = {}
+        self._told: dict[Lifetime | tuple[AuditedRule, bool], float] = {}
 
     async def serve(self) -> None:
         """Look until cancelled."""
@@ -40,9 +41,17 @@ class LifetimesCheck:
             await trio.sleep(PERIOD)
 
     def look(self) -> None:
-        """Log each certificate whose renewal is overdue, at most once a day."""
-        now, told = self._now(), {}
-        for each in lifetimes(self._plan()):
+        """Log each overdue renewal and each rule in audit mode, at most once a day, and the end of an audit."""
+        now, plan = self._now(), self._plan()
+        told: dict[Lifetime | tuple[AuditedRule, bool], float] = {}
+        for rule in audited_rules(plan):
+            state = rule, rule.audit.is_on(now)
+            told[state] = last = self._told.get(state, float("-inf"))
+            if now - last >= REPEAT:
+                told[state] = now
+                event, why, remedy = rule.warning(now)
+                _log.warning(event, tunnel=rule.tunnel, why=why, remedy=remedy)
+        for each in lifetimes(plan):
             problem = each.problem(now)
             if problem is None:
                 continue

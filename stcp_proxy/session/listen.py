@@ -63,6 +63,7 @@ class Gate(Protocol):
 
         Raises:
             PeerOverLimit: the peer is beyond a limit of its own.
+            KeyRevoked: audit mode has admitted the peer to this leg, and is over.
         """
 
 
@@ -133,7 +134,8 @@ class ListenSession:
             opening = await exchange.read_open(self._stream, channel)
             leg = PeerLeg(self._stream, channel, None, record.client, era, now())
             self._note(leg)  # not earlier: message 1 may be a replay
-            leg.use = record.peer if isinstance(plan.auth, KeyAuth) else source_of_client(record.client).host
+            by_name = isinstance(plan.auth, KeyAuth) and not record.audited
+            leg.use = record.peer if by_name else source_of_client(record.client).host
             return leg, opening
         what = f"the peer did not authenticate within {plan.handshake_timeout:g} s"
         if path_mtu.is_unacknowledged(self._stream.socket):
@@ -193,6 +195,8 @@ class ListenSession:
             record.origin = str(plain_endpoint(opening.client))
         offer = self._offers.choose(opening.service, peer)
         record.service = offer.service
+        if record.audited:
+            record.admitted_by_audit()
         seen = endpoint_of(self._stream.socket) if offer.hand_on.tells_client else None
         client = client_of(opening.client, seen, offer.hand_on)
         source = source_for(client, offer.hand_on)

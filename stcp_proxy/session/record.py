@@ -11,6 +11,7 @@ import structlog
 from stcp_proxy.config.certificate_plan import time_text
 from stcp_proxy.counters import UNKNOWN, KeyUse, Ledger, Refusal
 from stcp_proxy.errors import (
+    CertificateNotAllowed,
     Code,
     Judgement,
     KeyRevoked,
@@ -107,11 +108,13 @@ class Connection:
         cut: why this side cancelled the session; None where it did not.
         ephemeral: the ephemeral key of its first message; empty once it was noted.
         waited: seconds that it had waited when its session began; its handshake has so much less time.
+        audited: whether audit mode alone admits the peer.
         unit: what the connection counts for among the limits of each peer; None where it counts for nobody.
     """
 
     __slots__ = (
         "_owner",
+        "audited",
         "certificate",
         "channel",
         "client",
@@ -148,6 +151,7 @@ class Connection:
         self.own: bytes | None = None
         self.rule = ""
         self.certificate: Verified | None = None
+        self.audited = False
         self.service = ""
         self.leg = ""
         self.origin = ""
@@ -169,12 +173,13 @@ class Connection:
     @property
     def identity(self) -> Peer:
         """The identity of the authenticated peer."""
-        return Peer(self.peer, self.rule, self.key, self.own, self.certificate)
+        return Peer(self.peer, self.rule, self.key, self.own, self.certificate, self.audited)
 
     def proved(self, peer: Peer) -> None:
         """Note that the peer has authenticated."""
         self.peer, self.rule, self.key, self.own, self.certificate = peer.name, peer.rule, peer.key, peer.own, peer.certificate
-        if peer.key is not None and peer.own is not None:
+        self.audited = peer.audited
+        if peer.key is not None and peer.own is not None and not peer.audited:  # strangers make any number of keys
             pairs = self.ledger.pairs
             use = pairs.get((peer.own, peer.key))
             if use is None:
@@ -183,6 +188,15 @@ class Connection:
             use.last = time.time()
         if (certificate := peer.certificate) is not None:
             self.ledger.issuers.note(certificate.issuer_key, peer.name, certificate.not_after, time.time())
+
+    def admitted_by_audit(self) -> None:
+        """Count and log that audit mode alone admits the peer."""
+        refusal, named = (UnknownPeer, "key") if self.certificate is None else (CertificateNotAllowed, "certificate")
+        self.ledger.audited[refusal.label] += 1
+        why = f"no entry of 'allow' names the peer's {named}; it would be refused without audit mode"
+        remedy = f"if it belongs here, add {'the key' if self.certificate is None else 'a name of the certificate'} to 'allow'"
+        names = {} if self.certificate is None else {"names": list(self.certificate.names)}
+        _log.warning("peer admitted by audit", **self._facts(why, remedy), **names, reason=refusal.label)
 
     def unproved(self) -> None:
         """Forget the peer and its address: another one is tried."""

@@ -25,6 +25,7 @@ class Offer:
         service: its name; empty for the tunnel's own `to`, which is for peers that name no service.
         allow: public keys that may use it, 32 bytes each; None for every peer of the tunnel.
         names: patterns for names of certificates that may use it.
+        audits: whether its rule is that of the tunnel, so that audit mode opens it too.
         targets: its targets.
         hand_on: how connections are handed on to it.
     """
@@ -34,9 +35,12 @@ class Offer:
     targets: Targets
     hand_on: HandOn
     names: tuple[NamePattern, ...] = ()
+    audits: bool = False
 
     def admits(self, peer: Peer) -> bool:
         """Whether a peer of the tunnel may use it."""
+        if peer.audited:
+            return self.audits
         if self.allow is None or peer.key in self.allow:
             return True
         return any(pattern.matches(name) for pattern in self.names for name in peer.names)
@@ -53,9 +57,9 @@ class Offers:
     def __init__(self, plan: TunnelPlan, targets: Targets) -> None:
         self._default = None
         if plan.to or plan.hand_on.allow_targets is not None:
-            self._default = _offer("", ServicePlan(plan.to, plan.allow, plan.hand_on), targets)
+            self._default = _offer("", ServicePlan(plan.to, plan.allow, plan.hand_on), targets, plan)
         self._services = {
-            name: _offer(name, service, Targets(service.to, tunnel=plan.name, balance=service.balance))
+            name: _offer(name, service, Targets(service.to, tunnel=plan.name, balance=service.balance), plan)
             for name, service in plan.services.items()
         }
 
@@ -96,12 +100,13 @@ class Offers:
         return offer
 
 
-def _offer(name: str, service: ServicePlan, targets: Targets) -> Offer:
+def _offer(name: str, service: ServicePlan, targets: Targets, plan: TunnelPlan) -> Offer:
+    audits = plan.audit is not None and service.allow == plan.allow
     if service.allow is None:
-        return Offer(name, None, targets, service.hand_on)
+        return Offer(name, None, targets, service.hand_on, audits=audits)
     allow = frozenset(peer.raw for peer in service.allow if isinstance(peer, PublicKey))
     names = tuple(NamePattern(peer) for peer in service.allow if isinstance(peer, str))
-    return Offer(name, allow, targets, service.hand_on, names)
+    return Offer(name, allow, targets, service.hand_on, names, audits)
 
 
 def _why_unknown(service: str | None, known: dict[str, Offer]) -> tuple[str]:

@@ -195,6 +195,8 @@ class LiveConnections:
 
     def admit(self, connection: Connection, plan: TunnelPlan) -> None:
         """See `Gate.admit`."""
+        if connection.audited and not self.covers(connection, self.trust):  # the audit has ended since the leg's handshake
+            raise revoked()
         try:
             self.peers.admit(connection, plan)
         except PeerOverLimit as exc:

@@ -1,7 +1,8 @@
 """Limits for each peer of a tunnel: live connections, and new connections a second.
 
 One peer must not take every place of a listener that others use too. A peer counts by its name in the file, whichever of its
-keys it uses. A shared secret names nobody: there, each source host counts as a peer.
+keys it uses. A shared secret names nobody: there, each source host counts as a peer. So it does for peers that audit mode
+admits, because a stranger can make any number of keys.
 
 A peer beyond its limit has authenticated, so it is told: REJECT "over its limit". Strangers have no limit of this kind, because
 many honest peers may stand behind one address; `lobby` shares the places of unauthenticated connections among their sources.
@@ -15,6 +16,7 @@ from typing import Final
 import trio
 
 from stcp_proxy.config import KeyAuth, TunnelPlan
+from stcp_proxy.config.audit import AUDITED
 from stcp_proxy.errors import PeerOverLimit
 from stcp_proxy.net.source import source_of_client
 from stcp_proxy.net.token_buckets import TokenBuckets
@@ -71,7 +73,9 @@ class PeerLimits:
 
 def _unit_of(connection: Connection, plan: TunnelPlan) -> tuple[str, str]:
     """What a connection counts for: a unit, and its name in a message."""
+    host = source_of_client(connection.client).host
+    if connection.audited:
+        return f"{AUDITED} {host}", "the peer's host"
     if isinstance(plan.auth, KeyAuth):
         return connection.peer, "the peer"
-    host = source_of_client(connection.client).host
     return host, "the peer's host" if host else "the peer, and all others on its unix socket,"

@@ -282,7 +282,7 @@ class Tunnels:
             live = tunnel.live
             if tunnel in self.draining:
                 live.trust = live.trust.remains(self.plan.known, secrets, self.plan.trusted)
-            if live.trust is not before:
+            if live.trust is not before or live.trust.audit is not None:  # an audit may have ended by its date
                 nursery.start_soon(revoke, tunnel.plan.name, live, before, self.plan.revoke_grace)
 
     def _placed(self, plan: TunnelPlan, tunnel: Tunnel | None, listeners: Listeners) -> Tunnel:

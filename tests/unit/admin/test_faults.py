@@ -9,6 +9,7 @@ import pytest
 from stcp_proxy.admin.faults import OVER, RECENT, SETTLED, find_faults
 from stcp_proxy.admin.report import Report
 from stcp_proxy.admin.status_schema import Reload, Reloads, Target
+from stcp_proxy.counters import Counts
 
 from .make_report import NOW, certificate, down, refusal, report, tunnel, worker
 
@@ -28,6 +29,11 @@ FAULTS: dict[str, tuple[Report, str, str, str]] = {
     "full": (report(tunnel(open=100)), "bad", "is full: 100 connections", "max_connections"),
     "nearly full": (report(tunnel(open=90)), "warn", "nearly full: 90 of 100", "max_connections"),
     "handshakes": (report(tunnel(proving=10)), "warn", "10 connections are in the handshake", "max_handshakes"),
+    "audit": (
+        report(tunnel(audit_until=NOW + 1, counts=Counts(audited={"unknown_peer": 3}))),
+        "warn", "Tunnel redis: the access rule only audits, until 2027-01-15 it admits any key", "to 'allow'",
+    ),
+    "audit that is over": (report(tunnel(audit_until=NOW)), "warn", "audit of the access rule is over", "allow_mode"),
     "descriptors": (report(workers=[worker(descriptors=90)]), "warn", "uses 90 of 100 file descriptors", "LimitNOFILE"),
     "silent worker": (
         report(state="starting", workers=[worker(number=1, pid=0, state="silent")]), "bad", "process 1 does not", "restart",

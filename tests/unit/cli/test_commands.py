@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
 import stat
 import subprocess
@@ -275,6 +276,18 @@ def test_check_refuses_example_keys(run: Run, key_file: Path) -> None:
     assert checked.status == 2
     assert "db (connect)" in checked.out
     assert f"keys of the documentation's examples: {min(EXAMPLES)}; write what" in checked.err
+
+
+@pytest.mark.parametrize(("days", "status", "says"), [(30, 0, "rule only audits"), (-1, 2, "rule is over")])
+def test_check_tells_of_an_audit(run: Run, key_file: Path, days: int, status: int, says: str) -> None:
+    date = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)).date().isoformat()
+    rule = f"allow: '{PEER}', allow_mode: {{audit: {date}}}"
+    config = key_file.with_name("c.yaml")
+    config.write_text(f"identity: host.key\ntunnels: {{db: {{mode: listen, bind: '127.0.0.1:1', to: '127.0.0.1:2', {rule}}}}}\n")
+    checked = run("check", config)
+    assert checked.status == status
+    assert "WARNING" in checked.out
+    assert says in checked.err
 
 
 def test_tunnel_that_a_proxy_has_not() -> None:

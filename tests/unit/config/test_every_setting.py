@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,8 @@ PUBLIC: Final = [str(key.public) for key in KEYS]
 LISTEN: Final = {"bind": "127.0.0.1:1", "to": "127.0.0.1:2", "allow": "one"}
 CONNECT: Final = {"bind": "127.0.0.1:3", "to": "127.0.0.1:4", "peer": "one"}
 INTERCEPT: Final = {"bind": "127.0.0.1:5", "intercept": "redirect", "to": "127.0.0.1:7", "peer": "one"}
+
+SOON, LATER = ((datetime.datetime.now(datetime.UTC) + days * DAY).date().isoformat() for days in (30, 60))
 
 Change = tuple[str, str, str]
 """Where a setting is put (whole, listen, connect, intercept, service, route, file), its key and its value."""
@@ -70,6 +73,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("listen", "to", "127.0.0.1:99"),
         ("listen", "balance", "round-robin"),
         ("listen", "allow", "two"),
+        ("listen", "allow_mode", f"{{audit: {SOON}}}"),
         ("listen", "proxy_protocol", "v2"),
         ("listen", "source", "transparent"),
         ("clients", "allow_clients", "10.0.0.0/8"),
@@ -118,6 +122,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("route", "service", "s"),
     ],
     "AcceptProxyModel": [("proxy", "from", "127.0.0.1")],
+    "AllowModeModel": [("allow_mode", "audit", LATER)],
     "HealthModel": [("health", "interval", "1s"), ("health", "timeout", "1s")],
     "KeepModel": [("keep", "idle", "5s"), ("keep", "max_age", "1m"), ("keep", "legs", "7")],
 }
@@ -233,6 +238,8 @@ def plans(file: Path, model: str, change: Change) -> tuple[Plan, Plan]:
             config.whole["peers"] = config.whole["peers"].replace("}", f", {key}: {value}}}")
         elif where in ("log", "dns"):
             config.whole[where] = _flow({key: value} if wanted else {})
+        elif where == "allow_mode":
+            config.listen[where] = _flow({key: value if wanted else SOON})
         elif where in ("proxy", "health", "keep"):
             name = {"proxy": "accept_proxy_protocol"}.get(where, where)
             config.connect[name] = _flow({key: value} if wanted else {})

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock
 
 from stcp_proxy.config import Mode, PskAuth, TunnelPlan
+from stcp_proxy.config.audit import Audit
 from stcp_proxy.config.auth_plan import KeyAuth
 from stcp_proxy.counters import Ledger
-from stcp_proxy.errors import Code, PeerOverLimit
+from stcp_proxy.errors import Code, KeyRevoked, PeerOverLimit
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.keys import PublicKey
+from stcp_proxy.protocol.established import Established
 from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.relay.engine import EndReason, RelayEnd
 from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.connections import LiveConnections
@@ -169,3 +174,49 @@ async def test_nothing_is_kept_of_peers_that_left() -> None:
         limits.admit(connection, site.plan)
         limits.release(connection)
     assert not limits._open
+
+
+def audited_plan(seconds_left: float, **settings: Any) -> TunnelPlan:
+    auth = KeyAuth(IDENTITY, {PEER: "peer"}, audit=Audit(time.time() + seconds_left))
+    return dataclasses.replace(make_plan(connections=20), auth=auth, **settings)
+
+
+def authenticated(site: Site, key: PublicKey, client: str = "10.0.0.1:5") -> Connection:
+    """A connection whose peer has proved a key; its OPEN has just arrived."""
+    connection = Connection("tunnel", client, site.live)
+    established = Established(
+        Suite.CLASSIC_KEYS, Secret(bytes(32)), Secret(bytes(32)), bytes(32), key.raw, b"", IDENTITY.public.raw
+    )
+    connection.proved(site.live.trust.peer(established))
+    return connection
+
+
+async def test_peers_that_audit_admits_count_by_host() -> None:
+    """Anybody can make any number of keys. The log and the count tell each connection; nothing is kept for a key."""
+    site = Site(audited_plan(1000, max_connections_per_peer=2))
+    with structlog.testing.capture_logs() as lines:
+        for key, client in ((OTHER, "10.0.0.1:1"), (THIRD, "10.0.0.1:2"), (OTHER, "10.0.0.2:3")):
+            connection = authenticated(site, key, client)
+            site.live.admit(connection, site.plan)
+            connection.admitted_by_audit()
+        with pytest.raises(PeerOverLimit, match="the peer's host has 2 connections"):
+            site.live.admit(authenticated(site, THIRD, "10.0.0.1:4"), site.plan)
+        for number in (1, 2):  # the same host, and a limit of its own
+            site.live.admit(authenticated(site, PEER, f"10.0.0.1:{number}"), site.plan)
+    assert [(line["event"], line["peer"], line["log_level"]) for line in lines] == [
+        ("peer admitted by audit", str(key), "warning") for key in (OTHER, THIRD, OTHER)
+    ]
+    assert "add the key to 'allow'" in lines[0]["remedy"]
+    assert site.live.ledger.audited == {"unknown_peer": 3}
+    assert [theirs for _, theirs in site.live.ledger.pairs] == [PEER.raw]
+
+
+async def test_a_kept_leg_after_the_audit() -> None:
+    """Its handshake was before the date, and the OPEN of its next connection is after it."""
+    site = Site(audited_plan(-1))
+    connection = authenticated(site, OTHER)
+    assert connection.audited
+    with pytest.raises(KeyRevoked, match="an audit that is over"):
+        site.live.admit(connection, site.plan)
+    assert not site.live.ledger.audited
+    site.live.admit(authenticated(site, PEER), site.plan)
