@@ -25,6 +25,8 @@ AT_ONCE: Final = 10
 """Lines a second for events with the same name, reason and tunnel."""
 ONE_AT_ONCE: Final = frozenset({"limit reached: new connections wait", "cannot accept: new connections wait"})
 """Events about a state: one line a second is enough."""
+ONCE_MORE: Final = "_once_more"
+"""A field of an event that is only counted, as one more of the last event of its kind."""
 _SECOND: Final = 1.0
 _BY_STRANGERS: Final = frozenset({"connection refused", "health check received"})
 """Events of any level that strangers can cause as fast as they can connect."""
@@ -74,7 +76,8 @@ class Repeats:
             if second is None or second.ends <= now:
                 if len(self._seconds) >= _MANY:
                     self._forget(now)
-                second = self._seconds[kind] = _Second(now + _SECOND, said=over is not None)
+                last = {} if second is None else second.last
+                second = self._seconds[kind] = _Second(now + _SECOND, said=over is not None, last=last)
             spoken = second.said < (1 if event["event"] in ONE_AT_ONCE else AT_ONCE)
             if spoken:
                 second.said += 1
@@ -87,6 +90,17 @@ class Repeats:
         if not spoken and first:
             self.on_held()
         return spoken
+
+    def count(self, event: Mapping[str, Any]) -> None:
+        """Count one more event like one that was held back lately. Where there is none, the log leaves this kind out."""
+        with self._lock:
+            second = self._seconds.get(_kind(event) or ())
+            if second is None or not second.last:
+                return
+            second.held += 1
+            first = second.held == 1
+        if first:
+            self.on_held()
 
     def flush(self, *, everything: bool = False) -> float | None:
         """Write the held-back events whose second is over.
@@ -102,7 +116,7 @@ class Repeats:
             due = [second for second in self._seconds.values() if second.held and (everything or second.ends <= now)]
             told = [_Second(second.ends, held=second.held, last=second.last) for second in due]
             for second in due:
-                second.ends, second.said, second.held, second.last = now + _SECOND, 1, 0, {}
+                second.ends, second.said, second.held = now + _SECOND, 1, 0
             self._forget(now)
             waiting = [second.ends - now for second in self._seconds.values() if second.held]
         for second in told:
@@ -166,7 +180,11 @@ def processor(repeats: Repeats) -> structlog.typing.Processor:
     """The step of structlog's chain that applies the limit. It must come after the step that adds the level."""
 
     def limit(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        if event.pop("_kept_back", False) or repeats.may_say(event):
+        if event.pop("_kept_back", False):
+            return event
+        if ONCE_MORE in event:
+            repeats.count(event)
+        elif repeats.may_say(event):
             return event
         raise structlog.DropEvent
 

@@ -27,6 +27,7 @@ from stcp_proxy.errors import (
 from stcp_proxy.handshake.trust import Peer
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.logs import log
+from stcp_proxy.logs.rate_limit import ONCE_MORE
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
 from stcp_proxy.upstream.endpoint import Endpoint
 
@@ -77,6 +78,18 @@ class Owner(Protocol):
 
     def forget(self, connection: Connection) -> None:
         """Drop a connection that has ended. Called in Trio's thread."""
+
+
+def once_more(failure: StcpError, tunnel: str) -> None:
+    """Count a failure like one that was logged just now: the log adds it to `times` of a line. It costs less than a record."""
+    judgement = failure.judgement
+    say = getattr(_log, judgement.severity.value)
+    say(_event(failure), tunnel=tunnel, reason=failure.label, log_class=judgement.log_class, **{ONCE_MORE: True})
+
+
+def _event(failure: StcpError) -> str:
+    """The log event of a connection that a failure ended before it was relayed."""
+    return "health check received" if failure.judgement.is_check else "connection refused"
 
 
 class Connection:
@@ -259,7 +272,7 @@ class Connection:
         key = str(PublicKey(exc.peer)) if isinstance(exc, UnknownPeer) else ""
         at_target = isinstance(exc, TargetError)
         self._count(self._refusal(exc.label, exc.what, remedy, key=key, judgement=judgement, at_target=at_target))
-        event = "health check received" if judgement.is_check else "connection refused"
+        event = _event(exc)
         named = {"key": key} if key else {}
         self._say(judgement, event, why=exc.what, remedy=remedy, **named, reason=exc.label, cause=exc.cause.value)
 

@@ -27,7 +27,7 @@ from stcp_proxy.net.socket_options import tune_accepted, tune_listener
 from stcp_proxy.net.token_buckets import TokenBuckets
 from stcp_proxy.net.unix_socket import change_mode, in_place, remember_file
 from stcp_proxy.session import intercept
-from stcp_proxy.session.record import Connection
+from stcp_proxy.session.record import Connection, once_more
 from stcp_proxy.tunnel.connections import LiveConnections, no_place
 from stcp_proxy.tunnel.lobby import Caller, Lobby
 
@@ -43,7 +43,7 @@ _LOOK_AGAIN: Final = 0.01
 _MOST_SESSIONS: Final = 1024
 """Handshakes under way in one tunnel: each takes a task and some 10 KiB."""
 _LINES: Final = 10.0
-"""Records a second of refused callers of the lobby, for each reason; the others are counted and no more."""
+"""Records a second of refused callers of the lobby, for each reason; the others are counted, in the log too, and no more."""
 _LINES_BURST: Final = 100.0
 
 Admit = Callable[[socket.socket, str, trio.Nursery, float, bytes], None]
@@ -243,6 +243,7 @@ class Acceptor:
                 counts.checks[label] += 1
             else:
                 counts.refused[UNKNOWN, label] += 1
+            once_more(failure, self._plan.name)
             return
         waited = now - caller.since
         Connection(self._plan.name, _client(caller.sock, caller.address), self._live, waited=waited).failed(failure)

@@ -72,7 +72,7 @@ class Two:
         both: tuple[str, ...] = (),
         connect: tuple[str, ...] = (),
     ) -> None:
-        old: dict[str, Any] = {"prefix": ("env", "-C", str(first)), "env": {"PYTHONPATH": str(first)}}
+        old: dict[str, Any] = {"prefix": ("env", "-u", "STCP_COMPILED", "-C", str(first)), "env": {"PYTHONPATH": str(first)}}
         sides = {True: old, False: {}}
         self.keys = Keys(folder, psk)
         with contextlib.ExitStack() as stack:

@@ -161,3 +161,21 @@ def test_a_quiet_class_is_silent_and_the_others_are_not(capsys: pytest.CaptureFi
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["reason"] for line in lines] == ["connections", "connection-errors", "None"]
     assert all("log_class" not in line for line in lines)
+
+
+def test_events_that_are_only_counted_are_in_times() -> None:
+    """A flood costs less than a record for each event, and the log still has its number."""
+    now, said = [0.0], list[dict[str, Any]]()
+    repeats = Repeats(said.append, clock=lambda: now[0])
+    event = {"event": "connection refused", "level": "info", "tunnel": "t", "reason": "r"}
+    repeats.count(event)  # nothing of this kind has been logged: it is silenced
+    written = sum(repeats.may_say(event) for _ in range(AT_ONCE + 5))
+    for _ in range(100):
+        repeats.count(event)
+    now[0] = 1.5
+    repeats.flush()
+    for _ in range(7):
+        repeats.count(event)
+    now[0] = 3.0
+    repeats.flush()
+    assert (written, [line.get("times") for line in said]) == (AT_ONCE, [105, 7])

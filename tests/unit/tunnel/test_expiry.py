@@ -79,7 +79,7 @@ async def test_a_tunnel_that_drains_ends_them_too(autojump_clock: MockClock, mon
     tunnel = Tunnel(make_plan(), FakeEngine())  # type: ignore[arg-type]
     tunnel.plan = plan(end=True)  # its files are none
     connection = Connection("tunnel", "10.0.0.1:1", tunnel.live)
-    connection.proved(Peer("soon", "dns:*", certificate=Verified("soon", "prod", 1, BEGIN - 1e9, (), ())))
+    connection.proved(Peer("soon", "dns:*", certificate=Verified("soon", "prod", 1, BEGIN - 1e9, (), ((b"root", 1),))))
     tunnel.live._all.add(connection)
 
     def cut(gone: Connection, why: StcpError) -> None:
