@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,7 +111,11 @@ admin: 127.0.0.1:0
             "why": False,
             "live": red["live"],
             "retry": None,
+            "since": None,
+            "remedy": "",
         }
+        assert gone_.pop("since") <= time.time()
+        assert gone_.pop("remedy")
         assert gone_ == {"address": gone, "service": "gone", "route": "", "health": "down", "why": True, "live": 0}
         assert admin.metric("stcp_targets", health="down") == 1
 

@@ -260,7 +260,8 @@ AFTERWARDS: dict[str, tuple[Callable[[], bytes], str]] = {
     "zeros": (lambda: bytes(4096), "bad_frame"),
     "oversized-frame": (lambda: b"\x03\x00\xff\xff" + bytes(70_000), "bad_frame"),
     "unknown-frame": (lambda: b"\x09\x00\x00\x10" + bytes(16), "bad_frame"),
-    "data-first": (lambda: b"\x00\x00\x00\x20" + secrets.token_bytes(32), "bad_tag"),
+    "data-first": (lambda: b"\x00\x00\x00\x20" + secrets.token_bytes(32), "bad_frame"),
+    "forged-open": (lambda: bytes([FrameType.OPEN, 0, 0, 0x20]) + secrets.token_bytes(32), "bad_tag"),
     "half-a-frame": (lambda: b"\x03\x00\x00\x10" + bytes(5), "handshake_timeout"),
 }
 
