@@ -303,3 +303,8 @@ def log_refused(exc: Exception) -> None:
     else:
         why = f"{type(exc).__name__}: {exc}"
         _log.error("reload refused: everything goes on as before", why=why, exc_info=exc)
+
+
+def workers_status(plan: Plan) -> str:
+    """One line for the service manager."""
+    return f"{len(plan.tunnels)} tunnels listen, {plan.workers} workers"

@@ -21,11 +21,13 @@ Every message but `ask` names its round. Messages of an earlier round are ignore
 from __future__ import annotations
 
 import json
+import select
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from stcp_proxy.errors import ConfigError
 from stcp_proxy.net import fd_records
 from stcp_proxy.net.fd_records import MAX_SOCKETS
 
@@ -90,3 +92,27 @@ def receive(sock: socket.socket) -> Message | None:
         return None
     message = json.loads(found.data)
     return Message(message.pop("verb"), message.pop("round"), message, found.sockets, found.complete)
+
+
+def silent(number: int, seconds: float) -> ConfigError:
+    """The failure of a reload whose worker does not answer.
+
+    Args:
+        number: the worker.
+        seconds: the time that it had.
+    """
+    what = f"worker {number} has not answered in {seconds:g} seconds"
+    return ConfigError(what, remedy="try again; restart the proxy if it stays so")
+
+
+def is_ready(sock: socket.socket, event: int, seconds: float) -> bool:
+    """Wait for a socket.
+
+    Args:
+        sock: the socket.
+        event: `select.POLLIN` or `select.POLLOUT`.
+        seconds: the longest wait.
+    """
+    poll = select.poll()
+    poll.register(sock, event)
+    return bool(poll.poll(seconds * 1000))

@@ -6,9 +6,8 @@
 
 A worker that says no, or nothing in time, ends the round: all give up what they have prepared, and go on as before. The parent
 reads, by a child process, and sends the same plan to every worker. Nothing is bound and sent before every worker has answered
-once: listening sockets that lie unread before a worker that hangs would keep a port taken.
-
-All this is in a thread, because the parent's own waits for its children.
+once: listening sockets that lie unread before a worker that hangs would keep a port taken. All this is in a thread, because the
+parent's own waits for its children.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.net.unix_socket import inode_of, made_here
 from stcp_proxy.process import reload_messages, sd_notify
-from stcp_proxy.process.reload import Read, compared, log_refused, no_file, summary
+from stcp_proxy.process.reload import Read, compared, log_refused, no_file, summary, workers_status
 from stcp_proxy.process.worker_sockets import WorkerListeners
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.tunnel.listener_handover import inherit
@@ -44,11 +43,6 @@ _T = TypeVar("_T")
 PATIENCE: Final = 10.0
 """Seconds that a worker has for each step."""
 _LAST_WORDS: Final = 2.0
-
-
-def status(plan: Plan) -> str:
-    """One line for the service manager."""
-    return f"{len(plan.tunnels)} tunnels listen, {plan.workers} workers"
 
 
 class ReloadParent:
@@ -246,7 +240,7 @@ class ReloadParent:
             self._commit(plan, opened, asked)
         finally:
             if not self._stopping:
-                sd_notify.ready(status(self.plan))
+                sd_notify.ready(workers_status(self.plan))
         log.change(plan.log)
         _log.info("reloaded", **summary(diff))
 
@@ -349,7 +343,7 @@ class ReloadParent:
                 return
             left = deadline - time.monotonic()
             if left <= 0:
-                raise _silent(silent[0], self._patience)
+                raise reload_messages.silent(silent[0], self._patience)
             self._listen(left)
 
     def _send(self, number: int, verb: str, *, sockets: Sequence[socket.socket] = (), **rest: Any) -> None:
@@ -361,8 +355,8 @@ class ReloadParent:
                 return
             except BlockingIOError:
                 left = deadline - time.monotonic()
-                if left <= 0 or not _ready(link, select.POLLOUT, left):
-                    raise _silent(number, self._patience) from None
+                if left <= 0 or not reload_messages.is_ready(link, select.POLLOUT, left):
+                    raise reload_messages.silent(number, self._patience) from None
             except ConnectionError:
                 raise stopping() from None
 
@@ -400,14 +394,3 @@ class ReloadParent:
                 self._given.append((number, heard))
             if heard.rest.get("last", True):
                 self._answers[number] = heard
-
-
-def _silent(number: int, seconds: float) -> ConfigError:
-    what = f"worker {number} has not answered in {seconds:g} seconds"
-    return ConfigError(what, remedy="try again; restart the proxy if it stays so")
-
-
-def _ready(sock: socket.socket, event: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(sock, event)
-    return bool(poll.poll(seconds * 1000))

@@ -28,8 +28,8 @@ from stcp_proxy.net.listen import close_listeners
 from stcp_proxy.net.unix_socket import close_unix, forget_file
 from stcp_proxy.process import reload_messages, sd_notify, signals, successor
 from stcp_proxy.process.companion import Companion
-from stcp_proxy.process.reload import Read
-from stcp_proxy.process.reload_parent import ReloadParent, status
+from stcp_proxy.process.reload import Read, workers_status
+from stcp_proxy.process.reload_parent import ReloadParent
 from stcp_proxy.process.takeover_client import Takeover, takeover_socket
 from stcp_proxy.process.takeover_server import TakeoverServer
 from stcp_proxy.process.takeover_workers import InWorkers
@@ -118,7 +118,7 @@ def run(
             served[0].start()
 
     failed: list[StcpError] = []
-    together = sd_notify.WorkerNotifications(plan.workers, status(plan), first=first)
+    together = sd_notify.WorkerNotifications(plan.workers, workers_status(plan), first=first)
     for number in range(plan.workers):
         reader, writer = os.pipe()
         pid = os.fork()
