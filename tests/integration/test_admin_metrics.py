@@ -28,7 +28,9 @@ INTERCEPTION = {"stcp_interception_rules_current": {"tunnel"}}
 """A metric of tunnels that intercept; tests/netns/test_rules_seen.py has such a tunnel."""
 CERTIFICATES = {f"stcp_certificate_not_{end}_timestamp_seconds": {"kind", "name", "serial"} for end in ("before", "after")}
 """Metrics of proxies with certificates; tests/integration/test_certificates.py has such a proxy."""
-OTHERS = INTERCEPTION | CERTIFICATES
+AUDITED = {"stcp_audited_connections_total": {"tunnel", "reason"}}
+"""A metric of tunnels that audit; tests/integration/test_audit.py has such a tunnel."""
+OTHERS = INTERCEPTION | CERTIFICATES | AUDITED
 
 
 def dashboard() -> list[str]:
