@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import structlog
@@ -220,7 +221,7 @@ def _work(
         log.configure(plan.log, worker=number)
         listeners = [each.sets[number] for each in listeners_of]
         status = serve(
-            WorkerSetup(number, share(plan), listeners, lambda totals: _report_totals(report, totals), links[number][1])
+            WorkerSetup(number, share(plan), listeners, lambda totals: _report_totals(report, totals, parent), links[number][1])
         )
     except BaseException as exc:
         with contextlib.suppress(Exception):
@@ -229,15 +230,30 @@ def _work(
         os._exit(status)
 
 
-def _report_totals(report: int, totals: Totals) -> None:
-    try:
+def _report_totals(report: int, totals: Totals, parent: int) -> None:
+    """Send the totals to the parent; say so where it has ended."""
+    with contextlib.suppress(BrokenPipeError):
         os.write(report, json.dumps(dataclasses.asdict(totals)).encode())
-    except BrokenPipeError:
+    if _has_ended(parent):
         _log.warning(
             "stopped: the parent process has ended",
             why="its workers stop with it",
             remedy="find in the system's log what ended it: a kill -9, or a lack of memory",
         )
+
+
+def _has_ended(parent: int) -> bool:
+    """Whether the parent process has ended.
+
+    The kernel tells its children as soon as its first thread has ended. Its other threads may still hold its pipes open then, and
+    this process is still its child.
+    """
+    if os.getppid() != parent:
+        return True
+    try:
+        return Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (OSError, IndexError):
+        return False
 
 
 def _supervise(children: dict[int, int], leader: ReloadParent, served: Sequence[TakeoverServer]) -> tuple[int, Totals]:
