@@ -190,7 +190,7 @@ def test_connections_at_rest_cost_no_time(rig: MakeRig) -> None:
 
 @pytest.mark.slow
 def test_a_bulk_connection_does_not_starve_a_small_one(rig: MakeRig) -> None:
-    """A bound that only a starved connection misses: 50 round trips in 5 s while four bulk streams run as fast as they can."""
+    """A bound that only a starved connection misses, under sanitizers too: 50 round trips in 20 s beside four bulk streams."""
     bulk = [rig() for _ in range(4)]
     small = rig()
     stop = False
@@ -213,4 +213,4 @@ def test_a_bulk_connection_does_not_starve_a_small_one(rig: MakeRig) -> None:
     stop = True
     for task in tasks:
         task.join()
-    assert took < 5, f"50 round trips took {took:.1f} s"
+    assert took < 20, f"50 round trips took {took:.1f} s"
