@@ -22,13 +22,17 @@ class LegStream(trio.abc.HalfCloseableStream):
 
     Args:
         sock: connected, non-blocking stream socket; owned by the stream.
+
+    Attributes:
+        is_cut: whether the last bytes to send went in part only.
     """
 
-    __slots__ = ("_has_asked", "_sock")
+    __slots__ = ("_has_asked", "_sock", "is_cut")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._has_asked = False
+        self.is_cut = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Up to `max_bytes` (default 32 KiB); empty at the end.
@@ -83,11 +87,13 @@ class LegStream(trio.abc.HalfCloseableStream):
         """
         self._has_asked = True
         try:
-            return self._sock.send(data)
+            sent = self._sock.send(data)
         except BlockingIOError:
             return 0
         except OSError as exc:
             raise _broken(exc) from exc
+        self.is_cut = sent < len(data)
+        return sent
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data`. When cancelled, an unknown part of it has gone.
@@ -100,12 +106,14 @@ class LegStream(trio.abc.HalfCloseableStream):
         while left:
             try:
                 sent = self._sock.send(left)
-                left = b"" if sent == len(left) else memoryview(left)[sent:]
+                if sent == len(left):
+                    break
+                left, self.is_cut = memoryview(left)[sent:], True
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._sock.fileno())
             except OSError as exc:
                 raise _broken(exc) from exc
-        self._has_asked = True
+        self._has_asked, self.is_cut = True, False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the socket takes bytes."""

@@ -64,8 +64,11 @@ class PeerLeg:
         return now() - self.at_rest < YOUNG
 
     def leave(self, kind: FrameType) -> None:
-        """Say BYE, or RESET where a connection is under way that goes on elsewhere, if the leg takes it. The leg stays open."""
-        if not self.channel.leg.may_send(kind):
+        """Say BYE, or RESET where a connection is under way that goes on elsewhere, if the leg takes it. The leg stays open.
+
+        Nothing is said behind a frame that was sent in part: the peer could not tell it from an attack.
+        """
+        if self.stream.is_cut or not self.channel.leg.may_send(kind):
             return
         content = encode_reason(Code.PLAIN_RESET, "it goes on over another wire leg") if kind is FrameType.RESET else b""
         with contextlib.suppress(trio.BrokenResourceError, OverLimit, CounterExhausted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -69,3 +70,23 @@ async def test_an_answer_that_does_not_come_is_a_broken_leg_too() -> None:
     with pytest.raises(trio.BrokenResourceError):
         await stream.receive_some()
     stream.close()
+
+
+async def test_a_send_that_was_cancelled_half_way_is_remembered(legs: tuple[LegStream, Counting, socket.socket]) -> None:
+    stream, _, far = legs
+    assert not stream.is_cut
+    with trio.move_on_after(0):
+        await stream.send_all(bytes(1 << 24))
+    assert stream.is_cut
+    far.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while far.recv(1 << 20):
+            pass
+    await stream.send_all(b"rest")
+    assert not stream.is_cut
+
+
+async def test_a_send_at_once_that_went_in_part_is_remembered(legs: tuple[LegStream, Counting, socket.socket]) -> None:
+    stream, _, _ = legs
+    assert 0 < stream.send_nowait(bytes(1 << 24)) < 1 << 24
+    assert stream.is_cut

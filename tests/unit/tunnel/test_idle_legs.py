@@ -328,3 +328,22 @@ async def test_anything_else_ends_the_leg(make_rig: Callable[..., Rig], what: st
     await until(lambda: leg.stream.socket.fileno() < 0)
     assert not rig.served
     assert len(rig.legs) == 0
+
+
+async def test_nothing_is_said_behind_a_frame_that_was_sent_in_part(make_rig: Callable[..., Rig]) -> None:
+    """The peer would take the rest of that frame and the RESET for a frame that an attacker changed."""
+    for part in (False, True):
+        leg, peer, theirs = make_rig(Mode.CONNECT).make()
+        frame = leg.channel.leg.seal(FrameType.OPEN, Opening(keep=30).encode())
+        sent = frame[:10] if part else frame
+        leg.stream.send_nowait(sent)
+        leg.stream.is_cut = part
+        leg.give_up()
+        heard = theirs.recv(1000)
+        assert (heard == sent) is part
+        if not part:
+            opened = peer.open(heard)
+            assert opened is not None
+            reset = peer.open(heard[opened.used :])
+            assert reset is not None
+            assert reset.kind is FrameType.RESET
