@@ -212,7 +212,7 @@ def compared(old: Plan, new: Plan, *, force: bool = False, opens_admin: bool = F
     Args:
         old: what runs.
         new: what was read.
-        force: whether the change may take away more than half of the tunnels, peers or authorities.
+        force: whether the change may take away more than half of the tunnels, peers, authorities or revocations.
         opens_admin: whether an admin address can be opened where there was none.
 
     Raises:
@@ -230,11 +230,12 @@ def compared(old: Plan, new: Plan, *, force: bool = False, opens_admin: bool = F
         _check_not_cut_off(old, new)
         _check_peers_remain(old, new)
         _check_authorities_remain(old, new)
+        _check_revocations_remain(old, new)
     return diff
 
 
 def _check_peers_remain(old: Plan, new: Plan) -> None:
-    """Refuse a change that takes away more than half of the peers of directories: a directory may be written by and by.
+    """Refuse a change that takes away more than half of the peers of directories: a directory may be half written.
 
     A peer with another key, or with another name, is still there.
 
@@ -262,6 +263,23 @@ def _check_authorities_remain(old: Plan, new: Plan) -> None:
             "keep the old certificates in the bundle beside the new ones for a while; or 'stcp-proxy reload --force', or restart"
         )
         raise ConfigError(what, remedy=remedy)
+
+
+def _check_revocations_remain(old: Plan, new: Plan) -> None:
+    """Refuse a change that takes away more than half of what is revoked: these peers would be admitted again.
+
+    A revoked serial number ends with its authority, and does not count then.
+
+    Raises:
+        ConfigError: the change is not forced.
+    """
+    authorities = {authority.name for authority in new.trusted.authorities}
+    before, after = old.trusted.revoked, new.trusted.revoked
+    were = {*before.keys, *(each for each in before.serials if each[0] in authorities)}
+    kept = len(were & {*after.keys, *after.serials})
+    if 2 * kept < len(were):
+        what = f"the file of 'revoked' has {kept} of {len(were)} entries left, as if it were still being written"
+        raise ConfigError(what, remedy="if it is complete, 'stcp-proxy reload --force' applies it; or restart")
 
 
 def _roots(plan: Plan) -> set[bytes]:

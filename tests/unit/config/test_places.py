@@ -11,7 +11,7 @@ import pytest
 
 from stcp_proxy import keys
 from stcp_proxy.config import ConfigProblems, Mode, Plan, load_plan, plan_from_flags
-from stcp_proxy.config.certificate_plan import AuthorityPlan, Encoded, Facts, Trusted
+from stcp_proxy.config.certificate_plan import AuthorityPlan, Encoded, Facts, Revoked, Trusted
 from stcp_proxy.config.example_keys import EXAMPLES, refuse_examples
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.process.reload import compared
@@ -208,6 +208,31 @@ def test_more_than_half_of_the_authorities_gone_is_refused(folder: Path) -> None
         with pytest.raises(ConfigError, match=r"of \d certificates of authorities are left, .*'stcp-proxy reload --force'"):
             compared(trusting(folder, **old), trusting(folder, **new))
         compared(trusting(folder, **old), trusting(folder, **new), force=True)
+
+
+def revoking(folder: Path, keys: str, serials: str = "", authorities: str = "a") -> Plan:
+    """A plan in which each letter of `keys` is a revoked key, and each of `serials` a serial number of authority `a`."""
+    revoked = Revoked(tuple(key.encode() for key in keys), tuple(("a", ord(each)) for each in serials))
+    trusted = dataclasses.replace(trusting(folder, **dict.fromkeys(authorities, "x")).trusted, revoked=revoked)
+    return dataclasses.replace(tunnels(folder, 1), trusted=trusted)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(("x",), ("",)), (("xyz",), ("x",)), (("", "12"), ("", "")), (("xy", "12"), ("x",)), (("x",), ("y",))]
+)
+def test_a_file_of_revocations_that_lost_more_than_half_is_refused(
+    folder: Path, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    """It may be half written, and everybody who is left out of it would be admitted again."""
+    with pytest.raises(ConfigError, match=r"'revoked' has \d of \d entries left"):
+        compared(revoking(folder, *before), revoking(folder, *after))
+    compared(revoking(folder, *before), revoking(folder, *after), force=True)
+
+
+def test_revocations_may_grow_lose_half_or_end_with_their_authority(folder: Path) -> None:
+    compared(revoking(folder, "xy"), revoking(folder, "xyz", "1"))
+    compared(revoking(folder, "xy"), revoking(folder, "x"))
+    compared(revoking(folder, "", "12", "ab"), revoking(folder, "", "", "b"))
 
 
 def test_an_authority_is_exchanged_with_both_for_a_while(folder: Path) -> None:
