@@ -78,6 +78,12 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
+def talk(sock: socket.socket) -> None:
+    """Send a word to an echoing target, and read it back."""
+    sock.sendall(b"word")
+    assert read_exactly(sock, 4) == b"word"
+
+
 class Target:
     """An application server with a thread for each connection. It counts its connections.
 

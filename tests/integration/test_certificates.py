@@ -17,7 +17,7 @@ from harness.certificates import DAY, Leaf, TestAuthority
 from harness.files import FileProxy
 from harness.process import wait_for
 from harness.proxies import COMMAND, Keys, Proxy
-from harness.sockets import Target, connect, end_of, read_exactly
+from harness.sockets import Target, connect, end_of, talk
 from harness.traffic import Pumping, busy
 
 DB, APP = "dns:db.prod.internal", "spiffe://prod/ns/web/sa/app"
@@ -67,11 +67,6 @@ def fleet(tmp_path: Path, echo: Target) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path, echo.to)
     yield fleet
     fleet.stop()
-
-
-def talk(sock: Any) -> None:
-    sock.sendall(b"word")
-    assert read_exactly(sock, 4) == b"word"
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "p256", "p384", "rsa", "x25519"])

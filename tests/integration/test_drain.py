@@ -14,12 +14,7 @@ from pathlib import Path
 import pytest
 from harness.process import wait_for
 from harness.proxies import Pair, Proxy
-from harness.sockets import Target, connect, end_of, read_all, read_exactly
-
-
-def talk(client: socket.socket) -> None:
-    client.sendall(b"word")
-    assert read_exactly(client, 4) == b"word"
+from harness.sockets import Target, connect, end_of, read_all, talk
 
 
 @pytest.fixture

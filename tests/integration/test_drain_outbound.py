@@ -12,7 +12,7 @@ import pytest
 from harness.files import FileProxy
 from harness.process import wait_for
 from harness.proxies import Keys
-from harness.sockets import Target, connect, read_all, read_exactly
+from harness.sockets import Target, connect, read_all, talk
 
 
 class Sidecar:
@@ -57,11 +57,6 @@ def rig(tmp_path: Path, echo: Target) -> Iterator[Sidecar]:
     rig = Sidecar(tmp_path, echo.to)
     yield rig
     rig.stop()
-
-
-def talk(sock: socket.socket) -> None:
-    sock.sendall(b"word")
-    assert read_exactly(sock, 4) == b"word"
 
 
 def refuses(address: tuple[str, int]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from harness.files import FileProxy
-from harness.sockets import Target, connect, end_of, read_exactly
+from harness.sockets import Target, connect, end_of, talk
 from harness.traffic import busy
 
 from stcp_proxy.ca import folder
@@ -85,11 +85,6 @@ def fleet(tmp_path: Path, echo: Target) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path, echo.to)
     yield fleet
     fleet.stop()
-
-
-def talk(sock: Any) -> None:
-    sock.sendall(b"word")
-    assert read_exactly(sock, 4) == b"word"
 
 
 def reloads(side: FileProxy) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from harness.files import FileProxy
 from harness.proxies import Keys
-from harness.sockets import Target, connect, end_of, read_exactly
+from harness.sockets import Target, connect, end_of, talk
 
 
 class Hosts:
@@ -42,11 +42,6 @@ def hosts(tmp_path: Path, echo: Target, request: pytest.FixtureRequest) -> Itera
 
 
 BOTH = ({"psk": "shared.psk"}, {"psk": "shared.psk"})
-
-
-def talk(sock: Any) -> None:
-    sock.sendall(b"word")
-    assert read_exactly(sock, 4) == b"word"
 
 
 @pytest.mark.parametrize("hosts", [BOTH], indirect=True)

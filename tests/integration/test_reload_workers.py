@@ -17,7 +17,7 @@ from harness.admin import Admin
 from harness.files import FileProxy
 from harness.process import wait_for
 from harness.proxies import COMMAND, Keys
-from harness.sockets import Target, connect, end_of, free_port, read_all, read_exactly
+from harness.sockets import Target, connect, end_of, free_port, read_all, read_exactly, talk
 from harness.traffic import busy
 
 Config = dict[str, Any]
@@ -75,11 +75,6 @@ def rig(tmp_path: Path, echo: Target) -> Iterator[Rig]:
     rig = Rig(tmp_path, echo.to)
     yield rig
     rig.stop()
-
-
-def talk(sock: socket.socket) -> None:
-    sock.sendall(b"word")
-    assert read_exactly(sock, 4) == b"word"
 
 
 def listens(port: int) -> bool:

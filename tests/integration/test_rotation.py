@@ -14,7 +14,7 @@ from harness.admin import Admin
 from harness.files import FileProxy
 from harness.process import wait_for
 from harness.proxies import COMMAND, Keys
-from harness.sockets import Target, connect, end_of, read_exactly
+from harness.sockets import Target, connect, end_of, talk
 from harness.traffic import busy
 
 Config = dict[str, Any]
@@ -56,11 +56,6 @@ def hosts(tmp_path: Path, echo: Target) -> Iterator[Hosts]:
     hosts = Hosts(tmp_path, echo.to)
     yield hosts
     hosts.stop()
-
-
-def talk(sock: Any) -> None:
-    sock.sendall(b"word")
-    assert read_exactly(sock, 4) == b"word"
 
 
 def by(side: FileProxy, key: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 from harness.files import FileProxy
 from harness.process import wait_for
 from harness.proxies import COMMAND, Keys
-from harness.sockets import Target, connect, end_of, read_exactly
+from harness.sockets import Target, connect, end_of, talk
 from harness.traffic import busy
 
 from stcp_proxy.keys import PublicKey
@@ -69,11 +69,6 @@ def fleet(tmp_path: Path, echo: Target) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path, echo.to)
     yield fleet
     fleet.stop()
-
-
-def talk(sock: Any) -> None:
-    sock.sendall(b"word")
-    assert read_exactly(sock, 4) == b"word"
 
 
 def says(address: tuple[str, int]) -> None:

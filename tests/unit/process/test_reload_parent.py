@@ -157,9 +157,8 @@ def test_as_many_sockets_as_may_go_with_one_message() -> None:
         assert reload_messages.receive(theirs) is None
 
 
-@pytest.mark.parametrize("group", [0.05], indirect=True)
-def test_a_request_that_was_given_up_is_not_carried_out_later(group: Group) -> None:
-    """A takeover that was refused because a reload took long must not make the workers drain afterwards."""
+def slow_reload(group: Group) -> threading.Event:
+    """Begin a reload whose file is being read until the event is set, and then has a mistake."""
     reading, read = threading.Event(), threading.Event()
 
     def slow() -> Plan:
@@ -170,6 +169,13 @@ def test_a_request_that_was_given_up_is_not_carried_out_later(group: Group) -> N
     group.leader._read = lambda: slow
     group.leader.reload()
     assert reading.wait(10)
+    return read
+
+
+@pytest.mark.parametrize("group", [0.05], indirect=True)
+def test_a_request_that_was_given_up_is_not_carried_out_later(group: Group) -> None:
+    """A takeover that was refused because a reload took long must not make the workers drain afterwards."""
+    read = slow_reload(group)
     with pytest.raises(ConfigError, match="a reload is under way"):
         group.leader.collect()
     read.set()
@@ -182,16 +188,7 @@ def test_a_request_that_was_given_up_is_not_carried_out_later(group: Group) -> N
 @pytest.mark.parametrize("group", [0.05], indirect=True)
 def test_a_new_process_that_serves_waits_for_a_reload(group: Group) -> None:
     """It accepts already, so the old one drains in any case."""
-    reading, read = threading.Event(), threading.Event()
-
-    def slow() -> Plan:
-        reading.set()
-        assert read.wait(10)
-        raise ConfigError("no", remedy="no")
-
-    group.leader._read = lambda: slow
-    group.leader.reload()
-    assert reading.wait(10)
+    read = slow_reload(group)
     thread = threading.Thread(target=group.leader.replaced, args=({}, ()))
     thread.start()
     thread.join(0.5)  # longer than it would wait for an answer
