@@ -1,6 +1,6 @@
 """The last hour of every tunnel: throughput, open connections and refusals, one point every ten seconds.
 
-The first worker process keeps it, from merged reports. So whoever opens the dashboard in an incident sees how it began. Memory is
+The first worker process keeps it, from merged reports. So a dashboard that is opened in an incident shows how it began. Memory is
 bounded: `BYTES_PER_TUNNEL` for a tunnel that has had a connection, nothing for one that has had none, and the same again for the
 sum of all tunnels.
 """

@@ -1,7 +1,7 @@
 """One report for all probes of half a second.
 
 A probe skips the rate limit of other requests, so that strangers cannot delay an orchestrator. Its report must therefore cost
-little however many probes there are: whoever asks within half a second gets the report that another probe has paid for. A report
+little however many probes there are: a probe within half a second gets the report that another probe has paid for. A report
 from before a change of this process (a stop, a reload, rules of interception) is not shared: an orchestrator has to see a stop at
 once.
 """

@@ -128,7 +128,7 @@ class TakeoverServer:
                 connection, _ = self._listener.accept()
             except ShuttingDown:
                 return
-            except OSError:  # no descriptor is free, or whoever asked has gone
+            except OSError:  # no descriptor is free, or the process that asked has ended
                 time.sleep(_EXHAUSTED_PAUSE)
                 continue
             with connection:

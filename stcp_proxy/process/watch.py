@@ -27,7 +27,7 @@ from stcp_proxy.process.reload import Reloader
 _log = structlog.get_logger("stcp_proxy.watch")
 
 SETTLE: Final = 1.0
-"""Seconds in which the content has to stay the same before a reload: whoever writes several files is done by then."""
+"""Seconds in which the content has to stay the same before a reload: a program that writes several files is done by then."""
 _MOST_LOOKS: Final = 20
 """Looks at files that never settle. Then they are read as they are: the reload checks them."""
 _LONGEST_PAUSE: Final = 300.0

@@ -2,8 +2,8 @@
 
 Two questions are answered, each in constant time:
 
-- Who loses a place? The oldest member of the host with the most places, in the network with the most places. So whoever opens
-  many connections pays with his own, and a newcomer from elsewhere is safe.
+- Who loses a place? The oldest member of the host with the most places, in the network with the most places. So a host that opens
+  many connections pays with its own, and a newcomer from elsewhere is safe.
 - Whose turn is it? Networks take turns, the hosts of a network take turns, and each host's oldest member is first.
 """
 

@@ -10,7 +10,7 @@ Four stages, each with fair shares by source (`fair_places`):
     suspect     a whole first message, from a host whose handshakes failed lately
     complete    a whole first message from another host: waits for its handshake
 
-When places are short, they are taken in this order. Whoever begins with other bytes, or with a first message that was used
+When places are short, they are taken in this order. A caller that begins with other bytes, or with a first message that was used
 before (`replays`), is refused at once.
 
 A handshake takes most of a millisecond, and the relays of this process wait meanwhile. So one handshake begins at a time, and
