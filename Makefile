@@ -49,7 +49,8 @@ test-lowest: $(LOWEST)  ## the same tests with the lowest versions that pyprojec
 C_FILES := $(wildcard stcp_proxy/relay/lane/*.[ch] stcp_proxy/lab/load/*.[ch])
 PRETTIER = $(VENV)/javascript/node_modules/.bin/prettier --config tools/javascript/prettier.json 'stcp_proxy/admin/assets/*.js'
 
-lint: $(EVERYTHING) $(JAVASCRIPT)  ## ruff, mypy --strict, clang-format, prettier
+lint: $(EVERYTHING) $(JAVASCRIPT)  ## the list of tracked files, ruff, mypy --strict, clang-format, prettier
+	tools/tracked_files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
