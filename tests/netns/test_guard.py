@@ -146,6 +146,7 @@ ACCEPTED: list[socket.socket] = []
 
 def keep(sock: socket.socket) -> None:
     """Serve until the client ends, and let the test speak in between."""
+    sock.settimeout(60)  # the proxy starts while this connection is silent, which takes long on a busy machine
     ACCEPTED.append(sock)
     sock.sendall(b"hello")
     while sock.recv(100):
