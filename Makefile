@@ -14,7 +14,7 @@ ARGS ?=
 JOBS ?= 3
 COVERAGE_FLOOR := 66
 
-.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak model test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak model conformance test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -47,13 +47,15 @@ test-lowest: $(LOWEST)  ## the same tests with the lowest versions that pyprojec
 
 # The C of the package; `make lint-kernel` checks the C of the module.
 C_FILES := $(wildcard stcp_proxy/relay/lane/*.[ch] stcp_proxy/lab/load/*.[ch])
-PRETTIER = $(VENV)/javascript/node_modules/.bin/prettier --config tools/javascript/prettier.json 'stcp_proxy/admin/assets/*.js'
+PRETTIER = $(VENV)/javascript/node_modules/.bin/prettier --config tools/javascript/prettier.json 'stcp_proxy/admin/assets/*.js' \
+	'conformance/examples/node/*.js'
 
 lint: $(EVERYTHING) $(JAVASCRIPT)  ## the list of tracked files, ruff, mypy --strict, clang-format, prettier
 	tools/tracked_files
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	MYPYPATH=conformance $(BIN)/mypy --package stcp_conformance
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 	$(PRETTIER) --check
 
@@ -95,6 +97,13 @@ soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
 
 model:  ## the models of docs/models, all states of each (spin, gcc)
 	docs/models/check
+
+CONFORMANCE = cd conformance && $(abspath $(BIN))/python
+
+conformance: $(EVERYTHING)  ## the conformance kit against this proxy and against its example in JavaScript, and the kit's mutants (nodejs)
+	$(CONFORMANCE) -m stcp_conformance implementations/stcp-proxy.toml $(ARGS)
+	$(CONFORMANCE) -m stcp_conformance examples/node/conformance.toml $(ARGS)
+	$(CONFORMANCE) mutants.py
 
 test-sanitized: $(EVERYTHING)  ## the engine's part in C under the address and undefined-behaviour sanitizers
 	tests/sanitized $(ARGS)
