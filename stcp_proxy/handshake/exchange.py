@@ -35,6 +35,8 @@ from stcp_proxy.errors import (
     Truncated,
 )
 from stcp_proxy.net import path_mtu
+from stcp_proxy.net.first_steps import in_task, soon_readable
+from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.protocol.certified_handshake import CertifiedInitiator, CertifiedResponder
 from stcp_proxy.protocol.greeting import protocol_of
 from stcp_proxy.protocol.handshake import Answer, Established, Initiator, Responder
@@ -127,6 +129,7 @@ class Channel:
         """
         if not self.leg.may_send(FrameType.REJECT):
             return
+        await in_task()
         with trio.move_on_after(LINGER):
             try:
                 await stream.send_all(self.seal(FrameType.REJECT, encode_reason(code, text)))
@@ -177,7 +180,8 @@ async def read_open(stream: trio.abc.ReceiveStream, channel: Channel) -> Opening
         HandshakeClosed: the wire leg ended inside of it.
     """
     try:
-        return Opening.decode((await channel.read_frame(stream))[1])
+        await channel.read_frame(stream)
+        return channel.leg.opening
     except Truncated:
         if channel.rest:
             raise HandshakeClosed("the peer closed the connection in the middle of its first frame") from None
@@ -268,6 +272,28 @@ async def read_answer(stream: trio.abc.ReceiveStream, channel: Channel) -> bool:
             "the peer closed the connection after this side had presented its certificate",
             remedy="it may not accept this side's certificate: its log says why",
         ) from None
+    return _is_accepted(channel, kind, plaintext)
+
+
+async def answer_soon(stream: LegStream, channel: Channel) -> bool | None:
+    """Wait for ACCEPT for a moment, without a task.
+
+    Returns:
+        As `read_answer`; None where no whole answer came, and `read_answer` has to go on in a task.
+
+    Raises:
+        PeerRejected, FrameError: as `read_answer`.
+        trio.BrokenResourceError: the wire leg broke.
+    """
+    if not await soon_readable(stream.socket):
+        return None
+    channel.rest += stream.receive_nowait(_READ)
+    frame = channel.next_frame()
+    return None if frame is None else _is_accepted(channel, *frame)
+
+
+def _is_accepted(channel: Channel, kind: FrameType, plaintext: bytes) -> bool:
+    """See `read_answer`."""
     if kind is FrameType.REJECT:
         raise PeerRejected(*decode_reason(plaintext))
     return channel.leg.state is not State.UNUSED

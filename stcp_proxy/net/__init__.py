@@ -23,6 +23,7 @@
 - ``rules_sign``         which rules of interception are installed, asked without privilege
 - ``proxy_header``       the PROXY protocol's header, both versions, written and read
 - ``leg_stream``         a Trio stream over a socket that is going to be handed over
+- ``first_steps``        where a session may wait before it has a task
 - ``source``             the source of a connection: its host and its network, by which strangers are counted
 - ``token_buckets``      rates by key, in bounded memory
 - ``socket_options``     the socket options of both legs

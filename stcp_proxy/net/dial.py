@@ -18,6 +18,7 @@ import trio
 
 from stcp_proxy.errors import OverLimit, TargetError, TargetRefused, TargetTimedOut, TargetUnreachable
 from stcp_proxy.net.address import describe_sockaddr
+from stcp_proxy.net.first_steps import in_task, soon_writable
 from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.net.shortage import NO_PORTS, has_source_address, no_port, shortage
 from stcp_proxy.net.transparent import bind_to_client
@@ -172,11 +173,15 @@ async def _connect(sock: socket.socket, sockaddr: Any, deadline: float, own: Own
     """Connect, and return 0 or the errno. Closes the socket when it is cancelled; no checkpoint where it succeeds at once."""
     try:
         status = _connect_now(sock, sockaddr, own)
+        if status == errno.EALREADY and await soon_writable(sock):
+            return _result(sock, sockaddr)
         if status == errno.EALREADY or (status == errno.EAGAIN and sock.family == socket.AF_UNIX):
+            await in_task()
             with trio.move_on_at(deadline):
                 return await _connect_patiently(sock, sockaddr)
             return errno.ETIMEDOUT
         if status != 0:
+            await in_task()
             await trio.lowlevel.checkpoint()  # a hundred refusals in a row must not starve other tasks
         return status
     except BaseException:
@@ -215,6 +220,11 @@ async def _connect_patiently(sock: socket.socket, sockaddr: Any) -> int:
             status = sock.connect_ex(sockaddr)
         return status
     await trio.lowlevel.wait_writable(sock.fileno())
+    return _result(sock, sockaddr)
+
+
+def _result(sock: socket.socket, sockaddr: Any) -> int:
+    """The result of a connection attempt whose socket is writable."""
     return _unless_it_met_itself(sock, sockaddr, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 

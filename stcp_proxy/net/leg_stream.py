@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from stcp_proxy.net.first_steps import in_task
 from stcp_proxy.net.shortage import shortage
 
 _RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -44,14 +45,18 @@ class LegStream(trio.abc.HalfCloseableStream):
         size = max_bytes or 32768
         if self._has_asked:
             self._has_asked = False
-            await trio.lowlevel.wait_readable(self._sock.fileno())
+            await self._wait_readable()
         while True:
             try:
                 return self._sock.recv(size)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._sock.fileno())
+                await self._wait_readable()
             except OSError as exc:
                 raise _broken(exc) from exc
+
+    async def _wait_readable(self) -> None:
+        await in_task()
+        await trio.lowlevel.wait_readable(self._sock.fileno())
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         """What is there already, or nothing.
@@ -110,13 +115,14 @@ class LegStream(trio.abc.HalfCloseableStream):
                     break
                 left, self.is_cut = memoryview(left)[sent:], True
             except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._sock.fileno())
+                await self.wait_send_all_might_not_block()
             except OSError as exc:
                 raise _broken(exc) from exc
         self._has_asked, self.is_cut = True, False
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the socket takes bytes."""
+        await in_task()
         await trio.lowlevel.wait_writable(self._sock.fileno())
 
     async def send_eof(self) -> None:

@@ -10,7 +10,7 @@ the caller, so that no chunk of data costs an allocation.
 from __future__ import annotations
 
 import struct
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias, cast
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -36,6 +36,7 @@ _HEADER: Final = struct.Struct(">BBH")
 _DATA_HEADER: Final = struct.Struct(">I")
 """The header of a DATA frame is its length, as type and reserved byte are zero."""
 _DATA: Final = int(FrameType.DATA)
+_REKEY_NONCE: Final = REKEY_NONCE.to_bytes(NONCE_LEN, "big")
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -96,7 +97,7 @@ class CipherDirection:
         if not 0 <= counter <= REKEY_NONCE:
             raise ValueError("a counter has 64 bits")
         self._key = key
-        self._aead = AESGCM(key.reveal())
+        self._aead = cipher_of(key)
         self._n = counter
         # The next counter at which something is due: a rekey, or the end. Checked with one comparison for every frame.
         self._check_at = min(-(-max(counter, 1) // REKEY_INTERVAL) * REKEY_INTERVAL, REKEY_NONCE)
@@ -127,13 +128,20 @@ class CipherDirection:
 
     def _replace_key(self, key: Secret) -> None:
         self._key = key
-        self._aead = AESGCM(key.reveal())
+        self._aead = cipher_of(key)
+
+
+def cipher_of(key: Secret) -> AESGCM:
+    """The cipher with this key. It is made once and stays with the key, which goes from object to object."""
+    cipher = key.cipher
+    if cipher is None:
+        cipher = key.cipher = AESGCM(key.reveal())
+    return cast(AESGCM, cipher)
 
 
 def rekeyed(key: Secret) -> Secret:
     """REKEY of the Noise specification, section 4.2: the key that replaces `key`."""
-    nonce = REKEY_NONCE.to_bytes(NONCE_LEN, "big")
-    return Secret(AESGCM(key.reveal()).encrypt(nonce, bytes(KEY_LEN), None)[:KEY_LEN])
+    return Secret(cipher_of(key).encrypt(_REKEY_NONCE, bytes(KEY_LEN), None)[:KEY_LEN])
 
 
 def key_at(key: Secret, counter: int, later: int) -> Secret:

@@ -27,6 +27,8 @@ from stcp_proxy.protocol.wire import CHANNEL_ID_LEN, HEADER_LEN, MAX_CONNECTIONS
 class State(enum.Enum):
     """State of a leg, as one side sees it."""
 
+    __hash__ = object.__hash__  # Enum's own is a Python function, and each frame looks a state up
+
     NEW = enum.auto()
     """After the handshake: the first OPEN is due."""
     FIRST_OPENED = enum.auto()
@@ -60,6 +62,8 @@ class State(enum.Enum):
 
 class Way(enum.Enum):
     """Whether this side sends or receives a frame."""
+
+    __hash__ = object.__hash__  # see `State`
 
     SEND = enum.auto()
     RECEIVE = enum.auto()
@@ -179,6 +183,7 @@ class Leg:
         keep: seconds for which both sides keep the leg after this connection; None when one of them does not.
         sealer: writes this side's frames.
         opener: reads the peer's frames.
+        opening: contents of the last OPEN that was received.
     """
 
     def __init__(self, role: Role, established: Established) -> None:
@@ -191,6 +196,7 @@ class Leg:
         self._hash = established.handshake_hash
         self._offered: int | None = None
         self._stream_ended = False
+        self.opening = Opening()
 
     @property
     def channel_id(self) -> str:
@@ -218,7 +224,7 @@ class Leg:
         """
         try:
             state = self._next(Way.SEND, kind)
-            agreed = self._agree(kind, plaintext)
+            agreed = self._agree(Way.SEND, kind, plaintext)
         except FrameError as exc:
             raise ValueError(exc.what) from None
         if self._begins(kind):
@@ -250,7 +256,7 @@ class Leg:
         if opened is None:
             return None
         used, _, plaintext = opened
-        agreed = self._agree(kind, plaintext)
+        agreed = self._agree(Way.RECEIVE, kind, plaintext)
         self.opener = opener
         self._commit(kind, state, agreed)
         return Received(used, kind, plaintext)
@@ -288,13 +294,17 @@ class Leg:
         """Whether this frame is the first of a connection after connection 0 in its direction."""
         return kind in _OPENING and self.state in (State.IDLE, State.OPENED, State.OPENED_ENDED)
 
-    def _agree(self, kind: FrameType, plaintext: bytes) -> int | None:
+    def _agree(self, way: Way, kind: FrameType, plaintext: bytes) -> int | None:
         """Check the content of a frame that is not DATA. Returns the seconds of `keep` after this frame.
 
         After OPEN the seconds are the initiator's offer; after ACCEPT they are the agreement.
         """
+        if kind is FrameType.OPEN and way is Way.SEND:
+            return read_keep(parse_attributes(plaintext))  # `Opening.encode` has made it
         if kind is FrameType.OPEN:
-            return Opening.decode(plaintext).keep
+            opening = Opening.decode(plaintext)
+            self.opening = opening
+            return opening.keep
         if kind is FrameType.ACCEPT:
             return self._accepted(read_keep(parse_attributes(plaintext)))
         if kind in (FrameType.RESET, FrameType.REJECT):
@@ -320,8 +330,11 @@ class Leg:
         self.state = State.OVER if state is State.IDLE and closes else state
 
 
+_KINDS: Final = {int(kind): kind for kind in FrameType}
+
+
 def _known(number: int) -> FrameType:
-    try:
-        return FrameType(number)
-    except ValueError:
-        raise FrameError(f"a frame of unknown type {number}") from None
+    kind = _KINDS.get(number)
+    if kind is None:
+        raise FrameError(f"a frame of unknown type {number}")
+    return kind

@@ -20,7 +20,7 @@ class Secret:
         ValueError: on any other length.
     """
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_raw", "cipher")
 
     size: ClassVar[int | None] = KEY_LEN
     """Bytes of a secret of this type; None for any number."""
@@ -29,6 +29,8 @@ class Secret:
         if self.size is not None and len(raw) != self.size:
             raise ValueError(f"a secret is {self.size} bytes, not {len(raw)}")
         self._raw: Final = bytes(raw)
+        self.cipher: object = None
+        """What `frames` keeps here: the cipher with this key. To make one costs as much as to seal two small frames."""
 
     def reveal(self) -> bytes:
         """The bytes, for the cipher and the key file. Never put them into a message."""

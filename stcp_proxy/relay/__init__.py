@@ -13,6 +13,7 @@
 - ``fast_path``      load the part of the pump in C (``lane/``), which handles DATA frames without the interpreter
 - ``held_bytes``     bound and return the memory that stalled readers cost
 - ``deadlines``      timers
+- ``watcher``        sockets that are no legs, in the loop of ``pump``
 - ``zero_window``    tell a reader that pauses from a lost path, with TCP_INFO
 - ``plain_leg``      make the death of this process a reset for the application
 - ``kernel``         the kernel engine: stcp.ko relays the connection; the pump takes what the module refuses

@@ -31,7 +31,7 @@ from typing import Final, Protocol
 
 from stcp_proxy.protocol.frames import Opener, Scratch, Sealer
 from stcp_proxy.protocol.lifecycle import Phase
-from stcp_proxy.relay.deadlines import Deadlines
+from stcp_proxy.relay.deadlines import Deadlines, Timed
 from stcp_proxy.relay.engine import Handover, RelayEnd, WireLeg
 from stcp_proxy.relay.fast_path import Lane
 from stcp_proxy.relay.plain_leg import reset_on_close
@@ -64,7 +64,7 @@ class Host(Protocol):
         """Connections that have more to do, in turn."""
 
     @property
-    def deadlines(self) -> Deadlines[Connection]:
+    def deadlines(self) -> Deadlines[Timed]:
         """When to call `on_deadline`."""
 
     @property

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 _T = TypeVar("_T")
 _SLACK = 64
+
+
+class Timed(Protocol):
+    """What has a deadline."""
+
+    def on_deadline(self) -> None:
+        """The deadline set last has passed."""
+
+    def fail(self, exc: BaseException) -> None:
+        """End what a bug in one of its steps has broken."""
 
 
 class Deadlines(Generic[_T]):

@@ -54,8 +54,8 @@ class Lane(Protocol):
 
         Args:
             fd: descriptor of the leg.
-            other: descriptor of the connection's other leg.
-            duplex: the connection.
+            other: descriptor of the connection's other leg; -1 for a socket that is no leg.
+            duplex: the connection; for a socket that is no leg, its watcher.
             handler: its method for events that the fast path does not handle.
             wire: whether it is the wire leg.
         """

@@ -24,11 +24,12 @@ from typing import Final
 from stcp_proxy.protocol.frames import Scratch
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT
 from stcp_proxy.relay.connection import Connection
-from stcp_proxy.relay.deadlines import Deadlines
+from stcp_proxy.relay.deadlines import Deadlines, Timed
 from stcp_proxy.relay.duplex import INTEREST, Duplex
 from stcp_proxy.relay.engine import Handover, RelayEnd
 from stcp_proxy.relay.fast_path import GUEST, SEEN, Lane, make_lane
 from stcp_proxy.relay.held_bytes import LIMIT, SHORT_READ, HeldBytes
+from stcp_proxy.relay.watcher import Watcher
 
 CHUNK: Final = 16 * MAX_PLAINTEXT
 """Bytes of one read: sixteen full frames. Four frames cost a sixth more processor time in bulk, and were no better for small
@@ -59,7 +60,7 @@ class PumpEngine:
         self.scratch: Final = Scratch(chunk)
         self.now = time.monotonic()
         """Time of the batch under way, seconds."""
-        self.deadlines: Final[Deadlines[Connection]] = Deadlines()
+        self.deadlines: Final[Deadlines[Timed]] = Deadlines()
         self.stalls: Final[Deadlines[Connection]] = Deadlines()
         """When to look at a connection with bytes that wait in a leg."""
         self._looked_at = 0.0
@@ -68,7 +69,11 @@ class PumpEngine:
         self.again: Final[collections.deque[Connection]] = collections.deque()
         """Connections that have more to do, in turn."""
         self._handlers: dict[int, Callable[[int], None]] = {}
-        """By descriptor of a leg: `on_plain` or `on_wire` of its Duplex."""
+        """By descriptor of a leg: `on_plain` or `on_wire` of its Duplex. By descriptor of another socket: `on_news`."""
+        self._watchers: dict[int, Watcher] = {}
+        """By descriptor of a socket that is no leg."""
+        self.wake_trio: Callable[[], None] = _nothing
+        """See `Watching.wake_trio`."""
         self._inbox: collections.deque[tuple[Connection, Callable[[], None]]] = collections.deque()
         self._lock = threading.Lock()
         self._own_thread: threading.Thread | None = None
@@ -114,6 +119,7 @@ class PumpEngine:
             if self.lane is not None:
                 self.lane.guest = -1
         self._owner = None
+        self._lose_watchers()
         self._own_thread = threading.Thread(target=self._run, name="stcp-pump", daemon=True)
         self._own_thread.start()
 
@@ -194,6 +200,39 @@ class PumpEngine:
         self.forget(leg)
         self._epoll.unregister(leg.fileno())
 
+    def watch(self, sock: socket.socket, watcher: Watcher, *, mask: int = select.EPOLLIN, seconds: float | None = None) -> bool:
+        """See `Watching.watch`."""
+        if self._guest < 0 or self._owner != threading.get_ident() or self._stopping:
+            return False
+        fd, on_news = sock.fileno(), watcher.on_news
+        self._epoll.register(fd, mask)
+        self._watchers[fd] = watcher
+        self._handlers[fd] = on_news
+        if self.lane is not None:
+            self.lane.set(fd, -1, watcher, on_news, False)
+        if seconds is not None:
+            self.deadlines.set(watcher, self.now + seconds)
+        return True
+
+    def unwatch(self, sock: socket.socket, watcher: Watcher) -> None:
+        """See `Watching.unwatch`."""
+        fd = sock.fileno()
+        if self._watchers.get(fd) is watcher:
+            del self._watchers[fd]
+            self.deadlines.discard(watcher)
+            self.release(sock)
+
+    def _lose_watchers(self) -> None:
+        """Watch no socket that is no leg any more."""
+        watchers, self._watchers = self._watchers, {}
+        for fd, watcher in watchers.items():
+            self._handlers.pop(fd, None)
+            if self.lane is not None:
+                self.lane.forget(fd)
+            self.deadlines.discard(watcher)
+            self._epoll.unregister(fd)
+            _guarded(watcher, watcher.on_lost)
+
     def hold(self, difference: int) -> None:
         """Count `difference` more bytes that a connection holds for a stalled reader; negative for fewer."""
         self.held.change(difference)
@@ -224,6 +263,7 @@ class PumpEngine:
     def _shut(self) -> None:
         with self._lock:
             self._stopping = True
+        self._lose_watchers()
         self._take_calls()  # a connection that was adopted last must end too
         for duplex in self._carried():
             duplex.drop()
@@ -298,8 +338,8 @@ class PumpEngine:
             _guarded(duplex, duplex.step)
         if self._inbox:
             self._take_calls()
-        for duplex in self.deadlines.expired(self.now):
-            _guarded(duplex, duplex.on_deadline)
+        for timed in self.deadlines.expired(self.now):
+            _guarded(timed, timed.on_deadline)
         for duplex in self.stalls.expired(self.now):
             _guarded(duplex, duplex.on_stall_check)
 
@@ -310,7 +350,7 @@ class PumpEngine:
             duplex.watch_if_active(since)
 
     def _carried(self) -> set[Duplex]:
-        return {handler.__self__ for handler in self._handlers.values()}  # type: ignore[attr-defined]
+        return {each for each in map(_owner_of, self._handlers.values()) if isinstance(each, Duplex)}
 
     def _timeout(self, patience: float | None) -> float | None:
         """Seconds to wait for events: until the next deadline, at most `patience`. None is no limit."""
@@ -333,9 +373,17 @@ class PumpEngine:
             _guarded(duplex, function)
 
 
-def _guarded(duplex: Connection, step: Callable[[], None]) -> None:
-    """Run `step`. An exception is a bug of this program: it ends `duplex`, and no other connection."""
+def _guarded(owner: Timed | Watcher, step: Callable[[], None]) -> None:
+    """Run `step`. An exception is a bug of this program: it ends `owner`, and no other connection."""
     try:
         step()
     except Exception as exc:
-        duplex.fail(exc)
+        owner.fail(exc)
+
+
+def _owner_of(handler: Callable[[int], None]) -> object:
+    return getattr(handler, "__self__", None)
+
+
+def _nothing() -> None:
+    pass

@@ -18,6 +18,8 @@ from typing import Final
 class State(enum.Enum):
     """What a relayed connection does now."""
 
+    __hash__ = object.__hash__  # Enum's own is a Python function
+
     OPEN = enum.auto()
     """Reads both legs."""
     UP_ENDED = enum.auto()
@@ -32,6 +34,8 @@ class State(enum.Enum):
 
 class Event(enum.Enum):
     """What changes the state."""
+
+    __hash__ = object.__hash__  # Enum's own is a Python function
 
     PLAIN_EOF = enum.auto()
     WIRE_BROKE = enum.auto()

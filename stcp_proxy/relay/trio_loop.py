@@ -21,6 +21,7 @@ import contextlib
 import logging
 import os
 import socket
+from functools import partial
 from typing import Final
 
 import trio
@@ -66,7 +67,9 @@ def obstacle() -> str:
 
 def _drive(engine: PumpEngine, descriptor: int) -> None:
     engine.start_driven(descriptor)
-    trio.lowlevel.add_instrument(_Driver(engine, trio.lowlevel.current_trio_token()))
+    token = trio.lowlevel.current_trio_token()
+    engine.wake_trio = partial(token.run_sync_soon, _nothing, idempotent=True)
+    trio.lowlevel.add_instrument(_Driver(engine, token))
 
 
 async def _find_and_drive(engine: PumpEngine, candidates: frozenset[int]) -> None:

@@ -33,6 +33,7 @@ from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.authenticate import authenticate
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.dial import Dialled
+from stcp_proxy.net.first_steps import in_task
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT, FrameType
@@ -87,7 +88,8 @@ class ConnectSession:
         self._record = record
         self._legs: Keeper = NoKeeper() if legs is None or not engine.keeps_legs else legs
         self._early = b""
-        self._opening = dataclasses.replace(opening or Opening(service=plan.service), client=endpoint_of(plain))
+        asked = opening or Opening(service=plan.service)
+        self._opening = Opening(asked.service, endpoint_of(plain), asked.original)
         self._heard = False
         """Whether this peer may have passed on what the application has said."""
 
@@ -99,6 +101,7 @@ class ConnectSession:
         """
         try:
             if self._plan.accept_proxy is not None:
+                await in_task()
                 await self._read_header(self._plan.accept_proxy)
             await self._try_each()
         except BaseException:
@@ -196,6 +199,7 @@ class ConnectSession:
 
     async def _authenticate(self, dialled: Dialled, attempt: Attempt) -> PeerLeg:
         """The handshake, with the next pair of keys on a new connection where the peer closes."""
+        await in_task()
         record, sockets, era = self._record, [dialled.sock], self._legs.era
 
         async def connect() -> socket.socket:
@@ -250,7 +254,8 @@ class ConnectSession:
     def _offering(self, leg: PeerLeg) -> Opening:
         """The contents of OPEN, with the time for which this side can keep the leg."""
         keep = self._legs.offer(leg.made) if leg.era is self._legs.era and not leg.channel.leg.exhausted else None
-        return dataclasses.replace(self._opening, keep=keep)
+        asked = self._opening
+        return Opening(asked.service, asked.client, asked.original, keep)
 
     def _first_bytes(self) -> bytes:
         """The bytes that the application has sent already. They are kept for the next peer."""
@@ -265,6 +270,7 @@ class ConnectSession:
         """Send the application's bytes that were read, and held back until ACCEPT."""
         self._heard, self._record.early = True, len(self._early)
         frame = leg.channel.seal(FrameType.DATA, self._early)
+        await in_task()
         with trio.move_on_after(self._plan.handshake_timeout):
             try:
                 await leg.stream.send_all(frame)
@@ -313,20 +319,33 @@ class ConnectSession:
             return False
         self._note(leg)
         self._heard, self._record.early = bool(early), len(early)
-        with trio.move_on_after(self._patience if early else SILENCE):
-            try:
-                if sent < len(frames):
-                    await leg.stream.send_all(frames[sent:])
-                accepted = await exchange.read_answer(leg.stream, leg.channel)
-            except (Truncated, trio.BrokenResourceError):
-                if early:
-                    raise Truncated("the kept wire leg ended without an answer to OPEN and the bytes behind it") from None
-                accepted = False
-            if not accepted:
-                self._record.early = 0
-            return accepted
-        if early:
+        try:
+            accepted = await self._answer(leg, frames[sent:], trio.current_time() + (self._patience if early else SILENCE))
+        except (Truncated, trio.BrokenResourceError):
+            if early:
+                raise Truncated("the kept wire leg ended without an answer to OPEN and the bytes behind it") from None
+            accepted = False
+        if accepted is None and early:
             raise self._no_answer()
+        if accepted is False:
+            self._record.early = 0
+        return accepted
+
+    async def _answer(self, leg: PeerLeg, unsent: bytes, deadline: float) -> bool | None:
+        """The answer to OPEN on a kept leg: see `read_answer`. None where none has come until the deadline.
+
+        Args:
+            leg: the leg.
+            unsent: the rest of OPEN and of what goes with it.
+            deadline: on Trio's clock.
+        """
+        if not unsent and (accepted := await exchange.answer_soon(leg.stream, leg.channel)) is not None:
+            return accepted
+        await in_task()
+        with trio.move_on_at(deadline):
+            if unsent:
+                await leg.stream.send_all(unsent)
+            return await exchange.read_answer(leg.stream, leg.channel)
         return None
 
     async def _ask_both(self, kept: PeerLeg, attempt: Attempt) -> PeerLeg:
@@ -335,6 +354,7 @@ class ConnectSession:
         A leg that its path has forgotten never answers, and a slow target answers late: nothing tells the two apart. No byte of
         the application went on either leg, so the one that comes second is simply given up.
         """
+        await in_task()
         found: list[PeerLeg] = []
         failures: list[StcpError] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Callable
 
@@ -45,11 +46,16 @@ def hand_over(
         send=channel.send,
         receive=channel.receive,
         wire_bytes=channel.rest,
-        limits=RelayLimits(idle=plan.idle_timeout, half_close=plan.half_close_timeout),
+        limits=_limits(plan.idle_timeout, plan.half_close_timeout),
         give_back=give_back,
     )
     record.ledger.legs[record.leg] += 1
     record.served_by(engine.adopt(handover, record.relay_ended))
+
+
+@functools.lru_cache(maxsize=64)
+def _limits(idle: float | None, half_close: float | None) -> RelayLimits:
+    return RelayLimits(idle=idle, half_close=half_close)
 
 
 def stopping() -> ShuttingDown:

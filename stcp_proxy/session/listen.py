@@ -30,6 +30,7 @@ from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net import path_mtu
 from stcp_proxy.net.dial import Dialled
+from stcp_proxy.net.first_steps import in_task
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.pattern import Pattern
 from stcp_proxy.net.socket_options import tune_leg
@@ -124,6 +125,7 @@ class ListenSession:
             raise
 
     async def _prove(self) -> tuple[PeerLeg, Opening]:
+        await in_task()
         plan, trust, record, era = self._plan, self._trust, self._record, self._legs.era
         responder = trust.responder(plan.suites)
         channel: exchange.Channel | None = None
@@ -236,5 +238,6 @@ class ListenSession:
             if not offer.targets.to:
                 raise
             return await self._dial_targets(offer.targets, source)
+        await in_task()
         with self._record.ledger.dials.step():
             return await dial_destination(target, self._plan.dial_timeout, source=source)

@@ -26,9 +26,11 @@ from stcp_proxy.net.shortage import EXHAUSTED
 from stcp_proxy.net.socket_options import tune_accepted, tune_listener
 from stcp_proxy.net.token_buckets import TokenBuckets
 from stcp_proxy.net.unix_socket import change_mode, in_place, remember_file
+from stcp_proxy.relay.watcher import Watching
 from stcp_proxy.session import intercept
 from stcp_proxy.session.record import Connection, once_more
 from stcp_proxy.tunnel.connections import LiveConnections, no_place
+from stcp_proxy.tunnel.listener_watch import ListenerWatch
 from stcp_proxy.tunnel.lobby import Caller, Lobby
 
 _log = structlog.get_logger("stcp_proxy.tunnel")
@@ -36,6 +38,8 @@ _log = structlog.get_logger("stcp_proxy.tunnel")
 BACKLOG: Final = 4096
 _BATCH: Final = 64
 """Connections accepted from one listener before others get their turn."""
+_ENGINE_BATCH: Final = 16
+"""The same in the engine's loop, where each one goes on to OPEN at once."""
 _EXHAUSTED_PAUSE: Final = 0.1
 _LOOK_AGAIN: Final = 0.01
 """Seconds until the next look for a place, when a session has bytes to read first."""
@@ -58,16 +62,20 @@ class Acceptor:
         plan: the tunnel.
         live: its connections, for the limits.
         admit: takes each accepted connection.
+        watching: the engine, where sessions of the tunnel may begin without a task.
 
     Attributes:
         listeners: the listening sockets; empty when the tunnel does not listen.
     """
 
-    def __init__(self, plan: TunnelPlan, live: LiveConnections, admit: Admit) -> None:
+    def __init__(
+        self, plan: TunnelPlan, live: LiveConnections, admit: Admit, watching: Callable[[], Watching | None] = lambda: None
+    ) -> None:
         self.listeners: list[socket.socket] = []
         self._plan = plan
         self._live = live
         self._admit = admit
+        self._watching = watching
         self._lines: Final = TokenBuckets(_LINES, _LINES_BURST)
         self._short = "descriptors"
         """The limit for which strangers lose their places now; other tunnels need descriptors alone."""
@@ -136,21 +144,40 @@ class Acceptor:
 
     async def _accept_from(self, listener: socket.socket, connections: trio.Nursery) -> None:
         while True:
-            await trio.lowlevel.wait_readable(listener.fileno())
-            await self._wait_for_room()  # only when a caller waits: without one, nobody has to lose a place
-            if not self._accept_batch(listener, connections):
+            exhausted = await self._accept_in_engine(listener, connections)
+            if not exhausted:
+                await trio.lowlevel.wait_readable(listener.fileno())
+                await self._wait_for_room()  # only when a caller waits: without one, nobody has to lose a place
+                exhausted = not self._accept_batch(listener, connections)
+            if exhausted:
                 await trio.sleep(_EXHAUSTED_PAUSE)
+
+    async def _accept_in_engine(self, listener: socket.socket, connections: trio.Nursery) -> bool:
+        """Let the engine's loop accept, until callers have to wait. Returns whether the system has no room for more.
+
+        The callers of a listen tunnel enter its lobby, which belongs to Trio.
+        """
+        watching = self._watching() if self._live.lobby is None else None
+        if watching is None:
+            return False
+        accepting = ListenerWatch(
+            watching,
+            listener,
+            lambda: self._full_limit() is None,
+            lambda: self._accept_batch(listener, connections, _ENGINE_BATCH),
+        )
+        return await accepting.until_full()
 
     def accept_waiting(self, listeners: list[socket.socket], connections: trio.Nursery) -> None:
         """Accept what waits in the backlogs of sockets that are about to be closed, as far as the limits allow."""
         for listener in listeners:
             self._accept_batch(listener, connections)
 
-    def _accept_batch(self, listener: socket.socket, connections: trio.Nursery) -> bool:
+    def _accept_batch(self, listener: socket.socket, connections: trio.Nursery, most: int = _BATCH) -> bool:
         """Accept one batch within the limits. Returns False when the system has no descriptor or memory for more."""
         waits = select.poll()
         waits.register(listener, select.POLLIN)
-        for _ in range(_BATCH):
+        for _ in range(most):
             # Nobody loses a place unless somebody waits for it.
             if (full := self._full_limit()) is not None and not (waits.poll(0) and self._take_place(full) == 0):
                 break

@@ -10,10 +10,10 @@ import collections
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -35,7 +35,7 @@ from stcp_proxy.tunnel.unauthenticated import SILENCE, Unauthenticated
 class Session(Protocol):
     """The steps of one connection from accept to its handover."""
 
-    async def run(self) -> None:
+    def run(self) -> Coroutine[Any, Any, None]:
         """Take every step.
 
         Raises:
@@ -133,39 +133,66 @@ class LiveConnections:
         self._opening[connection] = _Opening(scope, self.trust)
         self.unauthenticated.add(connection, scope, sock)
 
-    async def run_session(
-        self, connection: Connection, sock: socket.socket, make: MakeSession, proved_before: bool = False
-    ) -> None:
-        """Run the session of a connection up to its handover. A failure ends this connection and no other.
+    def begin_session(
+        self, connection: Connection, sock: socket.socket, make: MakeSession, *, proved_before: bool = False
+    ) -> Coroutine[Any, Any, None]:
+        """Make the session of a connection. Returns its steps.
 
         Args:
             connection: its record, which `add` has registered.
             sock: the accepted socket; owned by the session.
             make: makes the session.
             proved_before: whether the peer had authenticated before `add`, on a kept leg: the rule in force then admitted it.
+        """
+        if not proved_before:
+            self._opening[connection].trust = self.trust  # the session reads the plan now, so this is the rule that it uses
+        return make(connection, sock).run()
+
+    async def run_session(
+        self, connection: Connection, sock: socket.socket, make: MakeSession, proved_before: bool = False
+    ) -> None:
+        """Run the session of a connection up to its handover. A failure ends this connection and no other.
+
+        Args: as for `begin_session`.
 
         Cancellation of the session alone is reported as the failure that caused it.
         """
-        opening = self._opening[connection]
-        if not proved_before:
-            opening.trust = self.trust  # the session reads the plan now, so this is the rule that it uses
+        await self.go_on(connection, lambda: self.begin_session(connection, sock, make, proved_before=proved_before))
+
+    async def go_on(self, connection: Connection, steps: Callable[[], Awaitable[None]]) -> None:
+        """Run the steps of a session to their end, in a task; see `run_session`.
+
+        Args:
+            connection: its record, which `add` has registered.
+            steps: the steps of its session, or the rest of them.
+        """
         try:
-            with opening.scope:
-                await make(connection, sock).run()
-                self.proved(connection)
-                if connection.cut is not None:  # the session ended before the cut could cancel it
-                    self.cut(connection, connection.cut)
+            with self._opening[connection].scope:
+                await steps()
+                self.opened(connection)
                 return
             raise self._why_cancelled(connection)
         except trio.Cancelled:
             connection.failed(stopping())
             raise
         except Exception as exc:
-            if self.lobby is not None and _failed_handshake(connection, exc):
-                self.lobby.blame(source_of_client(connection.client).host)
-            connection.failed(exc)
+            self.refused(connection, exc)
         finally:
             self._opening.pop(connection, None)
+
+    def opened(self, connection: Connection) -> None:
+        """Note that the session of a connection has come to its handover."""
+        self.proved(connection)
+        if connection.cut is not None:  # the session ended before the cut could cancel it
+            self.cut(connection, connection.cut)
+        self._opening.pop(connection, None)
+
+    def refused(self, connection: Connection, why: Exception) -> None:
+        """Note that the session of a connection has failed."""
+        if self.lobby is not None and _failed_handshake(connection, why):
+            self.lobby.blame(source_of_client(connection.client).host)
+        connection.failed(why)
+        self._opening.pop(connection, None)
 
     def _why_cancelled(self, connection: Connection) -> StcpError:
         if connection.cut is not None:
@@ -187,8 +214,8 @@ class LiveConnections:
 
     def proved(self, connection: Connection) -> None:
         """See `Gate.proved`. Cuts the connection where a reload took its key away meanwhile."""
-        if self.unauthenticated.forget(connection):
-            self.wake()
+        if self.unauthenticated.forget(connection) and self.changed:
+            self._wake_soon()
         opening = self._opening.get(connection)
         if opening is not None and not self.covers(connection, opening.trust):
             self.cut(connection, revoked())
@@ -218,8 +245,8 @@ class LiveConnections:
                 self._token.run_sync_soon(self.descriptors.wake, idempotent=True)
         self.unauthenticated.forget(connection)
         self.peers.release(connection)
-        if self.changed:  # an engine that runs in Trio's loop may not wake a task itself
-            self._token.run_sync_soon(self.wake, idempotent=True)
+        if self.changed:
+            self._wake_soon()
 
     def settle(self, connection: Connection, end: RelayEnd) -> None:
         """See `Owner.settle`.
@@ -251,7 +278,7 @@ class LiveConnections:
             connection.relay.abort(code_for(why), text)
         elif (opening := self._opening.get(connection)) is not None:
             connection.cut = why
-            opening.scope.cancel()
+            opening.scope.cancel()  # a session without a task acts on it when it gets one, or in `opened`
 
     def abort(self, why: StcpError) -> None:
         """End every connection."""
@@ -261,6 +288,10 @@ class LiveConnections:
             self.cut(connection, why)
 
     # -- waiting -----------------------------------------------------------------------------------------------------------
+
+    def _wake_soon(self) -> None:
+        """`wake`, also from an engine that runs in Trio's loop: it may not wake a task itself."""
+        self._token.run_sync_soon(self.wake, idempotent=True)
 
     def wake(self) -> None:
         """Wake every task that waits for `changed`."""

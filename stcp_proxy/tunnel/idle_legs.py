@@ -1,7 +1,8 @@
 """The wire legs of one tunnel between their connections (PROTOCOL.md section 7). Fulfils `Keeper` for the tunnel's sessions.
 
-An epoll set of its own watches the legs at rest. So a leg that is taken and put back costs a few system calls and no task. One
-task, which runs while there is a leg, waits for the set and closes the legs whose time is over.
+The engine's loop watches the legs at rest, or an epoll set of their own where it cannot. So a leg that is taken and put back
+costs a few system calls and no task. One task, which runs while there is a leg, waits for the set and closes the legs whose time
+is over.
 
     connect tunnel    a session takes a leg; whatever arrives on a leg at rest ends it
     listen tunnel     OPEN arrives on a leg at rest, and `serve` starts the next session
@@ -29,8 +30,10 @@ from stcp_proxy.errors import FrameError
 from stcp_proxy.protocol.leg import State
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.protocol.wire import MAX_KEEP, FrameType
+from stcp_proxy.relay.watcher import Watching
 from stcp_proxy.session.peer_leg import PeerLeg, now
 from stcp_proxy.tunnel.descriptors import Descriptors
+from stcp_proxy.tunnel.leg_watch import LegWatch
 
 _log = structlog.get_logger("stcp_proxy.tunnel")
 
@@ -56,13 +59,21 @@ class IdleLegs:
         descriptors: the limit that all tunnels share.
         serve: starts the next session of a listen tunnel.
         has_room: whether the limits admit a connection more.
+        watching: the engine, where sessions of the tunnel may begin without a task.
 
     Attributes:
         era: see `Keeper.era`.
         parted: woken when the last leg that was said farewell to is closed.
     """
 
-    def __init__(self, plan: TunnelPlan, descriptors: Descriptors, serve: Serve, has_room: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        plan: TunnelPlan,
+        descriptors: Descriptors,
+        serve: Serve,
+        has_room: Callable[[], bool],
+        watching: Callable[[], Watching | None] = lambda: None,
+    ) -> None:
         self.era: object = None
         self.parted: Final = trio.lowlevel.ParkingLot()
         self._plan = plan
@@ -70,6 +81,7 @@ class IdleLegs:
         descriptors.keepers.add(self)
         self._serve = serve
         self._has_room = has_room
+        self._watching = watching
         self._legs: dict[int, PeerLeg] = {}
         """By descriptor; the one that has been at rest for longest first."""
         self._by_use: dict[object, list[PeerLeg]] = {}
@@ -78,6 +90,8 @@ class IdleLegs:
         """When the time of a leg is over, by `now`; also of those that BYE was sent on."""
         self._parting: dict[int, PeerLeg] = {}
         """Legs on which BYE was sent, by descriptor."""
+        self._watches: dict[int, LegWatch] = {}
+        """Legs at rest that the engine watches, by descriptor; `_epoll` watches the others."""
         self._arrived: collections.deque[PeerLeg] = collections.deque()
         """Legs from another thread, which are not held yet."""
         self._unread: collections.deque[PeerLeg] = collections.deque()
@@ -176,7 +190,7 @@ class IdleLegs:
         while self._unread:
             leg = self._unread.popleft()
             if self._legs.get(leg.stream.socket.fileno()) is leg:
-                self._read(leg)
+                self.read(leg)
 
     def _put(self, leg: PeerLeg) -> None:
         keep, agreed = self._plan.keep, leg.channel.leg.keep
@@ -196,16 +210,23 @@ class IdleLegs:
         self._legs[fd] = leg
         self._by_use.setdefault(leg.use, []).append(leg)
         self._descriptors.legs += 1
-        self._watch(fd, until + (_GRACE if self._plan.mode is Mode.LISTEN else 0))
+        self._watch(fd, until + (_GRACE if self._plan.mode is Mode.LISTEN else 0), leg)
         if leg.channel.rest:
             self._unread.append(leg)
             self._take_soon()
 
-    def _watch(self, fd: int, until: float) -> None:
+    def _watch(self, fd: int, until: float, at_rest: PeerLeg | None = None) -> None:
+        """Watch a leg until its time is over; `at_rest` is None after BYE."""
         self._until[fd] = until
         if self._epoll is None:
             self._epoll = select.epoll()
-        self._epoll.register(fd, select.EPOLLIN)
+        engine = None if at_rest is None else self._watching()
+        if at_rest is not None and engine is not None:
+            watch = LegWatch(engine, at_rest, self)
+            if engine.watch(at_rest.stream.socket, watch):
+                self._watches[fd] = watch
+        if fd not in self._watches:
+            self._epoll.register(fd, select.EPOLLIN)
         if not self._running:
             self._running = True
             self._token.run_sync_soon(self._start)
@@ -231,8 +252,22 @@ class IdleLegs:
 
     def _forget(self, fd: int) -> None:
         del self._until[fd]
-        if self._epoll is not None:
+        watch = self._watches.pop(fd, None)
+        if watch is not None:
+            watch.end()
+        elif self._epoll is not None:
             self._epoll.unregister(fd)
+
+    def watch_lost(self, leg: PeerLeg) -> None:
+        """See `LegHolder.watch_lost`."""
+        fd = leg.stream.socket.fileno()
+        if self._watches.pop(fd, None) is not None and self._epoll is not None:
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def drop(self, leg: PeerLeg) -> None:
+        """See `LegHolder.drop`."""
+        self._remove(leg)
+        leg.stream.close()
 
     def _part(self, leg: PeerLeg) -> None:
         """Say BYE and close a leg. A listen tunnel reads on for a moment first."""
@@ -259,7 +294,7 @@ class IdleLegs:
                     if fd in self._parting:
                         self._listen_to(self._parting[fd])
                     elif fd in self._legs:
-                        self._read(self._legs[fd])
+                        self.read(self._legs[fd])
                 self._look()
         finally:
             self._close()
@@ -306,8 +341,8 @@ class IdleLegs:
 
     # -- what arrives ------------------------------------------------------------------------------------------------------
 
-    def _read(self, leg: PeerLeg) -> None:
-        """Read what the peer says on a leg at rest."""
+    def read(self, leg: PeerLeg) -> None:
+        """See `LegHolder.read`."""
         if self._plan.mode is Mode.LISTEN and not self._has_room():
             self._part(leg)  # the peer opens the connection on a new leg, which waits its turn
             return
@@ -343,5 +378,4 @@ class IdleLegs:
                 return None
             channel.rest += data
             frame = channel.next_frame()
-        kind, content = frame
-        return Opening.decode(content) if kind is FrameType.OPEN else None
+        return channel.leg.opening if frame[0] is FrameType.OPEN else None

@@ -18,15 +18,18 @@ from stcp_proxy.counters import Ledger
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.pump import PumpEngine
+from stcp_proxy.relay.watcher import Watching
 from stcp_proxy.session.connect import ConnectSession
 from stcp_proxy.session.intercept import InterceptSession
 from stcp_proxy.session.listen import ListenSession
 from stcp_proxy.session.peer_leg import PeerLeg
 from stcp_proxy.session.record import Connection
 from stcp_proxy.tunnel.acceptor import Acceptor
-from stcp_proxy.tunnel.connections import LiveConnections, Session
+from stcp_proxy.tunnel.connections import LiveConnections, MakeSession, Session
 from stcp_proxy.tunnel.descriptors import Descriptors
 from stcp_proxy.tunnel.idle_legs import IdleLegs
+from stcp_proxy.tunnel.quick_start import QuickStart
 from stcp_proxy.tunnel.revocation import end_expired
 from stcp_proxy.tunnel.upstreams import Upstreams
 from stcp_proxy.upstream.targets import Targets
@@ -61,8 +64,8 @@ class Tunnel:
         trust = Trust.of(plan.auth)
         self.live: Final = LiveConnections(plan.mode, trust, self.ledger, descriptors)
         self.upstreams = Upstreams(plan, trust)
-        self.legs: Final = IdleLegs(plan, self.live.descriptors, self._admit_kept, self._has_room)
-        self._acceptor: Final = Acceptor(plan, self.live, self._admit)
+        self.legs: Final = IdleLegs(plan, self.live.descriptors, self._admit_kept, self._has_room, lambda: self._watching)
+        self._acceptor: Final = Acceptor(plan, self.live, self._admit, lambda: self._watching)
         self._accepting: trio.CancelScope | None = None
         self._following_plan: trio.CancelScope | None = None
 
@@ -173,12 +176,41 @@ class Tunnel:
 
     # -- connections -------------------------------------------------------------------------------------------------------
 
+    @property
+    def _watching(self) -> Watching | None:
+        """The engine, where sessions of this tunnel may begin without a task."""
+        plan, engine = self.plan, self.engine
+        if plan.keep is None or plan.intercept is not None or plan.accept_proxy is not None:
+            return None
+        return engine if isinstance(engine, PumpEngine) else None
+
     def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery, waited: float, ephemeral: bytes) -> None:
         connection = Connection(self.plan.name, client, self.live, waited=waited, ephemeral=ephemeral)
+        self._start(connection, sock, connections, self._session)
+
+    def _start(
+        self,
+        connection: Connection,
+        sock: socket.socket,
+        connections: trio.Nursery,
+        make: MakeSession,
+        *,
+        proved_before: bool = False,
+    ) -> None:
+        """Start a session: without a task where it may come to its handover that way."""
         self.live.add(connection, sock)
         if self.plan.max_lifetime is not None:
             self.live.lifetimes.begin(connection, self.plan.max_lifetime, connections)
-        connections.start_soon(self.live.run_session, connection, sock, self._session)
+        watching = self._watching
+        if watching is None or trio.lowlevel.in_trio_task() or not (proved_before or len(self.legs)):
+            connections.start_soon(self.live.run_session, connection, sock, make, proved_before)
+            if not trio.lowlevel.in_trio_task():
+                trio.lowlevel.current_trio_token().run_sync_soon(self.live.wake, idempotent=True)
+            return
+        steps = self.live.begin_session(connection, sock, make, proved_before=proved_before)
+        QuickStart(self.live, watching, connection, steps, connections).run()
+        if self.plan.max_lifetime is not None:
+            watching.wake_trio()
 
     def _has_room(self) -> bool:
         return len(self.live) < self.plan.max_connections and not self.live.descriptors.full
@@ -187,17 +219,13 @@ class Tunnel:
         """Serve the next connection on a kept leg."""
         self.ledger.accepted += 1
         connection = Connection(self.plan.name, leg.name, self.live)
-        sock = leg.stream.socket
-        self.live.add(connection, sock)
-        if self.plan.max_lifetime is not None:
-            self.live.lifetimes.begin(connection, self.plan.max_lifetime, connections)
 
         def session(connection: Connection, sock: socket.socket) -> Session:
             plan, offers = self.plan, self.upstreams.offers
             reopened = leg, opening
             return ListenSession(plan, self.live.trust, offers, self.engine, sock, connection, self.live, self.legs, reopened)
 
-        connections.start_soon(self.live.run_session, connection, sock, session, True)
+        self._start(connection, leg.stream.socket, connections, session, proved_before=True)
 
     def _session(self, connection: Connection, sock: socket.socket) -> Session:
         plan, upstreams, trust = self.plan, self.upstreams, self.live.trust

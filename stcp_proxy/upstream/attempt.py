@@ -28,6 +28,7 @@ from stcp_proxy.errors import PeerUnreachable, StcpError, TargetError, TargetUnr
 from stcp_proxy.net import name_cache
 from stcp_proxy.net.address import Destination
 from stcp_proxy.net.dial import Dialled, Failure, connect, summary
+from stcp_proxy.net.first_steps import in_task
 from stcp_proxy.protocol.opening import Endpoint as OpeningEndpoint
 from stcp_proxy.upstream.balance import Candidate, arrange
 from stcp_proxy.upstream.endpoint import Endpoint
@@ -271,6 +272,7 @@ class Attempt:
             self._ready.extend(arrange(ready, self._targets.balance, self._targets.rng))
 
     async def _look_up(self, address: Destination, more: int, *, insist: bool) -> list[Candidate] | Failure:
+        await in_task()
         started = trio.current_time()
         try:
             return await self._targets.look_up(address, started + self._share(more), insist=insist)

@@ -16,7 +16,7 @@ static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mas
 
 	if (has_kept_write(lane, duplex) && !send_kept_writes(lane)) /* the connection may end with that */
 		return false;
-	if (!(mask & ~(uint32_t)JUST_BYTES) && relaying(lane, duplex) && get_slot(duplex, at->plain_left) == Py_None &&
+	if (leg->other >= 0 && !(mask & ~(uint32_t)JUST_BYTES) && relaying(lane, duplex) && get_slot(duplex, at->plain_left) == Py_None &&
 	    get_slot(duplex, at->wire_left) == Py_None) {
 		if (!set_slot(duplex, at->active, Py_NewRef(lane->now)))
 			return false;

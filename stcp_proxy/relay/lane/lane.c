@@ -47,7 +47,8 @@ static PyObject *lane_run(PyObject *self, PyObject *const *args, Py_ssize_t coun
 
 PyDoc_STRVAR(set_doc,
 	     "set(fd, other, duplex, handler, wire)\n--\n\n"
-	     "Add a leg of a Duplex: its descriptor, the other leg's, the method for other events, and whether it is the wire leg.");
+	     "Add a leg of a Duplex: its descriptor, the other leg's, the method for other events, and whether it is the wire leg.\n"
+	     "With -1 for the other leg, add a descriptor that is no leg: `duplex` is its owner, and the method gets every event.");
 
 static PyObject *lane_set(PyObject *self, PyObject *args)
 {
@@ -58,7 +59,7 @@ static PyObject *lane_set(PyObject *self, PyObject *args)
 	if (!PyArg_ParseTuple(args, "iiOOp", &fd, &leg.other, &leg.duplex, &leg.handler, &wire))
 		return NULL;
 	leg.wire = wire;
-	if (fd < 0 || leg.other < 0 || Py_TYPE(leg.duplex) != lane->duplex_type) {
+	if (fd < 0 || leg.other < -1 || (leg.other >= 0) != (Py_TYPE(leg.duplex) == lane->duplex_type)) {
 		PyErr_SetString(PyExc_ValueError, "not a leg of a Duplex");
 		return NULL;
 	}

@@ -45,7 +45,7 @@ struct layout {
 struct leg {
 	PyObject *duplex;  /* NULL: no leg has this descriptor */
 	PyObject *handler; /* on_plain or on_wire, for every event that is not the common case */
-	int other;         /* descriptor of the connection's other leg */
+	int other;         /* descriptor of the connection's other leg; -1: no leg, and `duplex` is a Watcher of pump.py */
 	bool wire;
 };
 

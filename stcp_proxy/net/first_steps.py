@@ -1,0 +1,76 @@
+"""The first steps of a session may run without a Trio task; this module has the places where they wait.
+
+A session is a coroutine. `tunnel/quick_start` runs it in the engine's loop until it ends or needs Trio. It is the same coroutine
+with and without a task, so both ways decide alike. Without a task, a session may
+
+- wait for a moment until a socket is ready: `soon_readable`, `soon_writable`
+- and nothing else: before a scope, a checkpoint or any other wait it calls `in_task`, and goes on in a Trio task.
+
+In a session that has a task, these functions return at once.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import types
+from collections.abc import Coroutine, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from trio.lowlevel import in_trio_task
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a session without a task waits for.
+
+    Attributes:
+        sock: the socket.
+        mask: the events of epoll.
+    """
+
+    sock: socket.socket
+    mask: int
+
+
+Steps = Coroutine[Wanted | None, bool, T]
+"""A session without a task. It yields what it waits for, and None for a task. It is sent whether the socket is ready."""
+
+
+async def in_task() -> None:
+    """Go on in a Trio task."""
+    if not in_trio_task():
+        await _ask(None)
+
+
+async def soon_readable(sock: socket.socket) -> bool:
+    """Wait for a moment until a socket has bytes, its end or an error.
+
+    Returns:
+        Whether it has. If not, the session has a task now.
+    """
+    return not in_trio_task() and await _ask(Wanted(sock, select.EPOLLIN))
+
+
+async def soon_writable(sock: socket.socket) -> bool:
+    """Wait for a moment until a socket takes bytes, or has connected, or has failed.
+
+    Returns:
+        As `soon_readable`.
+    """
+    return not in_trio_task() and await _ask(Wanted(sock, select.EPOLLOUT))
+
+
+@types.coroutine
+def _ask(wanted: Wanted | None) -> Generator[Wanted | None, bool, bool]:
+    return (yield wanted) is True
+
+
+@types.coroutine
+def continued(steps: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Await a coroutine that has run in part."""
+    result: T = yield from steps
+    return result

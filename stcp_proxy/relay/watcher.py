@@ -1,0 +1,52 @@
+"""Sockets that are no legs, watched by the loop of the user-space engine.
+
+So a listener, a wire leg at rest, and a wire leg that waits for the answer to OPEN cost no turn of Trio's loop.
+
+Invariants:
+- A watcher is called in Trio's thread, and not by a Trio task. It may start tasks and wake them, and calls `Watching.wake_trio`
+  afterwards: Trio has looked at its run queue before.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+
+class Watcher(Protocol):
+    """Acts on the events of one socket."""
+
+    def on_news(self, mask: int, /) -> None:
+        """The socket has news: `mask` is epoll's. Level-triggered: it is called again while they last."""
+
+    def on_lost(self) -> None:
+        """The engine watches this socket no more."""
+
+    def on_deadline(self) -> None:
+        """The time that `Watching.watch` set has passed. The engine still watches the socket."""
+
+    def fail(self, exc: BaseException, /) -> None:
+        """Another method raised: a bug of this program, which must end no other connection."""
+
+
+class Watching(Protocol):
+    """An engine that can watch sockets."""
+
+    def watch(self, sock: socket.socket, watcher: Watcher, *, mask: int = 1, seconds: float | None = None) -> bool:
+        """Watch a socket.
+
+        Args:
+            sock: not a leg of this engine.
+            watcher: acts on its events.
+            mask: epoll's events to watch for. [default: EPOLLIN]
+            seconds: time until `on_deadline`; None is no limit.
+
+        Returns:
+            False where the engine cannot: Trio's loop does not drive it, or it is closed.
+        """
+
+    def unwatch(self, sock: socket.socket, watcher: Watcher) -> None:
+        """Watch a socket no more, before its owner closes it or gives it away."""
+
+    def wake_trio(self) -> None:
+        """Let Trio look at its run queue again soon."""

@@ -1,0 +1,116 @@
+"""Run the first steps of a session in the engine's loop, without a Trio task.
+
+The common new connection comes to its handover that way: on a connect tunnel, OPEN goes on a kept leg and ACCEPT comes within a
+moment; on a listen tunnel, OPEN comes on a kept leg and the target answers at once. A task, its scopes and the turns of Trio's
+loop cost as much as all the rest of such a connection.
+
+Only the driver differs. The steps are those of `ConnectSession` and `ListenSession`, the same coroutine that a task runs
+(`net/first_steps`). A session that needs more than a moment, or anything of Trio, goes on in a task from where it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import trio
+
+from stcp_proxy.net.first_steps import Wanted, continued
+from stcp_proxy.relay.watcher import Watching
+from stcp_proxy.session.handover import stopping
+from stcp_proxy.session.record import Connection
+from stcp_proxy.tunnel.connections import LiveConnections
+
+MOMENT: Final = 0.25
+"""Seconds that a session without a task waits for one socket. All longer deadlines belong to Trio."""
+
+
+class QuickStart:
+    """One session while it has no task. Fulfils `Watcher` for the socket that it waits for.
+
+    Args:
+        live: the connections of the tunnel.
+        engine: drives the session.
+        connection: its record, which `live.add` has registered.
+        steps: the steps of the session.
+        connections: the nursery of its task, should it need one.
+    """
+
+    __slots__ = ("_connection", "_connections", "_engine", "_live", "_sock", "_steps")
+
+    def __init__(
+        self,
+        live: LiveConnections,
+        engine: Watching,
+        connection: Connection,
+        steps: Coroutine[Any, Any, None],
+        connections: trio.Nursery,
+    ) -> None:
+        self._live = live
+        self._engine = engine
+        self._connection = connection
+        self._steps = steps
+        self._connections = connections
+        self._sock: socket.socket | None = None
+        """The socket that it waits for."""
+
+    def run(self, ready: bool | None = None) -> None:
+        """Run the session until it waits or ends.
+
+        Args:
+            ready: whether the socket that it waits for is ready; None at the beginning.
+        """
+        try:
+            wanted: Wanted | None = self._steps.send(ready)
+        except StopIteration:
+            self._live.opened(self._connection)
+        except Exception as exc:
+            self._live.refused(self._connection, exc)
+            self._engine.wake_trio()
+        else:
+            if wanted is not None and self._engine.watch(wanted.sock, self, mask=wanted.mask, seconds=MOMENT):
+                self._sock = wanted.sock
+            else:
+                self._go_on_in_task()
+
+    def on_news(self, _mask: int) -> None:
+        """The socket is ready."""
+        self._stop_waiting()
+        self.run(ready=True)
+
+    def on_deadline(self) -> None:
+        """The moment is over."""
+        self._stop_waiting()
+        self._go_on_in_task()
+
+    def on_lost(self) -> None:
+        """The engine cannot drive it any more."""
+        self._sock = None
+        self._go_on_in_task()
+
+    def fail(self, exc: BaseException) -> None:
+        """A bug: end the session."""
+        self._stop_waiting()
+        self._steps.close()
+        self._live.refused(self._connection, exc if isinstance(exc, Exception) else stopping())
+        self._engine.wake_trio()
+
+    def _stop_waiting(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._engine.unwatch(sock, self)
+
+    def _go_on_in_task(self) -> None:
+        """Let a task run the rest of the session."""
+        try:
+            self._connections.start_soon(self._live.go_on, self._connection, self._rest)
+        except RuntimeError:  # a stop has closed the nursery
+            self._steps.close()
+            self._live.refused(self._connection, stopping())
+        with contextlib.suppress(trio.RunFinishedError):
+            self._engine.wake_trio()
+
+    async def _rest(self) -> None:
+        await continued(self._steps)
