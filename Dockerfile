@@ -51,10 +51,10 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["stcp-proxy", "w
 ENTRYPOINT ["env", "--block-signal=HUP,INT,QUIT,TERM,USR1,USR2", "stcp-proxy"]
 CMD ["run", "/etc/stcp/config.yaml"]
 
-# An init container's, which needs NET_ADMIN and no key. A base without apt has to bring nft and ip itself.
+# An init container's, which needs NET_ADMIN and no key. A base without apt has to bring nft, ip and tc itself.
 FROM proxy AS intercept
 USER 0:0
-RUN if ! command -v nft || ! command -v ip; then \
+RUN if ! command -v nft || ! command -v ip || ! command -v tc; then \
         apt-get update && apt-get install --yes --no-install-recommends nftables iproute2 && rm -rf /var/lib/apt/lists/*; \
     fi
 HEALTHCHECK NONE

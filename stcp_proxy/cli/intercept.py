@@ -36,19 +36,27 @@ def intercept(
         typer.Option(metavar="PATH", help="Leave that user alone in this control group only: system.slice/stcp-proxy.service."),
     ] = None,
     table: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the nftables table. [default: stcp_proxy]")] = None,
+    egress_filter: Annotated[
+        bool,
+        typer.Option(
+            "--egress-filter/--no-egress-filter",
+            help="Also filter at the interfaces, so that nothing leaves when another program deletes the rules.",
+        ),
+    ] = True,
 ) -> None:
     """Print the nftables rules that send outbound connections to the tunnel with 'intercept' in a YAML file."""
     from stcp_proxy import intercept as rules
     from stcp_proxy.errors import ConfigError
     from stcp_proxy.intercept.install import check_table
+    from stcp_proxy.intercept.users import user_ids
 
     if apply + remove + watch > 1:
         raise ConfigError("--apply, --remove and --watch exclude each other", remedy="give one of them")
     name = check_table(table or rules.TABLE)
     if remove:
-        _say(rules.remove(name))
+        _say(rules.remove(name, user_ids(uid or [])))
         return
-    make = _maker(config, uid or [], name, cgroup, privileged=apply or watch)
+    make = _maker(config, uid or [], name, cgroup, egress=egress_filter, privileged=apply or watch)
     if watch:
         _watch(make)
     elif apply:
@@ -57,7 +65,9 @@ def intercept(
         print(make(), end="")
 
 
-def _maker(config: Path, uid: list[str], table: str, cgroup: str | None, *, privileged: bool) -> Callable[[], Rules]:
+def _maker(
+    config: Path, uid: list[str], table: str, cgroup: str | None, *, egress: bool, privileged: bool
+) -> Callable[[], Rules]:
     """Returns what reads the file and makes its rules."""
     from stcp_proxy.config.file_access import check_owner
     from stcp_proxy.config.intercept import load_capture
@@ -69,7 +79,7 @@ def _maker(config: Path, uid: list[str], table: str, cgroup: str | None, *, priv
         users = exempt_users(uid, capture)
         if privileged:
             check_owner(config, users)
-        return rules_for(capture, users, table=table, cgroup=cgroup)
+        return rules_for(capture, users, table=table, cgroup=cgroup, egress=egress)
 
     if cgroup is not None:
         check_cgroup(cgroup, load_capture(config))

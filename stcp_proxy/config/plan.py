@@ -27,7 +27,7 @@ from stcp_proxy.protocol.wire import Suite
 
 LogFormat = Literal["text", "json"]
 
-_RULES_FORMAT: Final = "2"
+_RULES_FORMAT: Final = "3"
 """Version of the rules' text for a `CapturePlan`. A new version makes installed rules of an earlier release outdated."""
 
 

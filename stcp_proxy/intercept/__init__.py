@@ -2,6 +2,9 @@
 
 - ``rules``           the text of the rules for a tunnel
 - ``guard``           the chains that keep a captured connection from leaving unencrypted
+- ``egress_filter``   a filter behind the guard, which does not depend on nftables
+- ``egress_program``  the program of this filter
+- ``bpf``             instructions of classic BPF
 - ``nft_text``        rules in the syntax of nftables
 - ``users``           the users of the proxy, whose connections the rules leave alone
 - ``install``         installs the rules in the kernel, and removes them
@@ -9,7 +12,7 @@
 - ``hold``            a second guard, which `nft flush ruleset` does not delete
 - ``policy_routing``  the routes that tproxy needs
 - ``sockets``         the open connections of this host
-- ``programs``        calls of `nft` and `ip`
+- ``programs``        calls of `nft`, `ip` and `tc`
 """
 
 from stcp_proxy.intercept.install import apply, installed, remove

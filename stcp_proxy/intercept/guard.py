@@ -9,6 +9,10 @@ unencrypted. So after address translation the guard checks every TCP packet that
 3. answers of this host's own servers: the connection has the label `answer`;
 4. packets of the proxy, and packets to destinations that the file leaves alone.
 
+The guard sets the mark bit `PASSED` on every TCP packet that it admits: the egress filter drops packets to captured destinations
+without this bit. The bit is set where the packet is judged, and taken away before a packet is refused. So while a table is being
+deleted, chain after chain, no packet has the bit without a judgement.
+
 The guard resets every other packet to a captured destination. With tproxy, a further chain drops a packet that has the mark for
 loopback and is about to leave by a different interface: the route for the mark has been deleted.
 
@@ -28,6 +32,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from stcp_proxy.config.plan import CapturePlan
+from stcp_proxy.intercept.egress_program import PASSED
 from stcp_proxy.intercept.nft_text import FIRST_ANSWER, TUPLES, base_chain, chain, connection_set, counter, interfaces, match
 
 _TIMEOUT: Final = "5d"
@@ -36,6 +41,8 @@ connection."""
 _SIZE: Final = 65_535
 _AFTER_NAT: Final = -99
 LINK_LOCAL: Final = "ip6 daddr fe80::/10"
+PASS: Final = f"meta mark set meta mark | {PASSED:#x}"
+"""Sets the bit by which the egress filter admits a packet."""
 COUNTERS: Final = {
     "refused_link_local": "dialled link-local IPv6 destinations, which cannot be intercepted: write such a destination under"
     " 'exclude', or dial a global address",
@@ -45,6 +52,7 @@ COUNTERS: Final = {
 """Counters of a table: their names, and what the counted packets did. Refused packets of a connection are one or few."""
 _LABELS: Final = 128
 """The number of labels that fit into an entry of connection tracking."""
+_FIRST_PREF: Final = 0x5350
 
 
 class Labels(NamedTuple):
@@ -63,6 +71,11 @@ def labels_of(table: str) -> Labels:
     """The labels of a table. Two tables must not share labels: one may capture a connection that the other leaves alone."""
     first = int.from_bytes(hashlib.sha256(table.encode()).digest()[:2], "big") % (_LABELS // 2) * 2
     return Labels(first, first + 1)
+
+
+def pref_of(table: str) -> int:
+    """The preference of a table's egress filter among the filters of an interface. Two tables need two filters."""
+    return _FIRST_PREF + labels_of(table).let_out
 
 
 def sets() -> Iterator[str]:
@@ -109,9 +122,13 @@ def guard(
     if divert is not None:
         lines = [f'meta mark {divert:#x} oif != "lo" drop']
         yield from base_chain("guard_routing", f"type filter hook postrouting priority {_AFTER_NAT + later}", lines)
+    forward = f"type filter hook forward priority {_AFTER_NAT + later}"
     if capture.forwarded:
-        lines = [f"iifname != {interfaces(capture.forwarded)} accept", "meta l4proto != tcp accept", "goto guard"]
-        yield from base_chain("guard_forward", f"type filter hook forward priority {_AFTER_NAT + later}", lines)
+        lines = ["meta l4proto != tcp accept", f"iifname != {interfaces(capture.forwarded)} goto pass", "goto guard"]
+        yield from base_chain("guard_forward", forward, lines)
+    else:
+        yield from base_chain("guard_routed", forward, ["meta l4proto tcp goto pass"])
+    yield from chain("pass", [PASS])
     yield from chain("guard", _guard(capture, labels))
     yield from chain("answer", [f"ct label set {labels.answer}", *_remember(), "accept"])
     yield from (line for name in COUNTERS for line in counter(name))
@@ -128,13 +145,14 @@ def _intercepted(divert: int | None) -> list[str]:
 
 def _guard(capture: CapturePlan, labels: Labels) -> list[str]:
     return [
+        PASS,
         "tcp flags & (syn | rst) == rst accept",  # it carries no data: the kernel sends it for a closed port
         f"ct direction original ct label {labels.let_out} accept",
         f"ct direction reply ct label {labels.answer} accept",
         f"ct direction reply {FIRST_ANSWER} goto answer",
         f"ct state untracked {FIRST_ANSWER} goto answer",
         "jump spared",
-        *wanted(capture, "goto refuse"),
+        *wanted(capture, f"meta mark set meta mark & {0xFFFFFFFF ^ PASSED:#x} goto refuse"),
     ]
 
 
@@ -143,4 +161,4 @@ def _remember() -> list[str]:
 
 
 def _served(labels: Labels) -> list[str]:
-    return [f"{tuples} @served{version} ct label set {labels.answer} accept" for version, tuples in TUPLES.items()]
+    return [f"{tuples} @served{version} ct label set {labels.answer} {PASS} accept" for version, tuples in TUPLES.items()]

@@ -2,7 +2,8 @@
 
 One transaction replaces the table, so there is no moment without rules. Policy routing, which tproxy needs, is added before the
 table and deleted after it. So every marked packet has a route for its mark. The comment of the table contains the mark, so
-removal needs no configuration file.
+removal needs no configuration file. The egress filter drops packets that the rules have not marked. So it is attached after the
+table, and detached before it.
 
 After removal, an intercepted connection must not continue unencrypted. So the guard stays while there may be intercepted
 connections: it accepts new connections, and resets unknown ones.
@@ -15,10 +16,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from stcp_proxy.errors import ConfigError, RulesRefused
-from stcp_proxy.intercept.guard import labels_of
+from stcp_proxy.intercept.egress_filter import attach, attached, detach
+from stcp_proxy.intercept.egress_program import mark_of
+from stcp_proxy.intercept.guard import PASS, labels_of
 from stcp_proxy.intercept.nft_text import FIRST_PACKET
 from stcp_proxy.intercept.policy_routing import add_routing, delete
-from stcp_proxy.intercept.programs import nft
+from stcp_proxy.intercept.programs import has_tc, nft
 from stcp_proxy.intercept.rules import HOLD, MADE_BY, Rules, about, routing
 from stcp_proxy.intercept.sockets import TcpSocket, perhaps_intercepted, served, tcp_sockets
 
@@ -27,6 +30,8 @@ _MARK: Final = re.compile(r", mark ([0-9]+)$")
 _CHAIN: Final = re.compile(r"^\tchain ([a-z_]+) \{$", re.MULTILINE)
 _COUNTER: Final = re.compile(r"counter ([a-z_]+) \{\s+packets ([0-9]+) ")
 _SPARED: Final = re.compile(r"^\t\tmeta (skuid|mark) (?:\{ ([^}]*) \}|(\S+)) .*goto let_out$", re.MULTILINE)
+OPEN: Final = "connections leave unencrypted when another program deletes the rules"
+"""The consequence of a missing egress filter."""
 _TAKING: Final = ("output", "arriving")
 """The base chains that intercept."""
 _LEAVING: Final = "leaving"
@@ -54,11 +59,28 @@ def apply(rules: Rules) -> str:
         delete(routing(stale, "delete"))
     after = installed(rules.table)
     replaced = f", in place of {about(before)}" if before and before != after else ""
-    return f"installed: table inet {rules.table}, {about(after)}{replaced}"
+    return f"installed: table inet {rules.table}, {about(after)}{replaced}; {_wire(rules)}"
 
 
-def remove(table: str) -> str:
+def _wire(rules: Rules) -> str:
+    """Attach or detach the egress filter, and describe the result."""
+    if rules.egress is None:
+        detach(rules.table)
+        return "no egress filter, as requested"
+    try:
+        found = attach(rules.egress)
+    except RulesRefused as exc:
+        return f"WARNING: no egress filter: {exc}; {OPEN}"
+    words = [f"egress filter on {', '.join(found.whole) or 'no interface'}"]
+    return "; ".join([*words, *(f"WARNING: {reason}; {OPEN}" for reason in found.refused.values())])
+
+
+def remove(table: str, users: Iterable[int] = ()) -> str:
     """Remove everything that `apply` has installed under this name, and nothing else.
+
+    Args:
+        table: the name of the table.
+        users: the users of the proxy, if the caller knows them. The table has them, unless another program has deleted it.
 
     Returns:
         One sentence about the removed and the remaining parts.
@@ -71,13 +93,14 @@ def remove(table: str) -> str:
         raise RulesRefused(f"'stcp-proxy intercept --watch' holds the rules of table inet {table}", remedy=remedy)
     text = listing(table)
     if text is None:
-        return f"there is nothing to remove: no table inet {table} is installed"
+        return _remove_filter(table, set(users))
     comment = _comment(table, text)
     mark = _mark_of(comment)
     waiting = _waiting(text)
     if waiting:
         _leave(table, _CHAIN.findall(text))
     else:
+        detach(table)
         nft(["delete", "table", "inet", table])
     if mark is not None:
         delete(routing(mark, "delete"))
@@ -174,6 +197,21 @@ def _mark_of(comment: str | None) -> int | None:
     return int(found[1]) if found else None
 
 
+def _remove_filter(table: str, users: set[int]) -> str:
+    """Remove the egress filter where another program has deleted the table."""
+    found = attached(table) if has_tc() else {}
+    if not found:
+        return f"there is nothing to remove: no table inet {table} is installed"
+    marks = {mark for program in found.values() if (mark := mark_of(program)) is not None}
+    if perhaps_intercepted(tcp_sockets(), users, marks):
+        what = (
+            f"another program has deleted table inet {table}; without the egress filter, open connections would go on unencrypted"
+        )
+        raise RulesRefused(what, remedy="run --apply, then --remove: it resets the intercepted connections")
+    detach(table)
+    return f"removed: the egress filter on {', '.join(found)}; the table inet {table} was gone"
+
+
 # -- removal -------------------------------------------------------------------------------------------------------------------
 
 
@@ -199,10 +237,11 @@ def _leave(table: str, chains: list[str]) -> None:
     if _LEAVING in chains:
         return
     taking = [name for name in _TAKING if name in chains]
+    let_out = f"ct label set {labels_of(table).let_out} {PASS} accept"
     lines = [
         *(f"{verb} chain inet {table} {name}" for name in taking for verb in ("flush", "delete")),
         f"flush chain inet {table} sign",
         f"add chain inet {table} {_LEAVING}",
-        f"insert rule inet {table} guard {FIRST_PACKET} ct label set {labels_of(table).let_out} accept",
+        f"insert rule inet {table} guard {FIRST_PACKET} {let_out}",
     ]
     nft(["-f", "-"], stdin="\n".join(lines) + "\n")

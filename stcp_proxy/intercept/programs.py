@@ -1,4 +1,4 @@
-"""Calls of `nft` and `ip`, and the messages for their errors."""
+"""Calls of `nft`, `ip` and `tc`, and the messages for their errors."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _FEATURES: Final = {
     "nat": "address translation (nft_chain_nat)",
     "ct label": "connection labels (nft_ct, built with CONFIG_NF_CONNTRACK_LABELS)",
     "ct ": "connection tracking (nf_conntrack, nft_ct)",
+    "clsact": "filters at the wire (sch_ingress)",
+    "bytecode": "filters in classic BPF (cls_bpf)",
     "cgroupv2": "matches by control group (nft_socket, Linux 5.13)",
     "skuid": "a packet's user (nft_meta)",
 }
@@ -29,16 +31,25 @@ _LACKING: Final = ("No such file or directory", "Operation not supported", "Prot
 
 
 def program(name: str) -> str:
-    """The path of `nft` or `ip`.
+    """The path of `nft`, `ip` or `tc`.
 
     Raises:
         RulesRefused: the program is not installed.
     """
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_FOLDERS}")
     if path is None:
-        package = {"nft": "nftables", "ip": "iproute2"}[name]
+        package = {"nft": "nftables", "ip": "iproute2", "tc": "iproute2 or iproute2-tc"}[name]
         raise RulesRefused(f"the program '{name}' is not installed here", remedy=f"install the package {package}")
     return path
+
+
+def has_tc() -> bool:
+    """Whether `tc` is installed. The rules work without it."""
+    try:
+        program("tc")
+    except RulesRefused:
+        return False
+    return True
 
 
 def nft(arguments: Sequence[str], *, stdin: str = "") -> str:

@@ -28,7 +28,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from stcp_proxy.config.plan import CapturePlan
-from stcp_proxy.intercept.guard import LINK_LOCAL, guard, labels_of, sets, spared, wanted
+from stcp_proxy.intercept.bpf import text_of
+from stcp_proxy.intercept.egress_program import Egress
+from stcp_proxy.intercept.guard import LINK_LOCAL, guard, labels_of, pref_of, sets, spared, wanted
 from stcp_proxy.intercept.nft_text import FIRST_PACKET, base_chain, chain, interfaces
 from stcp_proxy.net.original import Interception
 from stcp_proxy.net.rules_sign import PORT, SIGN, sign_of
@@ -54,6 +56,7 @@ class Rules:
         hold: text for `nft -f` with the second guard, without the line that opens its table.
         comment: the comment of the table: the effect of the rules, and a digest of the file's settings. The digest excludes
             users, because they are not in the file.
+        egress: what the egress filter admits and drops; None without an egress filter.
         divert: the mark of packets that policy routing sends to loopback; None without policy routing.
         ip4, ip6: whether policy routing is for this family.
     """
@@ -62,19 +65,28 @@ class Rules:
     nft: str
     hold: str
     comment: str
+    egress: Egress | None
     divert: int | None
     ip4: bool
     ip6: bool
 
     def __str__(self) -> str:
         """The text to print: the rules, with the shell commands as comments."""
-        if self.divert is None:
-            return self.nft
-        commands = "".join(f"#   {' '.join(command)}\n" for command in routing(self.divert, "add", self.ip4, self.ip6))
-        return f"# Policy routing, which nftables cannot do:\n{commands}\n{self.nft}"
+        text = self.nft
+        if self.egress is not None:
+            where = f"dev INTERFACE egress pref {self.egress.pref} protocol all handle 1"
+            program = f"bpf bytecode '{text_of(self.egress.program())}' direct-action"
+            lines = ["tc qdisc add dev INTERFACE clsact", f"tc filter replace {where} {program}"]
+            text = _comment("The egress filter, for each interface to other hosts, after the rules", lines) + text
+        if self.divert is not None:
+            routes = [" ".join(command) for command in routing(self.divert, "add", self.ip4, self.ip6)]
+            text = _comment("Policy routing, which nftables cannot do", routes) + text
+        return text
 
 
-def rules_for(capture: CapturePlan, users: Sequence[int], *, table: str = TABLE, cgroup: str | None = None) -> Rules:
+def rules_for(
+    capture: CapturePlan, users: Sequence[int], *, table: str = TABLE, cgroup: str | None = None, egress: bool = True
+) -> Rules:
     """The rules for a tunnel.
 
     Args:
@@ -84,6 +96,7 @@ def rules_for(capture: CapturePlan, users: Sequence[int], *, table: str = TABLE,
         table: name of the table.
         cgroup: path of the proxy's control group below the root of cgroup v2. With it, the rules leave a user alone only in this
             group.
+        egress: whether the egress filter is wanted.
     """
     divert = None if capture.how is Interception.REDIRECT else (capture.mark or 0) + 1
     comment = f"{MADE_BY} {capture.how} to port {capture.port}, rules {capture.digest}"
@@ -96,7 +109,13 @@ def rules_for(capture: CapturePlan, users: Sequence[int], *, table: str = TABLE,
     body = [*sets(), *alone, *takes, *guard(capture, labels, divert=divert, local=local), *_signs(capture.digest)]
     hold = [*sets(), *alone, *guard(capture, labels, divert=divert, later=1)]
     nft = [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{", f'\tcomment "{comment}"', *body, "}"]
-    return Rules(table, _text(nft), _text([*hold, "}"]), comment, divert, capture.ip4, capture.ip6)
+    wire = Egress.of(capture, pref_of(table)) if egress else None
+    return Rules(table, _text(nft), _text([*hold, "}"]), comment, wire, divert, capture.ip4, capture.ip6)
+
+
+def _comment(title: str, commands: Sequence[str]) -> str:
+    """Shell commands as a comment of the rules."""
+    return f"# {title}:\n" + "".join(f"#   {command}\n" for command in commands) + "\n"
 
 
 def _text(lines: Sequence[str]) -> str:

@@ -63,6 +63,11 @@ def served(sockets: Iterable[TcpSocket]) -> list[TcpSocket]:
     return [each for each in sockets if _has_data(each) and each.port in listening and not each.peer_ip.is_loopback]
 
 
+def server_ports(sockets: Iterable[TcpSocket]) -> list[int]:
+    """The ports on which a server of this host listens for other hosts, in ascending order."""
+    return sorted({each.port for each in sockets if each.state == _LISTENING and not each.ip.is_loopback})
+
+
 def perhaps_intercepted(sockets: Iterable[TcpSocket], users: set[int], marks: set[int]) -> list[TcpSocket]:
     """Connections of applications to other hosts, without the connections of the proxy.
 

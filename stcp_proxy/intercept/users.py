@@ -40,7 +40,7 @@ def exempt_users(given: Sequence[str], capture: CapturePlan) -> list[int]:
         ConfigError: a user does not exist, or neither a user nor a mark identifies the proxy.
     """
     if given:
-        return [_id(text) for text in given]
+        return user_ids(given)
     if os.geteuid() != 0:
         return [os.geteuid()]
     if capture.mark is None:
@@ -49,6 +49,15 @@ def exempt_users(given: Sequence[str], capture: CapturePlan) -> list[int]:
             remedy="name its user with --uid, or give the tunnel a 'mark'",
         )
     return []
+
+
+def user_ids(given: Sequence[str]) -> list[int]:
+    """The ids of users that are given by name or number.
+
+    Raises:
+        ConfigError: a user does not exist.
+    """
+    return [_id(text) for text in given]
 
 
 def shared_users(users: Iterable[int]) -> Iterator[str]:

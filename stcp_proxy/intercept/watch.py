@@ -1,7 +1,8 @@
 """`intercept --watch`: keep the rules installed, restore deleted ones, and report it.
 
 The kernel announces every change of a table, and this process checks the rules then. It also checks every five seconds, because a
-change of policy routing is not announced here. While rules are missing, the second guard (`hold`) refuses captured destinations.
+change of policy routing or of the egress filter is not announced here. While rules are missing, the second guard (`hold`) refuses
+captured destinations.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from stcp_proxy.errors import StcpError
+from stcp_proxy.errors import RulesRefused, StcpError
+from stcp_proxy.intercept.egress_filter import Attached, attach
 from stcp_proxy.intercept.guard import COUNTERS
 from stcp_proxy.intercept.hold import Hold
-from stcp_proxy.intercept.install import apply, chains_of, counted, installed, listing
+from stcp_proxy.intercept.install import OPEN, apply, chains_of, counted, installed, listing
 from stcp_proxy.intercept.policy_routing import add_routing
 from stcp_proxy.intercept.rules import Rules
 
@@ -44,6 +46,7 @@ class Watcher:
         self._say = say
         self._rules = make()
         self._hold: Hold | None = None
+        self._no_filter: set[str] = set()
         self._say(apply(self._rules))
         self._seen = self._whole()
         self._counted = counted(self._rules.table)
@@ -80,10 +83,26 @@ class Watcher:
             self._say("policy routing was missing: restored")
         if self._seen is None or listing(self._rules.table) != self._seen:
             self._restore()
+        self._look_at_filter()
         if self._hold is not None and self._hold.ended:
             self._say("the second guard was missing: restored")
             self._open_hold()
         self._report_refused()
+
+    def _look_at_filter(self) -> None:
+        """Attach the egress filter where it is missing, also to a new interface. Report each failure once."""
+        if self._rules.egress is None:
+            return
+        try:
+            found = attach(self._rules.egress)
+        except RulesRefused as exc:
+            found = Attached((), (), {"": str(exc)})
+        if found.added:
+            self._say(f"the egress filter was missing on {', '.join(found.added)}: attached")
+        for reason in found.refused.values():
+            if reason not in self._no_filter:
+                self._say(f"WARNING: no egress filter: {reason}; {OPEN}")
+        self._no_filter = set(found.refused.values())
 
     def _report_refused(self) -> None:
         """Say what the guard has refused since the last call. New rules count from zero."""

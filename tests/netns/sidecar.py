@@ -33,6 +33,7 @@ class Sidecar:
         at: where the routes look for the listening proxy; its number unless said.
         user: who runs the proxy with redirect, where no privilege is needed.
         spared: whom the rules leave alone; the same unless said.
+        group: a folder of cgroup v2 in which the proxy runs. The rules recognise the proxy by it.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class Sidecar:
         listen: str = "",
         user: int = USER,
         spared: int | None = None,
+        group: Path | None = None,
     ) -> None:
         self.net, self.folder, self.how = net, folder, how
         self._user = user
+        self._group = group
         self._spared = user if spared is None else spared
         keys = Keys(folder)
         self._home = tempfile.TemporaryDirectory(prefix="stcp-")  # where another user can get at it
@@ -84,14 +87,19 @@ class Sidecar:
             log: the name of its log.
         """
         user = as_user(self._user) if self.how == "redirect" else ()
-        prefix = (*self.net.client.prefix, *user)
+        group = () if self._group is None else ("sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self._group))
+        prefix = (*self.net.client.prefix, *group, *user)
         self.connect = Proxy(["run", str(self.config), *arguments], log=self.folder / log, prefix=prefix)
         self.connect.ready()
 
     def rules(self, *arguments: str) -> str:
         """`stcp-proxy intercept` on the client's host; what it said."""
         uid = ["--uid", str(self._spared)] if self.how == "redirect" else []
-        done = self.net.client.run(*COMMAND, "intercept", str(self.config), *uid, *arguments)
+        group: list[str] = []
+        if self._group is not None:  # nft looks for it below /sys/fs/cgroup
+            group = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /sys/fs/cgroup && exec "$@"', str(self._group.parent)]
+            uid += ["--cgroup", self._group.name]
+        done = self.net.client.run(*group, *COMMAND, "intercept", str(self.config), *uid, *arguments)
         return done.stdout + done.stderr
 
     def __enter__(self) -> Sidecar:
