@@ -1,11 +1,15 @@
 """The socket options of both legs.
 
-A peer that is gone is noticed within 30 s, whether it owes us an acknowledgement or is silent:
+A peer that is gone is noticed within 60 s, whether it owes us an acknowledgement or is silent:
 
 - Bytes under way and not acknowledged: TCP_USER_TIMEOUT.
 - Nothing under way: keepalive. Linux lets TCP_USER_TIMEOUT decide about keepalive too (tcp_keepalive_timer ends the connection
   once it has been silent for that long *and one* probe is unanswered; the probe count is ignored). So the probes must all fit
-  in front of it, or one lost probe ends a healthy connection: 15 s of silence, then a probe every 5 s, three in all, 30 s.
+  in front of it, or one lost probe ends a healthy connection: 15 s of silence, then a probe every 5 s, nine in all, 60 s.
+
+A connection survives a path that is lost for 29 s. For this, 60 s are needed: Linux doubles the time between two retransmissions,
+so the first one after an interruption of 29 s may be sent 58 s after its begin. A shorter TCP_USER_TIMEOUT ends the connection
+although the path is back.
 
 Bytes that a sender marks as urgent (MSG_OOB) stay in the stream: SO_OOBINLINE. Without it the kernel takes the last of them
 out, and a relay would lose it.
@@ -25,8 +29,8 @@ from typing import Final
 
 KEEPALIVE_IDLE: Final = 15
 KEEPALIVE_INTERVAL: Final = 5
-KEEPALIVE_COUNT: Final = 3
-USER_TIMEOUT_MS: Final = 30_000
+KEEPALIVE_COUNT: Final = 9
+USER_TIMEOUT_MS: Final = 60_000
 
 _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),

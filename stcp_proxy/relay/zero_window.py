@@ -26,7 +26,7 @@ _TCP_INFO: Final = struct.Struct("=3xB12xI4xI92xQ16xI80xI")
 """Offsets: tcpi_probes 3, tcpi_snd_mss 16, tcpi_unacked 24, tcpi_bytes_acked 120, tcpi_notsent_bytes 144, tcpi_snd_wnd 228."""
 _PROBES: Final = 4
 """Window probes without an answer below which a peer is never dead: single probes get lost."""
-_DEFAULT_TIMEOUT_MS: Final = 30_000
+_DEFAULT_TIMEOUT_MS: Final = 60_000
 
 
 class Look(enum.Enum):

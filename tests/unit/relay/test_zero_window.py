@@ -111,10 +111,10 @@ def test_a_reader_that_takes_bytes_slowly_is_alive(leg: Leg, watch: LegWatch) ->
         assert watch.look(now) is Look.WAITING
 
 
-def test_without_a_user_timeout_half_a_minute_counts(leg: Leg, watch: LegWatch) -> None:
+def test_without_a_user_timeout_a_minute_counts(leg: Leg, watch: LegWatch) -> None:
     leg.timeout, leg.waiting, leg.window, leg.probes = 0, 1000, 0, 4
-    assert looks(watch, 0, 29) == [Look.WAITING] * 2
-    assert watch.look(30) is Look.DEAD
+    assert looks(watch, 0, 59) == [Look.WAITING] * 2
+    assert watch.look(60) is Look.DEAD
 
 
 def test_a_kernel_that_does_not_tell_the_window(leg: Leg, watch: LegWatch) -> None:
