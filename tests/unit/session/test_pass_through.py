@@ -1,10 +1,14 @@
-"""Deadlines of a connection that passes unencrypted. Its sockets are real, and the clock jumps."""
+"""Deadlines of a connection that passes unencrypted. Its sockets are real.
+
+The clock moves when a test says so, and never while bytes are on their way.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import socket
-import time
+import termios
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -40,12 +44,6 @@ PLAN = TunnelPlan(
 )
 
 
-@pytest.fixture
-def patient_clock() -> MockClock:
-    """Jumps once every task has waited for 20 ms: bytes on the way through the kernel arrive first."""
-    return MockClock(autojump_threshold=0.02)
-
-
 @dataclass
 class Owner:
     ledger: Ledger = field(default_factory=Ledger)
@@ -72,18 +70,38 @@ class Rig:
     application: socket.socket
     server: socket.socket
     owner: Owner
+    clock: MockClock
     start: float
+
+    async def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.jump(seconds)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def passes(self, sender: socket.socket, data: bytes) -> None:
+        """Send bytes, or EOF if there are none, and wait until they have come through."""
+        sender.sendall(data) if data else sender.shutdown(socket.SHUT_WR)
+        await self.arrives(self.server if sender is self.application else self.application, data)
+
+    async def arrives(self, receiver: socket.socket, data: bytes) -> None:
+        await trio.lowlevel.wait_readable(receiver)
+        assert receiver.recv(100) == data
+        await trio.testing.wait_all_tasks_blocked()
 
     async def end(self) -> tuple[float, EndReason]:
         """Seconds until the relay ended, and why."""
-        with trio.fail_after(100 * IDLE):
-            await self.owner.ended.wait()
+        await self.owner.ended.wait()
         ((when, end),) = self.owner.ends
         return when - self.start, end.reason
 
+    async def deadline(self) -> tuple[float, EndReason]:
+        """The same, where a deadline ends it: nothing is on its way, and the clock may jump."""
+        self.clock.autojump_threshold = 0
+        return await self.end()
+
 
 @asynccontextmanager
-async def passing(plan: TunnelPlan) -> AsyncIterator[Rig]:
+async def passing(plan: TunnelPlan, clock: MockClock) -> AsyncIterator[Rig]:
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         application, plain = map(stack.enter_context, socket.socketpair())
@@ -93,77 +111,83 @@ async def passing(plan: TunnelPlan) -> AsyncIterator[Rig]:
         record = Connection("outbound", "an application", owner)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pass_on, plan, LegStream(plain), place, OwnConnections(), record)
-            server = stack.enter_context((await trio.to_thread.run_sync(listener.accept))[0])
-            for sock in (application, server):
-                sock.settimeout(10)
-            await trio.testing.wait_all_tasks_blocked(0.02)
-            yield Rig(application, server, owner, trio.current_time())
+            await trio.lowlevel.wait_readable(listener)
+            server = stack.enter_context(listener.accept()[0])
+            while record.relay is None:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+            await trio.testing.wait_all_tasks_blocked()
+            yield Rig(application, server, owner, clock, trio.current_time())
             nursery.cancel_scope.cancel()
 
 
-async def test_a_silent_connection_ends_at_the_idle_timeout(patient_clock: MockClock) -> None:
-    async with passing(PLAN) as rig:
-        await trio.sleep(IDLE - 1)
+async def test_a_silent_connection_ends_at_the_idle_timeout(mock_clock: MockClock) -> None:
+    async with passing(PLAN, mock_clock) as rig:
+        await rig.wait(IDLE - 1)
         assert not rig.owner.ends
-        seconds, reason = await rig.end()
+        seconds, reason = await rig.deadline()
     assert reason is EndReason.IDLE_TIMEOUT
-    assert seconds == pytest.approx(IDLE, abs=2)
+    assert seconds == pytest.approx(IDLE)
 
 
 @pytest.mark.parametrize("speaker", ["application", "server"])
-async def test_bytes_of_either_side_begin_the_idle_timeout_anew(patient_clock: MockClock, speaker: str) -> None:
-    async with passing(PLAN) as rig:
+async def test_bytes_of_either_side_begin_the_idle_timeout_anew(mock_clock: MockClock, speaker: str) -> None:
+    async with passing(PLAN, mock_clock) as rig:
         sender = rig.application if speaker == "application" else rig.server
         for _ in range(3):
-            await trio.sleep(0.75 * IDLE)
-            sender.sendall(b"still here")
-        seconds, reason = await rig.end()
+            await rig.wait(0.75 * IDLE)
+            await rig.passes(sender, b"still here")
+        seconds, reason = await rig.deadline()
     assert reason is EndReason.IDLE_TIMEOUT
-    assert seconds == pytest.approx(3.25 * IDLE, abs=3)
+    assert seconds == pytest.approx(3.25 * IDLE)
 
 
 @pytest.mark.parametrize("speaker", ["application", "server"])
-async def test_bytes_that_came_while_the_process_was_paused_count(patient_clock: MockClock, speaker: str) -> None:
-    async with passing(PLAN) as rig:
+async def test_bytes_that_came_while_the_process_was_paused_count(mock_clock: MockClock, speaker: str) -> None:
+    async with passing(PLAN, mock_clock) as rig:
         sender, receiver = (rig.application, rig.server) if speaker == "application" else (rig.server, rig.application)
         sender.sendall(b"still here")
-        time.sleep(0.05)  # noqa: ASYNC251  the process is paused, and the kernel delivers
-        patient_clock.jump(2 * IDLE)
-        await trio.sleep(1)
+        while sender.family != socket.AF_UNIX and not acknowledged(sender):
+            pass  # this process is paused, and the kernel delivers
+        await rig.wait(2 * IDLE)
         assert not rig.owner.ends
-        assert receiver.recv(100) == b"still here"
-        seconds, reason = await rig.end()
+        await rig.arrives(receiver, b"still here")
+        seconds, reason = await rig.deadline()
     assert reason is EndReason.IDLE_TIMEOUT
-    assert seconds == pytest.approx(3 * IDLE, abs=4)
+    assert seconds == pytest.approx(3 * IDLE)
 
 
-async def test_no_idle_timeout_where_the_file_sets_none(patient_clock: MockClock) -> None:
-    async with passing(replace(PLAN, idle_timeout=None)) as rig:
-        await trio.sleep(50 * IDLE)
+def acknowledged(sock: socket.socket) -> bool:
+    """Whether the other end of a TCP connection has all bytes in its buffer."""
+    return fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)) == bytes(4)
+
+
+async def test_no_idle_timeout_where_the_file_sets_none(mock_clock: MockClock) -> None:
+    async with passing(replace(PLAN, idle_timeout=None), mock_clock) as rig:
+        await rig.wait(50 * IDLE)
         assert not rig.owner.ends
 
 
 @pytest.mark.parametrize("idle", [IDLE, None])
 @pytest.mark.parametrize("first", ["application", "server"])
-async def test_after_one_end_the_half_close_timeout_counts(patient_clock: MockClock, first: str, idle: float | None) -> None:
+async def test_after_one_end_the_half_close_timeout_counts(mock_clock: MockClock, first: str, idle: float | None) -> None:
     """Bytes of the other side begin it anew."""
-    async with passing(replace(PLAN, idle_timeout=idle)) as rig:
+    async with passing(replace(PLAN, idle_timeout=idle), mock_clock) as rig:
         ends, speaks = (rig.application, rig.server) if first == "application" else (rig.server, rig.application)
-        ends.shutdown(socket.SHUT_WR)
-        await trio.sleep(0.75 * HALF_CLOSE)
-        speaks.sendall(b"the rest")
-        seconds, reason = await rig.end()
+        await rig.passes(ends, b"")
+        await rig.wait(0.75 * HALF_CLOSE)
+        await rig.passes(speaks, b"the rest")
+        seconds, reason = await rig.deadline()
     assert reason is EndReason.HALF_CLOSE_TIMEOUT
-    assert seconds == pytest.approx(1.75 * HALF_CLOSE, abs=2)
+    assert seconds == pytest.approx(1.75 * HALF_CLOSE)
 
 
 async def test_both_legs_are_reset_if_the_process_dies_and_finished_if_it_does_not(
-    patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, int]] = []
     for name in ("reset_on_close", "finish_on_close"):
         monkeypatch.setattr(pass_through, name, lambda leg, name=name: calls.append((name, leg.family)))
-    async with passing(PLAN) as rig:
+    async with passing(PLAN, mock_clock) as rig:
         families = {socket.AF_UNIX, socket.AF_INET}
         assert set(calls) == {("reset_on_close", family) for family in families}
         calls.clear()
@@ -173,10 +197,10 @@ async def test_both_legs_are_reset_if_the_process_dies_and_finished_if_it_does_n
     assert set(calls) == {("finish_on_close", family) for family in families}
 
 
-async def test_a_connection_that_ends_in_order_meets_no_deadline(patient_clock: MockClock) -> None:
-    async with passing(PLAN) as rig:
+async def test_a_connection_that_ends_in_order_meets_no_deadline(mock_clock: MockClock) -> None:
+    async with passing(PLAN, mock_clock) as rig:
         for sock in (rig.application, rig.server):
             sock.shutdown(socket.SHUT_WR)
         seconds, reason = await rig.end()
     assert reason is EndReason.FINISHED
-    assert seconds < 1
+    assert seconds == 0
