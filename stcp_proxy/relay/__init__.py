@@ -13,6 +13,7 @@
 - ``fast_path``      load the part of the pump in C (``lane/``), which handles DATA frames without the interpreter
 - ``held_bytes``     bound and return the memory that stalled readers cost
 - ``deadlines``      timers
+- ``turns``          how busy connections and small ones share the loop
 - ``watcher``        sockets that are no legs, in the loop of ``pump``
 - ``zero_window``    tell a reader that pauses from a lost path, with TCP_INFO
 - ``plain_leg``      make the death of this process a reset for the application

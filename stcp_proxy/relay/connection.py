@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import abc
 import collections
+import math
 import socket
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -36,6 +37,7 @@ from stcp_proxy.relay.engine import Handover, RelayEnd, WireLeg
 from stcp_proxy.relay.fast_path import Lane
 from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.relay.states import NEXT, Event, State
+from stcp_proxy.relay.turns import BULK_FOR, SMALL, Busy
 from stcp_proxy.relay.zero_window import LegWatch
 
 NO_LEG: Final = socket.socket()
@@ -50,17 +52,22 @@ class Host(Protocol):
 
     now: float
     """Time of the batch under way, seconds."""
-    read_size: int
-    """Most bytes of one read."""
     lane: Lane | None
     """The fast path in C; None where it is not used."""
+
+    @property
+    def read_size(self) -> int:
+        """Most bytes of one read."""
+
+    def note_small(self) -> None:
+        """Note that a small connection is active."""
 
     @property
     def scratch(self) -> Scratch:
         """The two buffers that all connections share."""
 
     @property
-    def again(self) -> collections.deque[Connection]:
+    def again(self) -> collections.deque[Busy]:
         """Connections that have more to do, in turn."""
 
     @property
@@ -95,6 +102,7 @@ class Connection(abc.ABC):
 
     __slots__ = (
         "_active",
+        "_bulk_at",
         "_end",
         "_engine",
         "_give_back",
@@ -149,6 +157,8 @@ class Connection(abc.ABC):
         """Application bytes so far, by direction."""
         self._active = 0.0
         """Time of the last event, seconds."""
+        self._bulk_at = -math.inf
+        """Time of the last read that was not small, seconds."""
         self._held = 0
         """Bytes that the engine counts as held here."""
         self._watched = False
@@ -200,6 +210,14 @@ class Connection(abc.ABC):
         if not self._queued:
             self._queued = True
             self._engine.again.append(self)
+
+    def _note_read(self, size: int) -> None:
+        """Note the size of a read: small connections should not wait for the bulk of others, nor for its acknowledgements."""
+        now = self._engine.now
+        if size >= SMALL:
+            self._bulk_at = now
+        elif size and now - self._bulk_at > BULK_FOR:
+            self._engine.note_small()
 
     def _count_held(self) -> None:
         """Tell the engine how many bytes wait here for a reader, the received frames behind them included."""

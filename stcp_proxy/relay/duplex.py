@@ -50,6 +50,8 @@ class Duplex(Timeouts):
         if mask & _OUT and self.plain_left is not None:
             self._flush_plain()
         if mask == _JUST_BYTES:
+            if self._queued and self._plain_ready:
+                return  # it has its turn behind the others
             if self._reads_plain:
                 self._up()
             else:
@@ -80,7 +82,8 @@ class Duplex(Timeouts):
         if mask & _OUT and self.wire_left is not None:
             self._flush_wire()
         if mask == _JUST_BYTES and self.plain_left is None and self._state in RELAYING:
-            self._down()
+            if not (self._queued and self._wire_ready):  # else it has its turn behind the others
+                self._down()
         elif mask & _READABLE and self._state is not State.CLOSED:
             if mask & _TO_THE_END:
                 self._wire_to_end = True

@@ -18,7 +18,7 @@ from stcp_proxy.relay.states import State
 GUEST: Final = 1
 """Bit in the result of `Lane.run`: the guest descriptor is ready."""
 SEEN: Final = 2
-"""Bit in the result of `Lane.run`: there was an event of any kind."""
+"""Bit in the result of `Lane.run`: an event was served. Events of connections that are queued for a turn do not count."""
 
 
 class Lane(Protocol):
@@ -28,6 +28,8 @@ class Lane(Protocol):
     """A further descriptor to watch, whose readiness `run` reports; -1 is none."""
     read_size: int
     """Most bytes of one read."""
+    small_at: float
+    """Time of the last small read, seconds."""
 
     def run(self, wait: float | None, once: bool) -> int:
         """Relay until the engine has other work to do, or the time is over.

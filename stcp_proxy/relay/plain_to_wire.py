@@ -36,6 +36,7 @@ class PlainToWire(Ends):
         except OSError:
             self._plain_failed()
             return
+        self._note_read(n)
         self._up_read(n, n == size)
 
     def _up_read(self, n: int, full: bool) -> None:

@@ -29,6 +29,7 @@ from stcp_proxy.relay.duplex import INTEREST, Duplex
 from stcp_proxy.relay.engine import Handover, RelayEnd
 from stcp_proxy.relay.fast_path import GUEST, SEEN, Lane, make_lane
 from stcp_proxy.relay.held_bytes import LIMIT, SHORT_READ, HeldBytes
+from stcp_proxy.relay.turns import SHARED_FOR, SHARED_READ, Turns, guarded
 from stcp_proxy.relay.watcher import Watcher
 
 CHUNK: Final = 16 * MAX_PLAINTEXT
@@ -54,8 +55,9 @@ class PumpEngine:
 
     def __init__(self, *, chunk: int = CHUNK, held_limit: int = LIMIT, compiled: bool | None = None) -> None:
         self.chunk: Final = chunk
-        self.read_size = chunk
-        """Most bytes of one read at present: `chunk`, or fewer while much is held for stalled readers."""
+        self._held_size = chunk
+        """Most bytes of one read: `chunk`, or fewer while much is held for stalled readers."""
+        self._small_at = -_NEVER
         self.held: Final = HeldBytes(held_limit)
         self.scratch: Final = Scratch(chunk)
         self.now = time.monotonic()
@@ -66,8 +68,8 @@ class PumpEngine:
         self._looked_at = 0.0
         self._look_at = _NEVER
         """When to search for active connections; never while none is active."""
-        self.again: Final[collections.deque[Connection]] = collections.deque()
-        """Connections that have more to do, in turn."""
+        self._turns: Final = Turns()
+        self.again: Final = self._turns.queue
         self._handlers: dict[int, Callable[[int], None]] = {}
         """By descriptor of a leg: `on_plain` or `on_wire` of its Duplex. By descriptor of another socket: `on_news`."""
         self._watchers: dict[int, Watcher] = {}
@@ -155,7 +157,7 @@ class PumpEngine:
             False when the engine is closed, and `function` will not run.
         """
         if self._owner == threading.get_ident() and not self._stopping:
-            _guarded(duplex, function)
+            guarded(duplex, function)
             return True
         with self._lock:
             if self._stopping:
@@ -231,16 +233,30 @@ class PumpEngine:
                 self.lane.forget(fd)
             self.deadlines.discard(watcher)
             self._epoll.unregister(fd)
-            _guarded(watcher, watcher.on_lost)
+            guarded(watcher, watcher.on_lost)
 
     def hold(self, difference: int) -> None:
         """Count `difference` more bytes that a connection holds for a stalled reader; negative for fewer."""
         self.held.change(difference)
         read_size = SHORT_READ if self.held.crowded else self.chunk
-        if read_size != self.read_size:
-            self.read_size = read_size
+        if read_size != self._held_size:
+            self._held_size = read_size
             if self.lane is not None:
                 self.lane.read_size = read_size
+
+    @property
+    def read_size(self) -> int:
+        """Most bytes of one read at present."""
+        return min(self._held_size, SHARED_READ) if self._is_shared else self._held_size
+
+    def note_small(self) -> None:
+        """Note that a small connection is active, as the fast path does."""
+        self._small_at = self.now
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether a small connection was active a moment ago."""
+        return self.now - (self._small_at if self.lane is None else self.lane.small_at) < SHARED_FOR
 
     def _begin(self, duplex: Duplex) -> None:
         """Register both legs, and let the connection take its first step."""
@@ -301,7 +317,7 @@ class PumpEngine:
             now = self.now
             guest = bool(seen & GUEST)
             if special or self.again or self._inbox:
-                self._after_events()
+                self._after_events(bool(seen))
             if now >= self._look_at:
                 self._look_around()
             elif seen and self._look_at == _NEVER:
@@ -331,17 +347,16 @@ class PumpEngine:
                 seen |= GUEST
         return seen
 
-    def _after_events(self) -> None:
-        """Run the work that no event of a leg announces: further turns, calls from other threads, deadlines."""
-        for _ in range(len(self.again)):
-            duplex = self.again.popleft()
-            _guarded(duplex, duplex.step)
+    def _after_events(self, seen: bool) -> None:
+        """Run the work that no event of a leg announces: turns, calls from other threads, deadlines. `seen`: see `Turns.take`."""
+        if self.again:
+            self._turns.take(shared=self._is_shared, seen=seen)
         if self._inbox:
             self._take_calls()
         for timed in self.deadlines.expired(self.now):
-            _guarded(timed, timed.on_deadline)
+            guarded(timed, timed.on_deadline)
         for duplex in self.stalls.expired(self.now):
-            _guarded(duplex, duplex.on_stall_check)
+            guarded(duplex, duplex.on_stall_check)
 
     def _look_around(self) -> None:
         """Schedule a look at each connection that was active since the last search. An idle connection costs nothing."""
@@ -370,15 +385,7 @@ class PumpEngine:
             calls = list(self._inbox)
             self._inbox.clear()
         for duplex, function in calls:
-            _guarded(duplex, function)
-
-
-def _guarded(owner: Timed | Watcher, step: Callable[[], None]) -> None:
-    """Run `step`. An exception is a bug of this program: it ends `owner`, and no other connection."""
-    try:
-        step()
-    except Exception as exc:
-        owner.fail(exc)
+            guarded(duplex, function)
 
 
 def _owner_of(handler: Callable[[int], None]) -> object:

@@ -78,6 +78,7 @@ class WireToPlain(Ends):
         except OSError as exc:
             self._down_failed(exc)
             return 0
+        self._note_read(n)
         if n == 0:
             self._end_of_wire()
         elif n == size or self._wire_to_end:

@@ -113,6 +113,8 @@ bool find_slots(struct layout *at, PyTypeObject *duplex, PyTypeObject *direction
 	} slots[] = {
 		{ &at->state, duplex, "_state" },
 		{ &at->phase, duplex, "_phase" },
+		{ &at->queued, duplex, "_queued" },
+		{ &at->bulk_at, duplex, "_bulk_at" },
 		{ &at->plain_ready, duplex, "_plain_ready" },
 		{ &at->wire_ready, duplex, "_wire_ready" },
 		{ &at->plain_to_end, duplex, "_plain_to_end" },

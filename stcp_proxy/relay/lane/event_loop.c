@@ -22,6 +22,10 @@ static bool on_event(Lane *lane, struct leg *leg, PyObject *duplex, uint32_t mas
 			return false;
 		if (mask == EPOLLOUT)
 			return true; /* usually a leg's first event: nothing is left to send */
+		if (get_slot(duplex, at->queued) == Py_True && get_slot(duplex, leg->wire ? at->wire_ready : at->plain_ready) == Py_True) {
+			lane->skipped++; /* it has its turn behind the others */
+			return true;
+		}
 		if (!leg->wire && get_slot(duplex, at->state) == lane->open)
 			return up(lane, duplex, fd, leg->other);
 		if (leg->wire && get_slot(duplex, at->phase) == lane->stream)
@@ -81,8 +85,9 @@ static int milliseconds(double wait)
 /* Serve the events of one wait. Returns GUEST and SEEN, or -1 with an exception that did not come from a bug of a step. */
 static int serve(Lane *lane, const struct epoll_event *events, int ready)
 {
-	int answer = ready ? SEEN : 0;
+	int answer = 0;
 
+	lane->skipped = 0;
 	lane->keeping = ready > 1;
 	for (int i = 0; i < ready; i++) {
 		int fd = events[i].data.fd;
@@ -107,12 +112,15 @@ static int serve(Lane *lane, const struct epoll_event *events, int ready)
 			return -1;
 	}
 	lane->keeping = false;
+	if (ready > lane->skipped)
+		answer |= SEEN;
 	return send_kept_writes(lane) ? answer : -1;
 }
 
 /* Set the time of the batch under way, here and in the engine. False with an exception. */
 static bool set_time(Lane *lane, double now)
 {
+	lane->time = now;
 	Py_XSETREF(lane->now, PyFloat_FromDouble(now));
 	return lane->now && !PyObject_SetAttr(lane->engine, s_now, lane->now);
 }

@@ -248,6 +248,7 @@ static PyMethodDef lane_methods[] = {
 static PyMemberDef lane_members[] = {
 	{ "guest", T_INT, offsetof(Lane, guest), 0, "descriptor to report, or -1" },
 	{ "read_size", T_PYSSIZET, offsetof(Lane, read_size), 0, "most bytes of one read" },
+	{ "small_at", T_DOUBLE, offsetof(Lane, small_at), 0, "time of the last small read, seconds" },
 	{ NULL, 0, 0, 0, NULL },
 };
 
@@ -290,7 +291,8 @@ PyMODINIT_FUNC PyInit__lane(void)
 	if (PyModule_AddObjectRef(made, "Lane", (PyObject *)&LaneType) || PyModule_AddIntMacro(made, GUEST) ||
 	    PyModule_AddIntMacro(made, SEEN) || PyModule_AddIntMacro(made, HEADER_LEN) || PyModule_AddIntMacro(made, TAG_LEN) ||
 	    PyModule_AddIntMacro(made, NONCE_LEN) || PyModule_AddIntMacro(made, MAX_FRAME) || PyModule_AddIntMacro(made, MAX_LENGTH) ||
-	    PyModule_AddIntMacro(made, MAX_PLAINTEXT) || PyModule_AddIntMacro(made, FRAMES_PER_TURN)) {
+	    PyModule_AddIntMacro(made, MAX_PLAINTEXT) || PyModule_AddIntMacro(made, FRAMES_PER_TURN) || PyModule_AddIntMacro(made, SMALL) ||
+	    PyModule_AddIntMacro(made, SHARED_READ)) {
 		Py_DECREF(made);
 		return NULL;
 	}

@@ -29,6 +29,14 @@ enum {
 /* wire_to_plain.py; a test compares them. */
 enum { FRAMES_PER_TURN = 256 };
 
+/* turns.py; a test compares them. */
+enum {
+	SMALL = 16384,               /* bytes of a read below which a connection may be small */
+	SHARED_READ = 2 * MAX_FRAME, /* most bytes of one read while small connections are active */
+};
+#define SHARED_FOR 5e-3 /* seconds for which a small connection counts as active */
+#define BULK_FOR 0.1    /* seconds after a larger read for which a connection is not small */
+
 typedef struct {
 	PyObject_HEAD
 	uint8_t *at;
@@ -37,7 +45,7 @@ typedef struct {
 
 /* Offsets of the slots that the fast path uses: of Duplex, then of CipherDirection. */
 struct layout {
-	Py_ssize_t state, phase, plain_ready, wire_ready, plain_to_end, wire_to_end, sent, received, active;
+	Py_ssize_t state, phase, queued, bulk_at, plain_ready, wire_ready, plain_to_end, wire_to_end, sent, received, active;
 	Py_ssize_t partial, plain_left, wire_left, sealer, opener;
 	Py_ssize_t n, check_at, aead;
 };
@@ -73,6 +81,9 @@ typedef struct {
 	struct layout at;
 	Py_buffer source, result;
 	Py_ssize_t read_size; /* most bytes of one read; the engine sets it */
+	double small_at;      /* time of the last small read */
+	double time;          /* time of the batch under way, as in `now` */
+	int skipped;          /* events of the batch whose connections are queued for a turn */
 	Span *nonce, *header, *input, *output;
 	uint8_t nonce_bytes[NONCE_LEN];
 	struct leg *legs; /* by descriptor */

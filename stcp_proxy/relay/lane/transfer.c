@@ -23,9 +23,25 @@ static ssize_t receive(int fd, uint8_t *into, size_t room)
 /* Most bytes of one read. */
 static size_t read_limit(const Lane *lane)
 {
-	bool is_short = lane->read_size > 0 && lane->read_size < lane->source.len;
+	Py_ssize_t limit = lane->source.len;
 
-	return (size_t)(is_short ? lane->read_size : lane->source.len);
+	if (lane->read_size > 0 && lane->read_size < limit)
+		limit = lane->read_size;
+	if (limit > SHARED_READ && lane->time - lane->small_at < SHARED_FOR)
+		limit = SHARED_READ;
+	return (size_t)limit;
+}
+
+/* Do the work of Connection._note_read. False with an exception. */
+static bool note_read(Lane *lane, PyObject *duplex, ssize_t size)
+{
+	Py_ssize_t bulk_at = lane->at.bulk_at;
+
+	if (size >= SMALL)
+		return set_slot(duplex, bulk_at, PyFloat_FromDouble(lane->time));
+	if (size > 0 && lane->time - PyFloat_AsDouble(get_slot(duplex, bulk_at)) > BULK_FOR)
+		lane->small_at = lane->time;
+	return !PyErr_Occurred();
 }
 
 /* Send once. Returns the bytes sent, 0 if the socket would block, negative with errno. */
@@ -146,6 +162,8 @@ bool up(Lane *lane, PyObject *duplex, int plain, int wire)
 
 	if (size < 0)
 		return would_block() ? set_flag(duplex, lane->at.plain_ready, false) : call(lane, duplex, s_plain_failed, NULL, NULL, NULL);
+	if (!note_read(lane, duplex, size))
+		return false;
 	frames = ((size_t)size + MAX_PLAINTEXT - 1) / MAX_PLAINTEXT;
 	if (size == 0 || !next_number(lane, sealer, frames, &n))
 		return !PyErr_Occurred() &&
@@ -265,6 +283,8 @@ bool down(Lane *lane, PyObject *duplex, int wire, int plain)
 		return would_block() ? set_flag(duplex, lane->at.wire_ready, false) : call_with_errno(lane, duplex, s_down_failed, errno);
 	if (got == 0 && !rest)
 		return call(lane, duplex, s_end_of_wire, NULL, NULL, NULL);
+	if (!note_read(lane, duplex, got))
+		return false;
 	more = rest || (size_t)got == room || get_slot(duplex, lane->at.wire_to_end) == Py_True;
 	if (!set_flag(duplex, lane->at.wire_ready, more) || (more && !call(lane, duplex, s_queue, NULL, NULL, NULL)))
 		return false;

@@ -18,7 +18,7 @@ from stcp_proxy.protocol import wire
 from stcp_proxy.protocol.frames import CipherDirection, Scratch
 from stcp_proxy.protocol.lifecycle import Phase
 from stcp_proxy.protocol.wire import MAX_FRAME, MAX_PLAINTEXT, REKEY_INTERVAL, FrameType
-from stcp_proxy.relay import fast_path, wire_to_plain
+from stcp_proxy.relay import fast_path, turns, wire_to_plain
 from stcp_proxy.relay.duplex import Duplex
 from stcp_proxy.relay.engine_choice import choose
 from stcp_proxy.relay.pump import PumpEngine
@@ -33,6 +33,7 @@ def test_the_numbers_of_the_wire_are_the_same_in_c() -> None:
     for name in ("HEADER_LEN", "TAG_LEN", "NONCE_LEN", "MAX_FRAME", "MAX_LENGTH", "MAX_PLAINTEXT"):
         assert getattr(module, name) == getattr(wire, name), name
     assert module.FRAMES_PER_TURN == wire_to_plain.FRAMES_PER_TURN
+    assert (module.SMALL, module.SHARED_READ) == (turns.SMALL, turns.SHARED_READ)
     assert (module.GUEST, module.SEEN) == (fast_path.GUEST, fast_path.SEEN)
     assert int(FrameType.DATA) == 0, "lane/transfer.c writes DATA as a zero"
 
