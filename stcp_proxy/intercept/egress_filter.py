@@ -119,14 +119,14 @@ def _sends(link: dict[str, Any]) -> bool:
 def _filters(pref: int, names: Iterable[str]) -> dict[str, list[Instruction]]:
     """The programs with this preference that `egress_program` has made, by interface."""
     queues = {each["dev"] for each in _json("qdisc", "show") if each.get("kind") == _QDISC}
-    found = {}
-    for name in names:
-        if name in queues:
-            for each in _json("filter", "show", "dev", name, "egress", "pref", str(pref)):
-                program = _program(each)
-                if is_ours(program):
-                    found[name] = program
-    return found
+    found = {name: _programs(name, pref) for name in names if name in queues}
+    return {name: programs[0] for name, programs in found.items() if programs and all(map(is_ours, programs))}
+
+
+def _programs(name: str, pref: int) -> list[list[Instruction]]:
+    """The programs of all filters of an interface with a preference. A filter of another kind has an empty program."""
+    entries = _json("filter", "show", "dev", name, "egress", "pref", str(pref))
+    return [_program(each) for each in entries if "options" in each]
 
 
 def _program(entry: dict[str, Any]) -> list[Instruction]:
@@ -150,6 +150,8 @@ def _replace(name: str, pref: int, path: str) -> str:
     queue = run(("tc", "qdisc", "add", "dev", name, _QDISC))
     if queue.returncode != 0 and not _has_queue(name):
         return str(refused(f"an egress filter on {name}", ("tc", "qdisc", "add", "dev", name, _QDISC), queue.stderr))
+    if not all(map(is_ours, _programs(name, pref))):
+        return f"another program has a filter with preference {pref} on {name}; choose another name with --table"
     where = ("tc", "filter", "replace", "dev", name, "egress", "pref", str(pref), "protocol", "all", "handle", "1", "bpf")
     done = run((*where, "bytecode-file", path, "direct-action", "skip_hw"))
     return "" if done.returncode == 0 else str(refused(f"an egress filter on {name}", where, done.stderr))

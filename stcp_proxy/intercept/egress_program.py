@@ -30,9 +30,10 @@ MAX_INSTRUCTIONS: Final = 4096
 """The limit of the kernel (BPF_MAXINSNS)."""
 _MAGIC: Final = 0x53544350
 """Loaded by the first instruction, by which a filter of this program is recognised: "STCP"."""
-_OK: Final = 0
+_PASS: Final = 0xFFFFFFFF
+"""TC_ACT_UNSPEC: the filters of other programs decide. TC_ACT_PASS would end the search for them."""
 _DROP: Final = 2
-"""TC_ACT_OK, TC_ACT_SHOT."""
+"""TC_ACT_SHOT."""
 _IP4, _IP6 = 0x0800, 0x86DD
 _TCP, _FRAGMENT = 6, 44
 _EXTENSIONS: Final = (0, 43, 60)
@@ -98,15 +99,15 @@ def mark_of(program: Sequence[Instruction]) -> int | None:
 def _lines(egress: Egress, ports: Sequence[int]) -> Iterator[Step | str]:
     yield Step(bpf.IMM, _MAGIC)
     yield Step(bpf.LD, bpf.MARK)
-    yield from _decide(bpf.JSET, PASSED, _OK)
+    yield from _decide(bpf.JSET, PASSED, _PASS)
     if egress.mark is not None:
-        yield from _decide(bpf.JEQ, egress.mark, _OK)
+        yield from _decide(bpf.JEQ, egress.mark, _PASS)
     yield Step(bpf.LDH, bpf.PROTOCOL)
     for version, number in ((4, _IP4), (6, _IP6)):
         yield Step(bpf.JEQ, number, other=f"not {version}")
         yield Step(bpf.JUMP, then=f"ip{version}")
         yield f"not {version}"
-    yield Step(bpf.RET, _OK)
+    yield Step(bpf.RET, _PASS)
     for version, transport in ((4, _transport4), (6, _transport6)):
         yield f"ip{version}"
         yield from transport()
@@ -124,7 +125,7 @@ def _transport4() -> Iterator[Step | str]:
     """Set X to the length of the IP header. Other protocols and later fragments of TCP end here."""
     yield Step(bpf.LDB, bpf.NET + 9)
     yield Step(bpf.JEQ, _TCP, then="tcp4")
-    yield Step(bpf.RET, _OK)
+    yield Step(bpf.RET, _PASS)
     yield "tcp4"
     yield Step(bpf.LDH, bpf.NET + 6)
     yield from _decide(bpf.JSET, 0x1FFF, _DROP)
@@ -143,13 +144,13 @@ def _transport6() -> Iterator[Step | str]:
         yield Step(bpf.JEQ, _FRAGMENT, then=f"fragment {depth}")
         for number in _EXTENSIONS:
             yield Step(bpf.JEQ, number, then=f"extension {depth}")
-        yield Step(bpf.RET, _OK)
+        yield Step(bpf.RET, _PASS)
         yield f"fragment {depth}"
         yield Step(bpf.LDH_X, bpf.NET + 2)
         yield Step(bpf.JSET, 0xFFF8, other=f"first {depth}")
         yield Step(bpf.LDB_X, bpf.NET)
         yield Step(bpf.JEQ, _TCP, then="drop")
-        yield Step(bpf.RET, _OK)
+        yield Step(bpf.RET, _PASS)
         yield f"first {depth}"
         yield Step(bpf.LDB_X, bpf.NET)
         yield Step(bpf.STORE, _NEXT)
@@ -168,7 +169,7 @@ def _transport6() -> Iterator[Step | str]:
     yield Step(bpf.JEQ, _TCP, then="tcp6")
     for number in (*_EXTENSIONS, _FRAGMENT):
         yield Step(bpf.JEQ, number, then="drop")
-    yield Step(bpf.RET, _OK)
+    yield Step(bpf.RET, _PASS)
     yield "drop"
     yield Step(bpf.RET, _DROP)
     yield "tcp6"
@@ -186,17 +187,17 @@ def _answers(ports: Sequence[int], version: int) -> Iterator[Step | str]:
     yield f"answer {version}"
     yield Step(bpf.LDH_X, bpf.NET)
     for port in ports:
-        yield from _decide(bpf.JEQ, port, _OK)
+        yield from _decide(bpf.JEQ, port, _PASS)
     yield end
 
 
 def _destinations(egress: Egress, version: int) -> Iterator[Step | str]:
     yield Step(bpf.LDH_X, bpf.NET + 2)
     yield Step(bpf.STORE, _PORT)
-    for verdict, patterns in ((_OK, egress.admitted), (_DROP, egress.captured or ())):
+    for verdict, patterns in ((_PASS, egress.admitted), (_DROP, egress.captured or ())):
         for number, pattern in enumerate(patterns):
             yield from _destination(pattern, version, verdict, f"after {version} {verdict} {number}")
-    yield Step(bpf.RET, _DROP if egress.captured is None else _OK)
+    yield Step(bpf.RET, _DROP if egress.captured is None else _PASS)
 
 
 def _destination(pattern: Pattern, version: int, verdict: int, other: str) -> Iterator[Step | str]:

@@ -52,7 +52,8 @@ COUNTERS: Final = {
 """Counters of a table: their names, and what the counted packets did. Refused packets of a connection are one or few."""
 _LABELS: Final = 128
 """The number of labels that fit into an entry of connection tracking."""
-_FIRST_PREF: Final = 0x5350
+_FIRST_PREF: Final = 2
+"""Small: a filter before this one may accept a packet for good. Filters without a preference come after it (49152)."""
 
 
 class Labels(NamedTuple):

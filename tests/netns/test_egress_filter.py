@@ -93,6 +93,18 @@ def test_the_filter_comes_and_goes_with_the_rules(net: Net, echo: Target, tmp_pa
     assert "clsact" not in net.client.run("tc", "qdisc", "show").stdout
 
 
+def test_filters_of_other_programs_go_on(net: Net, echo: Target, tmp_path: Path) -> None:
+    """A packet that the egress filter admits comes to the filters behind it."""
+    with Sidecar(net, tmp_path, "redirect", settings=f"    exclude: ['{net.server.ip4}:{PORT}']\n"):
+        with opened(net, net.server.ip4):
+            pass
+        drop_all = ("protocol", "all", "bpf", "bytecode", "1,6 0 0 2", "direct-action")
+        net.client.run("tc", "filter", "add", "dev", "eth0", "egress", *drop_all)
+        with pytest.raises(TimeoutError):
+            net.client.connect(net.server.ip4, PORT, timeout=0.3)
+        net.client.run("tc", "filter", "delete", "dev", "eth0", "egress", "pref", "49152")
+
+
 def test_a_watching_process_attaches_the_filter_to_a_new_interface(net: Net, tmp_path: Path) -> None:
     with Sidecar(net, tmp_path, "redirect") as sidecar, watching(net, sidecar, tmp_path) as process:
         net.client.run("ip", "link", "add", "later", "type", "bridge")

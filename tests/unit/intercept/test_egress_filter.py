@@ -107,6 +107,15 @@ def test_an_interface_that_refuses_is_named_and_the_others_get_the_filter(host: 
     assert bare(TABLE) == ["br0"]
 
 
+def test_a_filter_of_another_program_is_left_alone(host: Host) -> None:
+    host.queues.add("eth0")
+    host.filters["eth0"] = [{"code": 6, "jt": 0, "jf": 0, "k": 0}]
+    found = attach(EGRESS)
+    assert "another program has a filter" in found.refused["eth0"]
+    assert host.filters["eth0"] == [{"code": 6, "jt": 0, "jf": 0, "k": 0}]
+    assert "eth0" not in detach(TABLE)
+
+
 def test_only_filters_of_this_table_are_removed(host: Host) -> None:
     attach(EGRESS)
     host.filters.pop("eth0")  # somebody has taken ours away

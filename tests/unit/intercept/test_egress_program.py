@@ -16,7 +16,7 @@ from stcp_proxy.intercept.bpf import Instruction, Step, link, text_of
 from stcp_proxy.intercept.egress_program import MAX_INSTRUCTIONS, PASSED, Egress, is_ours, mark_of
 from stcp_proxy.net.pattern import Pattern, parse_pattern
 
-OK, DROP = 0, 2
+OK, DROP = 0xFFFFFFFF, 2
 SYN, SYN_ACK, ACK = 0x02, 0x12, 0x10
 EVERYTHING = Egress((), None, None, 1)
 
