@@ -98,12 +98,15 @@ soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
 model:  ## the models of docs/models, all states of each (spin, gcc)
 	docs/models/check
 
+FIRST_VERSION = 21b20cdf02e39106f6cf8ca0f4e7f6d60d55978e
 CONFORMANCE = cd conformance && $(abspath $(BIN))/python
 
 conformance: $(EVERYTHING)  ## the conformance kit against this proxy and against its example in JavaScript, and the kit's mutants (nodejs)
 	$(CONFORMANCE) -m stcp_conformance implementations/stcp-proxy.toml $(ARGS)
 	$(CONFORMANCE) -m stcp_conformance examples/node/conformance.toml $(ARGS)
 	$(CONFORMANCE) mutants.py
+	first=$$(mktemp -d) && trap 'rm -rf "$$first"' EXIT && git archive $(FIRST_VERSION) stcp_proxy | tar -x -C "$$first" && \
+		$(CONFORMANCE) -m stcp_conformance implementations/stcp-proxy-first.toml --word python=$(abspath $(BIN))/python --word first="$$first" $(ARGS)
 
 test-sanitized: $(EVERYTHING)  ## the engine's part in C under the address and undefined-behaviour sanitizers
 	tests/sanitized $(ARGS)

@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--case", action="append", metavar="PATTERN", help="only cases whose id matches, such as 'responder/*tag*'"
     )
+    found.add_argument("--word", action="append", default=[], metavar="NAME=VALUE", help="a further placeholder {NAME}")
     found.add_argument("--quick", action="store_true", help="leave out the cases that take seconds")
     found.add_argument("--list", action="store_true", help="list the cases and the laws, and run none")
     found.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser().print_usage()
         return 2
     start = time.monotonic()
-    implementation = config.read(options.config)
+    implementation = config.read(options.config, dict(word.split("=", 1) for word in options.word))
 
     def tell(result: report.Result) -> None:
         print(result.line(), flush=True)

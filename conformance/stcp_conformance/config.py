@@ -51,8 +51,12 @@ class Implementation:
     here: Path
 
 
-def read(path: Path) -> Implementation:
+def read(path: Path, words: dict[str, str] | None = None) -> Implementation:
     """Read the file.
+
+    Args:
+        path: the file.
+        words: further placeholders, for every suite.
 
     Raises:
         ValueError: it is not valid.
@@ -60,12 +64,13 @@ def read(path: Path) -> Implementation:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
         programs = {role: Program(role, **found[role]) for role in ROLES if role in found}
+        own: dict[str, dict[str, str]] = found.get("words", {})
         implementation = Implementation(
             name=found["name"],
             suites=found["suites"],
             offers=frozenset(found.get("offers", ())),
             programs=programs,
-            words={int(number): words for number, words in found.get("words", {}).items()},
+            words={number: own.get(str(number), {}) | (words or {}) for number in found["suites"]},
             seconds=float(found.get("seconds", 5)),
             here=path.resolve().parent,
         )
