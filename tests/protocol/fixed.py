@@ -21,6 +21,8 @@ from stcp_proxy.protocol.wire import Suite
 
 PROJECT = Path(__file__).resolve().parents[2]
 VECTORS: dict[str, Any] = json.loads((PROJECT / "tests" / "vectors" / "stcp1.json").read_text(encoding="utf-8"))
+KIT: dict[str, Any] = json.loads((PROJECT / "conformance" / "vectors.json").read_text(encoding="utf-8"))
+"""Vectors that the conformance kit has written with its own code."""
 
 INITIATOR = KeyPair(Secret(b"\x01" * 32))
 RESPONDER = KeyPair(Secret(b"\x02" * 32))

@@ -1,4 +1,4 @@
-"""Our own vectors, tests/vectors/stcp1.json, which the generator computes without the product's code."""
+"""Our own vectors, tests/vectors/stcp1.json and conformance/vectors.json, which are computed without the product's code."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from stcp_proxy.errors import CounterExhausted, FrameError, FrameNotAuthentic
 from stcp_proxy.protocol import noise, symmetric
 from stcp_proxy.protocol.frames import Opener, Sealer
 from stcp_proxy.protocol.handshake import Credentials, Initiator, Responder
+from stcp_proxy.protocol.leg import LegOpener
 from stcp_proxy.protocol.lifecycle import Phase, follow
 from stcp_proxy.protocol.opening import Opening, check_empty, decode_reason, encode_reason, parse_attributes, read_keep
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.suites import KEY_SUITES, PSK_SUITES
 from stcp_proxy.protocol.wire import HEADER_LEN, FrameType, Suite
 
-from .fixed import ONE_ROUND_TRIP, PROJECT, VECTORS, Fixed, pair
+from .fixed import KIT, ONE_ROUND_TRIP, PROJECT, VECTORS, Fixed, pair
 
 Vector = dict[str, Any]
 
@@ -35,7 +36,8 @@ def h(vector: Vector, key: str) -> bytes:
     return bytes.fromhex(vector[key])
 
 
-HANDSHAKES = pytest.mark.parametrize("vector", [v for v in VECTORS["handshakes"] if v["suite"] in ONE_ROUND_TRIP], ids=named)
+BOTH = {name: VECTORS[name] + KIT[name] for name in ("handshakes", "frames")}
+HANDSHAKES = pytest.mark.parametrize("vector", [v for v in BOTH["handshakes"] if v["suite"] in ONE_ROUND_TRIP], ids=named)
 
 
 def test_the_generator_writes_the_committed_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +141,7 @@ def content_of(vector: Vector) -> bytes:
     return h(vector, "content") if "content" in vector else h(vector, "content_byte") * vector["content_size"]
 
 
-FRAMES = pytest.mark.parametrize("vector", VECTORS["frames"], ids=named)
+FRAMES = pytest.mark.parametrize("vector", BOTH["frames"], ids=named)
 
 
 @FRAMES
@@ -158,7 +160,7 @@ def test_frame_sealed(vector: Vector) -> None:
 def test_frame_opened(vector: Vector) -> None:
     key, counter = Secret(h(vector, "key")), int(vector["counter"])
     frame = h(vector, "frame") if "frame" in vector else Sealer(key, counter).seal(vector["type"], content_of(vector))
-    opener = Opener(key, counter)
+    opener = LegOpener(key, counter) if vector["type"] == FrameType.BYE else Opener(key, counter)
     assert opener.open(frame + b"behind") == (len(frame), vector["type"], content_of(vector))
     assert opener.counter == int(vector["next_counter"])
     assert opener.key == Secret(h(vector, "next_key"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -32,6 +33,19 @@ def test_the_kit_imports_cryptography_alone(path: Path) -> None:
         elif isinstance(node, ast.ImportFrom):
             names.add((node.module or "").split(".")[0])
     assert names - set(sys.stdlib_module_names) <= LIBRARIES
+
+
+@pytest.mark.parametrize("path", ["vectors.json", "../tests/vectors/stcp1.json"])
+def test_the_kit_computes_what_the_vectors_say(path: str) -> None:
+    command = [sys.executable, "-m", "stcp_conformance.vectors", path]
+    done = subprocess.run(command, cwd=KIT, capture_output=True, text=True)
+    assert re.fullmatch(r"\d{3} passed, 0 failed\n", done.stdout), done.stdout + done.stderr
+
+
+def test_the_vectors_have_each_suite_and_each_type_of_frame() -> None:
+    found = json.loads((KIT / "vectors.json").read_text(encoding="utf-8"))
+    assert [vector["suite"] for vector in found["handshakes"]] == [1, 2, 3, 4, 5, 6]
+    assert {vector["type"] for vector in found["frames"]} == set(range(7))
 
 
 def test_each_case_has_a_name_of_its_own(cases: list[tuple[str, str]]) -> None:

@@ -62,8 +62,8 @@ class Order {
   }
 }
 
-/** Parse attributes. Throws unless they are whole and each known one is valid and comes once. */
-function readAttributes(plaintext) {
+/** Parse the attributes of OPEN or ACCEPT. Throws unless they are whole, each known one comes once, and its value is valid. */
+function readAttributes(plaintext, isOpen) {
   const found = {};
   for (let at = 0; at < plaintext.length;) {
     if (plaintext.length - at < 3) throw new Error("half an attribute");
@@ -73,7 +73,7 @@ function readAttributes(plaintext) {
     const value = plaintext.subarray(at + 3, end);
     if (type >= 1 && type <= 4) {
       if (type in found) throw new Error(`attribute ${type} comes twice`);
-      checkAttribute(type, value);
+      if (isOpen || type === 4) checkAttribute(type, value);
       found[type] = value;
     }
     at = end;

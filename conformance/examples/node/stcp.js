@@ -130,11 +130,11 @@ class Connection {
       if (this.plain) this.plain.end();
       this.closeWhenDone();
     } else if (type === TYPE.OPEN) {
-      readAttributes(plaintext);
+      readAttributes(plaintext, true);
       this.wire.setTimeout(0);
       this.dial();
     } else if (type === TYPE.ACCEPT) {
-      readAttributes(plaintext);
+      readAttributes(plaintext, false);
       this.accepted = true;
     } else {
       const { code, text } = readReason(plaintext);

@@ -226,6 +226,19 @@ for name, change in {"0": -65535, "one-less": -1, "one-more": 1, "65535": None}.
         suites=every,
     )
 
+
+@case("bytes-behind-message-1", "1: an initiator sends nothing between message 1 and message 2", roles=RESPONDER, suites=has_tag)
+def bytes_behind(bench: Bench) -> str:
+    stream, greeter = bench.dial(), bench.greeter()
+    stream.send(greeter.first(greeter.handshake(initiator=True)) + bytes([Type.OPEN, 0, 0, 16]) + bytes(16))
+    stream.finish()
+    data, end = stream.rest()
+    bench.expect_no_dial()
+    if len(data) not in (0, 2 + bench.suite.lengths[1]):
+        raise Deviation(f"wire leg: {len(data)} bytes, where at most message 2 may come")
+    return f"{len(data)} bytes and {end}; no connection to the target"
+
+
 for name, cut in {"nothing": 0, "magic": 4, "prologue": 6, "length": 8, "half-of-message-1": 40}.items():
 
     @case(f"ends-after-{name}", SILENT, roles=RESPONDER)

@@ -230,6 +230,15 @@ for name in (
     law = "4: attributes that the format does not allow end the connection"
     add(f"accept-with-{name}", law, answer(Type.ACCEPT, ATTRIBUTES[name]), roles=INITIATOR, needs=needs)
 
+FOREIGN = {"empty-service": attribute(SERVICE, b""), "short-address": attribute(CLIENT, b"\4")}
+for name, plaintext in FOREIGN.items():
+    add(
+        f"accept-with-{name}",
+        "4: a receiver ignores the values of attributes 1 to 3 in ACCEPT",
+        opens(plaintext),
+        roles=INITIATOR,
+    )
+
 REASONS = {
     **{f"code-{code}": reason(code) for code in range(1, 13)},
     "code-0": reason(0),
