@@ -205,6 +205,20 @@ ACCEPTED: dict[str, tuple[str, Make]] = {
     "binding-expired-30-seconds-ago": (TIME_LAW, lambda b, r: bound(not_after=int(time.time()) - 30)(b, r)),
     "expired-30-seconds-ago": (TIME_LAW, leaf(valid=(-DAY, datetime.timedelta(seconds=-30)))),
 }
+ED25519: dict[str, Any] = {"kind": "ed25519"}
+"""Libraries treat chains with Ed25519 issuers apart. The same faults must be found in them."""
+REFUSED |= {
+    "ed25519-unknown-authority": (
+        CHAIN_LAW,
+        lambda b, r: Authority(**ED25519).issue(KIT_NAME).credential(r, b.secrets.kit.public),
+    ),
+    "ed25519-intermediate-without-ca": (CHAIN_LAW, below({"ca": False} | ED25519)),
+    "ed25519-path-length": (CHAIN_LAW, below({"path_length": 0} | ED25519, ED25519)),
+    "ed25519-issuer-without-key-cert-sign": (CHAIN_LAW, below(key_usage(signs=False) | ED25519)),
+    "ed25519-name-constraint": (NAME_LAW, below(constraints("elsewhere.example") | ED25519)),
+    "ed25519-unknown-critical-extension": (USAGE_LAW, below({"extensions": ((UNKNOWN, True),)} | ED25519)),
+}
+ACCEPTED["ed25519-name-constraint-that-holds"] = (NAME_LAW, below(constraints("example") | ED25519))
 for name, (law, make) in REFUSED.items():
     add(f"credential-{name}", law, refused(make), suites=certificates)
 for name, (law, make) in ACCEPTED.items():
