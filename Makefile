@@ -120,6 +120,7 @@ dist: $(EVERYTHING) $(RELEASE)  ## everything that is released, in dist/: wheels
 test-packages: dist  ## the wheels and Debian packages of dist/: installed, used, upgraded, removed (root, mmdebstrap, lintian, dkms)
 	tests/packages/wheels dist
 	tests/packages/debian dist
+	tests/packages/systemd dist
 
 release: $(EVERYTHING) $(RELEASE)  ## prepare VERSION=1.2.3; a dry run unless APPLY=yes (docs/RELEASE.md)
 	$(BIN)/python tools/release.py $(VERSION) $(if $(filter yes,$(APPLY)),--apply) $(ARGS)

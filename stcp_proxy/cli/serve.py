@@ -85,8 +85,9 @@ def serve(plan: Plan, again: FileReading | None, *, replace: bool = False) -> in
         StcpError: it could not start.
     """
     from stcp_proxy import process
+    from stcp_proxy.process import sandbox
 
-    read = None if again is None else again.begin
+    read = None if again is None else sandbox.reading(again.begin)
     takeover = _take_over(plan) if replace else None
     try:
         if plan.admin is None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from stcp_proxy.errors import StcpError
-from stcp_proxy.process import signals
+from stcp_proxy.process import detach, signals
 
 if TYPE_CHECKING:
     from stcp_proxy.config.reader_process import FileReading
@@ -31,6 +31,7 @@ def serve(arguments: Sequence[str]) -> NoReturn:
         StcpError: the proxy could not start.
     """
     signals.begin()
+    detach.detach()
     reader, writer = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -104,6 +105,7 @@ def _serve_plan(orders: BinaryIO, again: FileReading | None, child: int | None, 
     from stcp_proxy.cli.serve import serve
     from stcp_proxy.config import plan_bytes
     from stcp_proxy.config.reader_process import PLAN
+    from stcp_proxy.process import sandbox
 
     kind, content = _next(orders)
     if kind != PLAN:
@@ -112,6 +114,7 @@ def _serve_plan(orders: BinaryIO, again: FileReading | None, child: int | None, 
     del content
     if child is not None:
         os.waitpid(child, 0)
+    sandbox.enter(plan)
     return serve(plan, again, replace=replace)
 
 

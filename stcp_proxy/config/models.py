@@ -211,6 +211,14 @@ class ConfigModel(Model):
         Span,
         Setting("Time for open connections to finish after a new process has taken over.", flag=Flag("TIME", panel=LIMITS)),
     ] = default_of(Plan, "takeover_drain")
+    sandbox: Annotated[
+        Literal["auto", "required", "off"],
+        Setting(
+            "Landlock: whether the proxy gives up all files that it does not need. 'required' starts only where the kernel can.",
+            restart=True,
+            flag=Flag(panel=LIMITS),
+        ),
+    ] = default_of(Plan, "sandbox")
     log: Annotated[LogModel, Setting("Log lines.")] = Field(default_factory=LogModel)
     admin: AdminAddress = None
     admin_token: AdminToken = None

@@ -331,6 +331,7 @@ class Plan:
         watch: seconds between two looks at the files of the configuration; None without a watch.
         takeover: the unix socket at which a new process takes over; None where none can.
         takeover_drain: seconds that connections may take to finish after that.
+        sandbox: whether the process restricts itself to the files that it needs: where the kernel can, always, or never.
         log: the selection and the format of log lines.
         admin: the admin address; None without one.
         dns: the settings for name look-ups; their defaults are in the resolver's module.
@@ -350,6 +351,7 @@ class Plan:
     watch: float | None = None
     takeover: UnixAddress | None = None
     takeover_drain: float = 3600.0
+    sandbox: Literal["auto", "required", "off"] = "auto"
     log: LogPlan = LogPlan()
     admin: AdminPlan | None = None
     dns: DnsSettings = field(default_factory=DnsSettings)

@@ -8,12 +8,13 @@
 - ``watch``           a reload when files of the configuration change
 - ``takeover_client`` get the listening sockets of the process that runs; ``takeover_server`` hand them to a new process;
   ``takeover_messages`` what they send to each other; ``own_listeners`` and ``takeover_workers`` where the sockets are
-- ``successor``       SIGUSR2: start the new process
+- ``successor``       SIGUSR2: start the new process; ``detach`` how it leaves the old one
 - ``drain``           let connections finish
 - ``companion``       what is served beside the tunnels: the admin address
 - ``running``         a running process, as the admin address sees it
 - ``lifetimes_check`` which certificates should have been renewed, looked at while the proxy runs
 - ``rules_check``     which rules of interception the host has, asked while the proxy runs
+- ``sandbox``         the files that this process may reach; ``landlock`` how the kernel is told
 - ``application``     a program beside the proxy: signals, status, and the duties of PID 1
 - ``sd_notify``       what systemd is told
 - ``running_clock``   deadlines leave out the time in which the process was paused

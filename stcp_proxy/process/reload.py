@@ -49,7 +49,12 @@ Raises:
     ConfigError: the address cannot be listened on.
 """
 
-RESTART: Final = {"workers": "the number of processes", "admin": "the admin address", "takeover": "the socket for a takeover"}
+RESTART: Final = {
+    "workers": "the number of processes",
+    "admin": "the admin address",
+    "takeover": "the socket for a takeover",
+    "sandbox": "the sandbox",
+}
 """Settings that only a restart can change, with their description."""
 
 

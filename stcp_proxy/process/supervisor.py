@@ -26,7 +26,7 @@ from stcp_proxy.logs import log, rate_limit
 from stcp_proxy.net import socket_activation
 from stcp_proxy.net.address import UnixAddress
 from stcp_proxy.net.unix_socket import close_unix
-from stcp_proxy.process import sd_notify, signals, successor, workers
+from stcp_proxy.process import sandbox, sd_notify, signals, successor, workers
 from stcp_proxy.process.companion import Companion
 from stcp_proxy.process.drain import GRACE, drain, drain_replaced
 from stcp_proxy.process.own_listeners import InThisProcess, OwnListeners
@@ -64,6 +64,7 @@ def run(
     """
     signals.hold()
     log.configure(plan.log)
+    sandbox.report()
     sd_notify.attach()
     given = socket_activation.assign(socket_activation.take(), [(tunnel.name, tunnel.bind) for tunnel in plan.tunnels])
     if takeover is not None:

@@ -18,13 +18,14 @@ class FileProxy(Proxy):
         folder: the folder of the file and the log.
         name: the name of both.
         config: the file's content.
+        env: variables that are added to the environment.
     """
 
-    def __init__(self, folder: Path, name: str, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, name: str, config: dict[str, Any], *, env: dict[str, str] | None = None) -> None:
         self.file = folder / f"{name}.yaml"
         self.config = config
         self.write(config)
-        super().__init__(["run", str(self.file)], log=folder / f"{name}.log")
+        super().__init__(["run", str(self.file)], log=folder / f"{name}.log", env=env)
         self.wait_log("ready", count=config.get("workers", 1))
 
     def write(self, config: dict[str, Any]) -> None:

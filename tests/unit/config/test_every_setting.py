@@ -43,6 +43,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("whole", "watch", "10s"),
         ("whole", "takeover", "unix:/tmp/takeover-test.sock"),
         ("takeover", "takeover_drain", "1m"),
+        ("whole", "sandbox", "required"),
         ("whole", "log", "{level: debug}"),
         ("whole", "admin", "127.0.0.1:9"),
         ("whole", "admin_token", "a.token"),
