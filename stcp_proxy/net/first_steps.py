@@ -28,16 +28,16 @@ class Wanted:
     """What a session without a task waits for.
 
     Attributes:
-        sock: the socket.
+        socks: the sockets, one of which has to be ready.
         mask: the events of epoll.
     """
 
-    sock: socket.socket
+    socks: tuple[socket.socket, ...]
     mask: int
 
 
 Steps = Coroutine[Wanted | None, bool, T]
-"""A session without a task. It yields what it waits for, and None for a task. It is sent whether the socket is ready."""
+"""A session without a task. It yields what it waits for, and None for a task. It is sent whether a socket is ready."""
 
 
 async def in_task() -> None:
@@ -46,13 +46,13 @@ async def in_task() -> None:
         await _ask(None)
 
 
-async def soon_readable(sock: socket.socket) -> bool:
-    """Wait for a moment until a socket has bytes, its end or an error.
+async def soon_readable(*socks: socket.socket) -> bool:
+    """Wait for a moment until one of the sockets has bytes, its end or an error.
 
     Returns:
         Whether it has. If not, the session has a task now.
     """
-    return not in_trio_task() and await _ask(Wanted(sock, select.EPOLLIN))
+    return not in_trio_task() and await _ask(Wanted(socks, select.EPOLLIN))
 
 
 async def soon_writable(sock: socket.socket) -> bool:
@@ -61,7 +61,7 @@ async def soon_writable(sock: socket.socket) -> bool:
     Returns:
         As `soon_readable`.
     """
-    return not in_trio_task() and await _ask(Wanted(sock, select.EPOLLOUT))
+    return not in_trio_task() and await _ask(Wanted((sock,), select.EPOLLOUT))
 
 
 @types.coroutine

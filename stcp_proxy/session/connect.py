@@ -25,7 +25,6 @@ from stcp_proxy.errors import (
     ClientGone,
     HandshakeTimedOut,
     NoAnswer,
-    StcpError,
     TargetError,
     Truncated,
 )
@@ -33,13 +32,14 @@ from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.authenticate import authenticate
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.dial import Dialled
-from stcp_proxy.net.first_steps import in_task
+from stcp_proxy.net.first_steps import in_task, soon_readable
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT, FrameType
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.session.client_address import endpoint_of, plain_endpoint
+from stcp_proxy.session.first_accepted import first_accepted
 from stcp_proxy.session.handover import hand_over
 from stcp_proxy.session.peer_leg import Keeper, NoKeeper, PeerLeg, give_back, now
 from stcp_proxy.session.proxy_header import read_announcement
@@ -319,24 +319,48 @@ class ConnectSession:
             return False
         self._note(leg)
         self._heard, self._record.early = bool(early), len(early)
+        asked = trio.current_time()
         try:
-            accepted = await self._answer(leg, frames[sent:], trio.current_time() + (self._patience if early else SILENCE))
+            unsent = frames[sent:]
+            if leg.is_young and not early and not unsent:
+                unsent = await self._send_first_bytes(leg)
+            accepted = await self._answer(leg, unsent, asked + (self._patience if self._heard else SILENCE))
         except (Truncated, trio.BrokenResourceError):
-            if early:
+            if self._heard:
                 raise Truncated("the kept wire leg ended without an answer to OPEN and the bytes behind it") from None
             accepted = False
-        if accepted is None and early:
+        if accepted is None and self._heard:
             raise self._no_answer()
         if accepted is False:
             self._record.early = 0
         return accepted
+
+    async def _send_first_bytes(self, leg: PeerLeg) -> bytes:
+        """Send the application's first bytes behind OPEN if they come within a moment, and before the answer.
+
+        An application connects first and speaks then: when the proxy accepts it, its bytes are a few microseconds away.
+
+        Returns:
+            What the leg did not take of their frame.
+
+        Raises:
+            ClientGone: the application has reset its connection.
+            trio.BrokenResourceError: the wire leg broke.
+        """
+        if not await soon_readable(leg.stream.socket, self._plain.socket) or leg.stream.has_news:
+            return b""
+        if not (early := self._first_bytes()):
+            return b""
+        self._heard, self._record.early = True, len(early)
+        frame = leg.channel.seal(FrameType.DATA, early)
+        return frame[leg.stream.send_nowait(frame) :]
 
     async def _answer(self, leg: PeerLeg, unsent: bytes, deadline: float) -> bool | None:
         """The answer to OPEN on a kept leg: see `read_answer`. None where none has come until the deadline.
 
         Args:
             leg: the leg.
-            unsent: the rest of OPEN and of what goes with it.
+            unsent: the rest of OPEN and what goes with it.
             deadline: on Trio's clock.
         """
         if not unsent and (accepted := await exchange.answer_soon(leg.stream, leg.channel)) is not None:
@@ -355,40 +379,17 @@ class ConnectSession:
         the application went on either leg, so the one that comes second is simply given up.
         """
         await in_task()
-        found: list[PeerLeg] = []
-        failures: list[StcpError] = []
-
-        async def wait() -> None:
-            try:
-                if await exchange.read_answer(kept.stream, kept.channel) and not found:
-                    found.append(kept)
-                    nursery.cancel_scope.cancel()
-            except StcpError:
-                return  # the new leg decides
-
-        async def open_new() -> None:
-            try:
-                leg = await self._open(await self._dial(attempt.again), attempt, hold=True)
-            except StcpError as exc:
-                failures.append(exc)
-            else:
-                if found:
-                    leg.give_up()
-                else:
-                    found.append(leg)
-            nursery.cancel_scope.cancel()
-
+        leg: PeerLeg | None = None
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(wait)
-                nursery.start_soon(open_new)
+            leg = await first_accepted(kept, lambda: self._open_beside(attempt))
         finally:
-            if kept not in found:
+            if leg is not kept:
                 self._legs.lost(kept)
                 kept.give_up()
-        if not found:
-            raise failures[0]
-        if found[0] is kept:
+        if leg is kept:
             self._note(kept)
         self._record.early, self._heard = 0, False
-        return found[0]
+        return leg
+
+    async def _open_beside(self, attempt: Attempt) -> PeerLeg:
+        return await self._open(await self._dial(attempt.again), attempt, hold=True)

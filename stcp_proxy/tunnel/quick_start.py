@@ -28,7 +28,7 @@ MOMENT: Final = 0.25
 
 
 class QuickStart:
-    """One session while it has no task. Fulfils `Watcher` for the socket that it waits for.
+    """One session while it has no task. Fulfils `Watcher` for the sockets that it waits for.
 
     Args:
         live: the connections of the tunnel.
@@ -38,7 +38,7 @@ class QuickStart:
         connections: the nursery of its task, should it need one.
     """
 
-    __slots__ = ("_connection", "_connections", "_engine", "_live", "_sock", "_steps")
+    __slots__ = ("_connection", "_connections", "_engine", "_live", "_socks", "_steps")
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class QuickStart:
         self._connection = connection
         self._steps = steps
         self._connections = connections
-        self._sock: socket.socket | None = None
-        """The socket that it waits for."""
+        self._socks: tuple[socket.socket, ...] = ()
+        """The sockets that it waits for."""
 
     def run(self, ready: bool | None = None) -> None:
         """Run the session until it waits or ends.
 
         Args:
-            ready: whether the socket that it waits for is ready; None at the beginning.
+            ready: whether a socket that it waits for is ready; None at the beginning.
         """
         try:
             wanted: Wanted | None = self._steps.send(ready)
@@ -70,13 +70,19 @@ class QuickStart:
             self._live.refused(self._connection, exc)
             self._engine.wake_trio()
         else:
-            if wanted is not None and self._engine.watch(wanted.sock, self, mask=wanted.mask, seconds=MOMENT):
-                self._sock = wanted.sock
-            else:
+            if wanted is None or not self._wait_for(wanted):
                 self._go_on_in_task()
 
+    def _wait_for(self, wanted: Wanted) -> bool:
+        """Let the engine watch the sockets. Returns whether it does."""
+        for sock in wanted.socks:
+            if not self._engine.watch(sock, self, mask=wanted.mask, seconds=MOMENT):
+                return False  # then it watches none
+        self._socks = wanted.socks
+        return True
+
     def on_news(self, _mask: int) -> None:
-        """The socket is ready."""
+        """A socket is ready."""
         self._stop_waiting()
         self.run(ready=True)
 
@@ -87,8 +93,9 @@ class QuickStart:
 
     def on_lost(self) -> None:
         """The engine cannot drive it any more."""
-        self._sock = None
-        self._go_on_in_task()
+        waits, self._socks = self._socks, ()
+        if waits:  # it is told for each socket
+            self._go_on_in_task()
 
     def fail(self, exc: BaseException) -> None:
         """A bug: end the session."""
@@ -98,8 +105,8 @@ class QuickStart:
         self._engine.wake_trio()
 
     def _stop_waiting(self) -> None:
-        sock, self._sock = self._sock, None
-        if sock is not None:
+        socks, self._socks = self._socks, ()
+        for sock in socks:
             self._engine.unwatch(sock, self)
 
     def _go_on_in_task(self) -> None:

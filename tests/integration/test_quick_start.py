@@ -70,6 +70,12 @@ async def until(reached: Callable[[], object]) -> None:
             await trio.sleep(0.001)
 
 
+async def look_around() -> None:
+    """Let the engine serve every event that is there."""
+    for _ in range(20):
+        await trio.lowlevel.checkpoint()
+
+
 class Target:
     """An echo server of this process that notes what each connection says."""
 
@@ -277,6 +283,122 @@ def test_several_at_a_time() -> None:
             await rig.rest(8)
 
     assert same(case, listen_tasks=8, connect_tasks=8).answers == [bytes([number]) for number in range(8)] * 2
+
+
+def held_openings(rig: Rig) -> list[Any]:
+    """Let the listen tunnel hold each OPEN on a kept leg back. Returns what has come; `rig.listen._admit_kept` serves it."""
+    held: list[Any] = []
+    rig.patch.setattr(rig.listen.legs, "_serve", lambda *opened: held.append(opened))
+    return held
+
+
+def test_client_that_speaks_a_moment_after_it_connected() -> None:
+    """Its bytes go behind OPEN, and do not wait for ACCEPT."""
+
+    async def case(rig: Rig) -> None:
+        await rig.ask()
+        await rig.rest()
+        held = held_openings(rig)
+        client = rig.dial()
+        await until(lambda: held)
+        client.send(b"words")
+        leg: PeerLeg = held[0][0]
+        if rig.connect._watching is not None:
+            await until(lambda: leg.stream.has_news)
+        rig.listen._admit_kept(*held[0])
+        await rig.finish(client)
+
+    assert same(case, listen_tasks=2, connect_tasks=1).answers == [b"words"] * 2
+
+
+def test_client_that_ends_without_a_word() -> None:
+    async def case(rig: Rig) -> None:
+        await rig.ask()
+        await rig.rest()
+        held = held_openings(rig)
+        client = rig.dial()
+        await until(lambda: held)
+        client.shutdown(socket.SHUT_WR)
+        await look_around()
+        rig.listen._admit_kept(*held[0])
+        await rig.finish(client)
+
+    assert same(case, listen_tasks=2, connect_tasks=1).answers == [b"words", b""]
+
+
+def test_leg_that_rested_for_long_gets_no_bytes_behind_open() -> None:
+    async def case(rig: Rig) -> None:
+        await rig.ask()
+        await rig.rest()
+        rig.patch.setattr(peer_leg, "YOUNG", 0.0)
+        held = held_openings(rig)
+        client = rig.dial()
+        await until(lambda: held)
+        client.send(b"words")
+        await look_around()
+        assert not held[0][0].stream.has_news
+        rig.listen._admit_kept(*held[0])
+        await rig.finish(client)
+
+    assert same(case, listen_tasks=2, connect_tasks=1).answers == [b"words"] * 2
+
+
+def test_bytes_behind_open_are_not_sent_again() -> None:
+    """The leg ends without an answer: the peer may have acted on them."""
+
+    async def case(rig: Rig) -> None:
+        await rig.ask()
+        await rig.rest()
+        held = held_openings(rig)
+        client = rig.dial()
+        await until(lambda: held)
+        client.send(b"words")
+        leg: PeerLeg = held[0][0]
+        await until(lambda: leg.stream.has_news)
+        leg.stream.close()
+        await rig.finish(client)
+
+    seen = run(case, quick=True)
+    assert seen.answers == [b"words", "ECONNRESET"]
+    assert seen.said == [b"words"]
+    assert [line["reason"] for line in seen.lines if line["event"] == "connection refused"] == ["truncated"]
+
+
+def test_peer_that_left_gets_bytes_that_go_on_elsewhere() -> None:
+    """BYE crosses OPEN and the bytes behind it: it acted on nothing, and they go with OPEN on another leg."""
+
+    async def case(rig: Rig) -> None:
+        await rig.ask()
+        await rig.rest()
+        (kept,) = rig.listen.legs._legs.values()
+        opened = held_openings(rig)
+        rig.patch.setattr(rig.listen.legs, "read", lambda leg: opened.append(leg))
+        client = rig.dial()
+        await until(lambda: opened)
+        client.send(b"words")
+        await look_around()
+        rig.listen.legs._part(kept)
+        await rig.finish(client)
+
+    seen = same(case, listen_tasks=2, connect_tasks=2)
+    assert seen.answers == seen.said == [b"words"] * 2
+
+
+def test_client_that_resets_behind_open() -> None:
+    async def case(rig: Rig) -> None:
+        await rig.ask()
+        await rig.rest()
+        held = held_openings(rig)
+        client = rig.dial()
+        await until(lambda: held)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        await until(lambda: not len(rig.connect.live))
+        held[0][0].stream.close()
+
+    seen = run(case, quick=True)
+    assert [line["reason"] for line in seen.lines if line["event"] == "connection refused"] == ["plain_reset"]
+    assert seen.said == [b"words"]
 
 
 def test_leg_that_has_rested_for_long_gets_no_early_bytes() -> None:
