@@ -114,7 +114,7 @@ class Server:
 
     def __init__(self, seconds: float, name: str) -> None:
         self.seconds, self.name = seconds, name
-        self.port = 0
+        self.port = free_port()  # no outgoing connection takes it while the server is closed for a moment
         self.open()
 
     def open(self) -> None:
@@ -123,7 +123,6 @@ class Server:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._sock.bind(("127.0.0.1", self.port))
         self._sock.listen(64)
-        self.port = self._sock.getsockname()[1]
 
     def accept(self, seconds: float | None = None) -> Plain:
         """The next connection. Raises Deviation when none comes."""
