@@ -116,8 +116,12 @@ def _of_tunnel(tunnel: TunnelReport, *, serves: bool) -> Iterator[Fault]:
         what = ["Tunnel ", name, ": its socket file ", ", ".join(tunnel.lost), " was removed or replaced"]
         yield _tunnel_fault(name, "socket_lost", "bad", what, "reload the proxy: `stcp-proxy reload CONFIG` binds it again")
     if tunnel.rules in ("missing", "outdated"):
-        state = "missing" if tunnel.rules == "missing" else "not those of the file"
-        what = ["Tunnel ", name, f": the interception rules of this host are {state}. Connections leave unencrypted"]
+        state = (
+            "missing. Connections leave unencrypted, or the egress filter drops them"
+            if tunnel.rules == "missing"
+            else "not those of the file. Connections leave unencrypted"
+        )
+        what = ["Tunnel ", name, f": the interception rules of this host are {state}"]
         yield _tunnel_fault(name, "rules", "bad", what, "run `stcp-proxy intercept CONFIG --apply` as root on this host")
     if tunnel.open >= tunnel.max_connections:
         what = ["Tunnel ", name, f" is full: {tunnel.open:,} connections are open, and new ones wait"]

@@ -18,7 +18,10 @@ PERIOD: Final = 1.0
 """Seconds between two questions."""
 REMEDY: Final = "run 'stcp-proxy intercept CONFIG --apply' as root, with the --uid of the proxy's user"
 _WORDS: Final = {
-    Installed.MISSING: ("the rules of interception are missing", "connections to captured destinations leave unencrypted"),
+    Installed.MISSING: (
+        "the rules of interception are missing",
+        "connections to captured destinations leave unencrypted, or the egress filter drops them",
+    ),
     Installed.OUTDATED: (
         "the rules of interception are not those of this file",
         "destinations that only the file captures leave unencrypted",
