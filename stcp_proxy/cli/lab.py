@@ -129,6 +129,10 @@ def bench(
         list[str] | None,
         _option("Measure this project with these options, or another checkout, too; repeatable.", "NAME=[COMMAND] OPTIONS"),
     ] = None,
+    root: Annotated[
+        list[str] | None,
+        _option("Measure the TLS peers of another root file system, too, as haproxy-TAG; repeatable.", "TAG=FOLDER"),
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
@@ -154,7 +158,8 @@ def bench(
     """Measure this project beside its peers on this machine, in turns within the same minutes.
 
     Pairs: stcp, stcp-kernel, haproxy, nginx, stunnel, spiped, and as yardsticks plain (HAProxy without TLS) and direct
-    (no proxy); only when named, splice (plain, splicing in the kernel). What is not installed is left out and named.
+    (no proxy); only when named, splice (plain, splicing in the kernel). Where the opening of a connection is measured, also
+    stcp-fresh (--keep off), haproxy-resume, nginx-resume, stunnel-resume. What is not installed is left out and named.
     """
     check_installed()
     from stcp_proxy.lab.bench.run import Options, Task, run
@@ -168,6 +173,7 @@ def bench(
         rows=_names(rows),
         peers=_names(peers),
         variants=variant or [],
+        roots=root or [],
         rounds=rounds,
         seconds=seconds,
         quick=quick,

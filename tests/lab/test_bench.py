@@ -67,9 +67,11 @@ def test_a_peer_carries_messages(name: str) -> None:
     assert all(sample.cpu >= 0 and sample.load.total > 0 for sample in results.samples)
 
 
+@pytest.mark.parametrize("resumes", [False, True], ids=["full", "resumed"])
 @pytest.mark.parametrize("name", ["haproxy", "nginx", "stunnel"])
-def test_tls_peers_are_mutual_and_resume_nothing(name: str, tmp_path: Path) -> None:
-    (peer,) = peers.choose([name])
+def test_tls_peers_are_mutual_and_resume_where_they_say_so(name: str, resumes: bool, tmp_path: Path) -> None:
+    (peer,) = peers.choose([f"{name}-resume" if resumes else name])
+    assert peer.resumes is resumes
     if why := peer.missing():
         pytest.skip(why)
     assert peer.set_up is not None
@@ -77,9 +79,9 @@ def test_tls_peers_are_mutual_and_resume_nothing(name: str, tmp_path: Path) -> N
     written = {path.name: path.read_text() for path in tmp_path.iterdir()}
     text = "\n".join(written.values())
     mutual = {"haproxy": "verify required", "nginx": "ssl_verify_client on", "stunnel": "verifyChain = yes"}[name]
-    resumption = {"haproxy": "no-ssl-reuse", "nginx": "proxy_ssl_session_reuse off", "stunnel": "sessionResume = no"}[name]
+    off = {"haproxy": "no-ssl-reuse", "nginx": "proxy_ssl_session_reuse off", "stunnel": "sessionResume = no"}[name]
     assert mutual in text
-    assert resumption in text
+    assert (off in text) is not resumes
     assert "TLSv1.3" in text
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.lab.bench import cells, peers, rows
+from stcp_proxy.lab.bench import cells, peers, rows, run
 from stcp_proxy.lab.bench.figures import Figures, floor, p99, rate, targets
 from stcp_proxy.lab.bench.measure import Memory, Plan, Results, Sample
+from stcp_proxy.lab.bench.peer import Place
 from stcp_proxy.lab.loadgen import Load
 
-CHOSEN = rows.choose(["rt-256x50", "bulk-1", "conn-16", "fair", "memory"])
-PEERS = peers.choose(["stcp", "haproxy", "nginx", "plain", "direct"])
+CHOSEN = rows.choose(["rt-256x50", "bulk-1", "conn-16", "first-20ms", "fair", "memory"])
+PEERS = peers.choose(["stcp", "stcp-fresh", "haproxy", "nginx", "nginx-resume", "plain", "direct"])
 
 
 def results(*samples: tuple[str, str, int, float, float]) -> Figures:
@@ -54,6 +55,65 @@ def test_the_best_tls_peer_is_found_by_rate_and_is_no_yardstick() -> None:
     )
     assert figures.best_tls("rt-256x50") == "nginx"
     assert figures.best_tls("bulk-1") is None
+
+
+def test_a_full_handshake_is_compared_with_a_full_handshake() -> None:
+    figures = results(
+        ("conn-16", "stcp", 0, 300.0, 1.0),
+        ("conn-16", "stcp-fresh", 0, 120.0, 1.0),
+        ("conn-16", "nginx", 0, 100.0, 1.0),
+        ("conn-16", "nginx-resume", 0, 150.0, 2.0),
+    )
+    assert figures.best_tls("conn-16") == "nginx-resume"
+    assert figures.best_tls("conn-16", resumes=False) == "nginx"
+    kept = {target.text: (target.value, target.met) for target in targets(figures, "stcp")}
+    assert kept["new connections × 16: rate against nginx-resume"] == (2.0, True)
+    assert kept["new connections × 16: p99 against nginx-resume"] == (0.5, True)
+    fresh = {target.text: (target.value, target.met) for target in targets(figures, "stcp-fresh")}
+    assert fresh["new connections × 16: rate against nginx"] == (1.2, True)
+
+
+def test_round_trips_to_the_first_answer() -> None:
+    """By the median latency: one of 20 ms is one round trip of the path."""
+    figures = results(("first-20ms", "stcp", 0, 50.0, 1.0), ("first-20ms", "nginx-resume", 0, 20.0, 1.0))
+    for sample, latency in zip(figures.results.samples, (20_500.0, 60_400.0), strict=True):
+        object.__setattr__(sample.load, "p50", latency)
+    assert figures.round_trips("first-20ms", "stcp") == pytest.approx(1.025)
+    assert figures.round_trips("first-20ms", "nginx-resume") == pytest.approx(3.02)
+    assert figures.round_trips("first-20ms", "haproxy") is None
+    (shown,) = (table for table in cells.overview(figures) if table.title.startswith("Round trips"))
+    assert shown.lines[0][1] == "1.02"
+    assert {target.text: target.met for target in targets(figures, "stcp")}["first answer, path of 20 ms: round trips"]
+
+
+def test_peers_that_only_openings_are_measured_of() -> None:
+    chosen = {peer.name: {row.name for row in rows.ROWS if peer.measures(row)} for peer in PEERS}
+    assert chosen["nginx-resume"] == chosen["stcp-fresh"] == {"conn-1", "conn-16", "first-20ms"}
+    assert chosen["nginx"] == {row.name for row in rows.ROWS}
+    plan = run.plan_of(run.Options(rows=["bulk"], peers=["stcp", "nginx-resume"]))
+    assert [peer.name for peer in plan.peers] == ["stcp"]
+
+
+def test_peers_of_another_root(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "usr/sbin").mkdir(parents=True)
+    (tmp_path / "usr/sbin/haproxy").touch()
+    found = {peer.name: peer for peer in peers.of_roots([f"13={tmp_path}"])}
+    assert set(found) == {f"{name}{how}-13" for name in ("haproxy", "nginx", "stunnel") for how in ("", "-resume")}
+    assert found["nginx-13"].missing() == "nginx is not installed"
+    assert found["haproxy-resume-13"].missing() is None
+    folder = tmp_path / "tmp/pair"
+    folder.mkdir()
+    make = found["haproxy-resume-13"].set_up
+    assert make is not None
+    commands = make(Place(Path("/tmp/pair"), 1, 2, 3, 4, tmp_path))
+    assert commands["connect"] == ["chroot", str(tmp_path), "/usr/sbin/haproxy", "-db", "-f", "/tmp/pair/haproxy-connect.cfg"]
+    text = (folder / "haproxy-connect.cfg").read_text()
+    assert "server next 127.0.0.1:4" in text
+    assert "no-ssl-reuse" not in text
+    for wrong in ("13", "=/", "13=relative", f"13={tmp_path}/usr"):
+        with pytest.raises(ConfigError, match="no root file system"):
+            peers.of_roots([wrong])
 
 
 def test_cpu_is_given_for_a_unit_of_work() -> None:
@@ -115,7 +175,7 @@ def test_rows_are_chosen_by_their_beginning() -> None:
 
 
 def test_peers_are_chosen_by_name() -> None:
-    assert [peer.name for peer in PEERS] == ["stcp", "haproxy", "nginx", "plain", "direct"]
+    assert [peer.name for peer in PEERS] == ["stcp", "stcp-fresh", "haproxy", "nginx", "nginx-resume", "plain", "direct"]
     with pytest.raises(ConfigError, match="no peer"):
         peers.choose(["wireguard"])
 

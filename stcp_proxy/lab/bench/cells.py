@@ -77,6 +77,13 @@ def latencies(figures: Figures) -> Table:
     return Table("p99 latency, ms", ["", *(peer.name for peer in figures.peers), *["÷ best TLS"] * len(ours)], lines)
 
 
+def first_answers(figures: Figures) -> Table:
+    """Round trips of the path from connect to the first answer."""
+    rows = [row for row in figures.rows if row.kind is Kind.FIRST_ANSWER]
+    lines = [[row.title, *(factor(figures.round_trips(row.name, peer.name)) for peer in figures.peers)] for row in rows]
+    return Table("Round trips from connect to the first answer", ["", *(peer.name for peer in figures.peers)], lines)
+
+
 def cpu(figures: Figures) -> Table:
     """CPU seconds of the processes of each pair for the same work."""
     units = {Kind.BULK: "CPU s per GB", Kind.ROUND_TRIPS: "CPU s per 100,000", Kind.NEW_CONNECTIONS: "CPU s per 1,000"}
@@ -116,4 +123,8 @@ def verdicts(title: str, targets: Sequence[Target]) -> Table:
 
 def overview(figures: Figures) -> list[Table]:
     """The tables of a run, without empty ones."""
-    return [table for table in (rates(figures), latencies(figures), cpu(figures), memory(figures)) if table.lines]
+    return [
+        table
+        for table in (rates(figures), latencies(figures), first_answers(figures), cpu(figures), memory(figures))
+        if table.lines
+    ]

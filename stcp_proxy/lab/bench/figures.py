@@ -9,7 +9,7 @@ from typing import Final
 
 from stcp_proxy.lab.bench.measure import Memory, Results, Sample
 from stcp_proxy.lab.bench.peer import Peer, Role
-from stcp_proxy.lab.bench.rows import Kind, Row
+from stcp_proxy.lab.bench.rows import ROUND_TRIP, Kind, Row
 
 KIB: Final = 1 << 10
 IDLE_BUDGET: Final = 12 * KIB
@@ -44,6 +44,10 @@ def rate(sample: Sample) -> float:
     return sample.load.rate
 
 
+def p50(sample: Sample) -> float | None:
+    return sample.load.p50
+
+
 def p99(sample: Sample) -> float | None:
     return sample.load.p99
 
@@ -75,11 +79,17 @@ class Figures:
                 found.append(above / below)
         return statistics.median(found) if found else None
 
-    def best_tls(self, row: str) -> str | None:
-        """The TLS peer with the highest rate in this row."""
-        rates = {peer.name: self.median(row, peer.name, rate) for peer in self.peers if peer.role is Role.TLS}
+    def best_tls(self, row: str, *, resumes: bool = True) -> str | None:
+        """The TLS peer with the highest rate in this row; without `resumes`, of those that always make a full handshake."""
+        chosen = [peer for peer in self.peers if peer.role is Role.TLS and (resumes or not peer.resumes)]
+        rates = {peer.name: self.median(row, peer.name, rate) for peer in chosen}
         known = {name: value for name, value in rates.items() if value is not None}
         return max(known, key=known.__getitem__) if known else None
+
+    def round_trips(self, row: str, peer: str) -> float | None:
+        """Round trips of the path from connect to the first answer: the median latency by that of the path."""
+        latency = self.median(row, peer, p50)
+        return None if latency is None else latency / 1e6 / ROUND_TRIP
 
     def cpu_per_operation(self, row: Row, peer: str) -> float | None:
         """CPU seconds of the pair per GB (bulk), per 100,000 round trips, per 1,000 new connections."""
@@ -87,7 +97,7 @@ class Figures:
         total = sum(sample.load.total for sample in samples)
         if not total or row.kind is Kind.FAIRNESS:
             return None
-        unit = {Kind.BULK: 1e9, Kind.NEW_CONNECTIONS: 1e3}.get(row.kind, 1e5)
+        unit = {Kind.BULK: 1e9, Kind.NEW_CONNECTIONS: 1e3, Kind.FIRST_ANSWER: 1e3}.get(row.kind, 1e5)
         return sum(sample.cpu for sample in samples) / total * unit
 
     def memory(self, peer: str) -> Memory | None:
@@ -121,8 +131,14 @@ def _targets_of(figures: Figures, row: Row, peer: str) -> Iterable[Target]:
     against_plain = {"rt-256x50": 0.9, "rt-16kx10": 1.0, "rt-64kx5": 1.0, "bulk-1": 1.0, "bulk-4": 1.0}
     if row.name in against_plain:
         yield Target(f"{row.title}: rate against plain", against_plain[row.name], figures.ratio(row.name, peer, "plain"))
-    if row.name == "conn-16" and best:
-        yield Target(f"{row.title}: rate against {best}", 1.0, figures.ratio(row.name, peer, best))
+    if row.kind is Kind.NEW_CONNECTIONS:
+        fresh = peer == "stcp-fresh"  # it makes a full handshake, and so does what it is compared with
+        if other := figures.best_tls(row.name, resumes=not fresh):
+            yield Target(f"{row.title}: rate against {other}", 1.1 if fresh else 1.5, figures.ratio(row.name, peer, other))
+            if row.connections > 1 and not fresh:
+                yield Target(f"{row.title}: p99 against {other}", 1.0, figures.ratio(row.name, peer, other, p99), at_most=True)
+    if row.kind is Kind.FIRST_ANSWER and peer == "stcp":
+        yield Target(f"{row.title}: round trips", 1.1, figures.round_trips(row.name, peer), at_most=True)
     if row.kind is Kind.FAIRNESS:
         yield Target(f"{row.title}: p99 against haproxy", 3.0, figures.ratio(row.name, peer, "haproxy", p99), at_most=True)
     if row.kind is Kind.MEMORY:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from stcp_proxy.lab.bench import pair as pairs
 from stcp_proxy.lab.bench.certs import write_certificates
 from stcp_proxy.lab.bench.pair import Pair
 from stcp_proxy.lab.bench.peer import Peer, Place
-from stcp_proxy.lab.bench.rows import Kind, Row
+from stcp_proxy.lab.bench.rows import OPENING, ROUND_TRIP, Kind, Row
 from stcp_proxy.lab.loadgen import LabError, Load
 
 SETTLE: Final = 0.05
@@ -116,43 +118,68 @@ def run(plan: Plan, progress: Progress) -> Results:
     results, start = Results(plan), time.monotonic()
     with ExitStack() as stack:
         target = stack.enter_context(loadgen.echo_server())
-        running = []
+        running, far = [], {}
         for peer in plan.peers:
             progress(f"starting {peer.title}")
             try:
                 running.append(stack.enter_context(start_pair(peer, target)))
+                if any(row.kind is Kind.FIRST_ANSWER and peer.measures(row) for row in plan.rows):
+                    far[peer.name] = stack.enter_context(start_pair(peer, target, round_trip=ROUND_TRIP))
             except LabError as exc:
                 results.absent[peer.name] = str(exc)
+        running = [pair for pair in running if pair.name not in results.absent]
         _measure_memory(plan, running, results, progress)
         for number in range(plan.rounds):
-            _measure_round(plan, number, running, results, progress)
+            _measure_round(plan, number, running, far, results, progress)
     results.took = time.monotonic() - start
     return results
 
 
 @contextmanager
-def start_pair(peer: Peer, target: int) -> Iterator[Pair]:
+def start_pair(peer: Peer, target: int, *, round_trip: float = 0.0) -> Iterator[Pair]:
     """Set up one pair in a folder of its own, which is removed with the pair.
+
+    Args:
+        peer: the kind of pair.
+        target: the server's port.
+        round_trip: seconds that the path between the two sides takes there and back.
 
     Raises:
         LabError: the peer is missing, or no message goes through it.
     """
     if why := peer.missing():
         raise LabError(why)
-    if peer.set_up is None:
-        yield Pair(peer.name, target, {})
-        return
-    with tempfile.TemporaryDirectory(prefix="stcp-bench-") as name:
-        folder = Path(name)
-        write_certificates(folder)
-        place = Place(folder, pairs.free_port(), pairs.free_port(), target)
-        with pairs.running(peer.name, place.entry, peer.set_up(place), folder) as pair:
-            yield pair
+    with ExitStack() as stack:
+        if peer.set_up is None:
+            port = stack.enter_context(delayed(target, round_trip)) if round_trip else target
+            yield Pair(peer.name, port, {})
+            return
+        here = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stcp-bench-", dir=peer.root / "tmp")))
+        write_certificates(here)
+        entry, wire = pairs.free_port(), pairs.free_port()
+        path = stack.enter_context(delayed(wire, round_trip)) if round_trip else None
+        place = Place(Path("/") / here.relative_to(peer.root), entry, wire, target, path, peer.root)
+        yield stack.enter_context(pairs.running(peer.name, entry, peer.set_up(place), here))
+
+
+@contextmanager
+def delayed(to: int, round_trip: float) -> Iterator[int]:
+    """A path with delay to a port of 127.0.0.1. Yields the port where it begins."""
+    port = pairs.free_port()
+    command = [sys.executable, "-P", "-m", "stcp_proxy.lab.delay_relay", str(port), str(to), str(round_trip)]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        pairs.await_port(port, child)
+        yield port
+    finally:
+        child.kill()
+        child.wait()
 
 
 def _measure_memory(plan: Plan, running: Sequence[Pair], results: Results, progress: Progress) -> None:
     for row in (row for row in plan.rows if row.kind is Kind.MEMORY):
-        for pair in running:
+        measured = {peer.name for peer in plan.peers if peer.measures(row)}
+        for pair in (pair for pair in running if pair.name in measured):
             progress(f"{row.title}: {pair.name}")
             try:
                 rest = pair.memory()
@@ -166,11 +193,17 @@ def _measure_memory(plan: Plan, running: Sequence[Pair], results: Results, progr
                 results.failures.append((row.name, pair.name, str(exc)))
 
 
-def _measure_round(plan: Plan, number: int, running: Sequence[Pair], results: Results, progress: Progress) -> None:
+def _measure_round(
+    plan: Plan, number: int, running: Sequence[Pair], far: Mapping[str, Pair], results: Results, progress: Progress
+) -> None:
     """Run one round. Each round begins with a different peer, so that the order varies."""
     turn = number % max(1, len(running))
     for row in (row for row in plan.rows if row.kind is not Kind.MEMORY):
-        for pair in (*running[turn:], *running[:turn]):
+        measured = {peer.name for peer in plan.peers if peer.measures(row)}
+        for near in (*running[turn:], *running[:turn]):
+            if near.name not in measured:
+                continue
+            pair = far[near.name] if row.kind is Kind.FIRST_ANSWER else near
             progress(f"round {number + 1} of {plan.rounds}: {row.title}: {pair.name}")
             try:
                 results.samples.append(measure(row, pair, number, plan.seconds))
@@ -184,7 +217,7 @@ def measure(row: Row, pair: Pair, number: int, seconds: float) -> Sample:
     before, beside = pair.cpu_seconds(), None
     if row.kind is Kind.BULK:
         load = loadgen.bulk(pair.port, connections=row.connections, seconds=seconds)
-    elif row.kind is Kind.NEW_CONNECTIONS:
+    elif row.kind in OPENING:
         load = loadgen.new_connections(pair.port, clients=row.connections, seconds=seconds)
     elif row.kind is Kind.FAIRNESS:
         load, beside = _beside_bulk(row, pair, seconds)

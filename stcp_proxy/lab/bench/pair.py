@@ -101,6 +101,24 @@ def free_port() -> int:
             return _next_port
 
 
+def await_port(port: int, child: subprocess.Popen[bytes]) -> None:
+    """Wait until a process accepts at a port of 127.0.0.1.
+
+    Raises:
+        LabError: it does not within 20 seconds.
+    """
+    deadline = time.monotonic() + START_DEADLINE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            if child.poll() is not None or time.monotonic() > deadline:
+                raise LabError(f"nothing accepts at port {port}") from None
+            time.sleep(0.02)
+        else:
+            return
+
+
 @contextmanager
 def running(name: str, port: int, commands: Mapping[str, Sequence[str]], folder: Path) -> Iterator[Pair]:
     """Start the processes of a pair, wait until a message goes through, and end the processes at the end of the context.

@@ -12,19 +12,29 @@ from pathlib import Path
 from typing import Final
 
 from stcp_proxy.errors import ConfigError
-from stcp_proxy.lab.bench.other_tunnels import OTHERS
+from stcp_proxy.lab.bench.other_tunnels import OTHERS, in_root
 from stcp_proxy.lab.bench.peer import Commands, Peer, Place, Role
+from stcp_proxy.lab.bench.rows import OPENING, Kind
 from stcp_proxy.lab.loadgen import LabError
 
 PRODUCT: Final = (sys.executable, "-P", "-m", "stcp_proxy")  # the installed package, never a checkout in the current folder
 
 
-def product(name: str, title: str, *, engine: str, command: Sequence[str] = PRODUCT, options: Sequence[str] = ()) -> Peer:
+def product(
+    name: str,
+    title: str,
+    *,
+    engine: str,
+    command: Sequence[str] = PRODUCT,
+    options: Sequence[str] = (),
+    kinds: frozenset[Kind] | None = None,
+) -> Peer:
     """This project as a peer, driven through its command line.
 
     Args:
         command: the start command, so that a different checkout can be measured beside this one.
         options: further options for both sides.
+        kinds: the kinds of rows that it is measured in. [default: all]
     """
 
     def set_up(place: Place) -> Commands:
@@ -40,7 +50,7 @@ def product(name: str, title: str, *, engine: str, command: Sequence[str] = PROD
             public[side] = words[0]
         common = ["--engine", engine, "--log-level", "warning", *options]
         here = {side: ["--key", str(place.folder / f"{name}-{side}.key")] for side in public}
-        wire, entry, target = (f"127.0.0.1:{port}" for port in (place.wire, place.entry, place.target))
+        wire, dial, entry, target = (f"127.0.0.1:{port}" for port in (place.wire, place.dial, place.entry, place.target))
         return {
             "listen": [
                 *command,
@@ -60,7 +70,7 @@ def product(name: str, title: str, *, engine: str, command: Sequence[str] = PROD
                 "--bind",
                 entry,
                 "--to",
-                wire,
+                dial,
                 *here["connect"],
                 "--peer",
                 public["listen"],
@@ -73,7 +83,7 @@ def product(name: str, title: str, *, engine: str, command: Sequence[str] = PROD
             return "the kernel module stcp is not loaded"
         return None
 
-    return Peer(name, title, Role.OURS, missing, set_up, _product_version(command))
+    return Peer(name, title, Role.OURS, missing, set_up, _product_version(command), kinds=kinds)
 
 
 def _available_ulps() -> list[str]:
@@ -115,7 +125,7 @@ def variants(specifications: Iterable[str]) -> tuple[Peer, ...]:
         words = shlex.split(text)
         if not equals or not name or not words:
             raise ConfigError(f"{specification!r} is no variant", remedy="write NAME=OPTIONS or NAME=COMMAND OPTIONS")
-        if name in {peer.name for peer in (*OURS, *OTHERS, *made)}:
+        if name in {peer.name for peer in (*OURS, FRESH, *OTHERS, *made)}:
             raise ConfigError(f"there is a pair called {name!r} already", remedy="choose another name for the variant")
         split = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
         command = _from_here(words[:split]) if split else PRODUCT
@@ -123,10 +133,29 @@ def variants(specifications: Iterable[str]) -> tuple[Peer, ...]:
     return tuple(made)
 
 
+def of_roots(specifications: Iterable[str]) -> tuple[Peer, ...]:
+    """The TLS peers of other root file systems: `TAG=FOLDER`, for example `13=/srv/trixie` for `haproxy-13` and the others.
+
+    Raises:
+        ConfigError: the specification is no tag and folder.
+    """
+    made: list[Peer] = []
+    for specification in specifications:
+        tag, _, folder = specification.partition("=")
+        if not tag or not Path(folder).is_absolute() or not (Path(folder) / "tmp").is_dir():
+            raise ConfigError(f"{specification!r} is no root file system", remedy="write TAG=FOLDER, with an absolute path")
+        made += in_root(tag, Path(folder))
+    return tuple(made)
+
+
 OURS: Final = (
     product("stcp", "stcp (user space)", engine="python"),
     product("stcp-kernel", "stcp (kernel)", engine="kernel"),
 )
+FRESH: Final = product(
+    "stcp-fresh", "stcp, each connection with a handshake", engine="python", options=("--keep", "off"), kinds=OPENING
+)
+"""This project without kept wire legs."""
 
 
 def choose(names: Iterable[str], extra: Sequence[Peer] = ()) -> tuple[Peer, ...]:
@@ -136,7 +165,7 @@ def choose(names: Iterable[str], extra: Sequence[Peer] = ()) -> tuple[Peer, ...]
     Raises:
         ConfigError: a name matches no peer.
     """
-    wanted, known = set(names), (*OURS, *extra, *OTHERS)
+    wanted, known = set(names), (*OURS, FRESH, *extra, *OTHERS)
     if unknown := wanted - {peer.name for peer in known}:
         raise ConfigError(
             f"no peer is called {sorted(unknown)[0]!r}", remedy=f"choose from {', '.join(peer.name for peer in known)}"

@@ -9,11 +9,15 @@ from typing import Final
 
 from stcp_proxy.errors import ConfigError
 
+ROUND_TRIP: Final = 0.02
+"""Seconds that the path of the row "first answer" takes there and back."""
+
 
 class Kind(enum.StrEnum):
     ROUND_TRIPS = "round trips"
     BULK = "bulk"
     NEW_CONNECTIONS = "new connections"
+    FIRST_ANSWER = "first answer"
     FAIRNESS = "fairness"
     MEMORY = "memory"
 
@@ -37,8 +41,12 @@ class Row:
     @property
     def unit(self) -> str:
         """Unit of the row's rate."""
-        return {Kind.BULK: "MB/s", Kind.NEW_CONNECTIONS: "conn/s", Kind.MEMORY: "KiB"}.get(self.kind, "rt/s")
+        units = {Kind.BULK: "MB/s", Kind.NEW_CONNECTIONS: "conn/s", Kind.FIRST_ANSWER: "conn/s", Kind.MEMORY: "KiB"}
+        return units.get(self.kind, "rt/s")
 
+
+OPENING: Final = frozenset({Kind.NEW_CONNECTIONS, Kind.FIRST_ANSWER})
+"""Kinds of rows that say what a connection costs before its bytes."""
 
 ROWS: Final = (
     Row("rt-256x50", "256 B × 50", Kind.ROUND_TRIPS, 50, 256),
@@ -50,6 +58,7 @@ ROWS: Final = (
     Row("bulk-4", "bulk × 4", Kind.BULK, 4),
     Row("conn-1", "new connections × 1", Kind.NEW_CONNECTIONS, 1, 256),
     Row("conn-16", "new connections × 16", Kind.NEW_CONNECTIONS, 16, 256),
+    Row("first-20ms", "first answer, path of 20 ms", Kind.FIRST_ANSWER, 1, 256),
     Row("fair", "256 B × 50 beside bulk × 1", Kind.FAIRNESS, 50, 256),
     Row("memory", "resident memory", Kind.MEMORY, 2000),
 )

@@ -36,6 +36,7 @@ class Options:
 
     Attributes:
         variants: further pairs of this project, `NAME=OPTIONS`.
+        roots: root file systems with further TLS peers, `TAG=FOLDER`.
         json: the file for every sample.
         report: the file for the Markdown report.
     """
@@ -44,6 +45,7 @@ class Options:
     rows: Sequence[str] = ()
     peers: Sequence[str] = ()
     variants: Sequence[str] = ()
+    roots: Sequence[str] = ()
     rounds: int = 5
     seconds: float | None = None
     quick: bool = False
@@ -88,7 +90,7 @@ def run(options: Options) -> int:
 
 def plan_of(options: Options) -> Plan:
     """The plan for these options. With `quick`, all rows and peers take less than a minute."""
-    extra = peers.variants(options.variants)
+    extra = (*peers.variants(options.variants), *peers.of_roots(options.roots))
     names = options.peers
     if options.task is Task.FLOOR:
         chosen = rows.choose([row for row, _, _ in figures.FLOOR])
@@ -98,7 +100,8 @@ def plan_of(options: Options) -> Plan:
         names = names or growth.PEERS
     else:
         chosen = rows.choose(options.rows)
-    plan = Plan(chosen, peers.choose(names, extra), rounds=options.rounds, seconds=options.seconds or SECONDS)
+    used = tuple(peer for peer in peers.choose(names, extra) if any(peer.measures(row) for row in chosen))
+    plan = Plan(chosen, used, rounds=options.rounds, seconds=options.seconds or SECONDS)
     return replace(plan, rounds=1, seconds=0.2, idle=200, idle_seconds=0.2) if options.quick else plan
 
 
