@@ -14,7 +14,7 @@ ARGS ?=
 JOBS ?= 3
 COVERAGE_FLOOR := 66
 
-.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak model conformance test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak kept-legs model conformance test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -94,6 +94,9 @@ bench: $(EVERYTHING)  ## this project beside its peers on this machine
 
 soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
 	$(BIN)/stcp-proxy bench --soak $(ARGS)
+
+kept-legs: $(EVERYTHING)  ## 500 kills of either proxy under churn, the thousandth connection of a leg, ten minutes of churn; ARGS="kills" for a part
+	$(BIN)/python tools/kept_leg_campaign.py $(ARGS)
 
 model:  ## the models of docs/models, all states of each (spin, gcc)
 	docs/models/check
