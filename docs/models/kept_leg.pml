@@ -2,7 +2,7 @@
  *
  * Two connections are carried for one application. Connection 0 uses leg 0. Connection 1 uses leg 0 again when it is idle, and a fresh
  * leg (leg 1, where nothing fails) otherwise, or when leg 0 turns out to be unusable and the rule allows to send again. In each direction a connection
- * carries one byte. spin tries every interleaving of frames, answers, resets, BYE from either side, and loss of the path.
+ * carries one byte. Connection 0 may be the one that makes the leg ready: it has no target and no byte. spin tries every interleaving of frames, answers, resets, BYE from either side, and loss of the path.
  *
  * Checked:
  * - no byte is delivered twice, and none to the wrong connection;
@@ -29,6 +29,8 @@ chan up[LEGS] = [FRAMES] of { mtype, byte, byte };
 chan down[LEGS] = [FRAMES] of { mtype, byte, byte };
 
 bool keep; /* both sides agreed to keep a leg */
+bool ready; /* connection 0 makes the leg ready */
+#define EMPTY(connection) (ready && connection == 0)
 bool lost[LEGS]; /* the path is gone: either side may notice, and frames on the way may be dropped */
 
 byte to_target[2]; /* bytes of a connection that reached a target */
@@ -64,8 +66,8 @@ open:
     }
     do
     /* What the application and its proxy do. */
-    :: atomic { !sent && (early || accepted) -> up[leg] ! DATA, connection, send_key; sent = true }
-    :: atomic { sent && !fin_sent -> up[leg] ! FIN, connection, send_key; fin_sent = true;
+    :: atomic { !sent && !EMPTY(connection) && (early || accepted) -> up[leg] ! DATA, connection, send_key; sent = true }
+    :: atomic { (sent || EMPTY(connection)) && !fin_sent -> up[leg] ! FIN, connection, send_key; fin_sent = true;
             if
             :: fin_received -> goto ended
             :: else
@@ -87,7 +89,7 @@ open:
             to_client[connection]++; assert(to_client[connection] == 1) }
     :: atomic { down[leg] ? FIN, frame_of, key ->
             assert(accepted && !fin_received && frame_of == connection && key == receive_key);
-            assert(to_client[connection] == 1); fin_received = true;
+            assert(to_client[connection] == 1 - EMPTY(connection)); fin_received = true;
             if
             :: fin_sent -> goto ended
             :: else
@@ -156,7 +158,7 @@ retry: /* the same connection on a fresh leg */
 closed: /* the next connection on a fresh leg, unless the first one was cut: that order of events is one of a single connection */
     atomic {
         if
-        :: connection == 0 && client[0] == IN_ORDER -> connection = 1; leg = 1; again = false; eof = false; send_key = 0; receive_key = 0; goto open
+        :: connection == 0 && (client[0] == IN_ORDER || ready) -> connection = 1; leg = 1; again = false; eof = false; send_key = 0; receive_key = 0; goto open
         :: else
         fi
     }
@@ -190,19 +192,19 @@ opened:
         if
         :: down[leg] ! REJECT, connection, send_key; down[leg] ! EOF_, 0, 0; goto over
         :: lost[leg] -> goto over /* before the target was dialled */
-        :: down[leg] ! ACCEPT, connection, send_key; targets++
+        :: down[leg] ! ACCEPT, connection, send_key; targets = targets + 1 - EMPTY(connection)
         fi
     }
     do
     /* What the target does. */
-    :: atomic { !sent -> down[leg] ! DATA, connection, send_key; sent = true }
-    :: atomic { sent && !fin_sent -> down[leg] ! FIN, connection, send_key; fin_sent = true;
+    :: atomic { !sent && !EMPTY(connection) -> down[leg] ! DATA, connection, send_key; sent = true }
+    :: atomic { (sent || EMPTY(connection)) && !fin_sent -> down[leg] ! FIN, connection, send_key; fin_sent = true;
             if
             :: fin_received -> goto ended
             :: else
             fi }
-    :: atomic { fails -> down[leg] ! EOF_, 0, 0; targets--; goto over } /* killed: the kernel closes the leg */
-    :: atomic { fails -> down[leg] ! RESET, connection, send_key; down[leg] ! EOF_, 0, 0; targets--; goto over }
+    :: atomic { fails -> down[leg] ! EOF_, 0, 0; targets = targets - 1 + EMPTY(connection); goto over } /* killed: the kernel closes the leg */
+    :: atomic { fails -> down[leg] ! RESET, connection, send_key; down[leg] ! EOF_, 0, 0; targets = targets - 1 + EMPTY(connection); goto over }
 
     /* What arrives. */
     :: atomic { up[leg] ? DATA, frame_of, key ->
@@ -210,22 +212,22 @@ opened:
             to_target[connection]++; assert(to_target[connection] == 1) }
     :: atomic { up[leg] ? FIN, frame_of, key ->
             assert(!fin_received && frame_of == connection && key == receive_key);
-            assert(to_target[connection] == 1); fin_received = true; /* the target reads EOF */
+            assert(to_target[connection] == 1 - EMPTY(connection)); fin_received = true; /* the target reads EOF */
             if
             :: fin_sent -> goto ended
             :: else
             fi }
     :: atomic { up[leg] ? RESET, frame_of, key ->
-            assert(frame_of == connection && key == receive_key); down[leg] ! EOF_, 0, 0; targets--; goto over }
+            assert(frame_of == connection && key == receive_key); down[leg] ! EOF_, 0, 0; targets = targets - 1 + EMPTY(connection); goto over }
     :: atomic { !eof && up[leg] ? [EOF_, 0, 0] -> up[leg] ? EOF_, frame_of, key; eof = true;
             if
             :: fin_received -> skip
-            :: else -> down[leg] ! EOF_, 0, 0; targets--; goto over /* truncated: the target is reset */
+            :: else -> down[leg] ! EOF_, 0, 0; targets = targets - 1 + EMPTY(connection); goto over /* truncated: the target is reset */
             fi }
-    :: atomic { lost[leg] -> targets--; goto over }
+    :: atomic { lost[leg] -> targets = targets - 1 + EMPTY(connection); goto over }
     od;
 ended: /* both FINs: over in order */
-    targets--;
+    targets = targets - 1 + EMPTY(connection);
     if
     :: atomic { keep && !eof && !lost[leg] -> skip }
     :: atomic { else -> down[leg] ! EOF_, 0, 0; goto over }
@@ -260,6 +262,10 @@ init {
         if
         :: keep = true
         :: keep = false
+        fi;
+        if
+        :: ready = true
+        :: ready = false
         fi;
         run Initiator();
         run Responder(0);

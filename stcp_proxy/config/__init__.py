@@ -19,6 +19,7 @@ mistakes are listed at once, with file, line and key path. Nothing starts until 
 - ``inputs``          the files that a plan was made of, by the digest of their content
 - ``plan_builder``    models to a plan: reads key files, finds contradictions
 - ``hand_on``         the part of ``plan_builder`` for offers of a listen tunnel and requests of a connect tunnel
+- ``keep``            the part for kept wire legs
 - ``original``        the part for `to: original` and its allowed targets
 - ``intercept``       the part for interception, which needs no keys
 - ``admin_address``   the admin address, and how to find it in a file that has mistakes elsewhere

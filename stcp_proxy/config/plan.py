@@ -112,11 +112,13 @@ class KeepPlan:
         idle: seconds for which a leg waits for its next connection.
         max_age: seconds after its handshake from which a leg carries no further connection.
         legs: the largest number of waiting legs for each peer; on the connect side for each address of a peer.
+        ready: how many legs of a connect tunnel wait for the first connections, for each address of its peer.
     """
 
     idle: float = 30.0
     max_age: float = 600.0
     legs: int = 32
+    ready: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,7 @@ class TunnelPlan:
     intercept: InterceptPlan | None = None
     health: HealthPlan = HealthPlan()
     ready_by_target: bool = False
-    keep: KeepPlan | None = None
+    keep: KeepPlan | None = KeepPlan()
 
     @property
     def audit(self) -> Audit | None:

@@ -19,6 +19,7 @@ from stcp_proxy.config.auth_plan import Admitted, KeyAuth, PskAuth
 from stcp_proxy.config.certificates import Certificates
 from stcp_proxy.config.hand_on import Entry, Inbound, allow_entries, check_target, target_lists
 from stcp_proxy.config.intercept import capture_plan, check_belonging, check_single, route_targets
+from stcp_proxy.config.keep import keep_plan
 from stcp_proxy.config.model_errors import validate
 from stcp_proxy.config.models import ConfigModel
 from stcp_proxy.config.peers import Peers
@@ -28,7 +29,6 @@ from stcp_proxy.config.plan import (
     HandOn,
     HealthPlan,
     InterceptPlan,
-    KeepPlan,
     LogPlan,
     Mode,
     Plan,
@@ -44,7 +44,7 @@ from stcp_proxy.keys import PUBLIC_PREFIX, PrivateKey, PublicKey, load_private_k
 from stcp_proxy.net.address import Address, Destination, UnixAddress, clash, loops
 from stcp_proxy.net.dns_settings import DnsSettings
 from stcp_proxy.net.unix_socket import UNIX_MODE
-from stcp_proxy.protocol.wire import MAX_KEEP, Suite
+from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.redact import shown
 
 _T = TypeVar("_T")
@@ -135,7 +135,7 @@ class _Builder:
             "freebind": self._freebind(path, tunnel),
             "balance": Balance(tunnel.balance or Balance.FAILOVER),
             "health": self._health(path, tunnel),
-            "keep": self._keep(path, tunnel),
+            "keep": keep_plan(self.source, path, tunnel),
             "intercept": intercept,
             "ready_by_target": (tunnel.ready or self.config.ready) == "target",
         }
@@ -147,15 +147,6 @@ class _Builder:
         if tunnel.intercept is not None and "health" in tunnel.model_fields_set:
             self.source.report((*path, "health"), "the routes of an intercepting tunnel have no health checks", "remove it")
         return HealthPlan(**_as_they_are(tunnel.health, HealthPlan))
-
-    def _keep(self, path: KeyPath, tunnel: TunnelModel) -> KeepPlan | None:
-        if tunnel.keep is None:
-            return None
-        if not 1 <= tunnel.keep.idle <= MAX_KEEP:
-            self.source.report(
-                (*path, "keep", "idle"), f"a wire leg is kept for 1 to {MAX_KEEP} seconds", "write 30s, for example"
-            )
-        return KeepPlan(**_as_they_are(tunnel.keep, KeepPlan))
 
     def _freebind(self, path: KeyPath, tunnel: TunnelModel) -> bool:
         if tunnel.freebind and isinstance(tunnel.bind, UnixAddress):

@@ -255,7 +255,9 @@ def _health(health: HealthPlan) -> str:
 def _keep(keep: KeepPlan | None) -> str:
     if keep is None:
         return "off: each connection has a wire leg of its own"
-    return f"a wire leg waits {_time(keep.idle)} for its next connection, up to {_time(keep.max_age)} old, at most {keep.legs}"
+    ahead = f"; {keep.ready} are made ahead" if keep.ready else ""
+    waits = f"a wire leg waits {_time(keep.idle)} for its next connection, up to {_time(keep.max_age)} old"
+    return f"{waits}, at most {keep.legs}{ahead}"
 
 
 def _rows(label: str, values: list[str]) -> Iterator[str]:

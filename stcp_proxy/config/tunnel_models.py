@@ -79,6 +79,14 @@ class KeepModel(Model):
     legs: Annotated[
         Limit, Setting("Waiting wire legs for each peer; a connect tunnel counts them for each address of its peer.")
     ] = default_of(KeepPlan, "legs")
+    ready: Annotated[
+        int,
+        Field(ge=0, le=1024),
+        Setting(
+            "Wire legs that a connect tunnel makes ahead, for each address of its peer, so that the first connections need no"
+            " handshake."
+        ),
+    ] = default_of(KeepPlan, "ready")
 
 
 class AllowModeModel(Model):
@@ -375,10 +383,10 @@ class TunnelModel(HandOnModel):
         Short(on_or_off, {"enum": ["on", "off"]}),
         Setting(
             "Keep a wire leg for the next connection after its connection has ended: on, off, or how.",
-            default="off",
+            default="on",
             flag=Flag("on|off", text="Keep a wire leg for the next connection."),
         ),
-    ] = None
+    ] = Field(default_factory=KeepModel)
     ready: Annotated[
         Ready | None,
         Setting(

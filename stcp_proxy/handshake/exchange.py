@@ -150,7 +150,7 @@ class Channel:
             Truncated: the wire leg broke.
         """
         frame = self.seal(FrameType.ACCEPT, encode_keep(keep))
-        await _send(stream, frame, Truncated("the wire leg broke before the connection was accepted"))
+        await send(stream, frame, Truncated("the wire leg broke before the connection was accepted"))
 
 
 async def respond(stream: trio.abc.Stream, responder: AnyResponder) -> tuple[Channel, Established]:
@@ -164,7 +164,7 @@ async def respond(stream: trio.abc.Stream, responder: AnyResponder) -> tuple[Cha
     data = await _more(stream, ConnectCheck("the connection was closed before its first byte"))
     while not isinstance(answer := responder.receive(data), Established):
         if answer is not None:
-            await _send(stream, answer.reply, closed)
+            await send(stream, answer.reply, closed)
         if isinstance(answer, Answer):
             return Channel(Role.RESPONDER, answer.established), answer.established
         data = await _more(stream, closed)
@@ -207,7 +207,7 @@ async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInit
         "the peer closed the connection during the handshake",
         remedy="it may not allow this side's key, suite or version, or not speak STCP at all: its log says which",
     )
-    await _send(stream, initiator.message_1(), closed)
+    await send(stream, initiator.message_1(), closed)
     head = b""
     try:
         while (answer := initiator.receive(data := await _more(stream, closed))) is None:
@@ -224,7 +224,7 @@ async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInit
         return Channel(Role.INITIATOR, answer)
     if opens_at_once:
         return Channel(Role.INITIATOR, answer.established, unsent=answer.reply)
-    await _send(stream, answer.reply, closed)
+    await send(stream, answer.reply, closed)
     return Channel(Role.INITIATOR, answer.established)
 
 
@@ -247,7 +247,7 @@ async def open_channel(stream: trio.abc.Stream, channel: Channel, opening: Openi
     data = early()
     if data:
         frames += channel.seal(FrameType.DATA, data)
-    await _send(stream, frames, Truncated("the wire leg broke during the opening"))
+    await send(stream, frames, Truncated("the wire leg broke during the opening"))
     return len(data)
 
 
@@ -309,7 +309,8 @@ async def _more(stream: trio.abc.ReceiveStream, ended: StcpError) -> bytes:
     return data
 
 
-async def _send(stream: trio.abc.SendStream, data: bytes, broken: StcpError) -> None:
+async def send(stream: trio.abc.SendStream, data: bytes, broken: StcpError) -> None:
+    """Send all of `data`. Raises `broken`, or what says more, where the stream is broken."""
     try:
         await stream.send_all(data)
     except trio.BrokenResourceError as exc:

@@ -129,3 +129,5 @@ KEEP_LEN: Final = 2
 MAX_KEEP: Final = 65535
 MAX_CONNECTIONS: Final = 1 << 16
 """Most connections that one wire leg carries, one after the other."""
+READY_SERVICE: Final = ":ready"
+"""The service that makes a leg ready: no target, no byte, an end at once. No configured name begins with a colon."""

@@ -12,7 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import socket
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -23,6 +23,7 @@ from stcp_proxy.errors import (
     HandshakeTimedOut,
     KeyRevoked,
     PeerOverLimit,
+    ServiceUnknown,
     StcpError,
     code_for,
 )
@@ -36,18 +37,22 @@ from stcp_proxy.net.pattern import Pattern
 from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.net.source import source_of_client
 from stcp_proxy.protocol.opening import Endpoint, Opening
+from stcp_proxy.protocol.wire import READY_SERVICE
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.session.client_address import client_of, endpoint_of, plain_endpoint, proxy_header, send_header, source_for
 from stcp_proxy.session.handover import hand_over, stopping
 from stcp_proxy.session.original_target import allowed_destination, dial_destination, port_of
 from stcp_proxy.session.peer_leg import Keeper, NoKeeper, PeerLeg, give_back, now
+from stcp_proxy.session.ready_leg import answer_ready
 from stcp_proxy.session.record import Connection
 from stcp_proxy.session.services import Offer, Offers
 from stcp_proxy.upstream.attempt import Attempt
 from stcp_proxy.upstream.targets import Targets
 
 _log = structlog.get_logger("stcp_proxy.session")
+
+_NOT_KEPT: Final = "set 'keep' in this tunnel, or 'keep: {ready: 0}' in the peer's"
 
 
 class Gate(Protocol):
@@ -119,7 +124,10 @@ class ListenSession:
                 leg, opening = self._reopened
                 self._note(leg)
             self._gate.proved(self._record)
-            await self._reach_target(leg, opening)
+            if opening.service == READY_SERVICE:
+                await self._make_ready(leg, opening)
+            else:
+                await self._reach_target(leg, opening)
         except BaseException:
             self._stream.close()
             raise
@@ -156,14 +164,37 @@ class ListenSession:
             return None
         return self._legs.offer(leg.made)
 
+    def _admit(self) -> None:
+        """Refuse a peer whose certificate has expired since the handshake, or that is beyond a limit."""
+        if self._record.identity.has_expired:  # in a handshake it would have been refused
+            raise KeyRevoked("the certificate of this connection's peer has expired")
+        self._gate.admit(self._record, self._plan)
+
+    async def _make_ready(self, leg: PeerLeg, opening: Opening) -> None:
+        """Keep a leg for a later connection. No target is dialled."""
+        await in_task()
+        keep = self._answer(leg, opening)
+        try:
+            self._admit()
+            if keep is None:
+                raise ServiceUnknown("the peer makes wire legs ready, and this tunnel does not keep this one", remedy=_NOT_KEPT)
+        except StcpError as exc:
+            await leg.channel.reject(self._stream, code_for(exc))
+            raise
+        with trio.move_on_after(self._plan.handshake_timeout) as scope:
+            await answer_ready(self._stream, leg.channel, keep)
+        if scope.cancelled_caught:
+            raise HandshakeTimedOut("the peer did not end the connection that makes a wire leg ready")
+        self._record.made_ready()
+        leg.at_rest = now()
+        self._legs.put(leg)
+
     async def _reach_target(self, leg: PeerLeg, opening: Opening) -> None:
         channel = leg.channel
         plain: socket.socket | None = None
         try:
             try:
-                if self._record.identity.has_expired:  # in a handshake it would have been refused
-                    raise KeyRevoked("the certificate of this connection's peer has expired")
-                self._gate.admit(self._record, self._plan)
+                self._admit()
                 plain = await self._dial(channel, opening)
             except StcpError as exc:
                 # The peer is told the kind of the failure, and no address behind this side.

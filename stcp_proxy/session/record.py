@@ -260,6 +260,12 @@ class Connection:
             **({"why_engine": relay.why_engine} if relay is not None and relay.why_engine else {}),
         )
 
+    def made_ready(self) -> None:
+        """Note that the peer has made its wire leg ready for a later connection, and let the record go."""
+        if not log.is_hidden(Severity.DEBUG.value):
+            _log.debug("wire leg made ready", **self._facts(), log_class=LogClass.CONNECTIONS)
+        self._owner.forget(self)
+
     def failed(self, exc: BaseException) -> None:
         """Count and log a connection that was not relayed."""
         if not isinstance(exc, StcpError):

@@ -9,7 +9,7 @@
 - ``replays``          first messages that were answered lately
 - ``peer_limits``      the limits of each peer: live connections, and new connections a second
 - ``lifetimes``        connections end after ``max_lifetime``
-- ``idle_legs``        its wire legs between their connections
+- ``idle_legs``        its wire legs between their connections; ``ready_legs`` makes some ahead
 - ``descriptors``      the limit that all tunnels share: how many connections this process has file descriptors for
 - ``revocation``       connections end whose key was taken out of the file
 - ``upstreams``        its targets by every way that leads to them, their health checks, and readiness

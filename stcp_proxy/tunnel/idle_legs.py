@@ -64,6 +64,8 @@ class IdleLegs:
     Attributes:
         era: see `Keeper.era`.
         parted: woken when the last leg that was said farewell to is closed.
+        removals: how many legs were taken or have ended so far.
+        changed: woken after that.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class IdleLegs:
     ) -> None:
         self.era: object = None
         self.parted: Final = trio.lowlevel.ParkingLot()
+        self.removals = 0
+        self.changed: Final = trio.lowlevel.ParkingLot()
         self._plan = plan
         self._descriptors = descriptors
         descriptors.keepers.add(self)
@@ -104,6 +108,14 @@ class IdleLegs:
 
     def __len__(self) -> int:
         return len(self._legs)
+
+    def waiting(self, use: object) -> int:
+        """The number of legs at rest for one use."""
+        return len(self._by_use.get(use, ()))
+
+    def holds(self, leg: PeerLeg) -> bool:
+        """Whether a leg is at rest here."""
+        return leg in self._by_use.get(leg.use, ())
 
     # -- eras --------------------------------------------------------------------------------------------------------------
 
@@ -249,6 +261,9 @@ class IdleLegs:
             del self._by_use[leg.use]
         self._forget(fd)
         self._descriptors.legs -= 1
+        self.removals += 1
+        if self.changed:  # an engine that runs in Trio's loop may not wake a task itself
+            self._token.run_sync_soon(self.changed.unpark_all, idempotent=True)
 
     def _forget(self, fd: int) -> None:
         del self._until[fd]

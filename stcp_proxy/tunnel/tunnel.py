@@ -30,6 +30,7 @@ from stcp_proxy.tunnel.connections import LiveConnections, MakeSession, Session
 from stcp_proxy.tunnel.descriptors import Descriptors
 from stcp_proxy.tunnel.idle_legs import IdleLegs
 from stcp_proxy.tunnel.quick_start import QuickStart
+from stcp_proxy.tunnel.ready_legs import ReadyLegs
 from stcp_proxy.tunnel.revocation import end_expired
 from stcp_proxy.tunnel.upstreams import Upstreams
 from stcp_proxy.upstream.targets import Targets
@@ -116,12 +117,15 @@ class Tunnel:
             self.live.wake()
 
     async def _follow_plan(self) -> None:
-        """Run health checks and end expired connections: by the plan in force, and by each plan that replaces it."""
+        """Run health checks, end expired connections, make legs ahead: by the plan in force, and by each that replaces it."""
         while True:
             with trio.CancelScope() as self._following_plan:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.upstreams.check_health)
                     nursery.start_soon(end_expired, self.plan, self.live)
+                    if self.plan.keep is not None and self.plan.keep.ready and self.engine.keeps_legs:
+                        ready = ReadyLegs(self.plan, self.live.trust, self.upstreams.targets, self.legs, self.ledger)
+                        nursery.start_soon(ready.run, self.plan.keep)
 
     async def drain(self) -> None:
         """Return when no connection is left. Meanwhile those end whose certificate expires, where the plan says so."""

@@ -49,7 +49,7 @@ class Side:
         self.admin.wait_status(reached, f"{count} idle legs")
 
 
-KEEP = ["--admin", "127.0.0.1:0", "--keep", "on"]
+KEEP = ["--admin", "127.0.0.1:0"]  # legs are kept by default
 
 
 @pytest.fixture
@@ -208,6 +208,20 @@ def hosts(tmp_path: Path, echo: Target) -> Iterator[Hosts]:
     hosts = Hosts(tmp_path, echo.to)
     yield hosts
     hosts.stop()
+
+
+def test_first_connection_has_a_ready_leg(hosts: Hosts) -> None:
+    """No target is dialled for it, and the legs that were made ahead end with their plan."""
+    tunnels = {name: tunnel | {"keep": {"ready": 2}} for name, tunnel in hosts.app.config["tunnels"].items()}
+    hosts.app.reload(hosts.app.config | {"tunnels": tunnels})
+    hosts.idle(2)
+    assert ask(hosts.address) == b"words"
+    assert legs(hosts.app, 2) == ["new", "kept"]
+    assert len(hosts.db.ended(2)) == 2
+    assert not hosts.db.log("connection refused")
+    tunnels = {name: tunnel | {"keep": "off"} for name, tunnel in tunnels.items()}
+    hosts.app.reload(hosts.app.config | {"tunnels": tunnels})
+    hosts.idle(0)
 
 
 def test_removed_key_ends_its_idle_legs(hosts: Hosts) -> None:

@@ -81,7 +81,8 @@ class Site:
         folder = folder_factory.mktemp(suite.name.lower())
         self.keys = Keys(folder, psk=suite in (Suite.HYBRID_PSK, Suite.CLASSIC_PSK))
         kind = ["--suite", "classic" if suite in (Suite.CLASSIC_KEYS, Suite.CLASSIC_PSK) else "hybrid"]
-        limits = ["--handshake-timeout", SOON, "--dial-timeout", SOON, "--half-close-timeout", SOON]
+        # Each connection has a leg of its own, so that a harm meets its handshake.
+        limits = ["--handshake-timeout", SOON, "--dial-timeout", SOON, "--half-close-timeout", SOON, "--keep", "off"]
         self.target = Target(self._serve)
         self.seen: queue.Queue[tuple[str, bytes]] = queue.Queue()
         arguments = ["listen", "--bind", "127.0.0.1:0", "--to", self.target.to, *self.keys.listen(), *kind, *limits]
@@ -321,7 +322,7 @@ class FinSite:
     def __init__(self, folder_factory: pytest.TempPathFactory) -> None:
         self.seen: queue.Queue[str] = queue.Queue()
         self.target = Target(self._serve)
-        limits = ["--half-close-timeout", "0.5"]
+        limits = ["--half-close-timeout", "0.5", "--keep", "off"]
         folder = folder_factory.mktemp("fin")
         self.keys = Keys(folder)
         arguments = ["listen", "--bind", "127.0.0.1:0", "--to", self.target.to, *self.keys.listen(), *limits]

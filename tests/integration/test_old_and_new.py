@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.files import FileProxy
 from harness.proxies import Keys, Proxy
 from harness.sockets import Target, connect, end_of, read_all, read_exactly, reset
 
@@ -49,6 +50,11 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def run_from(first: Path) -> dict[str, Any]:
+    """Arguments of `Proxy` that run the first version."""
+    return {"prefix": ("env", "-u", "STCP_COMPILED", "-C", str(first)), "env": {"PYTHONPATH": str(first)}}
+
+
 class Two:
     """A pair of which one side is the first version; a context manager.
 
@@ -73,8 +79,7 @@ class Two:
         both: tuple[str, ...] = (),
         connect: tuple[str, ...] = (),
     ) -> None:
-        old: dict[str, Any] = {"prefix": ("env", "-u", "STCP_COMPILED", "-C", str(first)), "env": {"PYTHONPATH": str(first)}}
-        sides = {True: old, False: {}}
+        sides = {True: run_from(first), False: {}}
         self.keys = Keys(folder, psk)
         with contextlib.ExitStack() as stack:
             self.listen = stack.enter_context(
@@ -220,3 +225,21 @@ def test_todays_program_reads_the_first_versions_files(first: Path) -> None:
     assert len(paths) >= 8
     for path in paths:
         validate(file_source(path), ConfigModel)
+
+
+def test_old_listener_that_is_asked_for_ready_legs(first: Path, tmp_path: Path, echo: Target) -> None:
+    """It answers as to any unknown service, and dials nothing for it. Connections are served."""
+    keys, before = Keys(tmp_path), echo.dials
+    flags = ["listen", "--bind", "127.0.0.1:0", "--to", echo.to, *keys.listen()]
+    with Proxy(flags, log=tmp_path / "listen.log", **run_from(first)) as listener:
+        listener.ready()
+        tunnel = {"mode": "connect", "bind": "127.0.0.1:0", "to": listener.addresses[0], "peer": "db", "keep": {"ready": 2}}
+        config = {"identity": "client.key", "peers": {"db": str(keys.server.public)}, "tunnels": {"out": tunnel}}
+        with FileProxy(tmp_path, "app", config) as connector:
+            connector.wait_log("no wire legs are made ahead")
+            assert listener.refused(reason="unknown_service")
+            with connect(connector.address_of("out")) as sock:
+                sock.sendall(b"word")
+                assert read_exactly(sock, 4) == b"word"
+            listener.ended()
+    assert echo.dials == before + 1

@@ -36,6 +36,7 @@ class Rig:
         many = {"workers": 2, "drain": "20s", "identity": "server.key"}
         self.listen = FileProxy(folder, "listen", many | {"peers": app, "tunnels": {"in": tunnel}, "admin": "127.0.0.1:0"})
         tunnel = {"mode": "connect", "bind": "127.0.0.1:0", "to": "{}:{}".format(*self.listen.address_of("in")), "peer": "db"}
+        tunnel["keep"] = "off"  # each connection meets either worker
         db = {"db": str(self.keys.server.public)}
         self.connect = FileProxy(folder, "connect", {"identity": "client.key", "peers": db, "tunnels": {"out": tunnel}})
         self._serving = self.workers()

@@ -24,6 +24,7 @@ class Shared:
 
     def _proxy(self, command: str, folder: Path, to: str, bind: str, keys: list[str]) -> Proxy:
         arguments = [command, "--bind", bind, "--to", to, *keys, "--workers", "2", "--drain", "1"]
+        arguments += ["--keep", "off"]  # each connection meets either worker of the other side
         proxy = Proxy(arguments, log=folder / f"{command}.log")
         proxy.wait_log("ready", count=2)
         return proxy

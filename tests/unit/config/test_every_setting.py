@@ -104,7 +104,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("intercept-all", "forwarded", "eth0"),
         ("intercept", "mark", "77"),
         ("connect", "health", "{interval: 1s}"),
-        ("connect", "keep", "on"),
+        ("connect", "keep", "off"),
         ("listen", "ready", "target"),
     ],
     "ServiceModel": [
@@ -125,7 +125,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
     "AcceptProxyModel": [("proxy", "from", "127.0.0.1")],
     "AllowModeModel": [("allow_mode", "audit", LATER)],
     "HealthModel": [("health", "interval", "1s"), ("health", "timeout", "1s")],
-    "KeepModel": [("keep", "idle", "5s"), ("keep", "max_age", "1m"), ("keep", "legs", "7")],
+    "KeepModel": [("keep", "idle", "5s"), ("keep", "max_age", "1m"), ("keep", "legs", "7"), ("keep", "ready", "2")],
 }
 """For each field of each model one change. A new field needs one."""
 

@@ -86,6 +86,8 @@ from .plan_files import CONNECT, HEAD, LISTEN, SECRET, problems
             "in.health.intervall: there is no such key; did you mean 'interval'",
         ),
         (HEAD + LISTEN % ", keep: {idle: 500ms}", "tunnels.in.keep.idle: a wire leg is kept for 1 to 65535 seconds"),
+        (HEAD + LISTEN % ", keep: {ready: 2}", "tunnels.in.keep.ready: a listen tunnel makes no wire legs"),
+        (HEAD + CONNECT % ", keep: {ready: 9, legs: 8}", "tunnels.out.keep.ready: at most 8 wire legs wait in this tunnel"),
         (HEAD + LISTEN % ", health: {interval: 0}", "tunnels.in.health.interval: this time must be more than zero"),
         ("dns: {server: 1.1.1.1}\n" + HEAD + LISTEN % "", "1: dns.server: there is no such key; did you mean 'servers'?"),
         ("dns: {servers: dns.test}\n" + HEAD + LISTEN % "", "1: dns.servers: 'dns.test' is no IP address"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .contents import keep
+from .contents import attribute, keep
 from .frames import rekey, seal
 from .primitives import REKEY_INTERVAL, TYPES, seeded, sha256
 
@@ -26,6 +26,14 @@ def kept_legs(shakes: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "to_initiator": kept_frames(bytes.fromhex(shake["key_to_initiator"]), 0, ANSWERS),
             }
         )
+    shake = shakes[0]
+    out.append(
+        {
+            "name": "a leg that is made ready, and its first connection",
+            "to_responder": kept_frames(bytes.fromhex(shake["key_to_responder"]), 0, READY_REQUESTS),
+            "to_initiator": kept_frames(bytes.fromhex(shake["key_to_initiator"]), 0, READY_ANSWERS),
+        }
+    )
     out.append(
         {
             "name": "a boundary where the rekey by count is due as well",
@@ -45,6 +53,14 @@ ANSWERS = [
     (0, "ACCEPT", keep(60)), (0, "DATA", b"first"), (0, "DATA", b"one"), (0, "FIN", b""),
     (1, "ACCEPT", keep(60)), (1, "DATA", b"second"), (1, "FIN", b""),
     (2, "REJECT", b"\x00\x07"),
+]  # fmt: skip
+READY_REQUESTS = [
+    (0, "OPEN", attribute(1, b":ready") + keep(30)), (0, "FIN", b""),
+    (1, "OPEN", keep(20)), (1, "DATA", b"one"),
+]  # fmt: skip
+READY_ANSWERS = [
+    (0, "ACCEPT", keep(60)), (0, "FIN", b""),
+    (1, "ACCEPT", keep(60)), (1, "DATA", b"first"),
 ]  # fmt: skip
 
 
