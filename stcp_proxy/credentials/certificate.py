@@ -21,7 +21,10 @@ from stcp_proxy.credentials.names import DNS, DNS_NAME, MAX_NAMES_LEN, URI_NAME,
 from stcp_proxy.errors import CertificateChainRefused, CertificateRoleRefused
 from stcp_proxy.protocol.wire import Role
 
-_KNOWN: Final = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
+_KNOWN: Final[frozenset[type[x509.ExtensionType]]] = frozenset(
+    (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
+)
+_KNOWN_OF_ISSUERS: Final = _KNOWN | {x509.NameConstraints}
 _PURPOSE: Final = {
     Role.INITIATOR: (ExtendedKeyUsageOID.CLIENT_AUTH, "to connect (client authentication)"),
     Role.RESPONDER: (ExtendedKeyUsageOID.SERVER_AUTH, "to listen (server authentication)"),
@@ -39,11 +42,14 @@ _E = TypeVar("_E", bound=x509.ExtensionType)
 
 
 def extension(certificate: x509.Certificate, kind: type[_E]) -> _E | None:
-    """An extension of a certificate, or None."""
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
+    """An extension of a certificate, or None.
+
+    `get_extension_for_class` asks an abstract base class about each extension: 3 us, where this takes 0.3 us.
+    """
+    for found in certificate.extensions:
+        if type(found.value) is kind:
+            return found.value
+    return None
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
@@ -52,10 +58,7 @@ def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
     Raises:
         CertificateChainRefused: the certificate has no such name, or its names are too long.
     """
-    try:
-        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        alternative = x509.SubjectAlternativeName([])
+    alternative = extension(certificate, x509.SubjectAlternativeName) or x509.SubjectAlternativeName([])
     dns = [DNS + name for name in map(lower, alternative.get_values_for_type(x509.DNSName)) if DNS_NAME.fullmatch(name)]
     uris = [lower_host(uri) for uri in alternative.get_values_for_type(x509.UniformResourceIdentifier)]
     names = tuple(dict.fromkeys([*dns, *(uri for uri in uris if URI_NAME.fullmatch(uri))]))
@@ -77,7 +80,7 @@ def check_leaf(leaf: x509.Certificate, role: Role) -> None:
     if is_authority(leaf):
         raise CertificateChainRefused("the peer presents a certificate of an authority as its own")
     usage = extension(leaf, x509.KeyUsage)
-    signs = not isinstance(leaf.public_key(), X25519PublicKey)
+    signs = usage is not None and not isinstance(leaf.public_key(), X25519PublicKey)
     if usage is not None and not (usage.digital_signature if signs else usage.key_agreement):
         raise CertificateRoleRefused("the key usage of the peer's certificate does not allow it to authenticate")
     check_purpose(leaf, role)
@@ -104,7 +107,7 @@ def check_issuer(issuer: x509.Certificate, below: int) -> None:
         issuer: certificate of an authority.
         below: number of intermediate certificates between it and the leaf.
     """
-    _check_critical(issuer, (*_KNOWN, x509.NameConstraints))
+    _check_critical(issuer, _KNOWN_OF_ISSUERS)
     constraints, usage = extension(issuer, x509.BasicConstraints), extension(issuer, x509.KeyUsage)
     if constraints is None or not constraints.ca or (usage is not None and not usage.key_cert_sign):
         raise CertificateChainRefused("a certificate in the peer's chain may not issue others")
@@ -173,9 +176,9 @@ def _within(name: str, tree: x509.GeneralName, *, itself: bool) -> bool:
     return host.endswith(value) if value.startswith(".") else host == value
 
 
-def _check_critical(certificate: x509.Certificate, known: tuple[type[x509.ExtensionType], ...]) -> None:
+def _check_critical(certificate: x509.Certificate, known: frozenset[type[x509.ExtensionType]]) -> None:
     for found in certificate.extensions:
-        if found.critical and not isinstance(found.value, known):
+        if found.critical and type(found.value) not in known:
             raise CertificateChainRefused(
                 f"a certificate of the peer has an unknown critical extension {found.oid.dotted_string}"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -52,7 +53,7 @@ _LEAVES: Final = verification.ExtensionPolicy.permit_all().require_present(
 
 def find_chain(
     presented: Sequence[x509.Certificate], authorities: Sequence[Authority], *, role: Role, now: float
-) -> tuple[Authority, list[x509.Certificate]]:
+) -> tuple[Authority, list[x509.Certificate], tuple[str, ...]]:
     """Verify the certificates that a peer presents.
 
     Args:
@@ -62,7 +63,7 @@ def find_chain(
         now: the time, in unix seconds.
 
     Returns:
-        The authority, and the chain from the leaf to one of the authority's roots.
+        The authority, the chain from the leaf to one of the authority's roots, and the names of the leaf.
 
     Raises:
         CredentialRefused: no authority vouches for the leaf.
@@ -77,11 +78,9 @@ def find_chain(
     for authority in authorities:
         for chain in _chains_to(authority, leaf, intermediates, now):
             try:
-                _check_chain(chain, role)
+                return authority, chain, _check_chain(chain, role)
             except CredentialRefused as exc:
                 refusal = refusal or exc
-            else:
-                return authority, chain
     issuer = shown(leaf.issuer.rfc4514_string())
     raise refusal or UnknownAuthority(f"no authority of this side issued the peer's certificate (issuer: {issuer})")
 
@@ -100,11 +99,11 @@ def _chains_to(
 ) -> Iterator[list[x509.Certificate]]:
     """The chains from a leaf to the roots of an authority, with every signature verified."""
     roots = [root for root in authority.roots if _in_time(root, now)]
-    vouched = _vouched(roots, intermediates)
-    if not any(_issued(leaf, issuer) for issuer in (*roots, *vouched)):
-        return
+    vouched = _vouched(roots, intermediates) if intermediates else []
     if any(isinstance(issuer.public_key(), Ed25519PublicKey) for issuer in (*roots, *vouched)):
         yield from _chains([leaf], roots, vouched)
+        return
+    if all(leaf.issuer != issuer.subject for issuer in (*roots, *vouched)):
         return
     moment = _within_all([leaf, *vouched], now)
     builder = verification.PolicyBuilder().store(verification.Store(roots)).time(moment).max_chain_depth(MAX_CERTIFICATES)
@@ -135,33 +134,50 @@ def _chains(
     chain: list[x509.Certificate], roots: list[x509.Certificate], intermediates: list[x509.Certificate]
 ) -> Iterator[list[x509.Certificate]]:
     """All chains that continue `chain` to a root. The number of certificates bounds their length."""
+    is_leaf = len(chain) == 1
     for root in roots:
-        if _issued(chain[-1], root):
+        if _issued(chain[-1], root, is_leaf=is_leaf):
             yield [*chain, root]
     for candidate in intermediates:
-        if candidate not in chain and _issued(chain[-1], candidate):
+        if candidate not in chain and _issued(chain[-1], candidate, is_leaf=is_leaf):
             yield from _chains([*chain, candidate], roots, intermediates)
 
 
-def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    if certificate.issuer != issuer.subject:
-        return False
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate, *, is_leaf: bool = False) -> bool:
+    """Whether an issuer signed a certificate. The library compares the names first, without making objects of them."""
     try:
-        certificate.verify_directly_issued_by(issuer)
+        if is_leaf:
+            certificate.verify_directly_issued_by(issuer)
+        else:
+            _verify_intermediate(certificate, issuer)
     except (ValueError, TypeError, InvalidSignature):
         return False
     return True
 
 
-def _check_chain(chain: list[x509.Certificate], role: Role) -> None:
-    """Apply the rules for issuers to a chain whose signatures are verified."""
+@functools.lru_cache(maxsize=64)
+def _verify_intermediate(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    """Verify the signature of an intermediate certificate. Peers of one authority present the same ones.
+
+    A failure is not remembered, so a stranger takes no place.
+    """
+    certificate.verify_directly_issued_by(issuer)
+
+
+_check_issuer: Final = functools.lru_cache(maxsize=64)(check_issuer)
+"""Remembers which issuers have passed: an issuer has many peers below it, and its certificate never changes."""
+
+
+def _check_chain(chain: list[x509.Certificate], role: Role) -> tuple[str, ...]:
+    """Apply the rules for issuers to a chain whose signatures are verified. Returns the names of the leaf."""
     names = names_of(chain[0])
     for below, issuer in enumerate(chain[1:]):
         check_algorithm(chain[below], issuer)
-        check_issuer(issuer, below)
+        _check_issuer(issuer, below)
         check_constraints(issuer, names)
         if below + 2 < len(chain):
             check_purpose(issuer, role)
+    return names
 
 
 def _in_time(certificate: x509.Certificate, now: float) -> bool:

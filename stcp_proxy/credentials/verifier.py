@@ -18,7 +18,7 @@ from cryptography import x509
 
 from stcp_proxy.credentials.authority import Authority, key_bytes, key_id
 from stcp_proxy.credentials.binding import check_binding
-from stcp_proxy.credentials.certificate import UNREADABLE, names_of
+from stcp_proxy.credentials.certificate import UNREADABLE
 from stcp_proxy.credentials.names import NamePattern
 from stcp_proxy.credentials.path import LEEWAY, check_time, find_chain
 from stcp_proxy.credentials.revocation import Issued, Revocations
@@ -34,6 +34,8 @@ from stcp_proxy.protocol.wire import Role
 
 MAX_REMEMBERED: Final = 10_000
 """Most credentials that a verifier remembers. The one that was used longest ago is forgotten first."""
+_MAX_ISSUERS: Final = 64
+"""Most issuers whose keys are held beside the roots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Verifier:
         self._remember = remember
         self._known: OrderedDict[bytes, Verified] = OrderedDict()
         self._root_keys = {key_bytes(root): (authority, root) for authority in authorities for root in authority.roots}
-        self._shared: dict[bytes, bytes] = {}
+        self._issuer_keys: dict[x509.Certificate, bytes] = {}
 
     def __len__(self) -> int:
         """Number of remembered credentials."""
@@ -152,9 +154,8 @@ class Verifier:
     def _verify(self, credential: Credential, static: bytes, role: Role, now: float) -> Verified:
         presented = [x509.load_der_x509_certificate(der) for der in credential.certificates]
         _check_end(credential.not_after, now)
-        authority, chain = find_chain(presented, self._authorities, role=role, now=now)
+        authority, chain, everything = find_chain(presented, self._authorities, role=role, now=now)
         check_binding(credential, chain[0].public_key(), role=role, static=static)
-        everything = names_of(chain[0])
         names = authority.vouches_for(everything)
         if not names:
             raise CertificateNameRefused(f"authority {authority.name!r} may not vouch for {', '.join(everything)}")
@@ -164,8 +165,8 @@ class Verifier:
             authority.name,
             chain[0].serial_number,
             min(*ends, credential.not_after),
-            tuple(key_id(key_bytes(certificate)) for certificate in chain[:-1]),
-            tuple((self._share(key_bytes(chain[i + 1])), chain[i].serial_number) for i in range(len(chain) - 1)),
+            (key_id(key_bytes(chain[0])), *(key_id(self._issuer_key(each)) for each in chain[1:-1])),
+            tuple((self._issuer_key(chain[i + 1]), chain[i].serial_number) for i in range(len(chain) - 1)),
         )
         self._check_revocation(verified, authority.name)
         return verified
@@ -176,11 +177,14 @@ class Verifier:
         if self._revocations.covers((*verified.key_ids, key_id(root)), verified.issued, authority):
             raise CertificateRevoked(f"a certificate of {verified.names[0]} (serial {verified.serial:x}) is revoked")
 
-    def _share(self, key: bytes) -> bytes:
-        """One copy of an issuer's key for all credentials."""
-        if len(self._shared) >= 256:
-            self._shared.clear()
-        return self._shared.setdefault(key, key)
+    def _issuer_key(self, certificate: x509.Certificate) -> bytes:
+        """The public key of an issuer: one copy for all credentials."""
+        key = self._issuer_keys.get(certificate)
+        if key is None:
+            if len(self._issuer_keys) >= _MAX_ISSUERS:
+                self._issuer_keys.clear()
+            key = self._issuer_keys[certificate] = key_bytes(certificate)
+        return key
 
 
 def _check_end(not_after: float, now: float) -> None:

@@ -244,12 +244,29 @@ def test_strangers_own_authorities_verify_nothing(kind: str, monkeypatch: pytest
     same = [make(kind, name="own", key=top.key).certificate for _ in range(MAX_CERTIFICATES - 1)]
     verified = []
     issued = path._issued
-    monkeypatch.setattr(path, "_issued", lambda *pair: verified.append(pair) or issued(*pair))
+    monkeypatch.setattr(path, "_issued", lambda *pair, **how: verified.append(pair) or issued(*pair, **how))
     monkeypatch.setattr(path.verification, "PolicyBuilder", lambda: pytest.fail("an unknown issuer begins no search"))
     with pytest.raises(errors.UnknownAuthority):
         verify(Verifier([trusted(root)]), top.issue(kind), intermediates=tuple(same))
     assert {issuer for _, issuer in verified} == {root.certificate}
     assert len(verified) <= MAX_CERTIFICATES
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_signature_of_an_intermediate_is_verified_once_for_its_peers(good: bool) -> None:
+    """A failure is not remembered: a stranger's certificates would push out those of peers."""
+    path._verify_intermediate.cache_clear()
+    root = make("ed25519", name="root")
+    middle = (root if good else make("ed25519", name="root")).authority("ed25519", name="middle")
+    verifier = Verifier([trusted(root)])
+    for _ in range(3):
+        if good:
+            verify(verifier, middle.issue("ed25519"))
+        else:
+            with pytest.raises(errors.UnknownAuthority):
+                verify(verifier, middle.issue("ed25519"))
+    known = path._verify_intermediate.cache_info()
+    assert (known.misses, known.currsize) == ((1, 1) if good else (3, 0))
 
 
 def test_issuer_of_a_stranger_takes_little_room_in_the_log() -> None:
