@@ -21,7 +21,8 @@ class CertificateStatus:
         subject: the names of the certificate; of an authority and a list, the authority's subject.
         issuer: subject of the authority that issued it; of a list, its issuer.
         serial: the serial number in hexadecimal digits; of a list, its number.
-        key_id: SHA-256 of the public key (SubjectPublicKeyInfo) in hexadecimal digits; empty for a list.
+        key_id: SHA-256 of the public key (SubjectPublicKeyInfo) in hexadecimal digits; of a list, the
+            identifier of the key that signed it, empty where it names none.
         not_before: the begin of its validity.
         not_after: the end of its validity; None for a list that does not tell its next update.
         tunnels: names of the tunnels that use it.

@@ -192,11 +192,13 @@ def _revocation_list(path: Path, block: bytes, roots: tuple[Encoded, ...]) -> En
         named = [root for root in map(_loaded, roots) if root.subject == found.issuer]
         signed = not named or any(_is_signed(found, root) for root in named)
         end = found.next_update_utc
-        number = found.extensions
-        serial = next((str(each.value.crl_number) for each in number if isinstance(each.value, x509.CRLNumber)), "")
+        extensions = [each.value for each in found.extensions]
+        serial = next((str(each.crl_number) for each in extensions if isinstance(each, x509.CRLNumber)), "")
+        keys = [each.key_identifier for each in extensions if isinstance(each, x509.AuthorityKeyIdentifier)]
         begin = found.last_update_utc.timestamp()
         issuer = found.issuer.rfc4514_string()
-        facts = Facts(issuer, serial, begin, float("inf") if end is None else end.timestamp(), issuer)
+        key_id = "".join((each or b"").hex() for each in keys)
+        facts = Facts(issuer, serial, begin, float("inf") if end is None else end.timestamp(), issuer, key_id)
     except UNREADABLE as exc:
         raise ConfigError(f"{path} holds a revocation list that cannot be read: {exc}", remedy="fetch it anew") from None
     if not signed:

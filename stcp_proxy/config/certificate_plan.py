@@ -30,7 +30,8 @@ class Facts:
         not_before: begin of its validity, in unix seconds.
         not_after: end of its validity, in unix seconds; infinite for a list that does not tell its next update.
         issuer: subject of its issuer.
-        key_id: SHA-256 of its public key (SubjectPublicKeyInfo, DER) in hexadecimal digits; empty for a list.
+        key_id: SHA-256 of its public key (SubjectPublicKeyInfo, DER) in hexadecimal digits; of a list, the
+            identifier of the key that signed it, empty where it names none.
     """
 
     subject: str

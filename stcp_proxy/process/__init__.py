@@ -3,6 +3,7 @@
 - ``supervisor``      one process: start, signals, drain
 - ``workers``         several processes; ``worker_sockets`` their listening sockets
 - ``reload``          read the configuration again while the tunnels serve
+- ``reload_losses``   what a reload may not take away unless it is forced
 - ``reload_parent``   a reload with several workers, as the parent leads it; ``reload_worker`` as a worker follows it;
   ``reload_messages`` what they send to each other
 - ``watch``           a reload when files of the configuration change
@@ -10,6 +11,7 @@
   ``takeover_messages`` what they send to each other; ``own_listeners`` and ``takeover_workers`` where the sockets are
 - ``successor``       SIGUSR2: start the new process; ``detach`` how it leaves the old one
 - ``drain``           let connections finish
+- ``replaced``        revocations in a process that was replaced and drains
 - ``companion``       what is served beside the tunnels: the admin address
 - ``running``         a running process, as the admin address sees it
 - ``lifetimes_check`` which certificates should have been renewed, looked at while the proxy runs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -54,12 +54,13 @@ async def drain(tunnels: Tunnels, received: AsyncIterator[int], name: str) -> No
             nursery.cancel_scope.cancel()
 
 
-async def drain_replaced(tunnels: Tunnels, received: AsyncIterator[int]) -> int | None:
+async def drain_replaced(tunnels: Tunnels, received: AsyncIterator[int], watch: Callable[[], Awaitable[None]]) -> int | None:
     """Let connections finish while a new process serves, until the deadline or a stop. Handshakes under way go on.
 
     Args:
         tunnels: what this process served; their listening sockets are closed.
         received: the signals that arrive.
+        watch: follows revocations until it is cancelled.
 
     Returns:
         The signal that stops this process; None when all connections have finished, or the deadline is over.
@@ -75,6 +76,7 @@ async def drain_replaced(tunnels: Tunnels, received: AsyncIterator[int]) -> int 
     with trio.move_on_after(plan.takeover_drain) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stop, scope)
+            nursery.start_soon(watch)
             await tunnels.wait_idle()
             nursery.cancel_scope.cancel()
     return came[0] if came else None

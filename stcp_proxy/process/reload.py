@@ -22,6 +22,7 @@ from stcp_proxy.counters import Reloads
 from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.process import sd_notify
+from stcp_proxy.process.reload_losses import check_losses
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.tunnel.tunnels import Tunnels
 
@@ -72,6 +73,7 @@ class Reloader:
 
     Attributes:
         count: how often.
+        read: reads the file.
         after: called after each reload, in Trio's thread.
         serve_admin: called with an admin address that a reload has opened.
         stopping: whether this process drains: then nothing is reloaded, whoever asks.
@@ -81,7 +83,7 @@ class Reloader:
         self.count: Final = Reloads()
         self.after: Final[list[Callable[[], None]]] = []
         self._tunnels = tunnels
-        self._read = read
+        self.read: Final = read
         self._open_admin = open_admin
         self.serve_admin: Callable[[Any], None] = Opened.close
         self._one_at_a_time = trio.Lock()
@@ -194,9 +196,9 @@ class Reloader:
     async def _plan(self, *, force: bool) -> tuple[Plan, PlanDiff]:
         if self.stopping:
             raise stopping()
-        if self._read is None:
+        if self.read is None:
             raise no_file()
-        plan = await trio.to_thread.run_sync(self._read(), abandon_on_cancel=True)
+        plan = await trio.to_thread.run_sync(self.read(), abandon_on_cancel=True)
         return plan, compared(self.now, plan, force=force, opens_admin=self._open_admin is not None)
 
     async def _opened(self, plan: Plan) -> Opened | None:
@@ -217,7 +219,7 @@ def compared(old: Plan, new: Plan, *, force: bool = False, opens_admin: bool = F
     Args:
         old: what runs.
         new: what was read.
-        force: whether the change may take away more than half of the tunnels, peers, authorities or revocations.
+        force: whether `check_losses` is left out.
         opens_admin: whether an admin address can be opened where there was none.
 
     Raises:
@@ -232,75 +234,8 @@ def compared(old: Plan, new: Plan, *, force: bool = False, opens_admin: bool = F
             what = f"{setting.name} is {after} in the file and {before} here: only a new start changes {RESTART[setting.name]}"
             raise ConfigError(what, remedy=f"set {setting.name} back to {before}, or restart")
     if not force:
-        _check_not_cut_off(old, new)
-        _check_peers_remain(old, new)
-        _check_authorities_remain(old, new)
-        _check_revocations_remain(old, new)
+        check_losses(old, new)
     return diff
-
-
-def _check_peers_remain(old: Plan, new: Plan) -> None:
-    """Refuse a change that takes away more than half of the peers of directories: a directory may be half written.
-
-    A peer with another key, or with another name, is still there.
-
-    Raises:
-        ConfigError: the change is not forced.
-    """
-    before, names = set(old.included.values()), set(new.included.values())
-    kept = {name for key, name in old.included.items() if name in names or key in new.known}
-    if 2 * len(kept) < len(before):
-        what = f"the peer directories have {len(kept)} of {len(before)} peers left, as if they were still being written"
-        raise ConfigError(what, remedy="if they are complete, 'stcp-proxy reload --force' applies them; or restart")
-
-
-def _check_authorities_remain(old: Plan, new: Plan) -> None:
-    """Refuse a change that takes away more than half of the authorities' certificates: their peers would lose their connections.
-
-    Raises:
-        ConfigError: the change is not forced.
-    """
-    before, after = _roots(old), _roots(new)
-    kept = len(before & after)
-    if 2 * kept < len(before):
-        what = f"{kept} of {len(before)} certificates of authorities are left, and the peers of the others would be refused"
-        remedy = (
-            "keep the old certificates in the bundle beside the new ones for a while; or 'stcp-proxy reload --force', or restart"
-        )
-        raise ConfigError(what, remedy=remedy)
-
-
-def _check_revocations_remain(old: Plan, new: Plan) -> None:
-    """Refuse a change that takes away more than half of what is revoked: these peers would be admitted again.
-
-    A revoked serial number ends with its authority, and does not count then.
-
-    Raises:
-        ConfigError: the change is not forced.
-    """
-    authorities = {authority.name for authority in new.trusted.authorities}
-    before, after = old.trusted.revoked, new.trusted.revoked
-    were = {*before.keys, *(each for each in before.serials if each[0] in authorities)}
-    kept = len(were & {*after.keys, *after.serials})
-    if 2 * kept < len(were):
-        what = f"the file of 'revoked' has {kept} of {len(were)} entries left, as if it were still being written"
-        raise ConfigError(what, remedy="if it is complete, 'stcp-proxy reload --force' applies it; or restart")
-
-
-def _roots(plan: Plan) -> set[bytes]:
-    return {root.der for authority in plan.trusted.authorities for root in authority.roots}
-
-
-def _check_not_cut_off(old: Plan, new: Plan) -> None:
-    """Refuse a file that has lost more than half of its tunnels: one that is still being written looks the same.
-
-    Raises:
-        ConfigError: the file does not say that it is whole.
-    """
-    before, after = len(old.tunnels), len(new.tunnels)
-    if 2 * after < before and not new.whole:
-        what = f"the file has {after} of {before} tunnels left, as if it had been cut off"
-        raise ConfigError(what, remedy="if this is all of it, end it with a line '...', or run 'stcp-proxy reload --force'")
 
 
 def summary(diff: PlanDiff) -> dict[str, Any]:

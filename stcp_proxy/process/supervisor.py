@@ -32,6 +32,7 @@ from stcp_proxy.process.drain import GRACE, drain, drain_replaced
 from stcp_proxy.process.own_listeners import InThisProcess, OwnListeners
 from stcp_proxy.process.reload import OpenAdmin, Read, Reloader
 from stcp_proxy.process.reload_worker import ReloadWorker
+from stcp_proxy.process.replaced import ReplacedReloader
 from stcp_proxy.process.running import Running, State
 from stcp_proxy.process.running_clock import RunningClock
 from stcp_proxy.process.takeover_client import Takeover, takeover_socket
@@ -191,7 +192,8 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running, change:
                 reloader.stopping = True
                 await change.stop()
                 if number is None:
-                    number = await drain_replaced(tunnels, received)
+                    replaced = ReplacedReloader(tunnels, reloader.read, reloader.now)
+                    number = await drain_replaced(tunnels, received, Watcher(replaced).serve)
                 if number is not None:
                     await drain(tunnels, received, signals.name(number))
                 accepting.cancel_scope.cancel()

@@ -272,18 +272,39 @@ class Tunnels:
                         self.draining.append(tunnel)
                         self._connections.start_soon(self._drain, tunnel, change.plan.drain)
                 self.descriptors.set_listeners(self._listening)
-                self._revoke(rules, self._connections)
+                self._revoke(self.plan, self.draining, rules, self._connections)
 
-    def _revoke(self, rules: Mapping[Tunnel, Trust], nursery: trio.Nursery) -> None:
-        """End the connections whose key was taken out of their tunnel's rule; of a removed tunnel, out of the whole file."""
-        auths = [plan.auth for plan in self.plan.tunnels]
+    def admit_no_more_than(self, plan: Plan) -> None:
+        """End the connections that `plan` no longer admits, and change nothing else. For a process that was replaced."""
+        assert self._connections is not None  # noqa: S101
+        rules = {tunnel: tunnel.live.trust for tunnel in self.all}
+        found = {(each.name, each.mode): each.auth for each in plan.tunnels}
+        gone = list(self.draining)
+        for tunnel in self.serving:
+            auth = found.get((tunnel.plan.name, tunnel.plan.mode))
+            if auth is None:
+                gone.append(tunnel)
+            else:
+                tunnel.live.trust = Trust.of(auth)
+        self._revoke(plan, gone, rules, self._connections)
+
+    def _revoke(self, plan: Plan, gone: Collection[Tunnel], rules: Mapping[Tunnel, Trust], nursery: trio.Nursery) -> None:
+        """End the connections whose key was taken out of their tunnel's rule; of a removed tunnel, out of the whole file.
+
+        Args:
+            plan: the file as it is now.
+            gone: the tunnels that it no longer has.
+            rules: the rule of each tunnel before.
+            nursery: for what waits until the connections end.
+        """
+        auths = [each.auth for each in plan.tunnels]
         secrets = [auth.secret if isinstance(auth, PskAuth) else auth.psk for auth in auths]
         for tunnel, before in rules.items():
             live = tunnel.live
-            if tunnel in self.draining:
-                live.trust = live.trust.remains(self.plan.known, secrets, self.plan.trusted)
+            if tunnel in gone:
+                live.trust = live.trust.remains(plan.known, secrets, plan.trusted)
             if live.trust is not before or live.trust.audit is not None:  # an audit may have ended by its date
-                nursery.start_soon(revoke, tunnel.plan.name, live, before, self.plan.revoke_grace)
+                nursery.start_soon(revoke, tunnel.plan.name, live, before, plan.revoke_grace)
 
     def _placed(self, plan: TunnelPlan, tunnel: Tunnel | None, listeners: Listeners) -> Tunnel:
         """The tunnel that serves `plan` from now on, accepting."""

@@ -17,6 +17,7 @@ from harness.proxies import Keys, Proxy
 from harness.sockets import Target, connect, free_port, read_exactly
 from harness.takeover import LONG, Load, Rig
 
+from stcp_proxy.keys import PrivateKey
 from stcp_proxy.process import takeover_messages
 
 
@@ -323,19 +324,36 @@ def test_a_stop_while_a_replaced_one_drains(rig: Rig) -> None:
     assert old.wait() == 0
 
 
-def test_a_replaced_one_watches_its_file_no_longer(tmp_path: Path, echo: Target) -> None:
-    """It would bind the addresses of a changed file while the new process serves."""
+def test_a_replaced_one_reads_its_file_for_revocations_alone(tmp_path: Path, echo: Target) -> None:
+    """It binds no address of a changed file: the new process does. A connection ends whose key is taken out."""
     rig = Rig(tmp_path, echo.to, watch="100ms")
     try:
         with connect(rig.address) as client:
-            client.sendall(b"S")
-            assert read_exactly(client, 1) == b"S"
+
+            def exchange() -> None:
+                client.sendall(b"S")
+                assert read_exactly(client, 1) == b"S"
+
+            exchange()
             new = rig.replace()
+            exchange()
             old = rig.generations[0]
             old.wait_log("draining: a new process serves")
             tunnel = rig.config["tunnels"]["in"]
             rig.write(tunnels={"in": tunnel, "more": {**tunnel, "bind": "127.0.0.1:0"}})
+            old.wait_log("replaced process: files read again for revocations", timeout=LONG)
+            exchange()
             new.wait_log("listening", tunnel="more", timeout=LONG)
-            assert old.log("files changed") == old.log("listening", tunnel="more") == []
+            exchange()
+            rig.write(
+                peers={"other": str(PrivateKey.generate().public)},
+                tunnels={"in": {**tunnel, "allow": "other"}},
+                revoke_grace="0s",
+            )
+            old.wait_log("key revoked: its connections end", timeout=LONG)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            assert old.wait() == 0
+            assert old.log("listening", tunnel="more") == []
     finally:
         rig.stop()
