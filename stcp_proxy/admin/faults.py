@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.process_schema import Worker
 from stcp_proxy.admin.report import Report, TunnelReport
 from stcp_proxy.admin.status_schema import RefusalStatus, Target
@@ -36,12 +37,25 @@ def find_faults(report: Report) -> list[Fault]:
     Args:
         report: the merged report of all worker processes.
     """
-    return [
-        *_of_process(report),
-        *_of_certificates(report),
-        *_of_tunnels(report.tunnels, report.time, serves=report.process.state == "ready"),
-        *_of_refusals(report),
-    ]
+    return [fault for fault in _search(report) if fault is not None]
+
+
+async def find_faults_in_steps(report: Report, steps: Steps) -> list[Fault]:
+    """`find_faults`, with pauses: the connections of a proxy with many tunnels go on meanwhile."""
+    found = []
+    for fault in _search(report):
+        if fault is not None:
+            found.append(fault)
+        await steps.pause()
+    return found
+
+
+def _search(report: Report) -> Iterator[Fault | None]:
+    """All faults; None after each tunnel, because most tunnels have none."""
+    yield from _of_process(report)
+    yield from _of_certificates(report)
+    yield from _of_tunnels(report.tunnels, report.time, serves=report.process.state == "ready")
+    yield from _of_refusals(report)
 
 
 def _of_process(report: Report) -> Iterator[Fault]:
@@ -97,12 +111,13 @@ def _of_worker(worker: Worker) -> Iterator[Fault]:
         )  # fmt: skip
 
 
-def _of_tunnels(tunnels: Iterable[TunnelReport], now: float, *, serves: bool) -> Iterator[Fault]:
+def _of_tunnels(tunnels: Iterable[TunnelReport], now: float, *, serves: bool) -> Iterator[Fault | None]:
     down: dict[tuple[str, str], _Down] = {}
     for tunnel in tunnels:
         yield from _of_tunnel(tunnel, serves=serves)
         yield from _of_audit(tunnel, now)
         _add_down(down, tunnel)
+        yield None
     yield from _of_targets(down.values())
 
 

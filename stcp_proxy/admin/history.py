@@ -12,6 +12,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Final
 
+from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.report import Report, TunnelReport
 
 STEP: Final = 10.0
@@ -130,23 +131,20 @@ class History:
         self._sum = _Ring()
         self._rings: dict[str, _Ring] = {}
 
-    def add(self, report: Report) -> None:
-        """Add a point.
+    async def add(self, report: Report, steps: Steps) -> None:
+        """Add a point. Only one call at a time. `past` shows the point when all tunnels have it.
 
         Args:
             report: the merged report of all worker processes.
+            steps: pauses, so that the connections go on meanwhile.
         """
         if report.time <= self._last and self._times:
             self._times, self._next = array("d"), 0  # the clock was set back: the old times mean nothing now
         place, seconds = self._next, report.time - self._last
-        if len(self._times) < POINTS:
-            self._times.append(report.time)
-        else:
-            self._times[place] = report.time
-        self._next, self._last = (place + 1) % POINTS, report.time
         total = _Counters()
         present = set()
         for tunnel in report.tunnels:
+            await steps.pause()
             counters = _Counters.of(tunnel)
             total += counters
             present.add(tunnel.name)
@@ -157,6 +155,11 @@ class History:
                 ring = self._rings[tunnel.name] = _Ring()
             ring.put(place, counters, seconds)
         self._sum.put(place, total, seconds)
+        if len(self._times) < POINTS:
+            self._times.append(report.time)
+        else:
+            self._times[place] = report.time
+        self._next, self._last = (place + 1) % POINTS, report.time
         for name in self._rings.keys() - present:
             del self._rings[name]
 

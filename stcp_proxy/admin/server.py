@@ -31,7 +31,7 @@ from stcp_proxy.admin import http_app, worker_reports
 from stcp_proxy.admin.access import TRUSTED, AccessControl, RequestDropped
 from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.fault_log import FaultLog
-from stcp_proxy.admin.faults import find_faults
+from stcp_proxy.admin.faults import find_faults_in_steps
 from stcp_proxy.admin.history import SERIES, STEP, History, Past
 from stcp_proxy.admin.interface import Host
 from stcp_proxy.admin.live_bytes import Meter
@@ -343,7 +343,7 @@ class _Backend:
 
     async def _gather(self, wanted: SnapshotRequest) -> Report:
         report = await worker_reports.gather(self._take, self._others, wanted)
-        self._faults.update(find_faults(report), report.time)
+        self._faults.update(await find_faults_in_steps(report, Steps()), report.time)
         return report
 
     async def status(self, wanted: SnapshotRequest) -> Status:
@@ -358,7 +358,8 @@ class _Backend:
         """Take a report from time to time, for the history and for the times of faults."""
         while True:
             await trio.sleep(STEP)
-            self._history.add(await self.report(SnapshotRequest(count=0, probe=True)))
+            report = await self.report(SnapshotRequest(count=0, probe=True))
+            await self._history.add(report, Steps())
 
     async def reload(self, *, check: bool, force: bool) -> dict[str, Any]:
         return await self._host.reload(check=check, force=force)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
+import trio
+
+from stcp_proxy.admin.cooperate import Steps
+from stcp_proxy.admin.faults import find_faults, find_faults_in_steps
 from stcp_proxy.admin.history import BYTES_PER_TUNNEL, POINTS, STEP, History, Past, _Ring
 from stcp_proxy.admin.report import Report, TunnelReport
 from stcp_proxy.counters import Counts
@@ -16,10 +21,14 @@ def counted(name: str = "redis", *, wire: int = 0, plain: int = 0, refused: int 
     return tunnel(name, counts=counts, open=open_now, open_to_wire=5 * (wire > 0))
 
 
+def add(history: History, new: Report) -> None:
+    trio.run(history.add, new, Steps())
+
+
 def past(*reports: Report, started: float = NOW, names: tuple[str, ...] = ("redis",), points: int = POINTS) -> Past:
     history = History(started)
     for each in reports:
-        history.add(each)
+        add(history, each)
     return history.past(list(names), points)
 
 
@@ -69,9 +78,9 @@ def test_a_clock_that_was_set_back_begins_anew() -> None:
 
 def test_a_tunnel_without_connections_costs_nothing_and_a_removed_one_is_forgotten() -> None:
     history = History(NOW)
-    history.add(report(counted("a", wire=1), counted("idle"), at=NOW + 10))
+    add(history, report(counted("a", wire=1), counted("idle"), at=NOW + 10))
     assert set(history._rings) == {"a"}
-    history.add(report(counted("idle"), at=NOW + 20))
+    add(history, report(counted("idle"), at=NOW + 20))
     assert set(history._rings) == set()
 
 
@@ -80,3 +89,30 @@ def test_memory_of_a_tunnel() -> None:
     arrays = (ring.to_wire, ring.to_plain, ring.open, ring.refused)
     assert sum(len(each) * each.itemsize for each in arrays) == BYTES_PER_TUNNEL == 5760
     assert sum(map(sys.getsizeof, arrays)) < BYTES_PER_TUNNEL + 512
+
+
+class Paused:
+    """Looks at the history in each pause."""
+
+    def __init__(self, look: Any) -> None:
+        self.seen: list[Any] = []
+        self._look = look
+
+    async def pause(self) -> None:
+        self.seen.append(self._look())
+
+
+async def test_a_point_appears_when_all_tunnels_have_it() -> None:
+    history = History(NOW)
+    steps: Any = Paused(lambda: history.past(["a", "b"]).times)
+    await history.add(report(counted("a", wire=1), counted("b", wire=1), at=NOW + 10), steps)
+    assert steps.seen == [[], []]  # one pause for each tunnel
+    assert history.past(["a", "b"]).times == [NOW + 10]
+
+
+async def test_faults_are_found_with_a_pause_for_each_tunnel() -> None:
+    steps: Any = Paused(lambda: None)
+    many = report(*(tunnel(f"t{number}", listening=[]) for number in range(3)), tunnel("good"))
+    found = await find_faults_in_steps(many, steps)
+    assert found == find_faults(many)
+    assert len(steps.seen) >= 4
