@@ -11,7 +11,7 @@ LOWEST := $(VENV)-lowest/.installed
 RELEASE := $(VENV)/.release
 JAVASCRIPT := $(VENV)/javascript/.installed
 ARGS ?=
-JOBS ?= 3
+JOBS ?= 4
 COVERAGE_FLOOR := 66
 
 .PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak kept-legs model conformance test-kernel test-kernel-debug bench-kernel clean
@@ -27,7 +27,7 @@ demo: $(PRODUCT)  ## the product in a quarter of a minute: both proxies, a serve
 SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 FAST_FOLDERS = tests/unit tests/protocol tests/contract
 
-test: $(EVERYTHING)  ## all tests, three processes at a time; a test that this machine cannot run is skipped, with the reason
+test: $(EVERYTHING)  ## all tests, four processes at a time; a test that this machine cannot run is skipped, with the reason
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 quick: $(EVERYTHING)  ## unit, protocol and contract tests without the long pauses: about a minute

@@ -22,6 +22,8 @@ from typing import TypeVar
 
 import pytest
 
+from harness import forked
+from harness.forked import Place
 from harness.sockets import TIMEOUT
 from harness.software import require
 from harness.watch import Watch
@@ -66,6 +68,11 @@ class Host:
         self.prefix = ("ip", "netns", "exec", self.namespace)
         _ip("netns", "add", self.namespace)
         self.names({})
+        self._resident = subprocess.Popen(
+            [*self.prefix, "sh", "-c", "echo here; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._resident.stdout is not None
+        assert self._resident.stdout.readline() == b"here\n"
 
     def names(self, names: Mapping[str, str]) -> None:
         """Set the names that programs on this host can resolve from their next look-up on. The host has no other resolver."""
@@ -79,6 +86,17 @@ class Host:
         """Run a program on this host to its end."""
         done = subprocess.run([*self.prefix, *command], input=stdin, capture_output=True, text=True, timeout=timeout)
         assert not check or done.returncode == 0, f"{' '.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def place(self, user: int | None = None) -> Place:
+        """This host, as root or as a user without privileges: for `harness.proxies.Proxy` and `harness.forked.run`."""
+        prefix = self.prefix if user is None else (*self.prefix, *as_user(user))
+        return Place(prefix, namespaces=self._resident.pid, user=user)
+
+    def product(self, *arguments: str, user: int | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of the product on this host to its end."""
+        done = forked.run(*arguments, place=self.place(user))
+        assert not check or done.returncode == 0, f"{' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 
     def do(self, work: Callable[[], _T]) -> _T:
@@ -109,6 +127,7 @@ class Host:
         return self.do(lambda: socket.create_connection((host, port), timeout=timeout))
 
     def remove(self) -> None:
+        self._resident.communicate()  # it ends with its input
         _ip("netns", "delete", self.namespace)
         shutil.rmtree(_ETC / self.namespace, ignore_errors=True)
 

@@ -179,8 +179,8 @@ class Connections:
         listen = ["listen", "--bind", f":{WIRE}", "--to", f"{net.server.ip4}:{PORT}", *keys.listen()]
         connect = ["connect", "--bind", f"127.0.0.1:{NEAR}", "--to", f"{net.server.ip4}:{WIRE}", *keys.connect()]
         self.proxies = [
-            Proxy(listen, log=folder / "listen.log", prefix=net.server.prefix),
-            Proxy(connect, log=folder / "connect.log", prefix=net.client.prefix),
+            Proxy(listen, log=folder / "listen.log", place=net.server.place()),
+            Proxy(connect, log=folder / "connect.log", place=net.client.place()),
         ]
         for proxy in self.proxies:
             proxy.ready()

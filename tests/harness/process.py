@@ -9,7 +9,9 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
+
+from harness.forked import Forked
 
 _T = TypeVar("_T")
 OUTPUTS: set[Path] = set()
@@ -17,7 +19,7 @@ OUTPUTS: set[Path] = set()
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-def wait_for(what: Callable[[], _T], *, words: str, timeout: float = 20.0) -> _T:
+def wait_for(what: Callable[[], _T], *, words: str, timeout: float = 60.0) -> _T:
     """Wait for the first true result of `what`, and return it. Raises AssertionError with `words` after the timeout."""
     deadline = time.monotonic() + timeout
     while True:
@@ -42,9 +44,11 @@ class Process:
         self.output = output
         OUTPUTS.add(output)
         with output.open("wb") as file:
-            self._popen = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, **(env or {})}
-            )
+            self._popen = self._start(command, file, env)
+
+    def _start(self, command: Sequence[str], file: BinaryIO, env: dict[str, str] | None) -> subprocess.Popen[bytes] | Forked:
+        added = {**os.environ, **(env or {})}
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=added)
 
     @property
     def pid(self) -> int:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
-import sys
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from harness import forked
+from harness.forked import COMMAND, HERE, Forked, Place
 from harness.leaks import find_secret, forbid
 from harness.process import Process, wait_for
 from stcp_proxy.keys import PrivateKey, format_private_key, format_psk, generate_psk, write_secret_file
-
-COMMAND = shlex.split(os.environ.get("STCP_PROXY", "")) or [sys.executable, "-m", "stcp_proxy"]
 
 
 def times(lines: list[dict[str, Any]]) -> int:
@@ -68,22 +68,54 @@ class Keys:
         return ["--key", str(self.folder / "client.key"), "--peer", str(self.server.public)]
 
 
-class Proxy(Process):
+class Command(Process):
+    """A command of the product in a separate process.
+
+    Args:
+        arguments: the arguments of the command line.
+        output: the file for its standard output and standard error.
+        env: variables that are added to the environment.
+        prefix: a command that runs it.
+        place: where it runs.
+        fresh: start a new interpreter. Without it, and without a prefix, the command is forked from a process that has imported
+            the product.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        output: Path,
+        env: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+        place: Place = HERE,
+        fresh: bool = False,
+    ) -> None:
+        self._place = place
+        self._forks = forked.can_fork(env) and not prefix and not fresh
+        super().__init__(arguments if self._forks else [*place.prefix, *prefix, *COMMAND, *arguments], output=output, env=env)
+
+    def _start(self, command: Sequence[str], file: BinaryIO, env: dict[str, str] | None) -> subprocess.Popen[bytes] | Forked:
+        if not self._forks:
+            return super()._start(command, file, env)
+        with open(os.devnull, "rb") as nothing:
+            streams = nothing.fileno(), file.fileno(), file.fileno()
+            return forked.start(command, streams=streams, env=env, place=self._place)
+
+
+class Proxy(Command):
     """One `stcp-proxy` process that logs JSON.
 
     Args:
         arguments: the arguments of the command line; a ``--bind`` with port 0 avoids conflicts.
         log: the file for its log.
-        env: variables that are added to the environment.
-        prefix: a command that runs the proxy.
+        more: arguments for `Command`.
     """
 
-    def __init__(
-        self, arguments: list[str], *, log: Path, env: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, arguments: list[str], *, log: Path, **more: Any) -> None:
         self._checked = False
         style = [] if arguments[0] == "run" else ["--log-format", "json"]  # `run` reads the format from its file (default: JSON)
-        super().__init__([*prefix, *COMMAND, *arguments, *style], output=log, env=env)
+        super().__init__([*arguments, *style], output=log, **more)
 
     def log(self, event: str | None = None, **fields: Any) -> list[dict[str, Any]]:
         """Its log lines so far; only those with this event and these fields, where given."""
@@ -94,7 +126,7 @@ class Proxy(Process):
         wanted = {**({"event": event} if event else {}), **fields}
         return [line for line in lines if wanted.items() <= line.items()]
 
-    def wait_log(self, event: str, *, count: int = 1, timeout: float = 20.0, **fields: Any) -> list[dict[str, Any]]:
+    def wait_log(self, event: str, *, count: int = 1, timeout: float = 60.0, **fields: Any) -> list[dict[str, Any]]:
         """Wait until the log lines of `event` stand for `count` events, and return them. One line may stand for several
         events."""
 
@@ -192,6 +224,7 @@ class Pair:
         listen, connect: further flags of each side.
         bind, wire: the listening addresses of the connecting and of the listening side.
         via: the address that the connecting side dials; by default the address of the listening side.
+        fresh: whether both are started from a new interpreter.
     """
 
     def __init__(
@@ -205,16 +238,19 @@ class Pair:
         bind: str = "127.0.0.1:0",
         wire: str = "127.0.0.1:0",
         via: str | None = None,
+        fresh: bool = False,
     ) -> None:
         self.keys = keys or Keys(folder)
         targets = [to] if isinstance(to, str) else to
         flags = [flag for target in targets for flag in ("--to", target)]
-        self.listen = Proxy(["listen", "--bind", wire, *flags, *self.keys.listen(), *(listen or [])], log=folder / "listen.log")
+        arguments = ["listen", "--bind", wire, *flags, *self.keys.listen(), *(listen or [])]
+        self.listen = Proxy(arguments, log=folder / "listen.log", fresh=fresh)
         try:
             self.listen.ready()
             self.connect = Proxy(
                 ["connect", "--bind", bind, "--to", via or self.listen.addresses[0], *self.keys.connect(), *(connect or [])],
                 log=folder / "connect.log",
+                fresh=fresh,
             )
         except BaseException:
             self.listen.stop()

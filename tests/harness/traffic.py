@@ -12,6 +12,8 @@ from harness.process import wait_for
 from harness.sockets import TIMEOUT, connect, read_exactly
 
 Address = tuple[str, int] | str
+_PAUSE = 0.02
+"""Seconds between two exchanges. Without a pause, traffic takes all processors from the proxies and from the tests beside it."""
 
 
 class Pumping:
@@ -59,6 +61,7 @@ class Pumping:
                     self.failures.append(f"connection {number}: {len(back)} of {len(data)} bytes, or other ones")
                     return
                 self._done[number] += 1
+                self._stopping.wait(_PAUSE)
             sock.shutdown(socket.SHUT_WR)
             if sock.recv(1):
                 self.failures.append(f"connection {number}: bytes behind the end")
@@ -103,6 +106,7 @@ class Hammer:
             except OSError as exc:
                 self.failures.append(repr(exc))
             self.done += 1
+            self._stopping.wait(_PAUSE)
 
     def go_on(self, count: int = 6) -> None:
         """Return when this number of further connections has succeeded."""

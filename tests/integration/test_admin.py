@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import forked
 from harness.admin import Admin
+from harness.forked import COMMAND
 from harness.process import wait_for
-from harness.proxies import COMMAND, Keys, Pair, Proxy
+from harness.proxies import Keys, Pair, Proxy
 from harness.sockets import Target, connect, free_port, read_all, read_exactly
 
 from stcp_proxy.keys import write_secret_file
@@ -201,8 +203,7 @@ def test_what_is_taken_is_said_before_anything_starts(folder: Path, server: Admi
 
 
 def command(*arguments: str, columns: int = 160) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": str(columns)}
-    return subprocess.run([*COMMAND, "status", *arguments], capture_output=True, text=True, timeout=60, env=environment)
+    return forked.run("status", *arguments, env={"COLUMNS": str(columns)})
 
 
 def test_status_at_a_terminal(folder: Path, pair: Pair, server: Admin) -> None:

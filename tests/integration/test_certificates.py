@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from harness import forked
 from harness.admin import Admin
 from harness.certificates import DAY, Leaf, TestAuthority
 from harness.files import FileProxy
 from harness.process import wait_for
-from harness.proxies import COMMAND, Keys, Proxy
+from harness.proxies import Keys, Proxy
 from harness.sockets import Target, connect, end_of, talk
 from harness.traffic import Pumping, busy
 
@@ -209,7 +211,7 @@ def test_a_process_without_certificates_stays_lean(fleet: Fleet) -> None:
     code = (
         "import sys; import stcp_proxy.process.supervisor, stcp_proxy.session.listen; print('cryptography.x509' in sys.modules)"
     )
-    assert subprocess.check_output([*COMMAND[:1], "-c", code], text=True).strip() == "False"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 
 def test_status_and_metrics_speak_of_certificates(fleet: Fleet) -> None:
@@ -242,13 +244,13 @@ def test_an_overdue_renewal_is_said(fleet: Fleet) -> None:
     listener = fleet.listener()
     line = listener.wait_log("certificate should have been renewed")[0]
     assert DB in line["certificate"]
-    done = subprocess.run([*COMMAND, "check", str(listener.file)], capture_output=True, text=True, check=True)
+    done = forked.run("check", str(listener.file), check=True)
     assert f"warning: this side's certificate: {DB}" in done.stderr
 
 
 def test_check_shows_names_and_ends(fleet: Fleet) -> None:
     listener = fleet.listener()
-    text = subprocess.check_output([*COMMAND, "check", str(listener.file)], text=True)
+    text = forked.run("check", str(listener.file), check=True).stdout
     assert DB in text
     assert "authority prod" in text
     assert fleet.server.serial in text

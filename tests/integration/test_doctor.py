@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import forked
 from harness.leaks import find_secret
-from harness.proxies import COMMAND, Keys, Proxy
+from harness.proxies import Keys, Proxy
 from harness.sockets import Target, free_port
 
 MACHINE = {"kernel module", "byte path", "event loop", "open files", "backlog", "congestion control", "clock"}
@@ -19,11 +19,10 @@ Findings = dict[str, dict[str, Any]]
 
 def doctor(*arguments: object) -> tuple[int, str]:
     """Exit status and output, which may hold no secret."""
-    command = [*COMMAND, "doctor", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
-    assert find_secret(done.stdout + done.stderr) is None
-    assert done.stderr == b""
-    return done.returncode, done.stdout.decode()
+    done = forked.run("doctor", *map(str, arguments))
+    assert find_secret((done.stdout + done.stderr).encode()) is None
+    assert done.stderr == ""
+    return done.returncode, done.stdout
 
 
 def findings(config: Path) -> tuple[int, Findings]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import forked
 from harness.process import wait_for
-from harness.proxies import COMMAND, Keys, Proxy
+from harness.proxies import Keys, Proxy
 from harness.sockets import Target, connect, end_of, free_port, read_exactly
 
 
@@ -72,7 +72,7 @@ def test_a_socket_file_that_is_lost_is_noticed_and_bound_anew(site: Site, how: s
     assert 'stcp_tunnel_listening{mode="connect",tunnel="near"} 0' in site.ask("/metrics")[1]
     tunnels = {tunnel["name"]: tunnel for tunnel in json.loads(site.ask("/status")[1])["tunnels"]}
     assert (tunnels["near"]["listening"], tunnels["near"]["lost"]) == ([], [f"unix:{site.near}"])
-    done = subprocess.run([*COMMAND, "doctor", "--json", str(site.config)], capture_output=True, text=True, timeout=60)
+    done = forked.run("doctor", "--json", str(site.config))
     assert "no client can connect: its socket file was removed or replaced" in done.stdout
     site.reload(1)
     site.echo()

@@ -202,7 +202,7 @@ def test_install(tmp_path: Path) -> None:
         ("gcc", ["--force-reinstall", "--no-deps"], "python, compiled"),
     ):
         environment = os.environ | {"CC": compiler, "STCP_COMPILED": ""}
-        command = [scripts / "pip", "install", *options, "."]
+        command = [scripts / "pip", "install", "--no-compile", *options, "."]
         run = subprocess.run(command, cwd=source, capture_output=True, text=True, env=environment)
         assert run.returncode == 0, run.stdout + run.stderr
         program = "from stcp_proxy.relay.engine_choice import describe_kernel; print(describe_kernel())"

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import forked
 from harness.admin import Admin
 from harness.files import FileProxy
 from harness.process import wait_for
-from harness.proxies import COMMAND, Keys
+from harness.proxies import Keys
 from harness.sockets import Target, connect, end_of, free_port, read_all, read_exactly
 from harness.traffic import busy
 
@@ -296,7 +297,7 @@ def test_stop_is_not_held_up(rig: Rig) -> None:
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return forked.run(*arguments)
 
 
 def test_command(rig: Rig, tmp_path: Path) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ctypes
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import forked
 from harness.admin import Admin
 from harness.files import FileProxy
-from harness.process import wait_for
-from harness.proxies import COMMAND, Keys
-from harness.sockets import Target, connect, end_of, free_port, read_all, read_exactly, talk
+from harness.proxies import Keys
+from harness.sockets import TIMEOUT, Target, connect, end_of, free_port, read_all, read_exactly, talk
 from harness.traffic import busy
 
 Config = dict[str, Any]
+_IN_CLOSE_NOWRITE = 0x10
+_libc = ctypes.CDLL(None, use_errno=True)
 MANY = 24
 """New connections, of which each of two workers gets at least one: all but once in eight million times."""
 
@@ -39,7 +44,6 @@ class Rig:
         tunnel["keep"] = "off"  # each connection meets either worker
         db = {"db": str(self.keys.server.public)}
         self.connect = FileProxy(folder, "connect", {"identity": "client.key", "peers": db, "tunnels": {"out": tunnel}})
-        self._serving = self.workers()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -48,11 +52,6 @@ class Rig:
     def workers(self) -> list[int]:
         pid = self.listen.pid
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-    def readers(self) -> list[str]:
-        """Processes that read the file for the parent, which has a thread that starts them."""
-        tasks = Path(f"/proc/{self.listen.pid}/task").glob("*/children")
-        return [child for task in tasks for child in task.read_text().split() if int(child) not in self._serving]
 
     def changed(self, **settings: Any) -> Config:
         config = copy.deepcopy(self.listen.config)
@@ -81,6 +80,21 @@ def rig(tmp_path: Path, echo: Target) -> Iterator[Rig]:
 def listens(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def closing(path: Path) -> Iterator[Callable[[], None]]:
+    """Gives a function that waits until a process has read and closed this file since the beginning of the block (inotify(7))."""
+    fd = _libc.inotify_init1(os.O_CLOEXEC)
+    try:
+        assert _libc.inotify_add_watch(fd, os.fsencode(path), _IN_CLOSE_NOWRITE) > 0
+
+        def wait() -> None:
+            assert select.select([fd], [], [], TIMEOUT)[0], f"{path} was not read"
+
+        yield wait
+    finally:
+        os.close(fd)
 
 
 def answers(address: tuple[str, int], word: bytes) -> set[bytes]:
@@ -226,15 +240,15 @@ def test_one_that_cannot_keeps_all_from_it(rig: Rig) -> None:
 def test_a_file_that_changes_while_it_is_read(rig: Rig) -> None:
     """All workers serve what the parent has read, down to a key: here the last of them receives it late."""
     late = rig.workers()[1]
+    rig.keys.add("other")
+    key = rig.listen.file.parent / "server.key"
     os.kill(late, signal.SIGSTOP)
     try:
         rig.listen.write(rig.changed(max_connections=400))
-        rig.listen.signal(signal.SIGHUP)
-        wait_for(rig.readers, words="the parent starts to read")
-        wait_for(lambda: not rig.readers(), words="the parent has read")
-        rig.keys.add("other")
-        other = rig.listen.file.parent / "other.key"
-        other.replace(rig.listen.file.parent / "server.key")
+        with closing(key) as wait_closed:
+            rig.listen.signal(signal.SIGHUP)
+            wait_closed()  # the key is read after the file that names it
+        key.with_name("other.key").replace(key)
     finally:
         os.kill(late, signal.SIGCONT)
     rig.listen.wait_log("reloaded")
@@ -262,9 +276,7 @@ def test_command(rig: Rig) -> None:
     """Through the admin address, which the first worker has."""
 
     def command(*flags: str) -> subprocess.CompletedProcess[str]:
-        admin = Admin(rig.listen).text
-        whole = [*COMMAND, "reload", "--admin", admin, *flags]
-        return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+        return forked.run("reload", "--admin", Admin(rig.listen).text, *flags)
 
     rig.listen.write(rig.changed(max_connections=500))
     for flags in (["--check"], []):

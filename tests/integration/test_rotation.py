@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import copy
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import forked
 from harness.admin import Admin
 from harness.files import FileProxy
 from harness.process import wait_for
-from harness.proxies import COMMAND, Keys
+from harness.proxies import Keys
 from harness.sockets import Target, connect, end_of, talk
 from harness.traffic import busy
 
@@ -259,9 +259,7 @@ def test_can_this_key_go(tmp_path: Path, echo: Target) -> None:
         for side in (db, app):
             until(side, old, free)
             until(side, new, ("no", f"{'app' if side is db else 'db'} has not used another key since"))
-        table = subprocess.run(
-            [*COMMAND, "status", "--admin", db.text], capture_output=True, text=True, timeout=60, check=True
-        ).stdout
+        table = forked.run("status", "--admin", db.text, check=True).stdout
         assert "yes: every peer has used another key since" in table
         hosts.change(hosts.db, peers={"app": new})
         hosts.change(hosts.app, identity="client-2.key")

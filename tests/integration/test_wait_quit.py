@@ -7,9 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from harness import forked
 from harness.peer import Peer
-from harness.process import Process, wait_for
-from harness.proxies import COMMAND, Keys, Proxy
+from harness.process import wait_for
+from harness.proxies import Command, Keys, Proxy
 from harness.sockets import Target, connect, free_port
 
 TOKEN = "a-token-that-is-long-enough-to-pass"
@@ -37,7 +38,7 @@ class Host:
 
 
 def say(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return forked.run(*arguments)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def host(tmp_path: Path, echo: Target) -> Host:
 
 def test_wait_returns_when_the_proxy_is_ready(host: Host, tmp_path: Path) -> None:
     """Begun before there is any proxy."""
-    with Process([*COMMAND, "wait", str(host.config)], output=tmp_path / "wait.log") as wait:
+    with Command(["wait", str(host.config)], output=tmp_path / "wait.log") as wait:
         with host.start() as proxy:
             assert wait.wait() == 0
             proxy.ready()

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import forked
 from harness.files import FileProxy
 from harness.process import wait_for
-from harness.proxies import COMMAND, Keys
+from harness.proxies import Keys
 from harness.sockets import Target, connect, end_of, talk
 from harness.traffic import busy
 
@@ -175,8 +176,7 @@ def test_an_empty_directory_revokes_nobody(fleet: Fleet) -> None:
 
 
 def status(fleet: Fleet, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, "reload", *args, str(fleet.db.file)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return forked.run("reload", *args, str(fleet.db.file))
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness import forked
 
 COMMAND = [sys.executable, "-m", "stcp_proxy"]
 
 
-def stcp(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
+def stcp(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return forked.run(*arguments)
 
 
 @pytest.fixture

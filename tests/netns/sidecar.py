@@ -74,7 +74,7 @@ class Sidecar:
             arguments = ["run", str(folder / "server.yaml")]
             rules = f'bind: ":{WIRE}", to: "{to}", allow: "{keys.client.public}", allow_targets: "{allow_targets}"{listen}'
             (folder / "server.yaml").write_text(f"identity: server.key\ntunnels: {{in: {{mode: listen, {rules}}}}}\n")
-        self.listen = Proxy(arguments, log=folder / "listen.log", prefix=net.server.prefix)
+        self.listen = Proxy(arguments, log=folder / "listen.log", place=net.server.place())
         self.listen.ready()
         self.start()
         self.rules("--apply")
@@ -86,20 +86,25 @@ class Sidecar:
             arguments: further ones.
             log: the name of its log.
         """
-        user = as_user(self._user) if self.how == "redirect" else ()
-        group = () if self._group is None else ("sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self._group))
-        prefix = (*self.net.client.prefix, *group, *user)
-        self.connect = Proxy(["run", str(self.config), *arguments], log=self.folder / log, prefix=prefix)
+        user = self._user if self.how == "redirect" else None
+        client = self.net.client
+        if self._group is None:
+            self.connect = Proxy(["run", str(self.config), *arguments], log=self.folder / log, place=client.place(user))
+        else:
+            group = ("sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self._group))
+            prefix = (*client.prefix, *group, *(as_user(user) if user is not None else ()))
+            self.connect = Proxy(["run", str(self.config), *arguments], log=self.folder / log, prefix=prefix)
         self.connect.ready()
 
     def rules(self, *arguments: str) -> str:
         """`stcp-proxy intercept` on the client's host; what it said."""
         uid = ["--uid", str(self._spared)] if self.how == "redirect" else []
-        group: list[str] = []
-        if self._group is not None:  # nft looks for it below /sys/fs/cgroup
+        if self._group is None:
+            done = self.net.client.product("intercept", str(self.config), *uid, *arguments)
+        else:  # nft looks for it below /sys/fs/cgroup
             group = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /sys/fs/cgroup && exec "$@"', str(self._group.parent)]
             uid += ["--cgroup", self._group.name]
-        done = self.net.client.run(*group, *COMMAND, "intercept", str(self.config), *uid, *arguments)
+            done = self.net.client.run(*group, *COMMAND, "intercept", str(self.config), *uid, *arguments)
         return done.stdout + done.stderr
 
     def __enter__(self) -> Sidecar:

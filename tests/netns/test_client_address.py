@@ -25,10 +25,10 @@ def test_the_server_is_told_who_asks(tmp_path: Path, net: Net, family: str) -> N
     keys = Keys(tmp_path)
     with Target(note, net.server.listener("127.0.0.1")) as target, net.watch() as watch:
         settings = f'bind: "{there}:7443", to: "{target.to}", allow: app-host, proxy_protocol: v2'
-        with from_file(tmp_path, "listen", keys, f"  in: {{mode: listen, {settings}}}\n", prefix=net.server.prefix):
+        with from_file(tmp_path, "listen", keys, f"  in: {{mode: listen, {settings}}}\n", place=net.server.place()):
             settings = f'bind: "{here}:5000", to: "{there}:7443", peer: db-host'
             with (
-                from_file(tmp_path, "connect", keys, f"  out: {{mode: connect, {settings}}}\n", prefix=net.client.prefix),
+                from_file(tmp_path, "connect", keys, f"  out: {{mode: connect, {settings}}}\n", place=net.client.place()),
                 net.client.connect(getattr(net.client, family), 5000) as sock,
             ):
                 ip, port = sock.getsockname()[:2]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from harness.hosts import Host, Net
 from harness.process import wait_for
-from harness.proxies import COMMAND
 from harness.sockets import Target, read_exactly
 
 from netns.sidecar import PORT, Sidecar
@@ -44,7 +43,7 @@ def test_a_flush_leaks_nothing_and_what_was_open_goes_on_later(net: Net, echo: T
                     net.client.connect(address, PORT, timeout=0.3)
         assert b"hunter2" not in watch.raw
         assert watch.dialled.isdisjoint((address, PORT) for address in addresses)
-        done = net.client.run(*COMMAND, "intercept", str(sidecar.config), "--remove", check=False)
+        done = net.client.product("intercept", str(sidecar.config), "--remove", check=False)
         assert "run --apply, then --remove" in done.stderr
         with net.watch() as watch:
             sidecar.rules("--apply")

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.hosts import USER, Net, as_user
+from harness.hosts import USER, Net
 from harness.process import wait_for
-from harness.proxies import COMMAND, Keys, from_file
+from harness.proxies import Keys, from_file
 from harness.sockets import Target, read_exactly
 
 from netns.sidecar import PORT, Sidecar
@@ -80,8 +80,8 @@ def test_the_server_sees_its_clients_address(tmp_path: Path, net: Net, family: s
         replies_stay(net, *rule),
         Target(note, net.server.listener(server, PORT)),
         net.watch() as watch,
-        from_file(tmp_path, "listen", keys, f"  in: {{mode: listen, {near}}}\n", prefix=net.server.prefix),
-        from_file(tmp_path, "connect", keys, f"  out: {{mode: connect, {far}}}\n", prefix=net.client.prefix),
+        from_file(tmp_path, "listen", keys, f"  in: {{mode: listen, {near}}}\n", place=net.server.place()),
+        from_file(tmp_path, "connect", keys, f"  out: {{mode: connect, {far}}}\n", place=net.client.place()),
     ):
         for _ in range(3):
             with net.client.connect(here, 5000) as sock:
@@ -124,6 +124,6 @@ def test_without_the_privilege_it_does_not_start(net: Net) -> None:
         path.write_text('tunnels: {in: {mode: listen, bind: ":7443", to: "127.0.0.1:1", psk: shared.psk, source: transparent}}\n')
         for each in (folder, path, folder / "shared.psk"):
             os.chown(each, USER, USER)
-        done = net.server.run(*as_user(), *COMMAND, "run", str(path), check=False)
+        done = net.server.product("run", str(path), user=USER, check=False)
     assert done.returncode == 2
     assert "CAP_NET_ADMIN or CAP_NET_RAW" in done.stderr.splitlines()[-1]

@@ -62,8 +62,8 @@ def test_no_local_port_is_left(net: Net, tmp_path: Path) -> None:
         far = f'  far: {{mode: listen, bind: "{to}", to: "{target.to}", allow: app-host}}\n'
         near = f'  near: {{mode: connect, bind: "127.0.0.1:6001", to: ["{to}", "{net.server.ip4}:7444"], peer: db-host}}\n'
         with (
-            from_file(tmp_path, "listen", keys, far, prefix=net.server.prefix),
-            from_file(tmp_path, "connect", keys, near, prefix=net.client.prefix) as connect,
+            from_file(tmp_path, "listen", keys, far, place=net.server.place()),
+            from_file(tmp_path, "connect", keys, near, place=net.client.place()) as connect,
             contextlib.ExitStack() as sockets,
         ):
             made = [sock for number in range(PORTS + 5) if (sock := ask(net, 6001, number))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness.hosts import Net
-from harness.proxies import COMMAND, Keys, from_file
+from harness.proxies import Keys, from_file
 from harness.sockets import Target, end_of
 
 LARGE = {"client": 1240, "server": 1000}
@@ -34,8 +34,8 @@ def test_large_packets_are_lost(net: Net, tmp_path: Path, lossy: str) -> None:
         far = f'  far: {{mode: listen, bind: "{to}", to: "{target.to}", allow: app-host, handshake_timeout: 1.5s}}\n'
         near = f'  near: {{mode: connect, bind: "127.0.0.1:6001", to: "{to}", peer: db-host, handshake_timeout: 2s}}\n'
         with (
-            from_file(tmp_path, "listen", keys, far, prefix=net.server.prefix) as listen,
-            from_file(tmp_path, "connect", keys, near, prefix=net.client.prefix) as connect,
+            from_file(tmp_path, "listen", keys, far, place=net.server.place()) as listen,
+            from_file(tmp_path, "connect", keys, near, place=net.client.place()) as connect,
         ):
             with net.client.connect("127.0.0.1", 6001) as sock:
                 end_of(sock)
@@ -47,7 +47,7 @@ def test_large_packets_are_lost(net: Net, tmp_path: Path, lossy: str) -> None:
                 (told,) = listen.refused(reason="handshake_timeout")
                 assert "this side's answer was never acknowledged" in told["why"]
                 assert "MTU" in told["remedy"]
-            done = net.client.run(*COMMAND, "doctor", "--json", str(tmp_path / "connect.yaml"), check=False)
+            done = net.client.product("doctor", "--json", str(tmp_path / "connect.yaml"), check=False)
             (finding,) = [found for found in json.loads(done.stdout) if found["subject"].startswith("near: to")]
             assert ("never acknowledged" in finding["what"]) == (lossy == "client")
             assert "MTU" in finding["remedy"]

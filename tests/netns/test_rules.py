@@ -9,9 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from harness.hosts import Net, as_user
+from harness.hosts import USER, Net
 from harness.process import wait_for
-from harness.proxies import COMMAND
 from harness.real import full_size
 from harness.sockets import Target, end_of, read_exactly
 
@@ -52,7 +51,7 @@ def test_twice_is_as_good_as_once_and_removal_leaves_the_rest(net: Net, tmp_path
 @HOW
 def test_doctor_knows_rules_that_are_missing_or_older_than_the_file(net: Net, tmp_path: Path, how: str) -> None:
     def found() -> tuple[str, str]:
-        done = net.client.run(*COMMAND, "doctor", str(sidecar.config), "--json", check=False)
+        done = net.client.product("doctor", str(sidecar.config), "--json", check=False)
         (finding,) = [each for each in json.loads(done.stdout) if each["subject"] == "interception rules"]
         return finding["level"], finding["what"].partition(":")[0]
 
@@ -69,12 +68,12 @@ def test_doctor_knows_rules_that_are_missing_or_older_than_the_file(net: Net, tm
 def test_a_table_of_somebody_else_and_a_missing_privilege_are_refused(net: Net, tmp_path: Path) -> None:
     with Sidecar(net, tmp_path, "redirect") as sidecar:
         net.client.run("nft", "add", "table", "inet", "theirs")
-        command = (*COMMAND, "intercept", str(sidecar.config), "--uid", "41337")
-        done = net.client.run(*command, "--apply", "--table", "theirs", check=False)
+        command = ("intercept", str(sidecar.config), "--uid", "41337")
+        done = net.client.product(*command, "--apply", "--table", "theirs", check=False)
         assert done.returncode == 1
         assert "stcp-proxy has not made it" in done.stderr
         net.client.run("nft", "delete", "table", "inet", "theirs")
-        done = net.client.run(*as_user(), *command, "--apply", check=False)
+        done = net.client.product(*command, "--apply", user=USER, check=False)
         assert done.returncode == 1
         assert "CAP_NET_ADMIN" in done.stderr
         assert len(done.stderr.splitlines()) == 1
@@ -115,7 +114,7 @@ def test_tproxy_without_the_privilege_is_one_sentence(net: Net, tmp_path: Path) 
         sidecar.connect.stop()
         for path in (sidecar.config.parent, sidecar.config, sidecar.config.parent / "client.key"):
             os.chown(path, 41337, 41337)
-        done = net.client.run(*as_user(), *COMMAND, "run", str(sidecar.config), check=False)
+        done = net.client.product("run", str(sidecar.config), user=USER, check=False)
         assert done.returncode == 2
         assert "CAP_NET_ADMIN" in done.stderr.splitlines()[-1]
         os.chown(sidecar.config.parent / "client.key", 0, 0)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from harness.hosts import Net
 from harness.process import wait_for
-from harness.proxies import COMMAND
 
 from netns.sidecar import Sidecar
 
@@ -31,18 +30,18 @@ def test_a_reload_that_captures_more_says_that_the_rules_are_older(net: Net, tmp
         assert metric(net) == "1.0"
         sidecar.config.write_text(sidecar.config.read_text().replace("    routes:", "    exclude: [10.9.8.7]\n    routes:"))
         for command in (("reload", "--check"), ("reload",)):
-            said = net.client.run(*COMMAND, *command, str(sidecar.config)).stdout
+            said = net.client.product(*command, str(sidecar.config)).stdout
             assert "WARNING: the rules of interception are not those of this file" in said
             assert "intercept CONFIG --apply" in said
         assert "the rules of interception are outdated" in asked(net, "/readyz")
         assert metric(net) == "0.0"
         assert '"rules":"outdated"' in asked(net, "/status").replace(" ", "")
-        status = " ".join(net.client.run(*COMMAND, "status", str(sidecar.config)).stdout.split())
+        status = " ".join(net.client.product("status", str(sidecar.config)).stdout.split())
         assert "the interception rules of this host are not those of the file" in status
         assert sidecar.connect.wait_log("the rules of interception are not those of this file")[0]["remedy"]
         sidecar.rules("--apply")
         wait_for(lambda: asked(net, "/readyz") == "ready\n", words="the proxy sees the new rules")
-        assert "WARNING" not in net.client.run(*COMMAND, "reload", str(sidecar.config)).stdout
+        assert "WARNING" not in net.client.product("reload", str(sidecar.config)).stdout
         sidecar.connect.wait_log("the rules of interception are installed")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness.hosts import Net
 from harness.process import Process, wait_for
-from harness.proxies import COMMAND
+from harness.proxies import Command
 from harness.sockets import Target, end_of, read_exactly
 
 from netns.sidecar import PORT, Sidecar
@@ -23,8 +23,8 @@ __all__ = ["echo"]
 @contextlib.contextmanager
 def watching(net: Net, sidecar: Sidecar, folder: Path) -> Iterator[Process]:
     uid = ["--uid", "41337"] if sidecar.how == "redirect" else []
-    command = [*net.client.prefix, *COMMAND, "intercept", str(sidecar.config), *uid, "--watch"]
-    with Process(command, output=folder / "watch.log") as process:
+    command = ["intercept", str(sidecar.config), *uid, "--watch"]
+    with Command(command, output=folder / "watch.log", place=net.client.place()) as process:
         wait_for(lambda: "stcp_proxy_hold" in tables(net), words="the second guard is there")
         yield process
 
@@ -131,6 +131,6 @@ def test_what_the_guard_refuses_is_logged(net: Net, echo: Target, tmp_path: Path
 
 def test_removal_waits_for_the_watcher(net: Net, tmp_path: Path) -> None:
     with Sidecar(net, tmp_path, "redirect") as sidecar, watching(net, sidecar, tmp_path):
-        done = net.client.run(*COMMAND, "intercept", str(sidecar.config), "--remove", check=False)
+        done = net.client.product("intercept", str(sidecar.config), "--remove", check=False)
         assert done.returncode == 1
         assert "--watch' holds the rules" in done.stderr

@@ -68,7 +68,7 @@ class HoldingTarget(Target):
 
 @pytest.mark.usefixtures("descriptors")
 def test_idle_connections(tmp_path: Path) -> None:
-    with HoldingTarget() as target, Pair(tmp_path, target.to) as pair:
+    with HoldingTarget() as target, Pair(tmp_path, target.to, fresh=True) as pair:
         proxies = {"listen": pair.listen, "connect": pair.connect}
         warm_up = hold(pair, target, WARM_UP)
         base = {name: proxy.memory() for name, proxy in proxies.items()}
