@@ -14,7 +14,7 @@ ARGS ?=
 JOBS ?= 4
 COVERAGE_FLOOR := 66
 
-.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak kept-legs model conformance test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-engine test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak kept-legs model conformance test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -116,6 +116,9 @@ test-sanitized: $(EVERYTHING)  ## the engine's part in C under the address and u
 
 test-image: $(EVERYTHING)  ## the container image: built, and two of them with Redis between two hosts (root, buildah, mmdebstrap)
 	tests/image/run
+
+test-engine: $(EVERYTHING)  ## configs/compose and configs/kubernetes, run by Podman with an unmodified Redis (root, buildah, mmdebstrap)
+	tests/engine/run $(ARGS)
 
 dist: $(EVERYTHING) $(RELEASE)  ## everything that is released, in dist/: wheels, Debian packages, bill of materials, checksums (root, mmdebstrap)
 	packaging/dist dist

@@ -25,6 +25,7 @@ CHECKS = ("lint", "test")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 _PACKAGE = Path("stcp_proxy/__init__.py")
 _IMAGES = Path("configs/kubernetes")
+_CHART = Path("configs/helm/stcp-proxy/Chart.yaml")
 _CHANGELOG = Path("CHANGELOG.md")
 
 
@@ -101,9 +102,13 @@ def prepare(tree: Path, version: str, date: datetime.date) -> None:
     """Write the version into every place of a work tree, and move the changelog."""
     old = current_version((tree / _PACKAGE).read_text(encoding="utf-8"))
     rewrite(tree / _PACKAGE, f'__version__ = "{old}"', f'__version__ = "{version}"')
-    for manifest in sorted((tree / _IMAGES).glob("*.yaml")):
+    for manifest in sorted((tree / _IMAGES).rglob("*.yaml")):
         text = manifest.read_text(encoding="utf-8")
-        manifest.write_text(re.sub(rf"(image: stcp-proxy[a-z-]*:){re.escape(old)}\b", rf"\g<1>{version}", text), encoding="utf-8")
+        manifest.write_text(
+            re.sub(rf'(image: "?stcp-proxy[a-z-]*:){re.escape(old)}\b', rf"\g<1>{version}", text), encoding="utf-8"
+        )
+    rewrite(tree / _CHART, f"\nversion: {old}\n", f"\nversion: {version}\n")
+    rewrite(tree / _CHART, f'appVersion: "{old}"', f'appVersion: "{version}"')
     changelog = tree / _CHANGELOG
     changelog.write_text(released(changelog.read_text(encoding="utf-8"), version, date), encoding="utf-8")
 

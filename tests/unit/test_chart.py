@@ -121,7 +121,7 @@ def dependent(tmp_path: Path) -> Path:
     told = re.findall(r"^  (.*)$", (CHART / "templates" / "_sidecar.tpl").read_text(encoding="utf-8").partition("*/")[0], re.M)
     (tmp_path / "templates").mkdir()
     (tmp_path / "Chart.yaml").write_text(
-        "apiVersion: v2\nname: shop\nversion: 1.0.0\ndependencies: [{name: stcp-proxy, version: 0.1.0}]\n"
+        'apiVersion: v2\nname: shop\nversion: 1.0.0\ndependencies: [{name: stcp-proxy, version: "*"}]\n'
     )
     pod = "".join(f"  {line}\n" for line in told)
     container = "  containers: [{name: app, image: app}]\n"

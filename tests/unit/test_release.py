@@ -45,14 +45,16 @@ def test_nothing_to_release(text: str) -> None:
 
 
 def test_every_place_gets_the_version(tmp_path: Path) -> None:
-    for place in ("stcp_proxy/__init__.py", "CHANGELOG.md", "configs/kubernetes"):
+    for place in ("stcp_proxy/__init__.py", "CHANGELOG.md", "configs/kubernetes", "configs/helm"):
         target = tmp_path / place
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (ROOT / place).is_dir() else shutil.copy)(ROOT / place, target)
     release.prepare(tmp_path, "97.0.0", DAY)
     assert release.current_version((tmp_path / "stcp_proxy/__init__.py").read_text(encoding="utf-8")) == "97.0.0"
-    manifests = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "configs/kubernetes").glob("*.yaml"))
-    assert set(re.findall(r"image: stcp-proxy[a-z-]*:(\S+)", manifests)) == {"97.0.0"}
+    manifests = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "configs/kubernetes").rglob("*.yaml"))
+    assert set(re.findall(r'image: "?stcp-proxy[a-z-]*:([\d.]+)', manifests)) == {"97.0.0"}
+    chart = (tmp_path / "configs/helm/stcp-proxy/Chart.yaml").read_text(encoding="utf-8")
+    assert re.findall(r'(?:^version|^appVersion): "?([\d.]+)', chart, re.M) == ["97.0.0"] * 2
     assert "## [97.0.0] - 2026-12-01\n" in (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
