@@ -69,6 +69,10 @@ class Choice:
             return list(self._pairs)
         return [known.pair, *(pair for pair in self._pairs if pair != known.pair)]
 
+    def is_preferred(self, pair: Pair) -> bool:
+        """Whether it is the first pair of the file."""
+        return pair == self._pairs[0]
+
     def forget(self) -> None:
         """Forget which pairs worked: keys may have changed on either side."""
         self._known.clear()

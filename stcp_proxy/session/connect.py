@@ -41,7 +41,7 @@ from stcp_proxy.relay.plain_leg import reset_on_close
 from stcp_proxy.session.client_address import endpoint_of, plain_endpoint
 from stcp_proxy.session.first_accepted import first_accepted
 from stcp_proxy.session.handover import hand_over
-from stcp_proxy.session.peer_leg import Keeper, NoKeeper, PeerLeg, give_back, now
+from stcp_proxy.session.peer_leg import NEVER, Keeper, NoKeeper, PeerLeg, give_back, now
 from stcp_proxy.session.proxy_header import read_announcement
 from stcp_proxy.session.record import Connection
 from stcp_proxy.upstream.attempt import Attempt, peer_unreachable
@@ -207,7 +207,7 @@ class ConnectSession:
             record.target = dialled.name
             return sock
 
-        stream, channel, _ = await authenticate(
+        stream, channel, pair = await authenticate(
             connect,
             self._plan,
             self._trust,
@@ -216,6 +216,8 @@ class ConnectSession:
             on_next_key=lambda: self._say_next_key(dialled.name),
             opens_at_once=True,
         )
+        if not self._trust.choice.is_preferred(pair):
+            era = NEVER  # while keys are rotated: an old key must not stay in use because a leg was made with it
         return PeerLeg(stream, channel, (self._trust.choice, dialled.name), dialled.name, era, now())
 
     def _note(self, leg: PeerLeg) -> None:

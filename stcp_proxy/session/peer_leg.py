@@ -26,6 +26,10 @@ YOUNG: Final = 1.0
 """Seconds at rest for which nothing between the two sides forgets a leg. Then the application's first bytes go with OPEN."""
 
 
+NEVER: Final = object()
+"""The era of a leg that is not kept."""
+
+
 def now() -> float:
     """Seconds of a clock that also counts the time in which this process or this machine stood still: the peer's clock did."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

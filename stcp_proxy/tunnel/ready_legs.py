@@ -23,7 +23,7 @@ from stcp_proxy.errors import Code, HandshakeTimedOut, PeerRejected, StcpError
 from stcp_proxy.handshake.authenticate import authenticate
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.dial import Failure, connect, summary
-from stcp_proxy.session.peer_leg import PeerLeg, now
+from stcp_proxy.session.peer_leg import NEVER, PeerLeg, now
 from stcp_proxy.session.ready_leg import make_ready
 from stcp_proxy.tunnel.idle_legs import IdleLegs
 from stcp_proxy.upstream.balance import Candidate
@@ -181,7 +181,8 @@ class ReadyLegs:
             return made
 
         step = self._ledger.handshakes.step
-        stream, channel, _ = await authenticate(dial, plan, self._trust, address=name, step=step, opens_at_once=True)
+        stream, channel, pair = await authenticate(dial, plan, self._trust, address=name, step=step, opens_at_once=True)
+        era = era if self._trust.choice.is_preferred(pair) else NEVER
         leg = PeerLeg(stream, channel, self._use(endpoint), name, era, now())
         try:
             keep = self._legs.offer(leg.made)

@@ -28,6 +28,15 @@ def test_every_pair_once(own: int, peers: int) -> None:
     assert {(pair.own, pair.peer) for pair in pairs} == set(itertools.product(OWN[:own], PEERS[:peers]))
 
 
+def test_only_the_first_pair_of_the_file_is_preferred() -> None:
+    """A wire leg that another pair made is not kept."""
+    choice = Choice(OWN[:2], PEERS[:2])
+    first, *others = choice.order("a", 0)
+    choice.worked("a", others[0], 0)
+    assert choice.is_preferred(first)
+    assert not any(choice.is_preferred(pair) for pair in others)
+
+
 def test_what_worked_comes_first_and_is_questioned_once_a_minute() -> None:
     choice = Choice(OWN[:2], PEERS[:1])
     new, old = choice.order("a", 0)
