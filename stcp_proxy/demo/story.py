@@ -80,7 +80,7 @@ async def _set_up(stage: Stage, screen: Screen, nursery: trio.Nursery) -> Cast:
         screen.command(f"stcp-proxy keygen --out {name}.key", keys[name])
 
     tap = Tap()
-    peer = ("--peer", keys["server"])
+    peer = ("--peer", keys["server"], "--keep", "off")  # each connection has a wire leg, and so a recording, of its own
     listen = await _proxy(stage, "listen", await _port(bank), "--key", "server.key", "--allow", f"client={keys['client']}")
     connect = await _proxy(stage, "connect", tap.port, "--key", "client.key", *peer)
     stranger = await _proxy(stage, "connect", tap.port, "--key", "stranger.key", *peer)

@@ -46,7 +46,7 @@ def _explain_unix(address: UnixAddress, exc: OSError, what: str) -> tuple[str, s
     if exc.errno in (errno.EACCES, errno.EPERM):
         return (
             f"cannot listen on {address}: user {os.geteuid()} may not write to its folder",
-            "choose a folder that this user owns",
+            "choose a folder that this user owns; a running proxy whose sandbox does not know the folder takes a restart",
         )
     if exc.errno == errno.EADDRINUSE:
         return f"cannot listen on {address}: another program has bound it at this moment", "choose another path"

@@ -39,6 +39,7 @@ class Rig:
         tunnel = {"mode": "listen", "bind": "127.0.0.1:0", "to": to, "allow": "app"}
         app = {"app": str(self.keys.client.public)}
         many = {"workers": 2, "drain": "20s", "identity": "server.key"}
+        many["sandbox"] = "off"  # a reload makes a unix socket where there was none: in the sandbox that takes a restart
         self.listen = FileProxy(folder, "listen", many | {"peers": app, "tunnels": {"in": tunnel}, "admin": "127.0.0.1:0"})
         tunnel = {"mode": "connect", "bind": "127.0.0.1:0", "to": "{}:{}".format(*self.listen.address_of("in")), "peer": "db"}
         tunnel["keep"] = "off"  # each connection meets either worker

@@ -93,7 +93,8 @@ def test_a_cut_wire_ends_cleanly_and_comes_back_by_itself(net: Net, tmp_path: Pa
             return False
 
     target = Target(listener=net.server.listener(net.server.ip4, PORT))
-    with target, Sidecar(net, tmp_path, how, to=f"{net.server.ip4}:{PORT}") as sidecar:
+    keep = "    keep: off\n"  # OPEN with early bytes on a kept leg cannot be tried again: it waits for the answer
+    with target, Sidecar(net, tmp_path, how, to=f"{net.server.ip4}:{PORT}", settings=keep) as sidecar:
         assert comes_through()
         net.cut()
         try:
