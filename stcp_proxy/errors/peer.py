@@ -96,7 +96,7 @@ class NoAnswer(StcpError):
     code = Code.TARGET_TIMED_OUT
     label = "target_timed_out"
     judgement = PROTOCOL_BROKEN
-    usual_remedy = "find the state of the peer's target in the peer's log; where it has no line for this connection, the network is interrupted"
+    usual_remedy = "find the state of the peer's target in the peer's log; without a line there, the network is interrupted"
 
 
 class ServiceUnknown(StcpError):
