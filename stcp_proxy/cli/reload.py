@@ -20,7 +20,12 @@ def reload(
     admin_token: running_proxy.AdminToken = None,
     check: Annotated[bool, typer.Option("--check", help="Only show what would change.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Also take away more than half of the tunnels, peers or authorities.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Also take away more than half of the tunnels, peers, authorities or revocations, "
+            "or take an older revocation list.",
+        ),
     ] = False,
 ) -> None:
     """Let a running proxy read its file again, whole or not at all, and print what has changed.

@@ -103,6 +103,7 @@ class FakeListener:
 
 class FakeEngine:
     name = "fake"
+    keeps_legs = False
 
     def start(self) -> None: ...
 
