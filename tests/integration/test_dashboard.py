@@ -218,10 +218,10 @@ def test_the_token(browser: Browser, tmp_path: Path, echo: Target) -> None:
             for wrong in ("not-the-token-at-all", "não é", " "):
                 field.fill(wrong)
                 field.press("Enter")
-            page.get_by_text("That token is not the one.").wait_for()
+            page.get_by_text("This token is wrong.").wait_for()
             assert page.locator("#content").is_hidden()
             field.fill(TOKEN)
-            page.get_by_role("button", name="Look in").click()
+            page.get_by_role("button", name="Sign in").click()
             page.get_by_role("heading", name="All is well").wait_for()
             page.reload()
             page.get_by_role("heading", name="All is well").wait_for()

@@ -1,4 +1,4 @@
-// The page: asks every two seconds while somebody looks, and brings what is shown up to date in place.
+// The page: while its tab is visible, it asks the proxy every two seconds, and updates its elements in place.
 
 import { drawCertificates, mayGo } from "./certificates.js";
 import { Chart, CONNECTIONS, spark, THROUGHPUT } from "./charts.js";
@@ -10,24 +10,24 @@ import { Table } from "./table.js";
 import { headline, lines as verdictLines } from "./verdict.js";
 
 const EVERY = 2000; // milliseconds
-const LISTED = 100; // connections asked for, and shown
-const FEW = 25; // shown before somebody wants more
-const SEARCHED = 1000; // asked for when one is looked for
-const SPARKS = 50; // tunnels with a line of their own: more are not looked at one by one
+const LISTED = 100; // connections that are requested and shown
+const FEW = 25; // connections shown before a click on "Show more"
+const SEARCHED = 1000; // connections requested for a search
+const SPARKS = 50; // tunnels that have a small chart in their row, as many as /history names
 
 const rates = new Rates();
 const past = new Past();
-let pastAt = -Infinity; // when the past was asked for last, by the clock of the proxy
+let pastAt = -Infinity; // time of the last request for the history, by the clock of the proxy
 let charts = null;
-let which = ""; // the tunnel whose throughput and connections are shown; "" is all
-let status = null; // the last answer
-let heardAt = null; // when that came, milliseconds
+let which = ""; // the tunnel whose throughput and connections are shown; "" means all tunnels
+let status = null; // the last answer of /status
+let heardAt = null; // time of that answer, milliseconds
 let paused = false;
 let timer = null;
 let asking = false;
-let session = 0; // another one begins when the token is forgotten: answers to the one before are not shown
+let session = 0; // its number; "Forget token" begins a new one, and answers to an older one are not shown
 
-// -- asking -----------------------------------------------------------------------------------------------------------------
+// -- requests ---------------------------------------------------------------------------------------------------------------
 
 async function tick() {
   clearTimeout(timer);
@@ -45,11 +45,11 @@ async function tick() {
     take(answer.found);
   } catch (error) {
     lose("The answer cannot be shown; reload this page, it may be older than the proxy");
-    throw error; // for the console: it is a mistake of ours
+    throw error; // for the console: it is a bug of this page
   }
 }
 
-/** Ask for the points that are new. Where the tunnel of the charts is not among the first ones, it needs a question of its own. */
+/** Request the new points of the history. A tunnel of the charts that is not among the first 50 needs its own request. */
 async function askPast(now, tunnels) {
   const points = past.wanted(now);
   const { found } = await ask("history", { points });
@@ -61,7 +61,7 @@ async function askPast(now, tunnels) {
   if (own.found) past.add(own.found, false);
 }
 
-/** What of the connections to ask for. */
+/** The query for /status: number, order and tunnel of the connections. */
 function wanted() {
   return { connections: $("filter").value ? SEARCHED : LISTED, order: $("order").value, tunnel: which };
 }
@@ -85,7 +85,7 @@ function lose(why) {
   show($("content"), true);
   $("content").classList.add(status ? "stale" : "blank");
   const then = status ? ` The last answer came at ${clock(heardAt / 1000)}; everything below is of that time.` : "";
-  const remedy = "see whether the proxy runs (`systemctl status`, its log), and whether a forwarder between has ended";
+  const remedy = "see whether the proxy runs (`systemctl status`, its log), and whether a port forwarding between has ended";
   const fault = { level: "bad", what: [`${why}.${then}`], remedy };
   const found = { level: "bad", headline: "Connection lost", faults: [fault], more: 0 };
   drawVerdict(found, Date.now() / 1000, ["This page asks again every two seconds."]);
@@ -96,7 +96,7 @@ function logIn() {
   show($("content"), false);
   show($("forget"), false);
   show($("login"), true);
-  say($("login-why"), hasToken() ? "That token is not the one." : "");
+  say($("login-why"), hasToken() ? "This token is wrong." : "");
   forgetToken();
   say($("heartbeat"), "");
   document.title = "stcp-proxy: token";
@@ -127,7 +127,7 @@ function drawVerdict(verdict, now, notes) {
   replace($("verdict-list"), verdictLines(verdict, now, notes));
 }
 
-/** New children, unless they say the same: what is being read or selected stays. */
+/** Replace the children of an element, unless they are equal: the reader's selection stays. */
 function replace(parent, children) {
   const same =
     parent.children.length === children.length && children.every((child, at) => child.isEqualNode(parent.children[at]));
@@ -179,11 +179,11 @@ const tunnels = new Table($("tunnels"), [
   },
   { label: "Last hour", once: (cell) => cell.append(el("div", { class: "spark", "aria-hidden": "true" })) },
 ]);
-const lines = new WeakMap(); // place of a line -> what draws it
+const lines = new WeakMap(); // element of a small chart -> the function that draws it
 
 const stateOf = ({ state, level }) => el("span", { class: `state ${level}` }, state);
 
-/** What leads to a target, where it is not the tunnel's own `to`. */
+/** The service or the route that a target belongs to, unless it is in the tunnel's own `to`. */
 const wayTo = ({ service, route }) => (service || route ? `${service || route} ` : null);
 
 function drawTunnels() {
@@ -196,7 +196,7 @@ function drawTunnels() {
     lines.get(place)(past.get(tunnel));
   }
   const names = status.tunnels.map((tunnel) => tunnel.name);
-  if (which !== "" && !names.includes(which)) which = ""; // it went with a reload
+  if (which !== "" && !names.includes(which)) which = ""; // a reload removed it
   for (const select of document.querySelectorAll(".which")) {
     replace(select, [el("option", { value: "" }, "all tunnels"), ...names.map((text) => el("option", { value: text }, text))]);
     select.value = which;
@@ -313,7 +313,7 @@ function drawProcess() {
   );
 }
 
-// -- what the person does ---------------------------------------------------------------------------------------------------
+// -- events of the user ----------------------------------------------------------------------------------------------------
 
 $("login").addEventListener("submit", (event) => {
   event.preventDefault();

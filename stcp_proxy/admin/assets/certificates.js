@@ -1,4 +1,4 @@
-// Certificates: those of this side, of authorities, revocation lists, and those of connected peers. Long lists are shortened.
+// Certificates of this side, of authorities and of connected peers, and revocation lists. Long lists are shortened.
 
 import { $, el, few, mono, name, say, show, sub } from "./dom.js";
 import { count, duration, plural } from "./format.js";
@@ -12,7 +12,7 @@ export const mayGo = ({ may_go: answer, why }) => [MAY_GO[answer] ?? answer, why
 
 let now = 0; // the time of the shown status
 
-/** The end of a validity: the day in UTC, and the time until it. */
+/** The end of a validity: its date in UTC, and the time that is left. */
 function ends({ not_after: end, overdue }) {
   if (end === null) return ["no end"];
   const left = end - now;

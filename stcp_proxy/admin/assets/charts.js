@@ -1,4 +1,4 @@
-// The two kinds of picture, drawn by uPlot: a chart with axes, and a line in a table's row. Colours come from the style sheet.
+// Two kinds of chart, drawn by uPlot: one with axes, and a small one in a row of a table. Colours come from the style sheet.
 
 import { clock, count, rate } from "./format.js";
 import { say } from "./dom.js";
@@ -7,7 +7,7 @@ const LEAST = 600; // seconds on the time axis of a proxy that has just started
 const MOST = 3600;
 const probe = document.createElement("span");
 
-/** The colour that the style sheet gives a name, in the theme that is on now. */
+/** The colour of a variable of the style sheet, in the present theme. */
 function color(variable) {
   if (!probe.isConnected) {
     probe.hidden = true;
@@ -17,7 +17,7 @@ function color(variable) {
   return getComputedStyle(probe).color;
 }
 
-/** What a chart shows: two lines, how their values are written, and what its text says. */
+/** A kind of chart: two lines, the format of their values, and the text beside it. */
 export const THROUGHPUT = {
   lines: [
     { key: "to_wire", variable: "--to-wire" },
@@ -105,7 +105,7 @@ export class Chart {
     this.#read();
   }
 
-  /** What stands under the cursor, or the latest, in words: the text that goes with the picture. */
+  /** Show the values under the cursor, or the latest values, as text. */
   #read() {
     const { times } = this.#past;
     if (times.length === 0) return say(this.#readout, "the first point comes ten seconds after the first connection");
@@ -115,7 +115,7 @@ export class Chart {
   }
 }
 
-/** A small line without axes; its figures stand beside it. */
+/** A small chart without axes; its figures are in the cells beside it. */
 export function spark(place) {
   const plot = new uPlot(
     {

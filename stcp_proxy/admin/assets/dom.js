@@ -1,5 +1,5 @@
-// What peers, clients and configuration say is text of strangers. It reaches the page through this file alone, as text nodes, with
-// invisible characters spelled out; nothing on the page is ever parsed as HTML (the Content-Security-Policy sees to that too).
+// Text of peers, clients and the configuration is foreign text. It reaches the page through this file alone, as text nodes, with
+// invisible characters spelled out. No script parses text as HTML; the Content-Security-Policy forbids that too.
 
 import { count } from "./format.js";
 
@@ -8,7 +8,7 @@ const INVISIBLE = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 export const $ = (id) => document.getElementById(id);
 
-/** Text fit to be shown: control and direction characters spelled out, cut when it is endless. */
+/** Text that is safe to show: control and direction characters are spelled out, and long text is cut. */
 export function shown(value) {
   const text = String(value ?? "");
   const cut = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
@@ -16,9 +16,9 @@ export function shown(value) {
 }
 
 /**
- * An element.
+ * Make an element.
  * @param {string} tag
- * @param {object} attributes set as attributes; never of the on… or style kinds, which the policy forbids
+ * @param {object} attributes set as attributes; never on… or style, which the policy forbids
  * @param {...(string|number|Node|null)} children strings become text nodes
  */
 export function el(tag, attributes = {}, ...children) {
@@ -32,13 +32,13 @@ export function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** A stranger's text inside a sentence: cannot turn the direction of what stands beside it. */
+/** Foreign text inside a sentence: it cannot change the direction of the text beside it. */
 export const name = (text, attributes = {}) => el("bdi", attributes, text);
 
-/** A line of its own below the rest of a cell. */
+/** A second line in a cell. */
 export const sub = (...children) => el("span", { class: "sub" }, ...children);
 
-/** Addresses, keys and numbers that somebody copies. */
+/** An address, a key or a number, to be copied. */
 export const mono = (text) => el("bdi", { class: "mono" }, text);
 
 /** The first few of many names. */
@@ -48,16 +48,16 @@ export function few(names) {
   return names.length > most ? [...parts, sub(`and ${count(names.length - most)} more`)] : parts;
 }
 
-/** Words of this product, in which `backquotes` mark what is typed: nodes. */
+/** A text of this product as nodes; `backquotes` mark commands and code. */
 export const prose = (text) => text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : shown(part)));
 
-/** Give `node` this text, touching the page only if it is another. */
+/** Set the text of `node`. An equal text changes nothing. */
 export function say(node, text) {
   const wanted = shown(text);
   if (node.textContent !== wanted) node.textContent = wanted;
 }
 
-/** Show or hide. */
+/** Show or hide a node. */
 export function show(node, visible) {
   if (node.hidden === visible) node.hidden = !visible;
 }

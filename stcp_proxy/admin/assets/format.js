@@ -1,4 +1,4 @@
-// Figures for people. All functions take plain numbers and give text. `stcp-proxy status` (terminal_text.py) writes them the same way.
+// Figures as text. Each function takes a number. `stcp-proxy status` (terminal_text.py) has the same formats.
 
 const UNITS = ["B", "kB", "MB", "GB", "TB", "PB"];
 
@@ -44,7 +44,7 @@ export function duration(seconds) {
 
 const DAY = 86_400;
 
-/** Seconds since 1970 -> the time of day in UTC, as the log has it, with the date when it is not the day of `now`. */
+/** Seconds since 1970 -> the time of day in UTC, as in the log; with the date, if that is not the day of `now`. */
 export function clock(epoch, now = Date.now() / 1000) {
   if (!Number.isFinite(epoch)) return "–";
   const text = new Date(epoch * 1000).toISOString();

@@ -1,19 +1,19 @@
-// The past, as the proxy keeps it (/history), and the rates of now, from two looks at /status.
+// The last hour, from /history, and the present rates, from two answers of /status.
 
-const LONGEST_GAP = 15; // seconds between two looks beyond which the rate between them is unknown
+const LONGEST_GAP = 15; // seconds; after a longer gap between two answers the rate is unknown
 const KEPT = 3600; // seconds
 
 const SERIES = ["to_wire", "to_plain", "open", "refused"];
 const none = () => ({ times: [], to_wire: [], to_plain: [], open: [], refused: [] });
 
-/** The last hour of each tunnel: answers of /history, put together. */
+/** The last hour of each tunnel, joined from answers of /history. */
 export class Past {
   #started = null;
   #times = [];
   #series = new Map(); // tunnel -> {to_wire, to_plain, open, refused}; "" is the sum of all
   step = 10;
 
-  /** How many points to ask for: those that are new since the last answer. */
+  /** The number of points to request: those since the last answer. */
   wanted(now) {
     const last = this.#times.at(-1);
     return last === undefined ? 360 : Math.max(1, Math.min(360, Math.ceil((now - last) / this.step) + 1));
@@ -21,7 +21,7 @@ export class Past {
 
   /**
    * @param {{started: number, step: number, times: number[], series: object[]}} answer of /history
-   * @param {boolean} [whole] whether tunnels that it does not name are gone, or have had no connection
+   * @param {boolean} [whole] whether the answer has all tunnels; others are forgotten
    */
   add({ started, step, times, series }, whole = true) {
     this.step = step;
@@ -31,7 +31,7 @@ export class Past {
     const fresh = times.findIndex((time) => !(time <= this.#times.at(-1)));
     const first = fresh === -1 ? times.length : fresh;
     const before = this.#times.length;
-    if (restarted && first < times.length) this.#push(started); // a gap: nothing is known of the time between
+    if (restarted && first < times.length) this.#push(started); // a gap: the values between the two runs are unknown
     const gap = this.#times.length - before;
     for (const each of series) {
       if (!this.#series.has(each.tunnel)) this.#series.set(each.tunnel, this.#silent(before, times, each));
@@ -57,7 +57,7 @@ export class Past {
     return this.#series.has(tunnel) ? { times: this.#times, ...this.#series.get(tunnel) } : none();
   }
 
-  /** The past of a tunnel that is named for the first time: what the answer tells of known times, before that no connection. */
+  /** The history of a new tunnel: the values of the answer where the times are known, otherwise 0. */
   #silent(before, times, each) {
     const known = {};
     for (const key of SERIES) {
@@ -77,7 +77,7 @@ export class Past {
   }
 }
 
-/** Rates of now: how much counters have grown between the last two looks. */
+/** Present rates: the growth of counters between the last two answers. */
 export class Rates {
   #run = null;
   #time = null;
@@ -85,7 +85,7 @@ export class Rates {
   #rates = new Map();
 
   /**
-   * @param {*} run another value means another run of the proxy: its counters do not go on
+   * @param {*} run a different value means a restart of the proxy: its counters began again
    * @param {number} time seconds since 1970, by the clock of the proxy
    * @param {Map<string, [number, number]>} counters bytes to the wire and to plain legs
    */

@@ -1,13 +1,13 @@
-// Where the figures come from: /status and /history beside this page, asked as often as the tab is looked at.
+// Requests to the admin address: /status and /history. The token is added when there is one.
 
-const TOKEN = "stcp-proxy admin token"; // in sessionStorage: gone with the tab, never sent by the browser of itself
+const TOKEN = "stcp-proxy admin token"; // in sessionStorage: it ends with the tab, and the browser never sends it by itself
 const PATIENCE = 5000; // milliseconds for one answer
 
 function storage(action) {
   try {
     return action(sessionStorage);
   } catch {
-    return null; // switched off: the token lives as long as the page
+    return null; // storage is switched off: the token is kept as long as the page
   }
 }
 
@@ -26,11 +26,11 @@ export function forgetToken() {
 }
 
 /**
- * Ask once.
+ * Make one request.
  * @param {"status" | "history"} path
  * @param {object} wanted its query
- * @returns {Promise<{found: object} | {refused: true} | {lost: string}>} the answer; or that it wants a (different) token; or
- *   why there is none
+ * @returns {Promise<{found: object} | {refused: true} | {lost: string}>} the answer; or `refused`,
+ *   if it needs a (different) token; or the reason why there is no answer
  */
 export async function ask(path, wanted) {
   const headers = {};

@@ -1,15 +1,15 @@
-// Tables that are brought up to date in place: rows are known by a key and kept, so that focus and a selection survive.
+// Tables that are updated in place. A row has a key and is kept, so that focus and selection stay.
 
 import { el } from "./dom.js";
 
 /**
  * @typedef {object} Column
  * @property {string} label its heading
- * @property {(item: object) => Array} cell what stands in it: texts and nodes; [] for nothing
- * @property {boolean} [number] set it right
- * @property {boolean} [wide] takes a line of its own where there is little room
- * @property {boolean} [heading] it names the row
- * @property {(td: Element) => void} [once] builds the cell when the row is made; `cell` is then not asked
+ * @property {(item: object) => Array} cell its content: texts and nodes; [] for nothing
+ * @property {boolean} [number] aligned to the right
+ * @property {boolean} [wide] has a line of its own in the narrow layout
+ * @property {boolean} [heading] the heading of the row
+ * @property {(td: Element) => void} [once] fills the cell when the row is made; `cell` is then not called
  */
 
 export class Table {
@@ -19,7 +19,7 @@ export class Table {
   /** @param {Element} table empty @param {Column[]} columns */
   constructor(table, columns) {
     this.columns = columns;
-    // The roles are the elements' own; said out loud they outlast the narrow layout, which turns rows into blocks.
+    // The roles are those of the elements. They are set because the narrow layout displays rows as blocks, which would lose them.
     table.setAttribute("role", "table");
     const heading = ({ label, number }) =>
       el("th", { scope: "col", role: "columnheader", class: number ? "number" : null }, label);
@@ -30,9 +30,9 @@ export class Table {
   }
 
   /**
-   * Show these, in this order.
+   * Show items in this order.
    * @param {object[]} items
-   * @param {(item: object) => string} key unlike for each
+   * @param {(item: object) => string} a key that is unique among the items
    */
   show(items, key) {
     const seen = new Set();
@@ -55,7 +55,7 @@ export class Table {
     this.table.hidden = items.length === 0;
   }
 
-  /** The cells of a shown row by its key, or undefined. */
+  /** The cells of the row with this key; undefined when it is not shown. */
   cells(id) {
     return this.#rows.get(id)?.row.children;
   }

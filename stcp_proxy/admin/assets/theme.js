@@ -1,5 +1,5 @@
-// Runs before the page is painted, so that it does not flash in the wrong colours. The choice is a matter of taste, no secret:
-// it may be kept beyond the session.
+// Sets the theme before the page is painted, so that it does not flash in the wrong colours. The choice is no secret and is
+// kept beyond the session.
 (() => {
   const KEY = "stcp-proxy theme";
   const root = document.documentElement;
@@ -11,7 +11,7 @@
   try {
     kept = localStorage.getItem(KEY);
   } catch {
-    // storage is switched off: the system's setting it is
+    // storage is switched off: the setting of the system holds
   }
   apply(kept);
   document.addEventListener("DOMContentLoaded", () => {

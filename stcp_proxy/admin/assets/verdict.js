@@ -1,11 +1,11 @@
-// The verdict of the proxy, drawn: the headline, and each fault with its remedy. The proxy judges; this page only shows it.
+// Shows the verdict of the proxy: the headline, and each fault with its remedy. The page itself does not judge.
 
 import { $, el, name, prose, say, shown } from "./dom.js";
 import { clock, count, duration } from "./format.js";
 
 const SIGNS = { ok: "✓", warn: "▲", bad: "■" };
 
-/** Since when a fault lasts, or when it was over. */
+/** The time of a fault: its begin, or its end and duration. */
 export function when({ since, until, last, times }, now) {
   const again = times > 1 ? `, ${count(times)} times since the start` : "";
   if (until !== null) return `over since ${clock(until, now)}, lasted ${duration(until - since)}${again}`;
@@ -13,7 +13,7 @@ export function when({ since, until, last, times }, now) {
   return `since ${clock(since, now)}, ${duration(now - since)}${repeated}${again}`;
 }
 
-/** The sentence of a fault: words of the proxy, and foreign text in turn. */
+/** The sentence of a fault: text of the proxy and foreign text in turn. */
 const sentence = (what) => what.flatMap((text, at) => (at % 2 ? [name(text)] : prose(text)));
 
 function item(fault, now) {
