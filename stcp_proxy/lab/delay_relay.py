@@ -19,7 +19,7 @@ import trio
 
 READ: Final = 65536
 _AHEAD: Final = 1024
-"""Pieces on their way in one direction."""
+"""Limit of the pieces that are delayed in one direction."""
 
 
 async def carry(source: trio.abc.ReceiveStream, sink: trio.abc.HalfCloseableStream, *, begin: float, delay: float) -> None:

@@ -1,4 +1,4 @@
-"""The first steps of a session may run without a Trio task; this module has the places where they wait.
+"""Waits of the first steps of a session, which may run without a Trio task.
 
 A session is a coroutine. `tunnel/quick_start` runs it in the engine's loop until it ends or needs Trio. It is the same coroutine
 with and without a task, so both ways decide alike. Without a task, a session may
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a session without a task waits for.
+    """The event that a session without a task waits for.
 
     Attributes:
         socks: the sockets, one of which has to be ready.

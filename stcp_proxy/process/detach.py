@@ -1,8 +1,8 @@
-"""A new process that takes over under a service manager: it leaves the process that started it.
+"""Detach a new process that takes over from the process that started it.
 
-systemd waits at a stop for a main process that is its own child. For any other it does not wait, and kills it at once where the
-service has no further process. A process whose parent has ended becomes systemd's child. So the new process forks, and its first
-half ends, before the old process names it to the manager.
+At a stop, systemd waits only for a main process that is its own child. It kills any other main process at once, if the service
+has no further process. A process whose parent has ended becomes a child of systemd. So the new process forks and its parent ends,
+before the old process names the new one to systemd.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _VARIABLE: Final = "STCP_PROXY_DETACH"
 
 
 def environment() -> dict[str, str]:
-    """The environment for a process that is to leave this one."""
+    """The environment of a new process that shall detach."""
     return {**os.environ, _VARIABLE: "1"}
 
 
 def detach() -> None:
-    """Leave the process that started this one, where it asks for that. Call this before any thread is started."""
+    """Detach from the parent, if its environment asks for that. Call this before any thread is started."""
     if os.environ.pop(_VARIABLE, "") and os.fork() != 0:
         os._exit(0)

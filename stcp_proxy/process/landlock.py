@@ -57,7 +57,7 @@ def abi() -> int:
 
 
 class Ruleset:
-    """Rules that are collected, and then hold for this process; a context manager.
+    """A set of rules, which `enforce` applies to this process; a context manager.
 
     Raises:
         OSError: the kernel has no Landlock, or a filter of system calls refuses it.
@@ -72,7 +72,7 @@ class Ruleset:
         """Admit a file, or everything below a directory.
 
         Returns:
-            False where there is no such path, or none that Landlock looks at, as a pipe.
+            False if the path does not exist, or if Landlock has no rules for its kind, for example a pipe.
         """
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -95,10 +95,10 @@ class Ruleset:
     def enforce(self) -> None:
         """Restrict the calling thread, and every thread and process that it starts from now on.
 
-        A program that is executed gets no privileges of its file either (no_new_privs), which the kernel asks for.
+        The kernel requires no_new_privs: an executed program then gets no privileges from its file.
 
         Raises:
-            OSError: the kernel refuses; E2BIG where sixteen processes above this one have restricted themselves, each anew.
+            OSError: the kernel refuses; E2BIG if this process has inherited sixteen sets of rules.
         """
         if _library().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             number = ctypes.get_errno()

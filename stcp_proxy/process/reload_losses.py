@@ -1,6 +1,6 @@
-"""What a reload may not take away unless it is forced: it would look the same if a file were half written, or old.
+"""Checks of a reload for losses: a file that is half written or old is refused, unless the reload is forced.
 
-A refused reload changes nothing. A start has no plan to compare with, and takes what it finds.
+A refused reload changes nothing. A start has no plan to compare with, so it accepts every valid file.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from stcp_proxy.tunnel.tunnels import Tunnels
 _log = structlog.get_logger("stcp_proxy.reload")
 
 LOOK: Final = 10.0
-"""Most seconds between two looks at the files; `watch` may be shorter."""
+"""Longest time between two checks of the files, seconds; `watch` may be shorter."""
 
 
 class ReplacedReloader(Reloader):
@@ -52,10 +52,10 @@ class ReplacedReloader(Reloader):
         """Read the file, and end the connections that it no longer admits.
 
         Args:
-            force: whether a loss that looks like a half-written file counts, too.
+            force: whether to accept a file that `check_losses` refuses.
 
         Raises:
-            StcpError: why the file does not count; nothing has changed.
+            StcpError: the file was refused; nothing has changed.
         """
         try:
             if self.read is None:

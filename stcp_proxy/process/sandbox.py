@@ -1,10 +1,11 @@
-"""The files that a serving process may reach, and no others: a process that is taken over reads nothing elsewhere.
+"""Restricts a serving process to the files that it needs, so that an attacker inside it reads no others.
 
-Landlock restricts a thread and what it starts, so this happens when the plan is known and before any thread is. Directories are
-admitted, not files: an editor, a certificate tool and Kubernetes replace a file by another one, which a reload has to find.
+Landlock restricts a thread and everything that it starts. So the process enters the sandbox when the plan is known, and before it
+starts a thread. Directories are admitted, not files: an editor, a certificate tool and Kubernetes replace a file by a new file,
+which a reload has to find.
 
-Not restricted are sockets, which need no file once they are open; connections to unix sockets; and the application of
-``stcp-proxy run FILE -- APP``, which is started by another process.
+Landlock does not restrict open sockets and connections to unix sockets. The application of ``stcp-proxy run FILE -- APP`` is not
+restricted either: another process starts it.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ BIND: Final = Access.MAKE_SOCK | Access.REMOVE_FILE
 """Make the file of a unix socket, and remove it."""
 
 _PROGRAMS: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
-"""What a reload and the look at rules execute, with its libraries."""
+"""Programs that a reload and the check of interception rules execute, and their libraries."""
 _SYSTEM: Final = ("/etc", "/proc", "/sys/devices/system/cpu")
-"""Name look-ups, users and groups, libraries; this process and its limits."""
+"""Files for name look-ups, users and groups, and libraries; the state of this process."""
 _RESOLVER: Final = "/etc/resolv.conf"
 _DEVICES: Final = {
     "/dev/null": READ | Access.WRITE_FILE,
@@ -48,7 +49,7 @@ _RANDOM: Final = ("/dev/random", "/dev/urandom", "/dev/zero")
 _OUTPUT: Final = ("/proc/self/fd/1", "/proc/self/fd/2")
 
 _DENIED: Final = (os.strerror(errno.EACCES), "may not be read by")
-"""Words of failures that the sandbox can cause."""
+"""Texts in the messages of failures that the sandbox can cause."""
 _WHY: Final = {
     errno.ENOSYS: "this kernel has no Landlock",
     errno.EOPNOTSUPP: "this kernel has Landlock switched off",
@@ -58,7 +59,7 @@ _WHY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the sandbox of this process is.
+    """The state of the sandbox of this process.
 
     Attributes:
         landlock: the version of the kernel's Landlock; 0 without a sandbox.
@@ -107,7 +108,7 @@ def entered() -> bool:
 
 
 def report() -> None:
-    """Log what `enter` has done."""
+    """Log the result of `enter`."""
     if _state is None:
         return
     if _state.why is not None:
@@ -118,7 +119,7 @@ def report() -> None:
 
 
 def reading(begin: Read) -> Read:
-    """A way to read the configuration again whose failures name the sandbox where it may be their cause.
+    """Wrap the reading of the configuration: its failures then name the sandbox, if that may be the cause.
 
     Args:
         begin: starts to read.
@@ -142,9 +143,9 @@ def _explained(call: Callable[[], _T]) -> _T:
 
 
 def directories(plan: Plan) -> Iterator[str]:
-    """The directories of the configuration's files, and those that symbolic links lead to.
+    """The directories of the configuration's files and of the targets of symbolic links.
 
-    A file in the root directory is named itself: its directory is everything.
+    A file in the root directory stands for itself, because its directory contains every file.
     """
     for path in plan.inputs:
         for found in {path, os.path.realpath(path)}:
@@ -165,7 +166,7 @@ def _admit(rules: landlock.Ruleset, plan: Plan, readable: tuple[str, ...]) -> No
 
 
 def _programs() -> Iterator[str]:
-    """Where programs and libraries are: of the system, of this interpreter, and what is loaded already."""
+    """The directories of programs and libraries: of the system, of this interpreter, and of the loaded libraries."""
     yield from _PROGRAMS
     yield from (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)
     yield from (path for path in (*sys.path, *stcp_proxy.__path__) if path)
@@ -179,7 +180,7 @@ def _programs() -> Iterator[str]:
 
 
 def _socket_folders(plan: Plan) -> Iterator[str]:
-    """Where this process makes and removes unix sockets."""
+    """The directories in which this process makes and removes unix sockets."""
     addresses = [tunnel.bind for tunnel in plan.tunnels]
     addresses += [] if plan.admin is None else [plan.admin.address]
     addresses += [] if plan.takeover is None else [plan.takeover]

@@ -20,7 +20,7 @@ SMALL: Final = 16_384
 BULK_FOR: Final = 0.1
 """Seconds after a larger read for which a connection is not small: acknowledgements go against its bulk."""
 SHARED_READ: Final = 2 * MAX_FRAME
-"""Most bytes of one read while small connections are active."""
+"""Limit of one read while small connections are active, bytes."""
 SHARED_FOR: Final = 5e-3
 """Seconds for which a small connection counts as active."""
 TURNS: Final = 0.5e-3
@@ -28,7 +28,7 @@ TURNS: Final = 0.5e-3
 
 
 class Owner(Protocol):
-    """What a step belongs to."""
+    """The object that a step belongs to."""
 
     def fail(self, exc: BaseException, /) -> None:
         """End it for a bug in one of its steps."""

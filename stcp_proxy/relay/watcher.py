@@ -1,4 +1,4 @@
-"""Sockets that are no legs, watched by the loop of the user-space engine.
+"""The interface by which the user-space engine watches sockets that are not legs of its connections.
 
 So a listener, a wire leg at rest, and a wire leg that waits for the answer to OPEN cost no turn of Trio's loop.
 
@@ -17,16 +17,16 @@ class Watcher(Protocol):
     """Acts on the events of one socket."""
 
     def on_news(self, mask: int, /) -> None:
-        """The socket has news: `mask` is epoll's. Level-triggered: it is called again while they last."""
+        """Handle events of the socket, `mask` as in epoll. Level-triggered: it is called again while they last."""
 
     def on_lost(self) -> None:
-        """The engine watches this socket no more."""
+        """The engine has stopped watching this socket."""
 
     def on_deadline(self) -> None:
         """The time that `Watching.watch` set has passed. The engine still watches the socket."""
 
     def fail(self, exc: BaseException, /) -> None:
-        """Another method raised: a bug of this program, which must end no other connection."""
+        """Another method raised: a bug of this program. It must not end other connections."""
 
 
 class Watching(Protocol):
@@ -42,11 +42,11 @@ class Watching(Protocol):
             seconds: time until `on_deadline`; None is no limit.
 
         Returns:
-            False where the engine cannot: Trio's loop does not drive it, or it is closed.
+            False if the engine cannot: Trio's loop does not drive it, or it is closed.
         """
 
     def unwatch(self, sock: socket.socket, watcher: Watcher) -> None:
-        """Watch a socket no more, before its owner closes it or gives it away."""
+        """Stop watching a socket, before its owner closes it or gives it away."""
 
     def wake_trio(self) -> None:
         """Let Trio look at its run queue again soon."""

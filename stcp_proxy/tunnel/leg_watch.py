@@ -13,16 +13,16 @@ _log = structlog.get_logger("stcp_proxy.tunnel")
 
 
 class LegHolder(Protocol):
-    """Holds legs at rest."""
+    """The object that holds legs at rest."""
 
     def read(self, leg: PeerLeg, /) -> None:
         """Read what the peer says on a leg at rest."""
 
     def watch_lost(self, leg: PeerLeg, /) -> None:
-        """Watch a leg by other means: the engine does not any more."""
+        """Watch a leg by other means, because the engine has stopped watching it."""
 
     def drop(self, leg: PeerLeg, /) -> None:
-        """Close a leg without ceremony."""
+        """Close a leg at once."""
 
 
 class LegWatch:
@@ -42,7 +42,7 @@ class LegWatch:
         self._holder = holder
 
     def end(self) -> None:
-        """Watch it no more."""
+        """Stop watching the leg."""
         self._engine.unwatch(self._leg.stream.socket, self)
 
     def on_news(self, _mask: int) -> None:
@@ -50,11 +50,11 @@ class LegWatch:
         self._holder.read(self._leg)
 
     def on_lost(self) -> None:
-        """The engine watches it no more."""
+        """The engine has stopped watching the leg."""
         self._holder.watch_lost(self._leg)
 
     def on_deadline(self) -> None:
-        """There is none."""
+        """Do nothing: a leg at rest is watched without a deadline."""
 
     def fail(self, exc: BaseException) -> None:
         """A bug: end the leg."""

@@ -57,16 +57,16 @@ class ListenerWatch:
             self._stop()
 
     def _stop(self) -> None:
-        """Let the task go on."""
+        """Stop watching the listener, and wake the accepting task."""
         self._engine.unwatch(self._listener, self)
         self.on_lost()
 
     def on_lost(self) -> None:
-        """The engine watches the listener no more."""
+        """The engine has stopped watching the listener."""
         self._token.run_sync_soon(self._over.set, idempotent=True)
 
     def on_deadline(self) -> None:
-        """There is none."""
+        """Do nothing: a listener is watched without a deadline."""
 
     def fail(self, exc: BaseException) -> None:
         """A bug: accept in the task."""

@@ -87,7 +87,7 @@ class QuickStart:
         self.run(ready=True)
 
     def on_deadline(self) -> None:
-        """The moment is over."""
+        """The time for a session without a task is over."""
         self._stop_waiting()
         self._go_on_in_task()
 

@@ -33,7 +33,7 @@ from stcp_proxy.upstream.targets import Targets
 _log = structlog.get_logger("stcp_proxy.tunnel")
 
 _LOOK: Final = 5.0
-"""Seconds between two looks at names and at the health of endpoints, while no leg is taken."""
+"""Seconds between two checks of names and of the health of endpoints, while no leg is taken."""
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 _REFUSED_PAUSE: Final = 600.0
@@ -41,7 +41,7 @@ _REFUSED_PAUSE: Final = 600.0
 
 
 class _Peer:
-    """What is known of one endpoint.
+    """The state of one endpoint.
 
     Attributes:
         made: legs that were made for it and that no connection has used.
