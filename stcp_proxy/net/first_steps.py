@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from trio.lowlevel import in_trio_task
+from trio.lowlevel import current_task
 
 T = TypeVar("T")
 
@@ -38,6 +38,15 @@ class Wanted:
 
 Steps = Coroutine[Wanted | None, bool, T]
 """A session without a task. It yields what it waits for, and None for a task. It is sent whether a socket is ready."""
+
+
+def in_trio_task() -> bool:
+    """Whether a Trio task runs this code; `trio.lowlevel` has such a function from Trio 0.28 on only."""
+    try:
+        current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def in_task() -> None:

@@ -16,6 +16,7 @@ from stcp_proxy.config import Mode, TunnelPlan
 from stcp_proxy.config.exposure import Exposure, exposures
 from stcp_proxy.counters import Ledger
 from stcp_proxy.handshake.trust import Trust
+from stcp_proxy.net.first_steps import in_trio_task
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.pump import PumpEngine
@@ -206,9 +207,9 @@ class Tunnel:
         if self.plan.max_lifetime is not None:
             self.live.lifetimes.begin(connection, self.plan.max_lifetime, connections)
         watching = self._watching
-        if watching is None or trio.lowlevel.in_trio_task() or not (proved_before or len(self.legs)):
+        if watching is None or in_trio_task() or not (proved_before or len(self.legs)):
             connections.start_soon(self.live.run_session, connection, sock, make, proved_before)
-            if not trio.lowlevel.in_trio_task():
+            if not in_trio_task():
                 trio.lowlevel.current_trio_token().run_sync_soon(self.live.wake, idempotent=True)
             return
         steps = self.live.begin_session(connection, sock, make, proved_before=proved_before)
