@@ -101,12 +101,16 @@ class ReadyLegs:
         self._peers = {name: self._peers.get(name) or _Peer() for name in map(str, endpoints)}
         for endpoint in endpoints:
             peer = self._peers[str(endpoint)]
-            self._judge(peer, keep)
-            while self._legs.waiting(self._use(endpoint)) < keep.ready and peer.until <= trio.current_time():
+            while self._lacks(endpoint, peer, keep):
                 await self._make(endpoint, peer)
             if peer.failures:
                 wait = min(wait, max(0.0, peer.until - trio.current_time()))
         return wait
+
+    def _lacks(self, endpoint: Endpoint, peer: _Peer, keep: KeepPlan) -> bool:
+        """Whether to make a leg now. Judges the peer before each one: it may end a leg for each that is made."""
+        self._judge(peer, keep)
+        return self._legs.waiting(self._use(endpoint)) < keep.ready and peer.until <= trio.current_time()
 
     def _use(self, endpoint: Endpoint) -> object:
         return self._trust.choice, str(endpoint)

@@ -110,7 +110,8 @@ async def test_peer_that_keeps_no_legs_is_asked_once(logs: list[dict[str, Any]])
         assert near.idle_legs == 0
 
 
-async def test_peer_without_room_is_asked_less_and_less(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ready", [2, 8])
+async def test_peer_without_room_is_asked_less_and_less(ready: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The peer keeps one leg and ends the older one for each that is new."""
     pauses: list[int] = []
     pause = ready_legs._Peer.pause
@@ -121,10 +122,11 @@ async def test_peer_without_room_is_asked_less_and_less(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(ready_legs._Peer, "pause", noted)
     monkeypatch.setattr(ready_legs, "_FIRST_PAUSE", 0.001)
-    async with listening(KeepPlan(legs=1)) as (far, to), connecting(to, ready=2) as near:
+    async with listening(KeepPlan(legs=1)) as (far, to), connecting(to, ready=ready) as near:
         await until(lambda: len(pauses) >= 4)
+        assert far.ledger.accepted <= 4 * (ready + 1)
         assert far.idle_legs <= 1
-        assert near.idle_legs <= 2
+        assert near.idle_legs <= ready
 
 
 async def test_peer_that_is_down_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
