@@ -174,7 +174,8 @@ async def _connect(sock: socket.socket, sockaddr: Any, deadline: float, own: Own
     try:
         status = _connect_now(sock, sockaddr, own)
         if status == errno.EALREADY and await soon_writable(sock):
-            return _result(sock, sockaddr)
+            # Asked again, and not taken from SO_ERROR: the event may be that of an older socket with the same descriptor.
+            status = _unless_it_met_itself(sock, sockaddr, sock.connect_ex(sockaddr))
         if status == errno.EALREADY or (status == errno.EAGAIN and sock.family == socket.AF_UNIX):
             await in_task()
             with trio.move_on_at(deadline):
@@ -220,11 +221,6 @@ async def _connect_patiently(sock: socket.socket, sockaddr: Any) -> int:
             status = sock.connect_ex(sockaddr)
         return status
     await trio.lowlevel.wait_writable(sock.fileno())
-    return _result(sock, sockaddr)
-
-
-def _result(sock: socket.socket, sockaddr: Any) -> int:
-    """The result of a connection attempt whose socket is writable."""
     return _unless_it_met_itself(sock, sockaddr, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 

@@ -17,7 +17,10 @@ class Watcher(Protocol):
     """Acts on the events of one socket."""
 
     def on_news(self, mask: int, /) -> None:
-        """Handle events of the socket, `mask` as in epoll. Level-triggered: it is called again while they last."""
+        """Handle events of the socket, `mask` as in epoll. Level-triggered: it is called again while they last.
+
+        The socket may have none: the event of an old socket comes to a new one that has got its descriptor within one batch.
+        """
 
     def on_lost(self) -> None:
         """The engine has stopped watching this socket."""

@@ -74,12 +74,15 @@ class QuickStart:
                 self._go_on_in_task()
 
     def _wait_for(self, wanted: Wanted) -> bool:
-        """Let the engine watch the sockets. Returns whether it does."""
-        for sock in wanted.socks:
-            if not self._engine.watch(sock, self, mask=wanted.mask, seconds=MOMENT):
-                return False  # then it watches none
+        """Let the engine watch the sockets. Returns whether it does; if not, it watches none of them."""
         self._socks = wanted.socks
-        return True
+        try:
+            watches = all(self._engine.watch(sock, self, mask=wanted.mask, seconds=MOMENT) for sock in wanted.socks)
+        except OSError:  # the kernel has no memory for one more
+            watches = False
+        if not watches:
+            self._stop_waiting()
+        return watches
 
     def on_news(self, _mask: int) -> None:
         """A socket is ready."""

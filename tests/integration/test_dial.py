@@ -367,3 +367,13 @@ def test_a_dead_socket_is_left_to_its_reader() -> None:
     sock.close()
     tune_leg(sock)
     tune_accepted(sock, ("127.0.0.1", 1))
+
+
+def test_an_event_without_news_is_no_connection(black_hole: TcpAddress) -> None:
+    """Without a task: a descriptor that was closed and given to this socket brings the event of its former owner."""
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        steps: Any = dial_module._connect(sock, (black_hole.host, black_hole.port), 0.0, None)
+        assert steps.send(None).socks == (sock,)
+        assert steps.send(True) is None, "it goes on to wait, in a task"
+        steps.close()

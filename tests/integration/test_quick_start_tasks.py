@@ -15,6 +15,7 @@ from harness.quick_start import Rig, run, same, until
 from stcp_proxy.errors import KeyRevoked
 from stcp_proxy.net import dial
 from stcp_proxy.protocol.opening import Opening
+from stcp_proxy.relay.pump import PumpEngine
 from stcp_proxy.session import peer_leg
 from stcp_proxy.session.peer_leg import PeerLeg
 from stcp_proxy.tunnel import quick_start
@@ -232,3 +233,20 @@ def test_reload_that_stops_to_keep_legs() -> None:
         await rig.settle()
 
     assert same(case, listen_tasks=2, connect_tasks=2).answers == [b"words"] * 2
+
+
+def test_kernel_without_memory_to_watch_one_socket_more() -> None:
+    async def case(rig: Rig) -> None:
+        await rig.ask()
+        await rig.rest()
+        watch = PumpEngine.watch
+
+        def refuse(engine: PumpEngine, sock: socket.socket, watcher: Any, **options: Any) -> bool:
+            if isinstance(watcher, quick_start.QuickStart):
+                raise OSError(errno.ENOSPC, "no room")
+            return watch(engine, sock, watcher, **options)
+
+        rig.patch.setattr(PumpEngine, "watch", refuse)
+        await rig.ask()
+
+    assert same(case, listen_tasks=1, connect_tasks=2).answers == [b"words"] * 2
