@@ -387,7 +387,7 @@ def main() -> int:
     if unknown := set(options.part) - parts.keys():
         parser.error(f"there is no part {unknown.pop()!r}")
     wrong = [what for name, part in parts.items() if name in (options.part or parts) for what in part()]
-    print("\n".join(f"WRONG: {what}" for what in wrong[:20]) or "all is well")
+    print("\n".join(f"WRONG: {what}" for what in wrong[:20]) or "no fault found")
     return int(bool(wrong))
 
 

@@ -180,7 +180,7 @@ class HealthChecks(contextlib.AbstractContextManager["HealthChecks"]):
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Record what passes between containers; at the end it must be STCP, and no word of the application."""
+    """Record what passes between containers; at the end it must be STCP, and nothing of the application unencrypted."""
     file = Path("/work/wire.pcap")
     tcpdump = subprocess.Popen(
         ["tcpdump", "-Z", "root", "-i", "any", "-U", "-w", str(file), "not", "host", "127.0.0.1"], stderr=subprocess.DEVNULL

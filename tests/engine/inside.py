@@ -24,7 +24,7 @@ def main(*names: str) -> None:
         for name in names or PARTS:
             began = time.monotonic()
             PARTS[name]()
-            print(f"{name}: all is well ({time.monotonic() - began:.0f} s)", flush=True)
+            print(f"{name}: passed ({time.monotonic() - began:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main(package: str, later: str) -> None:
     check_stop()
     dpkg("--remove", "stcp-proxy")
     dpkg("--purge", "stcp-proxy")
-    print("all is well")
+    print("passed")
 
 
 def configure() -> None:
