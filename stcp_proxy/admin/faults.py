@@ -138,6 +138,7 @@ def _of_tunnel(tunnel: TunnelReport, *, serves: bool) -> Iterator[Fault]:
         )
         what = ["Tunnel ", name, f": the interception rules of this host are {state}"]
         yield _tunnel_fault(name, "rules", "bad", what, "run `stcp-proxy intercept CONFIG --apply` as root on this host")
+    yield from _of_egress_filter(tunnel)
     if tunnel.open >= tunnel.max_connections:
         what = ["Tunnel ", name, f" is full: {tunnel.open:,} connections are open, and new ones wait"]
         remedy = "raise `max_connections` if this load is expected; the list of connections shows whose they are"
@@ -150,6 +151,23 @@ def _of_tunnel(tunnel: TunnelReport, *, serves: bool) -> Iterator[Fault]:
         yield _tunnel_fault(
             name, "handshakes", "warn", what, "raise `max_handshakes` if they are peers; let a firewall keep strangers away"
         )
+
+
+def _of_egress_filter(tunnel: TunnelReport) -> Iterator[Fault]:
+    """The second guard is missing: nothing leaves unencrypted as long as the rules are there."""
+    if tunnel.egress_filter not in ("missing", "hidden"):
+        return
+    if tunnel.egress_filter == "missing":
+        state, effect = ": the egress filter is missing on ", "Connections leave unencrypted there"
+        remedy = "run `stcp-proxy intercept CONFIG --apply` as root on this host, or `--watch` as a service"
+    else:
+        state, effect = (
+            ": the filter of another program comes before the egress filter on ",
+            "It may let connections leave unencrypted",
+        )
+        remedy = "look at it with `tc filter show dev INTERFACE egress`, and move it behind the egress filter (a larger `pref`)"
+    what = ["Tunnel ", tunnel.name, state, _listed(tunnel.egress_interfaces), f". {effect} when the rules are deleted"]
+    yield _tunnel_fault(tunnel.name, "egress_filter", "bad", what, remedy)
 
 
 def _of_audit(tunnel: TunnelReport, now: float) -> Iterator[Fault]:

@@ -211,6 +211,10 @@ class Host(Protocol):
         """The state of the host's interception rules: a value of `Installed`; empty where no tunnel intercepts."""
 
     @property
+    def egress_filter(self) -> tuple[str, tuple[str, ...]]:
+        """The state of the egress filter: a value of `EgressState`, and the interfaces that it is about."""
+
+    @property
     def log_lines_dropped(self) -> int:
         """The number of log lines that could not be written without waiting."""
 

@@ -56,6 +56,11 @@ METRICS: Final[dict[str, Definition]] = {
         "1 when the rules of interception match the file, 0 when they are missing or outdated.",
         ("tunnel",),
     ),
+    "stcp_egress_filter_attached": Definition(
+        "gauge",
+        "1 when every interface has the egress filter, 0 when one lacks it or another program's filter comes first.",
+        ("tunnel",),
+    ),
     "stcp_tunnel_listening": Definition("gauge", "1 when the tunnel accepts connections.", ("tunnel", "mode")),
     "stcp_connections_accepted_total": Definition("counter", "Connections accepted.", ("tunnel",)),
     "stcp_connections_opening": Definition("gauge", "Connections accepted and not yet relayed or refused.", ("tunnel",)),
@@ -252,6 +257,8 @@ def _of_tunnel(tunnel: TunnelReport) -> Iterator[Sample]:
     name, counts = (tunnel.name,), tunnel.counts
     if tunnel.rules in ("current", "outdated", "missing"):
         yield Sample("stcp_interception_rules_current", (tunnel.name,), tunnel.rules == "current")
+    if tunnel.egress_filter in ("attached", "missing", "hidden"):
+        yield Sample("stcp_egress_filter_attached", (tunnel.name,), tunnel.egress_filter == "attached")
     yield Sample("stcp_tunnel_listening", (tunnel.name, tunnel.mode), bool(tunnel.listening))
     yield Sample("stcp_connections_accepted_total", name, counts.accepted)
     yield Sample("stcp_connections_opening", name, tunnel.open - tunnel.relayed)

@@ -1,8 +1,8 @@
 """Whether a proxy is ready, and why not.
 
-It is ready when every tunnel listens, no socket file is lost, and the rules of interception are those of the file. A tunnel with
-`ready: target` also checks its far target, end to end. A result is valid for some seconds, and each tunnel runs one check at a
-time: requests cannot overload a target.
+It is ready when every tunnel listens, no socket file is lost, the rules of interception are those of the file, and the egress
+filter is attached where it is wanted. A tunnel with `ready: target` also checks its far target, end to end. A result is valid for
+some seconds, and each tunnel runs one check at a time: requests cannot overload a target.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ from stcp_proxy.errors import StcpError
 
 HOLDS: Final = 5.0
 """Seconds for which a result is valid."""
+
+
+_EGRESS_REMEDY: Final = {
+    "missing": "run 'stcp-proxy intercept --apply'",
+    "hidden": "the filter of another program comes first; 'tc filter show dev INTERFACE egress' lists both",
+}
 
 
 class Readiness:
@@ -75,6 +81,10 @@ def _lines(report: Report, failures: dict[str, StcpError], in_full: bool) -> Ite
     for tunnel in report.tunnels:
         if tunnel.rules in ("missing", "outdated"):
             yield f"tunnel {tunnel.name}: the rules of interception are {tunnel.rules}: run 'stcp-proxy intercept --apply'"
+        if tunnel.egress_filter in ("missing", "hidden"):
+            where = f" ({', '.join(tunnel.egress_interfaces)})" if in_full else ""
+            remedy = _EGRESS_REMEDY[tunnel.egress_filter]
+            yield f"tunnel {tunnel.name}: the egress filter is {tunnel.egress_filter}{where}: {remedy}"
         if tunnel.lost:
             where = f" ({', '.join(tunnel.lost)})" if in_full else ""
             yield f"tunnel {tunnel.name}: socket_lost: its socket file{where} was removed or replaced; reload to bind it anew"

@@ -334,7 +334,7 @@ class _Backend:
         self._take = take
         self._others = others
         self._readiness = Readiness(host)
-        self._probed = SharedReport(self._gather, lambda: (host.state, host.rules, id(host.plan)))
+        self._probed = SharedReport(self._gather, lambda: (host.state, host.rules, host.egress_filter, id(host.plan)))
         self._history = History(host.started)
         self._faults = FaultLog()
 

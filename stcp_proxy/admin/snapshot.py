@@ -23,6 +23,7 @@ from stcp_proxy.admin.snapshot_request import MAX_REFUSALS, SnapshotRequest
 from stcp_proxy.admin.status_schema import (
     Connections,
     ConnectionStatus,
+    EgressFilter,
     KeyStatus,
     RefusalStatus,
     Reload,
@@ -136,6 +137,8 @@ def _tunnel(host: Host, tunnel: Tunnel, counts: BytesOfConnections) -> TunnelRep
         max_connections=plan.max_connections,
         max_handshakes=plan.max_handshakes,
         rules=cast("Rules", host.rules) if plan.intercept is not None else "",
+        egress_filter=cast("EgressFilter", host.egress_filter[0]) if plan.intercept is not None else "",
+        egress_interfaces=list(host.egress_filter[1]) if plan.intercept is not None else [],
         audit_until=None if plan.audit is None else plan.audit.until,
         counts=tunnel.ledger,
         open_to_wire=sum(to_wire for to_wire, _ in live),

@@ -30,6 +30,7 @@ from stcp_proxy.counters.merging import (
 )
 
 Rules = Literal["", "current", "outdated", "missing", "unknown"]
+EgressFilter = Literal["", "attached", "missing", "hidden", "unknown"]
 
 _HEALTH_RANK: Final = {"unknown": 0, "down": 1, "up": 2}
 _OF_HEALTHIEST: Final = of_best(lambda target: _HEALTH_RANK[target.health])
@@ -100,6 +101,8 @@ class TunnelState:
         idle_legs: wire legs that wait for their next connection; they are not among the live connections.
         max_connections, max_handshakes: the limits of `open` and `proving`.
         rules: the state of the host's interception rules, compared with the file; empty where the tunnel does not intercept.
+        egress_filter: the state of the host's egress filter; empty where it is not wanted.
+        egress_interfaces: the interfaces that lack it, or where the filter of another program comes before it.
         audit_until: the end of the audit mode of its access rule; None where the rule refuses.
     """
 
@@ -120,6 +123,8 @@ class TunnelState:
     max_connections: Annotated[int, SUM]
     max_handshakes: Annotated[int, SUM]
     rules: Annotated[Rules, FIRST] = ""
+    egress_filter: Annotated[EgressFilter, FIRST] = ""
+    egress_interfaces: Annotated[list[str], FIRST] = field(default_factory=list)
     audit_until: Annotated[float | None, FIRST] = None
 
 

@@ -12,6 +12,7 @@ Kind = Literal[
     "not_listening",
     "socket_lost",
     "rules",
+    "egress_filter",
     "full",
     "nearly_full",
     "handshakes",

@@ -23,6 +23,7 @@ from stcp_proxy.intercept.egress_program import Egress, is_ours
 from stcp_proxy.intercept.guard import pref_of
 from stcp_proxy.intercept.programs import refused, run
 from stcp_proxy.intercept.sockets import server_ports, tcp_sockets
+from stcp_proxy.net.egress_filters import egress_filters
 
 _CLIENT_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _QDISC: Final = "clsact"
@@ -36,11 +37,18 @@ class Attached:
         whole: interfaces that have the filter.
         added: those of them that had no filter of this table before.
         refused: interfaces without the filter, with the reason.
+        hidden: interfaces where a filter of another program comes before it.
     """
 
     whole: tuple[str, ...]
     added: tuple[str, ...]
     refused: dict[str, str]
+    hidden: tuple[str, ...] = ()
+
+    def warnings(self) -> list[str]:
+        """What is wrong with the filter, one text for each interface."""
+        before = "a filter of another program comes before the egress filter on {}, and may accept packets for good"
+        return [*(f"no egress filter: {reason}" for reason in self.refused.values()), *map(before.format, self.hidden)]
 
 
 def attach(egress: Egress) -> Attached:
@@ -58,7 +66,9 @@ def attach(egress: Egress) -> Attached:
             if before.get(name) != program and (reason := _replace(name, egress.pref, path)):
                 failed[name] = reason
     whole = tuple(name for name in names if name not in failed)
-    return Attached(whole, tuple(name for name in whole if name not in before), failed)
+    seen = egress_filters()
+    hidden = () if seen is None else seen.behind
+    return Attached(whole, tuple(name for name in whole if name not in before), failed, hidden)
 
 
 def attached(table: str) -> dict[str, list[Instruction]]:
@@ -68,17 +78,6 @@ def attached(table: str) -> dict[str, list[Instruction]]:
         RulesRefused: interfaces or filters cannot be listed.
     """
     return _filters(pref_of(table), _interfaces())
-
-
-def bare(table: str) -> list[str]:
-    """The interfaces that should have the filter of a table and do not.
-
-    Raises:
-        RulesRefused: interfaces or filters cannot be listed.
-    """
-    names = _interfaces()
-    found = _filters(pref_of(table), names)
-    return [name for name in names if name not in found]
 
 
 def detach(table: str) -> list[str]:

@@ -22,14 +22,13 @@ from typing import Final
 from stcp_proxy.config.plan import CapturePlan
 from stcp_proxy.intercept import bpf
 from stcp_proxy.intercept.bpf import Instruction, Step, link
+from stcp_proxy.net.egress_filters import MAGIC
 from stcp_proxy.net.pattern import Pattern
 
 PASSED: Final = 0x20
 """The bit of a packet's mark that the guard sets. Kubernetes uses 0xc000, Netavark 0x2000, Cilium and Calico bits above 0xff."""
 MAX_INSTRUCTIONS: Final = 4096
 """The limit of the kernel (BPF_MAXINSNS)."""
-_MAGIC: Final = 0x53544350
-"""Loaded by the first instruction, by which a filter of this program is recognised: "STCP"."""
 _PASS: Final = 0xFFFFFFFF
 """TC_ACT_UNSPEC: the filters of other programs decide. TC_ACT_PASS would end the search for them."""
 _DROP: Final = 2
@@ -84,7 +83,7 @@ class Egress:
 
 def is_ours(program: Sequence[Instruction]) -> bool:
     """Whether this module has made a program."""
-    return bool(program) and program[0] == Instruction(bpf.IMM, 0, 0, _MAGIC)
+    return bool(program) and program[0] == Instruction(bpf.IMM, 0, 0, MAGIC)
 
 
 def mark_of(program: Sequence[Instruction]) -> int | None:
@@ -97,7 +96,7 @@ def mark_of(program: Sequence[Instruction]) -> int | None:
 
 
 def _lines(egress: Egress, ports: Sequence[int]) -> Iterator[Step | str]:
-    yield Step(bpf.IMM, _MAGIC)
+    yield Step(bpf.IMM, MAGIC)
     yield Step(bpf.LD, bpf.MARK)
     yield from _decide(bpf.JSET, PASSED, _PASS)
     if egress.mark is not None:

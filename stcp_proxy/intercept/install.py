@@ -72,7 +72,7 @@ def _wire(rules: Rules) -> str:
     except RulesRefused as exc:
         return f"WARNING: no egress filter: {exc}; {OPEN}"
     words = [f"egress filter on {', '.join(found.whole) or 'no interface'}"]
-    return "; ".join([*words, *(f"WARNING: {reason}; {OPEN}" for reason in found.refused.values())])
+    return "; ".join([*words, *(f"WARNING: {reason}; {OPEN}" for reason in found.warnings())])
 
 
 def remove(table: str, users: Iterable[int] = ()) -> str:

@@ -33,7 +33,7 @@ from stcp_proxy.intercept.egress_program import Egress
 from stcp_proxy.intercept.guard import LINK_LOCAL, guard, labels_of, pref_of, sets, spared, wanted
 from stcp_proxy.intercept.nft_text import FIRST_PACKET, base_chain, chain, interfaces
 from stcp_proxy.net.original import Interception
-from stcp_proxy.net.rules_sign import PORT, SIGN, sign_of
+from stcp_proxy.net.rules_sign import EGRESS_SIGN, PORT, SIGN, sign_of
 
 TABLE: Final = "stcp_proxy"
 MADE_BY: Final = "stcp-proxy"
@@ -106,7 +106,7 @@ def rules_for(
     alone = list(spared(capture, _own(capture, users, cgroup), labels))
     takes = _redirect(capture, labels.let_out) if divert is None else _tproxy(capture, labels.let_out, divert)
     local = [f'oif "lo" ip daddr 127.0.0.0/8 tcp dport {PORT} jump sign']
-    body = [*sets(), *alone, *takes, *guard(capture, labels, divert=divert, local=local), *_signs(capture.digest)]
+    body = [*sets(), *alone, *takes, *guard(capture, labels, divert=divert, local=local), *_signs(capture.digest, egress=egress)]
     hold = [*sets(), *alone, *guard(capture, labels, divert=divert, later=1)]
     nft = [f"table inet {table}", f"delete table inet {table}", f"table inet {table} {{", f'\tcomment "{comment}"', *body, "}"]
     wire = Egress.of(capture, pref_of(table)) if egress else None
@@ -194,7 +194,8 @@ def _own(capture: CapturePlan, users: Sequence[int], cgroup: str | None) -> list
     return found if capture.mark is None else [*found, f"meta mark {capture.mark:#x}"]
 
 
-def _signs(digest: str) -> Iterator[str]:
+def _signs(digest: str, *, egress: bool) -> Iterator[str]:
     """Rules by which the proxy can detect installed rules: it may not list them (see `stcp_proxy.net.rules_sign`)."""
-    answers = [f"ip daddr {address} reject with icmp type host-prohibited" for address in (SIGN, sign_of(digest))]
+    addresses = [SIGN, sign_of(digest), *([EGRESS_SIGN] if egress else [])]
+    answers = [f"ip daddr {address} reject with icmp type host-prohibited" for address in addresses]
     yield from chain("sign", answers)

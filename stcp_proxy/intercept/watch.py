@@ -99,10 +99,10 @@ class Watcher:
             found = Attached((), (), {"": str(exc)})
         if found.added:
             self._say(f"the egress filter was missing on {', '.join(found.added)}: attached")
-        for reason in found.refused.values():
+        for reason in found.warnings():
             if reason not in self._no_filter:
-                self._say(f"WARNING: no egress filter: {reason}; {OPEN}")
-        self._no_filter = set(found.refused.values())
+                self._say(f"WARNING: {reason}; {OPEN}")
+        self._no_filter = set(found.warnings())
 
     def _report_refused(self) -> None:
         """Say what the guard has refused since the last call. New rules count from zero."""

@@ -15,6 +15,8 @@ from typing import Final
 
 SIGN: Final = "127.83.84.67"
 """Refused by every table of rules."""
+EGRESS_SIGN: Final = "127.83.84.69"
+"""Refused by a table of rules that was installed with the egress filter."""
 _CONTROL: Final = "127.83.84.68"
 """Refused by no table of rules: a firewall that answers for this address answers for all."""
 PORT: Final = 1
@@ -54,6 +56,11 @@ def installed_rules(digest: str) -> Installed:
     if answers[2]:
         return Installed.CURRENT
     return Installed.OUTDATED if answers[1] else Installed.MISSING
+
+
+def asked_for_egress_filter() -> bool:
+    """Whether the installed rules were installed with the egress filter. Rules of earlier releases do not say it."""
+    return _is_prohibited(_CONTROL) is False and _is_prohibited(EGRESS_SIGN) is True
 
 
 def _is_prohibited(address: str) -> bool | None:

@@ -74,7 +74,14 @@ class Running:
     @property
     def rules(self) -> str:
         """Which rules of interception the host has; empty without interception, and before the first look."""
-        return self.rules_check.found or ""
+        found = self.rules_check.found
+        return found.rules if found is not None else ""
+
+    @property
+    def egress_filter(self) -> tuple[str, tuple[str, ...]]:
+        """The state of the egress filter, and the interfaces that it is about; empty where it is not wanted."""
+        found = self.rules_check.found
+        return ("", ()) if found is None else (found.egress, found.interfaces)
 
     @property
     def log_lines_dropped(self) -> int:

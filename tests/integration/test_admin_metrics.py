@@ -24,7 +24,7 @@ _SELECTOR = re.compile(r"\b((?:stcp|process)_[a-z_]+)\{([^}]*)\}")
 _BY = re.compile(r"\bby \(([^)]*)\)")
 
 Scrape = dict[str, set[str]]
-INTERCEPTION = {"stcp_interception_rules_current": {"tunnel"}}
+INTERCEPTION = {"stcp_interception_rules_current": {"tunnel"}, "stcp_egress_filter_attached": {"tunnel"}}
 """A metric of tunnels that intercept; tests/netns/test_rules_seen.py has such a tunnel."""
 CERTIFICATES = {f"stcp_certificate_not_{end}_timestamp_seconds": {"kind", "name", "serial"} for end in ("before", "after")}
 """Metrics of proxies with certificates; tests/integration/test_certificates.py has such a proxy."""

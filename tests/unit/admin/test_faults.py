@@ -26,6 +26,14 @@ FAULTS: dict[str, tuple[Report, str, str, str]] = {
     "not listening": (report(tunnel(listening=[])), "bad", "Tunnel redis does not listen", "log"),
     "socket lost": (report(tunnel(lost=["/a.sock"])), "bad", "its socket file /a.sock was removed", "stcp-proxy reload"),
     "rules": (report(tunnel(rules="outdated")), "bad", "are not those of the file. Connections leave unencrypted", "--apply"),
+    "no egress filter": (
+        report(tunnel(egress_filter="missing", egress_interfaces=["eth0", "br0"])),
+        "bad", "the egress filter is missing on eth0, br0. Connections leave unencrypted there when", "--apply",
+    ),
+    "hidden egress filter": (
+        report(tunnel(egress_filter="hidden", egress_interfaces=["eth0"])),
+        "bad", "another program comes before the egress filter on eth0", "tc filter show",
+    ),
     "full": (report(tunnel(open=100)), "bad", "is full: 100 connections", "max_connections"),
     "nearly full": (report(tunnel(open=90)), "warn", "nearly full: 90 of 100", "max_connections"),
     "handshakes": (report(tunnel(proving=10)), "warn", "10 connections are in the handshake", "max_handshakes"),

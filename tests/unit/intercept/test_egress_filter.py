@@ -11,10 +11,11 @@ from unit.intercept.test_rules import REDIRECT
 
 from stcp_proxy.errors import RulesRefused
 from stcp_proxy.intercept import egress_filter, install
-from stcp_proxy.intercept.egress_filter import Attached, attach, bare, detach
+from stcp_proxy.intercept.egress_filter import Attached, attach, attached, detach
 from stcp_proxy.intercept.egress_program import Egress
 from stcp_proxy.intercept.guard import pref_of
 from stcp_proxy.intercept.rules import TABLE, rules_for
+from stcp_proxy.net.egress_filters import EgressFilters
 
 EGRESS = Egress.of(REDIRECT, pref_of(TABLE))
 LINKS = [
@@ -32,6 +33,7 @@ class Host:
     """A host whose `tc` and `ip` this test plays.
 
     Attributes:
+        behind: interfaces where a filter of another program comes first.
         refuses: an interface on which no filter can be attached.
         filters: the programs that are attached, by interface.
         queues: interfaces with a queueing discipline for filters.
@@ -39,6 +41,7 @@ class Host:
 
     def __init__(self) -> None:
         self.refuses = ""
+        self.behind: tuple[str, ...] = ()
         self.filters: dict[str, list[dict[str, int]]] = {}
         self.queues: set[str] = set()
 
@@ -81,6 +84,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host()
     monkeypatch.setattr(egress_filter, "run", host.run)
     monkeypatch.setattr(egress_filter, "_server_ports", lambda: [22])
+    monkeypatch.setattr(egress_filter, "egress_filters", lambda: EgressFilters(behind=host.behind))
     return host
 
 
@@ -88,7 +92,6 @@ def test_the_filter_is_on_every_interface_through_which_this_host_sends(host: Ho
     names = ("eth0", "br0", "eth2", "wg0")
     assert attach(EGRESS) == Attached(names, names, {})
     assert attach(EGRESS) == Attached(names, (), {})
-    assert bare(TABLE) == []
 
 
 def test_a_changed_filter_is_replaced_and_is_not_new(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +107,13 @@ def test_an_interface_that_refuses_is_named_and_the_others_get_the_filter(host: 
     found = attach(EGRESS)
     assert found.whole == ("eth0", "eth2", "wg0")
     assert "tc qdisc add dev br0 clsact" in found.refused["br0"]
-    assert bare(TABLE) == ["br0"]
+    assert list(attached(TABLE)) == ["eth0", "eth2", "wg0"]
+
+
+def test_a_filter_of_another_program_that_comes_first_is_named(host: Host) -> None:
+    host.behind = ("wg0",)
+    assert attach(EGRESS).hidden == ("wg0",)
+    assert "comes before the egress filter on wg0" in "".join(attach(EGRESS).warnings())
 
 
 def test_a_filter_of_another_program_is_left_alone(host: Host) -> None:
