@@ -135,8 +135,9 @@ lock: $(RELEASE)  ## packaging/requirements.txt: the newest libraries that pypro
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--native-tls pyproject.toml --output-file packaging/requirements.txt
 
-audit: $(RELEASE)  ## known weaknesses of the libraries in the lock file; needs an index that serves them, as PyPI does
-	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement packaging/requirements.txt
+ASK_PYPI = $(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement packaging/requirements.txt
+audit: $(RELEASE)  ## known weaknesses of the locked libraries, asked of PyPI; ADVISORIES=FOLDER reads a copy of its advisory database
+	$(if $(ADVISORIES),$(BIN)/python tools/offline_audit.py $(ADVISORIES),$(ASK_PYPI))
 
 # vng calls virtme-run, which stands beside it.
 IN_VM = VNG=$(abspath $(BIN))/vng PATH=$(abspath $(BIN)):$$PATH
