@@ -16,7 +16,7 @@ from stcp_proxy.keys import PublicKey
 MAX_DAYS: Final = 90
 """Days that an audit may last from the reading of the file."""
 AUDITED: Final = "(audited)"
-"""The rule, in metrics, of every peer that audit mode alone admits: the configuration bounds labels, and strangers make keys."""
+"""The label, in metrics, of every peer that only audit mode admits. One label for all, because strangers can make many keys."""
 _DAY: Final = 86400.0
 
 
@@ -47,13 +47,13 @@ class Audit:
 
 
 def midnight(text: str) -> float:
-    """The begin of a date, in unix seconds.
+    """The beginning of a date, in unix seconds.
 
     Args:
         text: the date as YYYY-MM-DD.
 
     Raises:
-        ConfigError: this is no date.
+        ConfigError: this is not a date.
     """
     try:
         day = datetime.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=datetime.UTC)
@@ -65,5 +65,5 @@ def midnight(text: str) -> float:
 
 
 def is_too_far(until: float, now: float) -> bool:
-    """Whether an audit would last longer than it may."""
+    """Whether an audit would end later than `MAX_DAYS` allows."""
     return until > now + MAX_DAYS * _DAY

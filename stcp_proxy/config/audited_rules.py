@@ -24,7 +24,7 @@ class AuditedRule:
     audit: Audit
 
     def warning(self, now: float) -> tuple[str, str, str]:
-        """What is so, why it matters, and what to do.
+        """The state of the rule, its meaning, and what to do.
 
         Args:
             now: the time, in unix seconds.
@@ -50,7 +50,7 @@ def _audited_rules(plan: Plan) -> Iterator[AuditedRule]:
 
 
 def refuse_ended(plan: Plan) -> None:
-    """Refuse a plan with an audit that is over. `check` alone does: a process must start and reload after the date, too.
+    """Refuse a plan with an audit that is over. Only `check` does this: a process must start and reload after the date, too.
 
     Raises:
         ConfigError: names the tunnels.

@@ -44,6 +44,7 @@ from stcp_proxy.redact import shown
 
 SigningKey: TypeAlias = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey | X25519PrivateKey
 
+# Largest sizes in bytes: a certificate with its intermediates, a bundle of authorities, a file with revocation lists.
 _MAX_CHAIN: Final = 256 * 1024
 _MAX_BUNDLE: Final = 2 * 1024 * 1024
 _MAX_LIST: Final = 32 * 1024 * 1024
@@ -60,7 +61,7 @@ _RIGHT_KEYS: Final = f"Ed25519, ECDSA P-256 or P-384, RSA of {MIN_RSA_BITS} bits
 
 
 def read_public_file(path: Path, *, most: int) -> bytes:
-    """Read a file that is no secret.
+    """Read a file without secrets.
 
     Args:
         path: the file. Symbolic links are followed: Kubernetes mounts files through two of them.
@@ -77,7 +78,7 @@ def read_public_file(path: Path, *, most: int) -> bytes:
                 raise ConfigError(f"{path} is not a regular file", remedy="name the file itself")
             content = file.read(most + 1)
     except FileNotFoundError:
-        raise ConfigError(f"the file {path} does not exist", remedy="name a file that does") from None
+        raise ConfigError(f"the file {path} does not exist", remedy="name an existing file") from None
     except (OSError, ValueError) as exc:
         why = getattr(exc, "strerror", None) or exc
         raise ConfigError(f"cannot read {path}: {why}", remedy="name a file that the user of stcp-proxy can read") from None
@@ -151,9 +152,9 @@ def load_roots(path: Path, *, now: float) -> tuple[Encoded, ...]:
             facts, may_issue = facts_of(certificate), is_authority(certificate)
             key_bytes(certificate)  # a serving process has to read its key
         except UNREADABLE:
-            raise ConfigError(f"{path} holds a certificate that cannot be read", remedy="take it out") from None
+            raise ConfigError(f"{path} holds a certificate that cannot be read", remedy="remove it from the file") from None
         if not may_issue:
-            what = f"{path}: {facts.subject} is no certificate of an authority"
+            what = f"{path}: {facts.subject} is not a certificate of an authority"
             raise ConfigError(what, remedy="name the file of the authority that issues certificates, often ca.crt")
         found.append(Encoded(certificate.public_bytes(Encoding.DER), facts))
     if all(now > root.facts.not_after for root in found):
@@ -168,7 +169,7 @@ def load_lists(path: Path, roots: tuple[Encoded, ...]) -> tuple[Encoded, ...]:
 
     Args:
         path: PEM file with one or several lists.
-        roots: the certificates of the authority. A list of one of its intermediates is taken as it is.
+        roots: the certificates of the authority. The signature of a list from one of its intermediates is not checked here.
 
     Raises:
         ConfigError: the file cannot be used, or a list is not signed by the authority that it names.
@@ -188,7 +189,7 @@ def _revocation_list(path: Path, block: bytes, roots: tuple[Encoded, ...]) -> En
     try:
         found = x509.load_pem_x509_crl(block)
         Revocations(lists=[found])
-        _ = found.signature_hash_algorithm  # raises where no key here could ever verify it, so that it would count for nobody
+        _ = found.signature_hash_algorithm  # raises for an algorithm that no key here can verify
         named = [root for root in map(_loaded, roots) if root.subject == found.issuer]
         signed = not named or any(_is_signed(found, root) for root in named)
         end = found.next_update_utc
@@ -253,7 +254,7 @@ def load_revoked(path: Path, authorities: frozenset[str]) -> tuple[Revoked, froz
 
 
 def facts_of(certificate: x509.Certificate) -> Facts:
-    """What a certificate is recognized by."""
+    """The facts by which a person recognizes a certificate."""
     try:
         subject = ", ".join(names_of(certificate))
     except CredentialRefused:
@@ -277,7 +278,7 @@ def _certificates(path: Path, content: bytes) -> list[x509.Certificate]:
     except UNREADABLE:
         what = f"{path} holds no certificate" if b"CERTIFICATE-----" not in content else f"{path} cannot be read as certificates"
         raise ConfigError(what, remedy="name a PEM file, which begins with '-----BEGIN CERTIFICATE-----'") from None
-    if len(found) != sum(map(content.count, _BEGINS)):  # the library leaves a cut one at the end out
+    if len(found) != sum(map(content.count, _BEGINS)):  # the library ignores an incomplete certificate at the end
         raise ConfigError(f"{path} holds a certificate without an end", remedy=_WRITE_WHOLE)
     return found
 

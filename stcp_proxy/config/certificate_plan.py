@@ -22,13 +22,13 @@ class CertificateKey(Secret):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a person recognizes a certificate or a revocation list by.
+    """The facts by which a person recognizes a certificate or a revocation list.
 
     Attributes:
         subject: its names, or its subject where it has none; of a list, its issuer.
         serial: its serial number in hexadecimal digits; of a list, its number, empty where it has none.
-        not_before: begin of its validity, in unix seconds.
-        not_after: end of its validity, in unix seconds; infinite for a list that does not tell its next update.
+        not_before: beginning of its validity, in unix seconds.
+        not_after: end of its validity, in unix seconds; infinite for a list without the time of its next update.
         issuer: subject of its issuer.
         key_id: SHA-256 of its public key (SubjectPublicKeyInfo, DER) in hexadecimal digits; of a list, the
             identifier of the key that signed it, empty where it names none.
@@ -61,7 +61,7 @@ class OwnCertificate:
         chain: DER encodings, the leaf first.
         key: the leaf's private key.
         names: its names.
-        facts: what the leaf is recognized by.
+        facts: the facts of the leaf.
     """
 
     chain: tuple[bytes, ...]
@@ -79,7 +79,7 @@ class Encoded:
 
     Attributes:
         der: its DER encoding.
-        facts: what it is recognized by.
+        facts: its facts.
     """
 
     der: bytes
@@ -121,7 +121,7 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """Whom this side trusts to vouch for peers, and what it excludes nevertheless.
+    """The authorities that this side trusts to vouch for peers, and the revoked keys and certificates.
 
     Attributes:
         authorities: authorities that may vouch for peers.

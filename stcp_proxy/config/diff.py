@@ -135,7 +135,7 @@ def difference(old: Plan, new: Plan) -> PlanDiff:
     after = {tunnel.name: tunnel for tunnel in new.tunnels}
     both = [(before[name], tunnel) for name, tunnel in after.items() if name in before]
     found = [TunnelChange(mine.name, _compare(mine, theirs)) for mine, theirs in both]
-    old_keys, new_keys = dict.fromkeys(keys_of(old)), dict.fromkeys(keys_of(new))  # with thousands of keys, look-ups need a dict
+    old_keys, new_keys = dict.fromkeys(keys_of(old)), dict.fromkeys(keys_of(new))  # thousands of keys: a look-up must be fast
     return PlanDiff(
         added=tuple(tunnel for name, tunnel in after.items() if name not in before),
         removed=tuple(tunnel for name, tunnel in before.items() if name not in after),

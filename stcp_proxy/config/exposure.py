@@ -51,7 +51,7 @@ def _of_listen(tunnel: TunnelPlan) -> Iterator[Exposure]:
             yield Exposure(
                 str(target),
                 "the target is on another host: bytes travel there without encryption",
-                "run `stcp-proxy listen` on the target's host; otherwise see that the network between is trusted",
+                "run `stcp-proxy listen` on the target's host; otherwise make sure that the network between the hosts is trusted",
             )
         seen.add(target)
 

@@ -61,7 +61,7 @@ def warn_if_open_to_others(path: str | Path) -> bool:
 def warn_if_others_add_files(folder: Path) -> bool:
     """Warn on stderr of a directory to which other users can add files. Returns whether it did.
 
-    The sticky bit protects files that exist. It keeps nobody from adding one.
+    The sticky bit protects existing files. It does not keep other users from adding a file.
     """
     try:
         mode = os.stat(folder).st_mode

@@ -174,7 +174,7 @@ def _named_keys(allow: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _named_bundles(authorities: list[str]) -> dict[str, str]:
-    """Convert `--authority` values to the `authorities` of a file. A file without a name is called after its number."""
+    """Convert `--authority` values to the `authorities` of a file. An authority without a name is named by its number."""
     found: dict[str, str] = {}
     for number, text in enumerate(authorities, start=1):
         name, equals, file = text.partition("=")

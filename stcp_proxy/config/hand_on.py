@@ -26,7 +26,7 @@ Entry = str | PublicKey | NamePattern
 _Find = Callable[[KeyPath, Entry], Sequence[Admitted]]
 
 _TOLD_ELSEWHERE: Final = {"allow", "peer", "intercept", *BELONGING}
-"""Settings for one mode whose mistakes get a message of their own."""
+"""Settings for one mode whose mistakes have messages elsewhere."""
 
 
 def allow_entries(path: KeyPath, tunnel: TunnelModel) -> list[tuple[KeyPath, Entry]]:

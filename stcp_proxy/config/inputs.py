@@ -1,7 +1,7 @@
 """The files that a configuration is made of, by the digest of their content.
 
-A running proxy with `watch` compares these digests again and again. The content decides, not a time of change: a file may be
-replaced through a symbolic link, and clocks of file systems are coarse.
+A running proxy with `watch` compares these digests again and again. It compares the content and not the time of the last change:
+a file may be replaced through a symbolic link, and clocks of file systems are coarse.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 PEER_SUFFIX: Final = ".pub"
-"""Files of a peer directory end with it. Other files there mean nothing."""
+"""The end of the name of a peer file. Other files in a peer directory are ignored."""
 _CHUNK: Final = 256 * 1024
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 

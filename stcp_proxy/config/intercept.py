@@ -56,8 +56,8 @@ def check_single(source: Source, config: ConfigModel) -> None:
     """Note a second intercepting tunnel: the rules could not tell which traffic belongs to which tunnel."""
     names = [name for name, tunnel in config.tunnels.items() if tunnel.intercept]
     for name in names[1:]:
-        what = f"tunnel '{names[0]}' intercepts already, and the rules of a host can send everything to one only"
-        source.report(("tunnels", name, "intercept"), what, "add its routes to those of the other")
+        what = f"tunnel '{names[0]}' intercepts already, and the rules of a host can send traffic to one tunnel only"
+        source.report(("tunnels", name, "intercept"), what, f"add its routes to those of '{names[0]}'")
 
 
 def check_belonging(source: Source, path: KeyPath, tunnel: TunnelModel) -> bool:
@@ -75,7 +75,7 @@ def check_belonging(source: Source, path: KeyPath, tunnel: TunnelModel) -> bool:
         what = "an intercepted client sends no PROXY header"
         source.report((*path, "accept_proxy_protocol"), what, "use another tunnel for the connections of a proxy in front")
     if tunnel.routes is None:
-        remedy = "say which destinations go to which peer, as a list of 'match', 'to' and 'peer'"
+        remedy = "list which destinations go to which peer, with 'match', 'to' and 'peer'"
         source.report((*path, "routes"), "'routes' is missing", remedy)
         return False
     return True
@@ -99,7 +99,7 @@ def capture_plan(source: Source, path: KeyPath, tunnel: TunnelModel) -> CaptureP
         return None
     every_interface = bind.host not in _LOOPBACK
     if tunnel.forwarded and how is Interception.REDIRECT and not every_interface:
-        what = f"redirected traffic of others arrives at an address of the interface, not at {bind}"
+        what = f"redirected traffic of other hosts arrives at an address of the interface, not at {bind}"
         source.report((*path, "forwarded"), what, f"bind :{bind.port}, or use 'intercept: tproxy'")
     for index, pattern in enumerate(tunnel.exclude or []):
         if pattern.name is not None:

@@ -12,7 +12,7 @@ def keep_plan(source: Source, path: KeyPath, tunnel: TunnelModel) -> KeepPlan | 
     """The plan of `keep`; None where each connection has a wire leg of its own.
 
     Args:
-        source: notes contradictions.
+        source: collects the mistakes.
         path: the tunnel's place in the file.
         tunnel: its settings.
     """

@@ -1,7 +1,7 @@
 """The lifetimes of certificates in a plan, and which of them a person has to renew.
 
-A certificate in the last third of its life has lost its renewal: cert-manager, SPIRE and step-ca all renew before that. Whole
-fleets have died of anchors that expired in silence.
+A certificate in the last third of its lifetime was not renewed in time: cert-manager, SPIRE and step-ca all renew earlier. A root
+certificate that expires unnoticed stops every connection of a fleet, so this side warns early.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Lifetime:
         return self.facts.not_after - LAST_PART * (self.facts.not_after - self.facts.not_before)
 
     def problem(self, now: float) -> tuple[str, str] | None:
-        """What is wrong with it and what to do; None while it is good for longer.
+        """The problem and what to do; None while its renewal is not overdue.
 
         Args:
             now: the time, in unix seconds.

@@ -18,13 +18,14 @@ from stcp_proxy.config.value_types import NO_VARIABLES, VARIABLE
 
 _M = TypeVar("_M", bound=Model)
 _NEAR: Final = 0.7
+"""Similarity (`difflib`, 0 to 1) from which a known key is suggested for an unknown one."""
 _THOUSANDS: Final = {"k": 1_000, "m": 1_000_000}
 
 _MISSING: Final = {
     "mode": "write 'mode: connect' beside the client, 'mode: listen' beside the server",
     "bind": "name the address to accept connections at",
     "to": "name the target of the connections",
-    "match": "say which destinations this route is for, like 10.0.0.0/8:6379",
+    "match": "name the destinations of this route, like 10.0.0.0/8:6379",
     "tunnels": "describe at least one tunnel",
 }
 
@@ -106,7 +107,7 @@ _OTHER_WORDS: Final = {
 
 def _spelling(path: KeyPath, value: object) -> str | None:
     if path[-1] == "bind_mode":
-        return "in quotes: a bare 0660 is another number in YAML"
+        return "write it in quotes: YAML reads 0660 without quotes as a different number"
     return _OTHER_WORDS.get(value.lower()) if path[-1] == "mode" and isinstance(value, str) else None
 
 
@@ -131,7 +132,7 @@ def _near(path: KeyPath, listed: set[KeyPath]) -> str | None:
     """A suggestion for an unknown key. All keys of a mapping are listed only once."""
     word, known = str(path[-1]), _keys_at(path[:-1])
     if not word.isascii():
-        return "type it again: one of its letters only looks like a Latin one"
+        return "type it again: it has a letter that only looks like a Latin one"
     close = difflib.get_close_matches(word.lower().replace("-", "_"), known, n=3, cutoff=_NEAR)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"

@@ -95,7 +95,7 @@ AdminAddress = Annotated[
 AdminToken = Annotated[
     File | None,
     Setting(
-        "A file with the token that requests to the admin address must bring.",
+        "A file with the token that requests to the admin address must carry.",
         default="none",
         restart=True,
         flag=Flag("FILE", panel=ADMIN),
@@ -167,7 +167,7 @@ class ConfigModel(Model):
         File | None, Setting("A file with revoked public keys and serial numbers, one a line.", default="none")
     ] = None
     expired: Annotated[
-        Literal["keep", "end"], Setting("What becomes of a connection when the certificate of its peer expires.")
+        Literal["keep", "end"], Setting("Whether a connection goes on when the certificate of its peer expires.")
     ] = "keep"
     tunnels: Annotated[dict[Name, TunnelModel], Field(min_length=1), Setting("The tunnels by name.")]
     suite: Annotated[Suites | None, Setting("Key exchange of tunnels that set none.", default="hybrid")] = None
@@ -179,8 +179,8 @@ class ConfigModel(Model):
         Literal["stop", "keep"],
         Setting("Whether connect tunnels accept new connections during the drain, for an application that shuts down."),
     ] = default_of(Plan, "drain_outbound")
-    revoke_grace: Annotated[Span, Setting("Time that connections of a key live on after a reload has taken the key out.")] = (
-        default_of(Plan, "revoke_grace")
+    revoke_grace: Annotated[Span, Setting("Time for which connections go on after a reload has removed their key.")] = default_of(
+        Plan, "revoke_grace"
     )
     workers: Annotated[
         int, Field(ge=1, le=64), Setting("Processes that share the load.", restart=True, flag=Flag("N", panel=LIMITS))
@@ -195,7 +195,7 @@ class ConfigModel(Model):
     watch: Annotated[
         Deadline | None,
         Setting(
-            "Time between two looks at this file and at every file that it names; a change of content reloads.", default="never"
+            "Time between two checks of this file and of every file that it names; a changed content reloads.", default="never"
         ),
     ] = None
     takeover: Annotated[

@@ -14,7 +14,7 @@ from stcp_proxy.net.pattern import Pattern
 def check_peer_is_named(source: Source, path: KeyPath, tunnel: TunnelModel) -> None:
     """Note `original` in place of the peer's address."""
     if tunnel.dials_original:
-        what = "a connect tunnel dials its peer, and 'original' is no peer's address"
+        what = "a connect tunnel dials its peer, and 'original' is not the address of a peer"
         source.report((*path, "to"), what, "write where the peer listens; 'to: original' belongs to its listen tunnel")
 
 
@@ -32,12 +32,12 @@ def allowed_targets(source: Source, path: KeyPath, model: HandOnModel, tunnel: T
         return None
     to = model.to or []
     if to[0] != ORIGINAL or to.count(ORIGINAL) > 1:
-        what = "'original' is dialled before anything else, once"
-        source.report((*path, "to"), what, "write it first; what follows is dialled where it is not allowed")
+        what = "'original' must be first, and once"
+        source.report((*path, "to"), what, "write it first; the targets after it are dialled where it is not allowed")
     rules = tunnel.allow_targets if model.allow_targets is None else model.allow_targets
     if rules is None:
         what = "without 'allow_targets' a peer could reach every address that this host can reach"
-        source.report((*path, "to"), what, "list under 'allow_targets' in a file what it may, like 10.0.0.0/8:6379")
+        source.report((*path, "to"), what, "list the allowed destinations under 'allow_targets' in a file, like 10.0.0.0/8:6379")
     return tuple(rules or ())
 
 
@@ -49,7 +49,7 @@ def _check_rules(source: Source, path: KeyPath, model: HandOnModel, tunnel: Tunn
     if model is tunnel:
         users += [service for service in (tunnel.services or {}).values() if service.allow_targets is None]
     if not any(user.dials_original for user in users):
-        what = "no original destination is dialled here, so it does not matter"
+        what = "no original destination is dialled here, so this has no effect"
         source.report(where, what, "write 'original' first under 'to', or remove this")
     for index, rule in enumerate(model.allow_targets):
         if rule.name is not None:

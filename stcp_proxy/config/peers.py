@@ -5,8 +5,8 @@ A peer directory contains a file for each peer. NAME.pub is the peer NAME; other
     # groups: apps, prod
     stcp-pub:…
 
-Several keys may stand in it while one replaces the other. `@apps` in `allow` then stands for every peer of the group.
-An empty file and an empty directory are mistakes: they look like files that are still being written.
+A file may have several keys while one replaces the other. In `allow`, `@apps` means every peer of the group.
+An empty file and an empty directory are mistakes, because they may be incomplete: somebody may still be writing them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stcp_proxy.protocol.handshake import MAX_RING
 from stcp_proxy.redact import shown
 
 MAX_PEERS: Final = 100_000
-"""Most files in a peer directory."""
+"""The largest number of files in a peer directory."""
 _MAX_FILE: Final = 4096
 _GROUPS: Final = re.compile(r"#\s*groups\s*:(.*)", re.IGNORECASE)
 
@@ -107,7 +107,7 @@ class Peers:
             self._source.report(("peers", name), what, "use letters, digits, '.', '_' and '-', at most 63")
 
     def _add(self, name: str, keys: Sequence[PublicKey], file: str | None = None) -> None:
-        """Add a peer. Report keys that another peer has, or that stand there twice."""
+        """Add a peer. Note keys that a different peer has, and keys that are listed twice."""
         for index, key in enumerate(keys):
             known = self.names.setdefault(key, name)
             what, remedy = "", ""
@@ -139,7 +139,7 @@ class Peers:
                 self._include_file(folder / name)
             except ConfigError as exc:
                 self._source.findings.append(Finding(str(folder / name), exc.what, exc.remedy))
-        if not warn_if_others_add_files(folder):  # a file more is a peer more
+        if not warn_if_others_add_files(folder):  # each further file is a further peer
             any(warn_if_open_to_others(folder / name) for name in names)  # one warning is enough
 
     def _include_file(self, file: Path) -> None:

@@ -166,7 +166,7 @@ class RoutePlan:
     service: str | None = None
 
     def __str__(self) -> str:
-        peer = ", ".join(self.auth.peer_names) if isinstance(self.auth, KeyAuth) else "who holds the shared secret"
+        peer = ", ".join(self.auth.peer_names) if isinstance(self.auth, KeyAuth) else "a holder of the shared secret"
         service = f", service {self.service}" if self.service else ""
         return f"{self.match} to {' or '.join(map(str, self.to))} ({peer}{service})"
 
@@ -242,7 +242,7 @@ class TunnelPlan:
         dial_timeout: seconds for the whole dial, names included.
         idle_timeout: seconds without a byte in either direction; None means no limit.
         half_close_timeout: the idle timeout after one direction has ended.
-        max_lifetime: seconds from accept after which a connection is ended, whatever it carries; None means no limit.
+        max_lifetime: seconds from accept after which a connection is ended, busy or not; None means no limit.
         allow: the peers that may use `to`; None for every admitted peer.
         hand_on: how connections are handed on to `to`.
         services: the services of a listen tunnel, by name.

@@ -1,6 +1,6 @@
 """Build a plan from models: read the key files, and find contradictions.
 
-A mistake is noted and the work goes on, so that one run lists all mistakes. A value that could not be made is None from then on.
+A mistake is noted and the work goes on, so that one run lists all mistakes. A value with a mistake is None from then on.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class _Builder:
 
     def _freebind(self, path: KeyPath, tunnel: TunnelModel) -> bool:
         if tunnel.freebind and isinstance(tunnel.bind, UnixAddress):
-            self.source.report((*path, "freebind"), f"{tunnel.bind} is a unix socket, and waits for no interface", "remove it")
+            self.source.report((*path, "freebind"), f"{tunnel.bind} is a unix socket, which needs no interface", "remove it")
         return tunnel.freebind
 
     def _bind_mode(self, path: KeyPath, tunnel: TunnelModel) -> int:
@@ -175,7 +175,7 @@ class _Builder:
     def _route(self, path: KeyPath, tunnel: TunnelModel, route: RouteModel) -> RoutePlan | None:
         targets = route_targets(tunnel, route)
         if not targets:
-            self.source.report((*path, "to"), "'to' is missing", "say where the peer listens, here or for the whole tunnel")
+            self.source.report((*path, "to"), "'to' is missing", "name the address of the peer, here or for the whole tunnel")
         for index, target in enumerate(route.to or []):
             self._check_destination((*path, "to", index), tunnel.bind, target)
         auth = self._auth(path, tunnel.model_copy(update={"peer": route.peer or tunnel.peer}))
@@ -235,15 +235,15 @@ class _Builder:
             return auth
         where = (*path, "allow_mode")
         if not isinstance(auth, KeyAuth) or auth.psk is not None:
-            what = "a tunnel with a shared secret has no audit: the secret proves that a peer belongs here"
+            what = "a tunnel with a shared secret has no audit: a holder of the secret is already admitted"
             self.source.report(where, what, "remove it")
             return auth
         if tunnel.allow is None:
-            what = "the audit is one of the tunnel's own 'allow', which is missing"
+            what = "an audit belongs to the tunnel's own 'allow', which is missing"
             self.source.report(where, what, "remove it, or set 'allow' for the whole tunnel")
         if is_too_far(tunnel.allow_mode.audit, time.time()):
-            remedy = "write an earlier date, and a later one when it has come"
-            self.source.report((*where, "audit"), f"an audit ends within {MAX_DAYS} days", remedy)
+            remedy = "write an earlier date, and extend the audit later"
+            self.source.report((*where, "audit"), f"an audit lasts at most {MAX_DAYS} days", remedy)
         return dataclasses.replace(auth, audit=Audit(tunnel.allow_mode.audit, self._certificates.revoked_keys))
 
     def _key_auth(self, path: KeyPath, tunnel: TunnelModel, rules: Sequence[tuple[KeyPath, Entry]]) -> KeyAuth | None:

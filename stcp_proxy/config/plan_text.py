@@ -43,7 +43,7 @@ def describe_plan(plan: Plan) -> str:
     blocks = ["\n".join(_tunnel(tunnel)) for tunnel in plan.tunnels]
     log = f"log: level {plan.log.level}, {plan.log.format or 'text on a terminal, JSON elsewhere'}"
     if plan.log.quiet:
-        log += f", nothing about {' and '.join(sorted(plan.log.quiet))}"
+        log += f", without lines about {' and '.join(sorted(plan.log.quiet))}"
     whole = [
         f"drain: {_time(plan.drain)}" + (", connect tunnels go on accepting" if plan.drain_outbound == "keep" else ""),
         f"revoked keys: their connections end after {_time(plan.revoke_grace)}",
@@ -142,7 +142,7 @@ def _tunnel(tunnel: TunnelPlan) -> Iterator[str]:
 
 
 def _targets(to: tuple[Destination, ...], hand_on: HandOn) -> list[str]:
-    original = [] if hand_on.allow_targets is None else ["where its client was going"]
+    original = [] if hand_on.allow_targets is None else ["the client's original destination"]
     return original + [str(target) for target in to]
 
 

@@ -6,7 +6,7 @@ file, argument or environment variable.
 
 A message is one byte for its kind, 8 bytes for its length, and its content:
 
-    H  JSON: what the command line needs beside a plan; see `stcp_proxy.cli.serve`
+    H  JSON: the options that the command line needs beside a plan; see `stcp_proxy.cli.serve`
     P  a plan; see ``plan_bytes``
     E  JSON: cause and remedy of a failure
     S  JSON: an exit status, when there is nothing to serve and all messages have been printed
@@ -68,8 +68,8 @@ class FileReading:
     def begin(self) -> Callable[[], Plan]:
         """Start a process that reads the file. Call this in the thread that closes connections.
 
-        While a program starts, two processes have the descriptors for a moment. The calling thread waits until that moment is
-        over. Otherwise it could close a socket that stays open in the other process.
+        Between fork and exec, the child has a copy of every descriptor. The calling thread waits until exec. Otherwise it could
+        close a socket whose copy stays open in the child.
 
         Returns:
             A function that waits for the plan. It raises ConfigError with every mistake that was found.
@@ -133,7 +133,7 @@ def _plan_in(message: bytes, words: str) -> Plan:
         error = json.loads(content)
         raise ConfigError(error["what"], remedy=error["remedy"])
     if kind != PLAN or len(content) != int.from_bytes(message[1 : 1 + _LENGTH], "big"):
-        last = words.strip().splitlines()[-1:] or ["it ended without a word"]
+        last = words.strip().splitlines()[-1:] or ["it ended without a message"]
         raise _unread(last[0])
     try:
         return plan_bytes.load(content)
@@ -145,4 +145,4 @@ def _plan_in(message: bytes, words: str) -> Plan:
 
 def _unread(why: str) -> ConfigError:
     what = f"the process that reads the configuration failed: {why}"
-    return ConfigError(what, remedy="see that memory and disk have room, or restart the proxy")
+    return ConfigError(what, remedy="make room in memory and on disk, or restart the proxy")

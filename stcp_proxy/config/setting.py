@@ -18,11 +18,11 @@ ModeName = Literal["listen", "connect"]
 
 
 class Model(BaseModel):
-    """A mapping of a file. A key with nothing behind it counts as not there."""
+    """A mapping of a file. A key without a value counts as missing."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
     others: ClassVar[Any] = None
-    """The type of values under keys that are no fields; None where such keys are forbidden."""
+    """The type of values under keys that are not fields; None where such keys are forbidden."""
 
     @model_validator(mode="before")
     @classmethod

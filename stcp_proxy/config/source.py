@@ -59,7 +59,7 @@ class Source:
         base: the folder for relative paths.
         where: returns the text of a place from a key path.
         key: returns the name of a setting from its key: in quotes, or as a flag.
-        from_flags: whether the data are from a command line, where the only names of peers are generated.
+        from_flags: whether the data are from a command line, where `peers` has generated names only.
         whole: whether a file ends with a mark that proves that nothing was cut off.
         findings: mistakes so far.
         inputs: digests of the files that the configuration is made of, by path. A digest is taken before its file is read: so a

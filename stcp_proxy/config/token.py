@@ -60,7 +60,7 @@ def load_token(path: str | Path) -> Token:
     text = only_line(path, read_secret_file(path, kind="token"), kind="token")
     if not MIN_TOKEN <= len(text) <= MAX_TOKEN or not _TOKEN.fullmatch(text):
         raise KeyFileError(
-            f"{path} holds no token: that is {MIN_TOKEN} to {MAX_TOKEN} letters, digits and - . _ ~ + / =",
+            f"{path} does not hold a token, which has {MIN_TOKEN} to {MAX_TOKEN} letters, digits and - . _ ~ + / =",
             remedy=f"make one with '(umask 077; openssl rand -hex 32 >{path})'",
         )
     return Token(text)

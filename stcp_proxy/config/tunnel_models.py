@@ -94,7 +94,7 @@ class AllowModeModel(Model):
 
     audit: Annotated[
         Date,
-        Setting("The date, such as 2026-12-31, with whose beginning (UTC) the audit ends; at most 90 days ahead."),
+        Setting("The date, such as 2026-12-31, at whose beginning (UTC) the audit ends; at most 90 days ahead."),
     ]
 
 
@@ -342,16 +342,14 @@ class TunnelModel(HandOnModel):
     max_lifetime: Annotated[
         Deadline | None,
         Setting(
-            "End a connection this long after it was accepted, whatever it carries.",
+            "End a connection this long after it was accepted, busy or not.",
             default="never",
             flag=Flag("TIME", panel=LIMITS),
         ),
     ] = default_of(TunnelPlan, "max_lifetime")
     intercept: Annotated[
         Literal["redirect", "tproxy"] | None,
-        Setting(
-            "Take connections that the host's rules redirect; docs/INTERCEPTION.md tells how.", default="none", mode="connect"
-        ),
+        Setting("Accept connections that the host's rules redirect; see docs/INTERCEPTION.md.", default="none", mode="connect"),
     ] = None
     routes: Annotated[
         list[RouteModel] | None,
@@ -359,13 +357,15 @@ class TunnelModel(HandOnModel):
     ] = Field(None, min_length=1)
     unmatched: Annotated[
         Literal["refuse", "pass-in-the-clear"] | None,
-        Setting("What becomes of an intercepted connection without a route.", default="refuse", mode="connect"),
+        Setting("Whether an intercepted connection without a route is refused or passed on.", default="refuse", mode="connect"),
     ] = None
     capture: Annotated[
         Literal["everything", "routes"] | None,
         Setting("What the rules redirect: every destination, or those of the routes.", default="everything", mode="connect"),
     ] = None
-    exclude: Annotated[Rules | None, Setting("Destinations that the rules leave alone.", default="none", mode="connect")] = None
+    exclude: Annotated[Rules | None, Setting("Destinations that the rules do not redirect.", default="none", mode="connect")] = (
+        None
+    )
     forwarded: Annotated[
         list[Interface] | None,
         Several(),

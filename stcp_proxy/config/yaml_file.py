@@ -120,7 +120,7 @@ def _check_spaces(path: Path, text: str) -> None:
             continue
         line, name = text.count("\n", 0, start) + 1, unicodedata.name(match[0], "a space").lower()
         raise ConfigError(
-            f"{path}:{line}: column {match.start() - start + 1} has a {name} (U+{ord(match[0]):04X}), which is no space to YAML",
+            f"{path}:{line}: column {match.start() - start + 1} has a {name} (U+{ord(match[0]):04X}), not a space in YAML",
             remedy="replace it by an ordinary space",
         )
 
@@ -146,7 +146,7 @@ def _syntax(path: Path, text: str, exc: yaml.YAMLError) -> ConfigError:
     if mark is None:
         position = getattr(exc, "position", None)
         line = text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
-        return ConfigError(f"{path}:{line}: this is not YAML: a character that text may not hold", remedy="remove it")
+        return ConfigError(f"{path}:{line}: this is not YAML: it has a character that YAML does not allow", remedy="remove it")
     opened = getattr(exc, "context_mark", None)
     if opened is not None and "quoted scalar" in str(getattr(exc, "context", "")):
         what = f"{path}:{opened.line + 1}: this is not YAML: a quote is not closed"
@@ -190,7 +190,7 @@ class _Tree:
         self._lines.setdefault(path, node.start_mark.line + 1)
         self._nodes += 1
         if self._nodes > MAX_NODES or id(node) in self._open:
-            raise ConfigError(f"{self.where(path)}: the file unfolds without end", remedy="write it without aliases")
+            raise ConfigError(f"{self.where(path)}: the aliases of this file are too large", remedy="write it without aliases")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):

@@ -15,15 +15,23 @@ PROTOCOL: Final = 0xFFFFF000
 LD, LDH, LDB = 0x20, 0x28, 0x30
 """Load 4, 2 or 1 bytes into A."""
 LDH_X, LDB_X = 0x48, 0x50
-"""The same at X + k."""
+"""Load 2 bytes or 1 byte at X + k into A."""
 IMM, IMM_X, LOAD, STORE, TAX = 0x00, 0x01, 0x60, 0x02, 0x07
 """A = k, X = k, A = cell k, cell k = A, X = A."""
 AND, LSH, ADD, ADD_X = 0x54, 0x64, 0x04, 0x0C
+"""A &= k, A <<= k, A += k, A += X."""
 JUMP, JEQ, JGT, JGE, JSET, RET = 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
+"""Jump; compare A == k, A > k, A >= k, A & k; return k."""
 
 
 class Instruction(NamedTuple):
-    """One instruction (struct sock_filter)."""
+    """One instruction (struct sock_filter).
+
+    Attributes:
+        code: the operation.
+        jt, jf: how many instructions a comparison skips if it is true, and if it is false.
+        k: the operand.
+    """
 
     code: int
     jt: int

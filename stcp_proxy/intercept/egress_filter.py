@@ -1,10 +1,11 @@
 """The egress filter: a second guard that does not depend on nftables.
 
 `nft flush ruleset`, which every restart of a firewall runs, deletes the guard together with interception. The egress filter
-stays: `tc` attaches it to each interface, behind all rules and routes and in front of the wire (`egress_program`).
+stays. `tc` attaches it to each interface, where a packet passes after all rules and routes (`egress_program`).
 
-The filter is attached to every interface through which the IP stack of this host sends: not to loopback, and not to members of a
-bridge or a bond, which also carry frames of others. An interface that is added later has no filter until `--apply` or `--watch`.
+The filter is attached to every interface through which the IP stack of this host sends. Loopback has none, and members of a
+bridge or a bond have none, because they also carry frames of other hosts. An interface that is added later has no filter until
+`--apply` or `--watch` attaches it.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Attached:
     """The result of `attach`.
 
     Attributes:
-        whole: interfaces that have the filter.
-        added: those of them that had no filter of this table before.
+        whole: interfaces that have the filter now.
+        added: the interfaces among `whole` that had no filter of this table before.
         refused: interfaces without the filter, with the reason.
         hidden: interfaces where a filter of another program comes before it.
     """

@@ -2,7 +2,7 @@
 
 The program drops a TCP packet to a captured destination, unless the packet has the mark bit `PASSED`. The guard sets this bit on
 every TCP packet that may leave. So without the rules nothing sets the bit, and no packet to a captured destination leaves. The
-program has exceptions of its own, because some connections should survive the loss of the rules:
+program has exceptions of its own, so that some connections survive the loss of the rules:
 
 - packets with the mark of the proxy;
 - destinations that the file excludes, and numeric addresses of the peers;
@@ -30,7 +30,7 @@ PASSED: Final = 0x20
 MAX_INSTRUCTIONS: Final = 4096
 """The limit of the kernel (BPF_MAXINSNS)."""
 _PASS: Final = 0xFFFFFFFF
-"""TC_ACT_UNSPEC: the filters of other programs decide. TC_ACT_PASS would end the search for them."""
+"""TC_ACT_UNSPEC: the next filters decide. TC_ACT_PASS would skip the filters of other programs."""
 _DROP: Final = 2
 """TC_ACT_SHOT."""
 _IP4, _IP6 = 0x0800, 0x86DD
@@ -38,12 +38,14 @@ _TCP, _FRAGMENT = 6, 44
 _EXTENSIONS: Final = (0, 43, 60)
 """IPv6 headers before TCP that have a length field: hop-by-hop options, routing, destination options."""
 _DEPTH: Final = 3
+"""IPv6 extension headers that the program can read."""
 _SYN, _SYN_OR_ACK = 0x02, 0x12
 _PORT, _NEXT = 0, 1
 """Memory cells: the destination port; the number of the next IPv6 header."""
 _MAX_SERVERS: Final = 256
+"""The largest number of server ports in a program."""
 _MARK_AT: Final = 4
-"""Where the comparison with the proxy's mark is."""
+"""The index of the instruction that compares the mark with the proxy's mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,10 @@ class Egress:
         return cls(tuple(dict.fromkeys((*capture.peers, *capture.exclude))), capture.only, capture.mark, pref)
 
     def program(self, server_ports: Sequence[int] = ()) -> list[Instruction]:
-        """The instructions.
+        """Make the instructions.
 
-        Without room for all destinations, the program drops TCP packets to every destination. This has an effect only while the
-        rules are missing.
+        If the destinations do not fit, the program drops TCP packets to every destination. That matters only while the rules are
+        missing.
 
         Args:
             server_ports: ports of this host's servers.
@@ -115,13 +117,13 @@ def _lines(egress: Egress, ports: Sequence[int]) -> Iterator[Step | str]:
 
 
 def _decide(code: int, k: int, verdict: int) -> Iterator[Step]:
-    """End with `verdict` where the comparison is true."""
+    """Return `verdict` where the comparison is true."""
     yield Step(code, k, other=1)
     yield Step(bpf.RET, verdict)
 
 
 def _transport4() -> Iterator[Step | str]:
-    """Set X to the length of the IP header. Other protocols and later fragments of TCP end here."""
+    """Set X to the length of the IP header. For other protocols and for later fragments of TCP, the program ends here."""
     yield Step(bpf.LDB, bpf.NET + 9)
     yield Step(bpf.JEQ, _TCP, then="tcp4")
     yield Step(bpf.RET, _PASS)
@@ -200,7 +202,7 @@ def _destinations(egress: Egress, version: int) -> Iterator[Step | str]:
 
 
 def _destination(pattern: Pattern, version: int, verdict: int, other: str) -> Iterator[Step | str]:
-    """End with `verdict` where the pattern covers the destination; otherwise go on at the label `other`."""
+    """Return `verdict` where the pattern covers the destination; otherwise go on at the label `other`."""
     network = pattern.network
     if network is not None:
         if network.version != version:

@@ -1,25 +1,26 @@
 """The guard: the chains that keep a captured connection from leaving the host unencrypted.
 
-Interception depends on connection tracking, which can fail. A connection loses its entry there (`conntrack -F`, a timeout),
-tracking finds a segment invalid, or another table exempts traffic from tracking. Without the guard, the next segment would leave
-unencrypted. So after address translation the guard checks every TCP packet that is about to leave the host. It accepts:
+Interception depends on connection tracking, which can fail. A connection can lose its entry there (`conntrack -F`, a timeout),
+tracking can find a segment invalid, or a different table can exempt traffic from tracking. Without the guard, the next segment
+would leave unencrypted. So after address translation the guard checks every TCP packet that is about to leave the host. It
+accepts:
 
 1. packets that interception has redirected to this host;
-2. packets of a connection that the rules left alone when it began: it has the label `let_out`;
+2. packets of a connection that the rules did not capture when it began: it has the label `let_out`;
 3. answers of this host's own servers: the connection has the label `answer`;
-4. packets of the proxy, and packets to destinations that the file leaves alone.
+4. packets of the proxy, and packets to destinations that the file excludes.
 
-The guard sets the mark bit `PASSED` on every TCP packet that it admits: the egress filter drops packets to captured destinations
-without this bit. The bit is set where the packet is judged, and taken away before a packet is refused. So while a table is being
-deleted, chain after chain, no packet has the bit without a judgement.
+The guard sets the mark bit `PASSED` on every TCP packet that it admits, because the egress filter drops packets to captured
+destinations without this bit. The guard's own chain sets the bit, and clears it before it refuses a packet. So while a table is
+deleted, chain after chain, no unchecked packet has the bit.
 
 The guard resets every other packet to a captured destination. With tproxy, a further chain drops a packet that has the mark for
 loopback and is about to leave by a different interface: the route for the mark has been deleted.
 
 Labels are a part of connection tracking, so they are lost with its entries. A later packet of the proxy restores its label, by
-the user or the mark of the proxy. For servers the guard has a second memory: the sets `served4` and `served6` contain the
+the user or the mark of the proxy. For servers the guard has its own record: the sets `served4` and `served6` contain the
 addresses and ports of connections that this host has accepted. `--apply` fills them with the connections that are already open. A
-set has a size and a timeout. Beyond these limits, a server that sends first after `conntrack -F` loses the connection.
+set has a size and a timeout. Beyond these limits, a connection is lost if the server is the first to send after `conntrack -F`.
 
 A label applies to one direction. When the proxy answers a forwarded client, this connection has labels too. Without a direction,
 they would let the client's segments bypass the proxy.
@@ -39,8 +40,11 @@ _TIMEOUT: Final = "5d"
 """The timeout of an entry in `served4` and `served6`: the default time for which connection tracking remembers an idle
 connection."""
 _SIZE: Final = 65_535
+"""The largest number of entries in `served4` and `served6`."""
 _AFTER_NAT: Final = -99
+"""The priority of the guard: right after address translation of outgoing packets (-100)."""
 LINK_LOCAL: Final = "ip6 daddr fe80::/10"
+"""Matches packets to link-local addresses."""
 PASS: Final = f"meta mark set meta mark | {PASSED:#x}"
 """Sets the bit by which the egress filter admits a packet."""
 COUNTERS: Final = {
@@ -49,18 +53,18 @@ COUNTERS: Final = {
     "refused": "were not known to be intercepted: their rules or their connection tracking were lost, or they were open before"
     " the rules",
 }
-"""Counters of a table: their names, and what the counted packets did. Refused packets of a connection are one or few."""
+"""Counters of a table: their names, and a text about the counted packets. A refused connection counts one or a few packets."""
 _LABELS: Final = 128
 """The number of labels that fit into an entry of connection tracking."""
 _FIRST_PREF: Final = 2
-"""Small: a filter before this one may accept a packet for good. Filters without a preference come after it (49152)."""
+"""It is small, because a filter with a smaller preference may accept a packet for good. The default preference is 49152."""
 
 
 class Labels(NamedTuple):
     """Numbers of the connection labels that a table uses.
 
     Attributes:
-        let_out: the rules left the connection alone when it began.
+        let_out: the rules did not capture the connection when it began.
         answer: a server on this host, or behind it, accepted the connection.
     """
 
@@ -69,7 +73,7 @@ class Labels(NamedTuple):
 
 
 def labels_of(table: str) -> Labels:
-    """The labels of a table. Two tables must not share labels: one may capture a connection that the other leaves alone."""
+    """The labels of a table. Two tables need different labels: one may capture a connection that the other does not capture."""
     first = int.from_bytes(hashlib.sha256(table.encode()).digest()[:2], "big") % (_LABELS // 2) * 2
     return Labels(first, first + 1)
 
@@ -113,7 +117,7 @@ def guard(
         labels: the labels of the table.
         divert: the mark of packets that policy routing sends to loopback; None with redirect.
         local: rules for packets to this host itself, before they are accepted.
-        later: for a second guard, the number of priority steps after the first guard.
+        later: added to the priority, so that a second guard runs after the first one.
     """
     yield from base_chain(
         "guard_output",
@@ -147,7 +151,7 @@ def _intercepted(divert: int | None) -> list[str]:
 def _guard(capture: CapturePlan, labels: Labels) -> list[str]:
     return [
         PASS,
-        "tcp flags & (syn | rst) == rst accept",  # it carries no data: the kernel sends it for a closed port
+        "tcp flags & (syn | rst) == rst accept",  # a reset carries no data; the kernel sends it for a closed port
         f"ct direction original ct label {labels.let_out} accept",
         f"ct direction reply ct label {labels.answer} accept",
         f"ct direction reply {FIRST_ANSWER} goto answer",

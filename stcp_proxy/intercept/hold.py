@@ -1,8 +1,9 @@
 """The second guard, in a table that other programs cannot delete.
 
 `nft flush ruleset`, which every restart of a firewall runs, deletes the tables of all programs, except tables with an owner. Only
-the socket that made such a table can change it, and the table ends with that socket. A running `nft` process owns the second
-guard. So a program that deletes the rules does not delete this guard, and the end of this process does not delete the rules.
+the socket that made such a table can change it, and the kernel deletes the table when that socket is closed. A running `nft`
+process owns the second guard. So a program that deletes the rules cannot delete this guard. When this process ends, only the
+second guard is deleted.
 """
 
 from __future__ import annotations

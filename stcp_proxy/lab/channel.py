@@ -25,7 +25,9 @@ class Identity:
     """The keys of the stress client and of the proxy that it expects.
 
     Attributes:
+        key: the stress client's key pair.
         peer: the listening proxy's public key, 32 bytes.
+        suite: the suite of the handshake.
     """
 
     key: KeyPair
@@ -52,7 +54,7 @@ def link_maker(key: Path | None, peer: str | None, suite: str) -> MakeLink:
     if key is None and peer is None:
         return Link
     if key is None or peer is None:
-        raise ConfigError("--key and --peer belong together", remedy="give both to speak STCP, or none")
+        raise ConfigError("--key and --peer need each other", remedy="give both to speak STCP, or neither")
     suites = {"hybrid": Suite.HYBRID_KEYS, "classic": Suite.CLASSIC_KEYS}
     if suite not in suites:
         raise ConfigError(f"there is no suite called {suite!r}", remedy="write hybrid or classic")
@@ -60,7 +62,7 @@ def link_maker(key: Path | None, peer: str | None, suite: str) -> MakeLink:
 
 
 class SecureLink(Link):
-    """A `Link` whose messages travel in frames. It counts as a connection once the responder has sent ACCEPT.
+    """A `Link` that sends its messages in frames. It counts as a connection once the responder has sent ACCEPT.
 
     Args:
         identity: keys and suite.
@@ -96,7 +98,7 @@ class SecureLink(Link):
             self._fail_to_connect(str(exc))
             return
         if not data:
-            self._fail_to_connect("the peer closed the connection in the handshake: is this side's key in its --allow?")
+            self._fail_to_connect("the peer closed the connection in the handshake; add this side's key to its --allow")
         elif established:
             self._open(established)
 
@@ -117,7 +119,7 @@ class SecureLink(Link):
         except OSError as exc:
             self._fail_to_connect(exc.strerror or str(exc))
         else:
-            self._fail_to_connect("the peer ended the connection before it was accepted")
+            self._fail_to_connect("the peer ended the connection before ACCEPT")
 
     def encode(self, message: bytes) -> bytes:
         """The message in DATA frames."""

@@ -1,9 +1,9 @@
 """A path with delay: a relay that passes bytes on later. `python -m stcp_proxy.lab.delay_relay PORT TO SECONDS`.
 
-Loopback answers a SYN at once, so the relay adds what the three packets of TCP's handshake would take:
+Loopback answers a SYN at once, so the relay adds the time that the three packets of TCP's handshake would take:
 
-    towards the server   not before one round trip after the accept, then half a round trip
-    towards the client   not before one and a half, then half a round trip
+    towards the server   bytes leave one round trip after the accept or later, and take half a round trip
+    towards the client   bytes leave one and a half round trips after the accept or later, and take half a round trip
 
 With this, a client that speaks first gets its answer two round trips after its connect, as over a real path. The relay keeps the
 order of bytes and passes on the end of each direction. It drops nothing and limits no rate.
@@ -18,8 +18,9 @@ from typing import Final
 import trio
 
 READ: Final = 65536
+"""Bytes of one read."""
 _AHEAD: Final = 1024
-"""Limit of the pieces that are delayed in one direction."""
+"""The largest number of reads that are delayed in one direction."""
 
 
 async def carry(source: trio.abc.ReceiveStream, sink: trio.abc.HalfCloseableStream, *, begin: float, delay: float) -> None:

@@ -18,6 +18,8 @@ def stress(run: Run, *, report_every: float, json_file: Path | None) -> int:
     """Execute a run and print its result. Also write it as JSON when `json_file` is given.
 
     Args:
+        run: the run, not yet executed.
+        report_every: seconds between two lines of progress; 0 prints none.
         json_file: `-` means standard output; text for people then goes to standard error.
 
     Returns:

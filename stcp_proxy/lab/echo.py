@@ -1,8 +1,8 @@
 """The framed echo server. Each message is a 4-byte big-endian length and that many bytes; it is sent back whole.
 
-The technique is the engine's: one epoll set for each thread, one read into a buffer that all connections share, one write of all
-complete messages in it. A connection keeps bytes only for a partial message or after a short write. The server does not read
-from a connection that does not read its answers.
+It works as the engine does: one epoll set for each thread, one read into a buffer that all connections share, one write of all
+complete messages in it. A connection keeps bytes only for a partial message or after a short write. After a short write, the
+server stops reading from the connection until the remainder is written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from stcp_proxy.lab.link import LENGTH_LEN
 from stcp_proxy.lab.loadgen import LabError
 
 MAX_MESSAGE: Final = 32 << 20
+"""The largest message, in bytes."""
 SCRATCH: Final = 256 << 10
+"""Bytes of one read."""
 _EVENTS: Final = 512
 _BACKLOG: Final = 4096
 _log = structlog.get_logger("stcp_proxy.echo")

@@ -1,8 +1,8 @@
-"""One side of the ladder's engine rung: an engine in a process of its own, over sockets that it inherits.
+"""One side of the engine step of the ladder: an engine in a process of its own, over sockets that it inherits.
 
     python -m stcp_proxy.lab.engine_process connect|listen PLAIN,… WIRE,…
 
-Both sides derive the same two fixed keys, because they carry only test data.
+Both sides use the same two fixed keys; they carry only test data. PLAIN and WIRE are numbers of descriptors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ def _sockets(numbers: str) -> list[socket.socket]:
 
 
 def main(side: str, plain: str, wire: str) -> None:
-    """Relay until killed."""
+    """Relay until killed. Prints one line when all connections are relayed.
+
+    Args:
+        side: "connect" or "listen".
+        plain: descriptors of the plain legs, separated by commas.
+        wire: descriptors of the wire legs, in the same order.
+    """
     there, back = (DirectionKey(Secret(bytes([number]) * 32), 0) for number in (1, 2))
     send, receive = (there, back) if side == "connect" else (back, there)
     engine = PumpEngine()

@@ -36,6 +36,7 @@ from stcp_proxy.protocol.wire import FRAME_OVERHEAD, HEADER_LEN, MAX_PLAINTEXT, 
 
 ROWS: Final = rows.choose(["rt-256x50", "rt-4kx20", "rt-16kx10", "rt-64kx5", "bulk-1"])
 LEAST: Final = 0.1
+"""Seconds of the shortest timed run in memory."""
 STEPS: Final = 1 + 2 * len(ROWS)
 
 
@@ -59,6 +60,10 @@ class Rung:
 
 def climb(*, seconds: float, progress: Progress) -> list[Rung]:
     """Measure all rungs.
+
+    Args:
+        seconds: running time of one sample.
+        progress: called before each sample.
 
     Raises:
         LabError: the load generator or the product does not run.
@@ -120,7 +125,7 @@ def _clocked(once: Callable[[], object]) -> float:
 
 
 def _cipher_cost(size: int) -> float:
-    """Seconds to encrypt and to decrypt `size` bytes, in pieces as large as a frame's."""
+    """Seconds to encrypt and decrypt `size` bytes, in pieces of a frame's size."""
     aead, nonce, header = AESGCM(bytes(range(32))), bytes(NONCE_LEN), bytes(HEADER_LEN)
     plain, out = memoryview(bytearray(MAX_PLAINTEXT)), memoryview(bytearray(MAX_PLAINTEXT + TAG_LEN))
     total = 0.0
@@ -132,7 +137,7 @@ def _cipher_cost(size: int) -> float:
 
 
 def _frame_cost(size: int) -> float:
-    """Seconds to seal a message into frames and open them again, by the protocol package."""
+    """Seconds to seal a message into frames and to open them, by `stcp_proxy.protocol`."""
     key = Secret(bytes(range(32)))
     sealer, opener = Sealer(key), Opener(key)
     plain, out = memoryview(bytearray(size)), memoryview(bytearray(sealed_size(size) + FRAME_OVERHEAD))

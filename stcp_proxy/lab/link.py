@@ -1,8 +1,8 @@
 """One connection of the stress client: send a message, receive it back, compare every byte, repeat.
 
-A request must cost two system calls and little Python. So a link reads exactly the missing bytes of its message: the usual answer
-arrives in one read, and one comparison of two `bytes` checks it. Extra bytes of a server appear as a difference in the next
-answer. Links send a few random messages in turns, each link from a different start. So a link detects an answer to a different
+A request must cost two system calls and little Python. So a link reads exactly the missing bytes of its message. The usual answer
+arrives in one read, and one comparison of two `bytes` checks it. Where a server sends too many bytes, the next answer differs.
+Links send a few random messages in turns, and each link starts with a different one. So a link detects an answer to a different
 request or connection.
 """
 
@@ -25,6 +25,7 @@ BOTH: Final = select.EPOLLIN | select.EPOLLOUT
 MAX_READ: Final = 256 << 10
 LENGTH_LEN: Final = 4
 _BUDGET: Final = 8 << 20
+"""Bytes of all different messages together."""
 _clock = time.perf_counter_ns
 
 
@@ -46,7 +47,12 @@ class Owner(Protocol):
     """The number of messages after which a link asks for a new connection; 0 means never."""
 
     def ended(self, link: Link, *, failed: bool) -> None:
-        """Replace a closed link by a new connection."""
+        """Replace a closed link by a new connection.
+
+        Args:
+            link: the closed link.
+            failed: whether it ended by a failure.
+        """
 
 
 class Link:
@@ -73,7 +79,7 @@ class Link:
         self._got = self._sent = 0
         self.started = _clock()
         self.busy = True
-        """Whether a step is under way that can time out."""
+        """Whether the link waits for a step that can time out."""
 
     def connect(self, family: socket.AddressFamily, address: object) -> None:
         """Begin to connect.
@@ -111,7 +117,7 @@ class Link:
             self.established()
 
     def established(self) -> None:
-        """Begin with requests: the connection is open."""
+        """Start to send requests: the connection is open."""
         self._owner.tally.connections += 1
         self._handle = self._on_ready
         self._next(_clock())
@@ -167,7 +173,7 @@ class Link:
             if self._got == len(self._expected):
                 self._answered()
         else:
-            self.fail("the answer differs from what was sent" if data else "the connection ended in mid-request")
+            self.fail("the answer differs from the message" if data else "the connection ended before the whole answer")
 
     def _answered(self) -> None:
         now = _clock()
@@ -193,7 +199,7 @@ class Link:
         self._owner.epoll.unregister(self.sock.fileno())
 
     def leave(self) -> None:
-        """End the connection in the way of its kind, and close it."""
+        """End the connection in order, and close it."""
         self.close()
 
     def close(self) -> None:

@@ -33,8 +33,8 @@ class Load:
     """The results of one run of the generator.
 
     Attributes:
-        rate: round trips, connections or bytes (bulk) a second, warm-up excluded.
-        total: the same as a count, warm-up included: the work for the CPU time of the run.
+        rate: round trips, connections or bytes (bulk) a second, without the warm-up.
+        total: round trips, connections or bytes of the whole run with the warm-up, for comparison with its CPU time.
         mean, p50, p90, p99, p999, max: latency in microseconds; None for bulk.
         errors: connections that failed.
     """
@@ -73,7 +73,7 @@ def binary() -> Path:
 def _compile(target: Path) -> None:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        raise LabError("the load generator needs a C compiler and there is none", remedy="install gcc or clang")
+        raise LabError("the load generator needs a C compiler, and none is installed", remedy="install gcc or clang")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built = Path(folder) / "loadgen"
@@ -86,7 +86,11 @@ def _compile(target: Path) -> None:
 
 
 def parse(line: str) -> Load:
-    """Read the generator's line of JSON."""
+    """Read the generator's line of JSON.
+
+    Raises:
+        LabError: the line is something else.
+    """
     try:
         fields = json.loads(line)
         return Load(**{name: fields[name] for name in Load.__dataclass_fields__ if name in fields})
@@ -116,25 +120,35 @@ def round_trips(where: int | Sequence[int], *, connections: int, size: int, seco
 
     Args:
         where: a port on 127.0.0.1, or the descriptors of connected sockets.
+        connections: how many.
+        size: bytes of a message.
+        seconds: running time.
+
+    Raises:
+        LabError: the generator failed.
     """
     target, fds = _target(where)
     return _run(["rt", target, connections, size, seconds], seconds, fds)
 
 
 def bulk(where: int | Sequence[int], *, connections: int, seconds: float) -> Load:
-    """Send in one direction at full speed. The rate counts received bytes."""
+    """Send in one direction at full speed. The rate counts bytes that arrived. Args and Raises: as for `round_trips`."""
     target, fds = _target(where)
     return _run(["bulk", target, connections, seconds], seconds, fds)
 
 
 def new_connections(port: int, *, clients: int, seconds: float) -> Load:
-    """Each client repeats: connect, send 256 bytes, receive them back, close."""
+    """Each client repeats: connect, send 256 bytes, receive them back, close. Args and Raises: as for `round_trips`."""
     return _run(["conns", port, clients, seconds], seconds)
 
 
 @contextmanager
 def idle(port: int, connections: int) -> Iterator[None]:
-    """Hold connections open after one round trip on each, without further bytes."""
+    """Hold connections open after one round trip on each, without further bytes.
+
+    Raises:
+        LabError: a connection failed.
+    """
     with subprocess.Popen(
         [binary(), "idle", str(port), str(connections)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as child:
@@ -155,7 +169,14 @@ def idle(port: int, connections: int) -> Iterator[None]:
 
 @contextmanager
 def echo_server(port: int = 0) -> Iterator[int]:
-    """The echo and sink server in C on 127.0.0.1; yields its port."""
+    """The echo and sink server in C on 127.0.0.1. Yields its port.
+
+    Args:
+        port: 0 takes a free port.
+
+    Raises:
+        LabError: it cannot listen.
+    """
     with subprocess.Popen([binary(), "serve", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stderr is not None

@@ -1,8 +1,8 @@
 """The four runs of the report that was the starting point of this project, through a pair of proxies, beside its figures.
 
 The report measured STCP inside a kernel, with the predecessors of `echo` and `stress`. Its throughput counts the message and its
-4-byte length in both directions, as ours does: only so, 10,647 requests a second of 256 bytes are 5.54 MB/s. "Messages per
-connection" means that a new connection was opened after this number of messages, which is our `churn`.
+4-byte length in both directions, as ours does: 10,647 requests a second of 256 bytes are 5.54 MB/s. In the report, "messages per
+connection" means that a new connection is opened after this number of messages; our `churn` does the same.
 """
 
 from __future__ import annotations
@@ -23,11 +23,21 @@ from stcp_proxy.lab.bench.peer import Peer
 from stcp_proxy.lab.loadgen import LabError
 
 DURATION: Final = 70.0
+"""Seconds of a run, as in the report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One run, with the report's figures for it."""
+    """One run, with the report's figures for it.
+
+    Attributes:
+        title: its name in tables.
+        size: bytes of a message.
+        clients: connections at a time.
+        messages: messages on a connection before a new one is opened.
+        timeout: seconds that a request may take.
+        throughput_mb_s, requests_per_second, average_ms, p99_ms: the report's figures.
+    """
 
     title: str
     size: int
@@ -58,7 +68,13 @@ RUNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A run and the result of the stress client."""
+    """A run and the result of the stress client.
+
+    Attributes:
+        reference: the run.
+        engine: the peer's name.
+        summary: the fields of `tally.Summary`.
+    """
 
     reference: Reference
     engine: str
@@ -70,6 +86,7 @@ class Outcome:
 
     @property
     def clean(self) -> bool:
+        """Whether the run had no failure."""
         return not any(self.summary[name] for name in ("operation_errors", "connection_errors", "timeouts"))
 
 

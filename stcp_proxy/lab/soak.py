@@ -19,6 +19,7 @@ from stcp_proxy.lab.bench.measure import start_pair
 from stcp_proxy.lab.bench.peer import Peer
 
 DURATION: Final = 300.0
+"""Seconds of a soak."""
 STEPS: Final = 20
 """The number of progress reports in one soak. Memory is measured ten times as often."""
 WARM: Final = 0.2
@@ -30,6 +31,7 @@ class Course:
     """The memory of one pair over time.
 
     Attributes:
+        peer: the pair's name.
         points: seconds since the load began, and resident bytes by side.
         did: the number of operations of each kind of load.
     """
@@ -44,6 +46,7 @@ class Course:
         return statistics.median(held[side] for at, held in self.points if begin * last <= at <= end * last)
 
     def as_dict(self) -> dict[str, Any]:
+        """The course as JSON."""
         return {"peer": self.peer, "did": self.did, "points": [[round(at, 2), held] for at, held in self.points]}
 
 

@@ -1,7 +1,7 @@
 """The stress client: many connections in one epoll loop. It compares every received byte with the sent byte.
 
-The technique is the engine's: one epoll set, one read and one write for a request, no task for either. So it is not the
-bottleneck of a measurement.
+It works as the engine does: one epoll set, one read and one write for a request, and no task. So the client is not the bottleneck
+of a measurement.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Options:
     """The options of a run.
 
     Attributes:
+        host, port: the server or proxy.
+        mode: what happens with a connection after some messages.
         clients: connections at a time, one request under way on each.
         duration: seconds during which requests are made.
         size: bytes of a message, without its length prefix.
@@ -58,7 +60,7 @@ class Options:
 
 
 MakeLink = Callable[[Owner, tuple[bytes, ...], int], Link]
-"""Makes a connection: a `Link`, or one that speaks STCP itself. Args: the run, its messages, and the index of the first."""
+"""Makes a connection: a `Link`, or a `channel.SecureLink`. Args: the run, its messages, and the index of the first."""
 
 
 class Run:
@@ -66,7 +68,7 @@ class Run:
 
     Args:
         options: what to do.
-        make_link: makes a connection: a plain `Link`, or one that speaks STCP itself.
+        make_link: makes each connection.
     """
 
     def __init__(self, options: Options, make_link: MakeLink = Link) -> None:
@@ -98,7 +100,7 @@ class Run:
             self._requests(began, on_tick)
             seconds = time.monotonic() - began
             self._drain()
-            self._part()
+            self._end_connections()
         return self.tally.summary(seconds, self.options.message_bytes)
 
     def _requests(self, began: float, on_tick: Callable[[float], None]) -> None:
@@ -120,7 +122,7 @@ class Run:
             self._turn(TICK / 4)
             self._look_at_deadlines()
 
-    def _part(self) -> None:
+    def _end_connections(self) -> None:
         """Let connections end in order, then close the rest."""
         for link in list(self.links.values()):
             link.leave()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 HIGHEST: Final = 3_600_000_000
 """Longest latency in the histogram, in microseconds."""
 DIGITS: Final = 3
+"""Significant digits of the histogram."""
 
 
 def histogram(latencies: Mapping[int, int]) -> Any:
@@ -56,6 +57,7 @@ class Summary:
         return not (self.operation_errors or self.connection_errors or self.timeouts)
 
     def as_dict(self) -> dict[str, Any]:
+        """The summary as JSON."""
         return asdict(self)
 
 
@@ -64,8 +66,8 @@ class Tally:
     """Counters of a run under way.
 
     Attributes:
-        latencies: the number of requests by microseconds. A plain dictionary, because every request pays for the update; the
-            histogram is made from it on request.
+        latencies: the number of requests by microseconds. It is a plain dictionary, because each request updates it; `summary`
+            makes the histogram of it.
         operation_errors: wrong answers, and connections that failed during a request.
         connection_errors: connections that could not be opened.
         first_error: the text of the first failure.
@@ -80,9 +82,11 @@ class Tally:
 
     @property
     def requests(self) -> int:
+        """Answered requests so far."""
         return sum(self.latencies.values())
 
     def note(self, what: str) -> None:
+        """Keep the text of the first failure."""
         self.first_error = self.first_error or what
 
     def summary(self, seconds: float, message_bytes: int) -> Summary:

@@ -1,9 +1,9 @@
 """Turns of busy connections: how bulk and small connections share one loop.
 
-A connection with more to do queues itself behind all others, and takes no other turn until then. The size of a read and the
-number of frames bound one turn. Where small connections are active, time bounds the turns too: reads become short, so that a turn
-takes a fraction of a millisecond. After turns that took `TURNS` together, events have the loop for as long, or until none is
-left. So neither bulk data nor a flood of tiny frames keeps a small message waiting for much longer than that.
+A connection with more to do queues itself behind all others. It takes its next turn when it is first in the queue. The size of a
+read and the number of frames bound one turn. Where small connections are active, time bounds the turns too: reads become short,
+so that a turn takes a fraction of a millisecond. After turns of `TURNS` seconds together, events are served for as long, or until
+none is left. So neither bulk data nor a flood of tiny frames delays a small message for much longer than `TURNS`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stcp_proxy.protocol.wire import MAX_FRAME
 SMALL: Final = 16_384
 """Bytes of a read below which a connection may be small."""
 BULK_FOR: Final = 0.1
-"""Seconds after a larger read for which a connection is not small: acknowledgements go against its bulk."""
+"""Seconds after a larger read for which a connection is not small: its small reads are answers to bulk data."""
 SHARED_READ: Final = 2 * MAX_FRAME
 """Limit of one read while small connections are active, bytes."""
 SHARED_FOR: Final = 5e-3
@@ -28,10 +28,10 @@ TURNS: Final = 0.5e-3
 
 
 class Owner(Protocol):
-    """The object that a step belongs to."""
+    """The object whose step runs."""
 
     def fail(self, exc: BaseException, /) -> None:
-        """End it for a bug in one of its steps."""
+        """End the object because of a bug in one of its steps."""
 
 
 class Busy(Owner, Protocol):
@@ -53,7 +53,7 @@ class Turns:
     def __init__(self) -> None:
         self.queue: Final[collections.deque[Busy]] = collections.deque()
         self._next_at = 0.0
-        """When the next turns begin where events are left to serve."""
+        """When the next turns begin, while events are left to serve; by the clock of `take`."""
 
     def take(self, *, shared: bool, seen: bool, clock: Callable[[], float] = time.monotonic) -> None:
         """Let each queued connection take a turn.

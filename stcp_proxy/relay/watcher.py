@@ -3,8 +3,8 @@
 So a listener, a wire leg at rest, and a wire leg that waits for the answer to OPEN cost no turn of Trio's loop.
 
 Invariants:
-- A watcher is called in Trio's thread, and not by a Trio task. It may start tasks and wake them, and calls `Watching.wake_trio`
-  afterwards: Trio has looked at its run queue before.
+- A watcher is called in Trio's thread, but not by a Trio task. After it has started or woken a task, it calls
+  `Watching.wake_trio`, because Trio has already looked at its run queue.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ class Watcher(Protocol):
     """Acts on the events of one socket."""
 
     def on_news(self, mask: int, /) -> None:
-        """Handle events of the socket, `mask` as in epoll. Level-triggered: it is called again while they last.
+        """Handle events of the socket. Level-triggered: it is called again while they last.
 
-        The socket may have none: the event of an old socket comes to a new one that has got its descriptor within one batch.
+        The socket may have no event: within one batch, the event of a closed socket comes to a new socket with the same
+        descriptor.
+
+        Args:
+            mask: the events, as in epoll.
         """
 
     def on_lost(self) -> None:
@@ -29,7 +33,7 @@ class Watcher(Protocol):
         """The time that `Watching.watch` set has passed. The engine still watches the socket."""
 
     def fail(self, exc: BaseException, /) -> None:
-        """Another method raised: a bug of this program. It must not end other connections."""
+        """Handle an exception of another method, which is a bug of this program. Other connections must go on."""
 
 
 class Watching(Protocol):

@@ -2,8 +2,8 @@
 
 - ``listen``          the responder's side; ``connect`` the initiator's; ``handover`` the end that both have
 - ``intercept``       an intercepted connection; ``pass_through`` one that the file lets pass unencrypted
-- ``peer_leg``        a wire leg that carries several connections in turn; ``first_accepted`` asks on two of them,
-  ``ready_leg`` makes one idle ahead of its connections
+- ``peer_leg``        a wire leg that carries several connections, one after the other; ``first_accepted`` asks on two legs,
+  ``ready_leg`` makes an idle leg before a connection needs it
 - ``proxy_header``    the PROXY header that a load balancer sends ahead of a connection
 - ``client_address``  the address of the application's client, and the PROXY header that tells it to the target
 - ``services``        the services of a listen tunnel, and which of them a peer gets

@@ -1,12 +1,11 @@
 """The address of the application's client, and the PROXY header that tells it to the target.
 
-A client address from a peer is authentic, but it may be false: a peer can name any address. So the target is told
+A peer can name any address in OPEN, so the address may be false. This side therefore chooses:
 
-- the address in OPEN, where the rule allows it: any harmless address, or those that `allow_clients` lists;
-- the address of the wire leg, which this side sees itself, where OPEN has no address, or an address that only means something
-  on the peer's host (a client that connects to its sidecar over loopback is on that host);
-- nothing, and the connection is refused, for any other address: this host's own, multicast, and those outside of
-  `allow_clients`.
+- It tells the target the address in OPEN where the rule allows it: any harmless address, or those that `allow_clients` lists.
+- It tells the address of the wire leg where OPEN has no address, or an address that has a meaning only on the peer's host. For
+  example, a client that connects to its sidecar over loopback is on that host.
+- It refuses the connection for any other address: this host's own, multicast, and those outside of `allow_clients`.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def client_of(claimed: Endpoint | None, seen: Endpoint | None, hand_on: HandOn) 
         hand_on: the rule.
 
     Returns:
-        The address; None where nothing is known. Where the target is told no address, none is checked.
+        The address; None where it is unknown. Where the target learns no address, this function checks none.
 
     Raises:
         Denied: the peer may not name this address.
@@ -83,12 +82,12 @@ def source_for(client: Endpoint | None, hand_on: HandOn) -> Endpoint | None:
         hand_on: the rule.
 
     Raises:
-        Denied: the client's address is unknown. This host's own is no substitute: the target may trust it.
+        Denied: the client's address is unknown. This host's own address must not replace it, because the target may trust it.
     """
     if not hand_on.transparent:
         return None
     if client is None:
-        what = "the target is to be dialled from the client's own address, and the peer does not say what that is"
+        what = "the target must be dialled from the client's own address, and the peer does not name this address"
         raise Denied(what, remedy="let the client connect to the peer by TCP, or remove 'source: transparent'")
     return plain_endpoint(client)
 
@@ -115,7 +114,7 @@ def proxy_header(
     Args:
         hand_on: the rule.
         client: from `client_of`.
-        original: the client's destination, where the peer tells it.
+        original: the client's destination, where OPEN has it.
         plain: the connected leg to the target.
         record: the record of the connection.
         peer: its name; empty where it has none.
@@ -131,7 +130,7 @@ def proxy_header(
 
 
 def _destination(client: Endpoint, original: Endpoint | None, plain: socket.socket) -> Endpoint:
-    """The client's destination, or else the target's address: of the client's family, as the format demands."""
+    """The client's destination, or else the target's address. The format requires the client's address family."""
     target = endpoint_of(plain)
     for endpoint in (original, target):
         if endpoint is not None and (found := plain_endpoint(endpoint)).ip.version == client.ip.version:

@@ -3,10 +3,11 @@
     plain leg accepted -> peer dialled -> handshake -> OPEN -> ACCEPT -> engine
                        -> kept leg found          -> OPEN -> ACCEPT -> engine
 
-A session ends in one of two ways: an engine has both sockets, or an exception tells the failure and both are closed.
+A session ends in one of two ways: an engine has both sockets, or an exception names the failure and both sockets are closed.
 
 Invariants:
-- Application bytes go with OPEN on a second leg only after the peer of the first has said that it acted on nothing of them.
+- Application bytes that went with OPEN on one leg go on a second leg only where section 7 of PROTOCOL.md proves that the first
+  peer has used none of them.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _log = structlog.get_logger("stcp_proxy.session")
 T = TypeVar("T")
 
 SILENCE: Final = 1.0
-"""Seconds without an answer to OPEN on a kept leg after which a new leg is tried beside it: its path may have forgotten it."""
+"""Seconds without an answer to OPEN on a kept leg, which a NAT may have forgotten, after which a new leg is tried beside it."""
 
 
 class ConnectSession:
@@ -91,7 +92,7 @@ class ConnectSession:
         asked = opening or Opening(service=plan.service)
         self._opening = Opening(asked.service, endpoint_of(plain), asked.original)
         self._heard = False
-        """Whether this peer may have passed on what the application has said."""
+        """Whether this peer may have passed on bytes of the application."""
 
     async def run(self) -> None:
         """Bring the connection to its handover, from one endpoint of the peer to the next.
@@ -126,7 +127,7 @@ class ConnectSession:
             self._record.endpoint = attempt.reached()
 
     async def _dial(self, dial: Callable[[], Awaitable[T]]) -> T:
-        """Run `dial`, and count and time it where it dials."""
+        """Run `dial`. Where it does dial, count it and measure its duration."""
         steps, started = self._record.ledger.dials, time.monotonic()
         try:
             found = await dial()
@@ -142,12 +143,12 @@ class ConnectSession:
         return found
 
     def _start_over(self) -> None:
-        """Forget the peer that was tried before: it does not belong to this connection's log line."""
+        """Forget the peer that was tried before. It must not appear in this connection's log line."""
         self._record.unproved()
         self._heard = False
 
     def _take(self, address: str) -> PeerLeg | None:
-        """A kept leg to an address whose peer may still be trusted."""
+        """A kept leg to an address, if its peer's certificate has not expired; None without one."""
         while (leg := self._legs.take((self._trust.choice, address))) is not None:
             if not self._trust.peer(leg.channel.established).has_expired:
                 return leg
@@ -155,7 +156,7 @@ class ConnectSession:
         return None
 
     async def _carry(self, found: Dialled | PeerLeg, attempt: Attempt) -> None:
-        """Everything from the wire leg to the handover."""
+        """Do all steps from the wire leg to the handover."""
         if isinstance(found, PeerLeg):
             leg = await self._reopen(found, attempt)
         else:
@@ -179,12 +180,12 @@ class ConnectSession:
     # -- a new leg ---------------------------------------------------------------------------------------------------------
 
     async def _open(self, dialled: Dialled, attempt: Attempt, *, hold: bool = False) -> PeerLeg:
-        """Open the connection on a new leg. Returns it after ACCEPT.
+        """Open the connection on a new leg. Returns the leg after ACCEPT.
 
         Args:
             dialled: the connected wire leg.
             attempt: connects to the same endpoint again.
-            hold: send no byte of the application, because another leg may still be accepted.
+            hold: send no byte of the application, because a different leg may still be accepted.
         """
         leg = await self._authenticate(dialled, attempt)
         try:
@@ -198,7 +199,7 @@ class ConnectSession:
         return leg
 
     async def _authenticate(self, dialled: Dialled, attempt: Attempt) -> PeerLeg:
-        """The handshake, with the next pair of keys on a new connection where the peer closes."""
+        """Do the handshake. Where the peer closes the connection, try the next pair of keys on a new connection."""
         await in_task()
         record, sockets, era = self._record, [dialled.sock], self._legs.era
 
@@ -213,11 +214,11 @@ class ConnectSession:
             self._trust,
             address=dialled.name,
             step=record.ledger.handshakes.step,
-            on_next_key=lambda: self._say_next_key(dialled.name),
+            on_next_key=lambda: self._log_next_key(dialled.name),
             opens_at_once=True,
         )
         if not self._trust.choice.is_preferred(pair):
-            era = NEVER  # while keys are rotated: an old key must not stay in use because a leg was made with it
+            era = NEVER  # keys are being rotated, and a kept leg would keep the old key in use
         return PeerLeg(stream, channel, (self._trust.choice, dialled.name), dialled.name, era, now())
 
     def _note(self, leg: PeerLeg) -> None:
@@ -226,13 +227,13 @@ class ConnectSession:
         record.channel, record.target, record.leg = leg.channel.leg.channel_id, leg.name, leg.kind
         record.proved(self._trust.peer(leg.channel.established))
 
-    def _say_next_key(self, target: str) -> None:
+    def _log_next_key(self, target: str) -> None:
         _log.warning(
             "handshake retried with the next key", tunnel=self._plan.name, target=target, why="the peer does not answer it"
         )
 
     async def _ask(self, leg: PeerLeg, early: Callable[[], bytes]) -> None:
-        """Send OPEN and wait for the peer's answer. One cancel scope serves both: it costs as much as a frame."""
+        """Send OPEN and wait for the peer's answer. Both share one cancel scope, because a scope costs as much as a frame."""
         self._heard = True
         opened = False
         with trio.move_on_after(self._plan.handshake_timeout) as scope:
@@ -269,7 +270,7 @@ class ConnectSession:
         return self._early
 
     async def _send_held(self, leg: PeerLeg) -> None:
-        """Send the application's bytes that were read, and held back until ACCEPT."""
+        """Send the application's bytes that were held back until ACCEPT."""
         self._heard, self._record.early = True, len(self._early)
         frame = leg.channel.seal(FrameType.DATA, self._early)
         await in_task()
@@ -284,7 +285,11 @@ class ConnectSession:
     # -- kept legs ---------------------------------------------------------------------------------------------------------
 
     async def _reopen(self, kept: PeerLeg, attempt: Attempt) -> PeerLeg:
-        """Open the connection on a kept leg, on the next one where it has ended, and on a new one at last. Returns it."""
+        """Open the connection on a kept leg. Where the leg has ended, try the next kept leg, and then a new one.
+
+        Returns:
+            The leg that was accepted.
+        """
         leg: PeerLeg | None = kept
         while leg is not None:
             try:
@@ -305,8 +310,8 @@ class ConnectSession:
         """Send OPEN on a kept leg, and the application's first bytes with it if the leg came to rest a moment ago.
 
         Returns:
-            True after ACCEPT; False when another leg has to serve the connection, and may get the same bytes; None when no
-            answer came within `SILENCE`, and no byte of the application went.
+            True after ACCEPT. False when a different leg has to serve the connection and may get the same bytes. None when no
+            answer came within `SILENCE` and no byte of the application was sent.
 
         Raises:
             StcpError: the peer refused the connection, or may have acted on bytes of the application.
@@ -340,10 +345,10 @@ class ConnectSession:
     async def _send_first_bytes(self, leg: PeerLeg) -> bytes:
         """Send the application's first bytes behind OPEN if they come within a moment, and before the answer.
 
-        An application connects first and speaks then: when the proxy accepts it, its bytes are a few microseconds away.
+        An application connects first and sends then. So its bytes often arrive a few microseconds after the accept.
 
         Returns:
-            What the leg did not take of their frame.
+            The remainder of their frame after a short write.
 
         Raises:
             ClientGone: the application has reset its connection.
@@ -358,12 +363,15 @@ class ConnectSession:
         return frame[leg.stream.send_nowait(frame) :]
 
     async def _answer(self, leg: PeerLeg, unsent: bytes, deadline: float) -> bool | None:
-        """The answer to OPEN on a kept leg: see `read_answer`. None where none has come until the deadline.
+        """Wait for the answer to OPEN on a kept leg.
 
         Args:
             leg: the leg.
-            unsent: the rest of OPEN and what goes with it.
+            unsent: the remainder of OPEN and of the bytes behind it.
             deadline: on Trio's clock.
+
+        Returns:
+            As `read_answer`; None where no answer came before the deadline.
         """
         if not unsent and (accepted := await exchange.answer_soon(leg.stream, leg.channel)) is not None:
             return accepted
@@ -375,10 +383,10 @@ class ConnectSession:
         return None
 
     async def _ask_both(self, kept: PeerLeg, attempt: Attempt) -> PeerLeg:
-        """Ask on a new leg too, because a kept one is silent. Returns the one that is accepted first.
+        """Ask on a new leg too, because a kept leg is silent. Returns the leg that is accepted first.
 
-        A leg that its path has forgotten never answers, and a slow target answers late: nothing tells the two apart. No byte of
-        the application went on either leg, so the one that comes second is simply given up.
+        Where a NAT has forgotten the kept leg, no answer comes. A slow target answers late. This side cannot tell the two cases
+        apart. No byte of the application was sent on either leg, so the leg that is accepted second can be given up.
         """
         await in_task()
         leg: PeerLeg | None = None

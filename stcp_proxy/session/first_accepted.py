@@ -1,4 +1,4 @@
-"""Ask for a connection on two wire legs, and take the one that is accepted first."""
+"""Ask for a connection on two wire legs, and take the leg that is accepted first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stcp_proxy.session.peer_leg import PeerLeg
 
 
 async def first_accepted(kept: PeerLeg, open_new: Callable[[], Awaitable[PeerLeg]]) -> PeerLeg:
-    """Wait for ACCEPT on a kept leg, and open the connection on a new one meanwhile.
+    """Wait for ACCEPT on a kept leg, and meanwhile open the connection on a new leg.
 
     Args:
         kept: OPEN was sent on it. It stays open, whichever leg is accepted.
@@ -22,7 +22,7 @@ async def first_accepted(kept: PeerLeg, open_new: Callable[[], Awaitable[PeerLeg
         The leg that was accepted first. A new leg that was accepted second is given up.
 
     Raises:
-        StcpError: the new leg failed, before the kept one was accepted.
+        StcpError: the new leg failed before the kept leg was accepted.
     """
     found: list[PeerLeg] = []
     failures: list[StcpError] = []

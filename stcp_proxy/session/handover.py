@@ -9,9 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from stcp_proxy.config import TunnelPlan
-from stcp_proxy.errors import (
-    ShuttingDown,
-)
+from stcp_proxy.errors import ShuttingDown
 from stcp_proxy.handshake import exchange
 from stcp_proxy.relay.engine import Engine, Handover, RelayLimits, WireLeg
 from stcp_proxy.session.record import Connection
@@ -34,7 +32,7 @@ def hand_over(
     Args:
         plan: the tunnel.
         engine: carries the connection from now on.
-        channel: keys, counters, and bytes read too far.
+        channel: keys, counters, and bytes that were read beyond ACCEPT.
         plain: the plain leg.
         wire: the wire leg.
         record: the record of the connection; takes its end.

@@ -26,7 +26,7 @@ from stcp_proxy.upstream.routes import InTheClear, Router
 _log = structlog.get_logger("stcp_proxy.intercept")
 
 _AT_ONCE: Final = 0.005
-"""Seconds of a search for a route that are not worth counting, and the least that is left to connect in."""
+"""Seconds below which the search for a route is not subtracted; also the shortest time that is left for connecting."""
 
 
 def check(plan: TunnelPlan) -> None:
@@ -74,7 +74,7 @@ class InterceptSession:
         engine: carries the connection after the handover.
         plain: the accepted socket, non-blocking; owned by the session.
         record: the record of the connection.
-        gate: is told when the connection needs no handshake.
+        gate: learns when the connection needs no handshake.
         legs: holds wire legs between their connections.
     """
 
@@ -124,7 +124,7 @@ class InterceptSession:
 
 
 def _less_time(plan: TunnelPlan, seconds: float) -> TunnelPlan:
-    """The plan for one connection whose route took that long to find: names and connection attempts share `dial_timeout`."""
+    """The plan for one connection whose route took `seconds` to find: the search counts as a part of `dial_timeout`."""
     if seconds < _AT_ONCE:
         return plan
     return dataclasses.replace(plan, dial_timeout=max(plan.dial_timeout - seconds, _AT_ONCE))

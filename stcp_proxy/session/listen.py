@@ -3,10 +3,10 @@
     wire leg accepted -> handshake -> OPEN authenticated -> target dialled -> ACCEPT -> engine
     kept leg                       -> OPEN authenticated -> target dialled -> ACCEPT -> engine
 
-A session ends in one of two ways: an engine has both sockets, or an exception tells the failure and both are closed.
+A session ends in one of two ways: an engine has both sockets, or an exception names the failure and both sockets are closed.
 
 Invariants:
-- nothing is dialled, and the peer is told nothing, before its first frame has authenticated
+- Before its first frame has authenticated the peer, this side dials nothing and tells the peer nothing.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Gate(Protocol):
 
         Raises:
             PeerOverLimit: the peer is beyond a limit of its own.
-            KeyRevoked: audit mode has admitted the peer to this leg, and is over.
+            KeyRevoked: only audit mode admits the peer, and it is over.
         """
 
 
@@ -83,7 +83,7 @@ class ListenSession:
         engine: carries the connection after the handover.
         wire: the accepted socket, non-blocking and tuned; owned by the session.
         record: the record of the connection.
-        gate: is told how far the handshake is.
+        gate: learns when the peer has sent a valid message 1, and when it has authenticated.
         legs: holds wire legs between their connections. [default: none is kept]
         reopened: a kept leg, whose socket is `wire`, with the OPEN that arrived on it; None for a new leg.
     """
@@ -166,7 +166,7 @@ class ListenSession:
 
     def _admit(self) -> None:
         """Refuse a peer whose certificate has expired since the handshake, or that is beyond a limit."""
-        if self._record.identity.has_expired:  # in a handshake it would have been refused
+        if self._record.identity.has_expired:  # only on a kept leg: a handshake refuses an expired certificate
             raise KeyRevoked("the certificate of this connection's peer has expired")
         self._gate.admit(self._record, self._plan)
 
@@ -260,7 +260,7 @@ class ListenSession:
     async def _dial_original(
         self, original: Endpoint | None, offer: Offer, rules: tuple[Pattern, ...], source: Endpoint | None
     ) -> Dialled:
-        """Connect to the client's destination where that is allowed; to the offer's own targets otherwise."""
+        """Connect to the client's destination where the rules allow it, otherwise to the service's own targets."""
         if original is not None:
             self._record.original = str(plain_endpoint(original))
         try:

@@ -1,9 +1,9 @@
 """The destination that a peer's client dialled before it was intercepted: dialled here if the file allows it.
 
 A peer can put any destination into OPEN, and this host may reach addresses that the peer cannot. So a rule of `allow_targets`
-has to cover the destination. Loopback, link-local, this host's own addresses and the like need a rule for that address alone:
-127.0.0.1:6379 allows it, 0.0.0.0/0 does not. The tunnel itself is never dialled. An IPv4-mapped address is checked, and
-dialled, as the IPv4 address that it stands for.
+has to cover the destination. Special addresses (loopback, link-local, this host's own) need a rule that covers nothing else:
+127.0.0.1:6379 allows that address, 0.0.0.0/0 does not. The tunnel itself is never dialled. An IPv4-mapped address is treated as
+its IPv4 address.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ def allowed_destination(original: Endpoint | None, rules: Sequence[Pattern], *, 
         listening: the tunnel's own port; None where it has none.
 
     Raises:
-        Denied: it may not be dialled. The text, for the log, says what and why.
+        Denied: it may not be dialled. The text, which is for the log, has the destination and the reason.
     """
     if original is None:
         raise Denied(
-            "the peer does not say where its client was going", remedy="intercept there, or name an address under 'to', too"
+            "the peer does not name its client's destination",
+            remedy="intercept on the peer's host, or add an address to 'to'",
         )
     target = plain_endpoint(original)
     covering = [rule for rule in rules if rule.match(target.ip, target.port)]
@@ -47,7 +48,7 @@ def allowed_destination(original: Endpoint | None, rules: Sequence[Pattern], *, 
     if guard is not None and target.port == listening:
         raise Denied(f"the peer's client was going to {target}, which is this tunnel's own port", remedy="exclude it there")
     if not covering or (guard is not None and not any(rule.within(guard[0]) for rule in covering)):
-        why = "" if guard is None else f": it is {guard[1]}, and no rule is about that alone"
+        why = "" if guard is None else f": it is {guard[1]}, and no rule covers only such addresses"
         raise Denied(
             f"the peer's client was going to {target}, which 'allow_targets' does not allow{why}",
             remedy="if it may, add it to 'allow_targets'",
@@ -56,12 +57,12 @@ def allowed_destination(original: Endpoint | None, rules: Sequence[Pattern], *, 
 
 
 async def dial_destination(target: Endpoint, timeout: float, *, source: Endpoint | None = None) -> Dialled:
-    """Connect to an allowed destination. If it does not answer, nothing else is dialled.
+    """Connect to an allowed destination. No other address is tried.
 
     Args:
         target: from `allowed_destination`.
         timeout: seconds.
-        source: a client whose own address is dialled from.
+        source: the address to dial from: the client's own. None for this host's.
 
     Raises:
         TargetRefused, TargetTimedOut, TargetUnreachable: it does not answer.

@@ -1,7 +1,7 @@
 """The relay of intercepted connections that the file lets pass unencrypted: to the destination that the application dialled.
 
-It is no engine: two tasks copy for each connection. The application sees what it would see without interception: each direction
-ends by itself, and a reset stays a reset.
+This is not an engine: each connection has two tasks that copy bytes. The application sees the same as without interception: each
+direction ends by itself, and a reset stays a reset.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: O
         tune_leg(made)
         for leg in (plain.socket, made):
             reset_on_close(leg)
-            set_user_timeout(
-                leg, 0
-            )  # a reader that pauses is not dead, and the system's own limits are those of a direct connection
+            set_user_timeout(leg, 0)  # as on a direct connection: a reader that pauses stays connected
         record.target = str(place)
         relay = _Relay(plain, LegStream(made), idle=plan.idle_timeout, half_close=plan.half_close_timeout)
         record.served_by(relay)
@@ -59,7 +57,7 @@ async def pass_on(plan: TunnelPlan, plain: LegStream, original: Endpoint, own: O
 
 
 class _Relay:
-    """One connection that is passed on; fulfils `Relay`."""
+    """One connection that is passed on. Implements `Relay`."""
 
     engine = ENGINE
     why_engine = "no route covers its destination, and the file lets such connections pass"
@@ -78,9 +76,11 @@ class _Relay:
         self._ended = 0
 
     def counts(self) -> tuple[int, int]:
+        """See `Relay.counts`."""
         return self._forth, self._back
 
     def abort(self, code: Code, text: str) -> None:
+        """See `Relay.abort`."""
         if self._code is None:
             self._code = code
             self._scope.cancel()

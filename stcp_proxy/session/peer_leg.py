@@ -1,7 +1,7 @@
-"""Authenticated wire legs that carry several connections in turn (PROTOCOL.md section 7), and what sessions need of their keeper.
+"""Authenticated wire legs that carry several connections, one after the other (PROTOCOL.md section 7).
 
 When both sides have agreed to keep a leg, the engine gives it back after both FINs. The `Keeper` of the tunnel holds it until the
-next connection, and closes the legs that nobody may use any more.
+next connection. It closes legs whose time is over, and legs that a changed file no longer allows.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ from stcp_proxy.protocol.wire import FrameType
 from stcp_proxy.relay.engine import WireLeg
 
 YOUNG: Final = 1.0
-"""Seconds at rest for which nothing between the two sides forgets a leg. Then the application's first bytes go with OPEN."""
-
-
+"""Seconds at rest in which no NAT or firewall on the path forgets a leg. So the application's first bytes may go with OPEN."""
 NEVER: Final = object()
 """The era of a leg that is not kept."""
 
 
 def now() -> float:
-    """Seconds of a clock that also counts the time in which this process or this machine stood still: the peer's clock did."""
+    """Seconds of CLOCK_BOOTTIME, which also counts the time in which this machine was suspended: the peer's time went on."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -42,7 +40,8 @@ class PeerLeg:
     Attributes:
         stream: the leg; owned by the holder of this object while no engine carries it.
         channel: its keys and counters, and the bytes that were read beyond.
-        use: what it serves: on a connect tunnel the peer's address and identity, on a listen tunnel the peer alone.
+        use: the connections that it can serve: on a connect tunnel those to the peer's address and identity, on a listen tunnel
+            those of the peer.
         name: text of the peer's address.
         era: the keeper's era when it was made.
         made: when it was made, by `now`.
@@ -59,7 +58,7 @@ class PeerLeg:
 
     @property
     def kind(self) -> str:
-        """Whether the connection under way is the leg's first: `new` or `kept`, as logs and counters say it."""
+        """`new` during the leg's first connection, else `kept`, as logs and counters have it."""
         return "kept" if self.channel.leg.connection else "new"
 
     @property
@@ -68,9 +67,12 @@ class PeerLeg:
         return now() - self.at_rest < YOUNG
 
     def leave(self, kind: FrameType) -> None:
-        """Say BYE, or RESET where a connection is under way that goes on elsewhere, if the leg takes it. The leg stays open.
+        """Send BYE to end a leg at rest, or RESET to end a connection that goes on over a different leg. The leg stays open.
 
-        Nothing is said behind a frame that was sent in part: the peer could not tell it from an attack.
+        After a frame that was sent in part, nothing is sent: the peer would see a broken frame.
+
+        Args:
+            kind: BYE or RESET. It is sent only where the state of the leg allows it, and the socket takes it at once.
         """
         if self.stream.is_cut or not self.channel.leg.may_send(kind):
             return
@@ -79,7 +81,7 @@ class PeerLeg:
             self.stream.send_nowait(self.channel.seal(kind, content))
 
     def give_up(self) -> None:
-        """End a connection that goes on over another leg, and close the leg."""
+        """End a connection that goes on over a different leg, and close this leg."""
         self.leave(FrameType.RESET)
         self.stream.close()
 
@@ -89,7 +91,7 @@ class Keeper(Protocol):
 
     @property
     def era(self) -> object:
-        """Another object when no leg that was made before may be kept any more."""
+        """The present era. A new era is a new object; legs of an earlier era are no longer kept."""
 
     def offer(self, made: float) -> int | None:
         """Seconds for which a leg can be kept after its next connection; None where it cannot.
@@ -99,13 +101,13 @@ class Keeper(Protocol):
         """
 
     def take(self, use: object) -> PeerLeg | None:
-        """Take the leg that came to rest last and still lives. The caller owns it."""
+        """Take the usable leg that came to rest last; None without one. The caller owns it."""
 
     def put(self, leg: PeerLeg) -> None:
         """Keep a leg at rest, or close it. From any thread."""
 
     def lost(self, leg: PeerLeg) -> None:
-        """Close every leg for the same use that has been at rest for longer than `leg`, which its path has forgotten."""
+        """Close every leg for the same use that has been at rest for longer than `leg`, which no longer works."""
 
 
 class NoKeeper:
@@ -130,7 +132,7 @@ class NoKeeper:
 
 
 def give_back(leg: PeerLeg, keeper: Keeper) -> Callable[[WireLeg], None] | None:
-    """What takes a leg back from an engine; None where the leg is not kept after this connection."""
+    """The function that takes a leg back from an engine; None where the leg is not kept after this connection."""
     return None if leg.channel.leg.keep is None else partial(_take_back, leg, keeper)
 
 

@@ -1,7 +1,7 @@
 """The PROXY header that a load balancer sends ahead of a connection, on the connect side.
 
-The sender's address is checked before a byte is read: any other sender could claim any client address. A connection without a
-valid header is refused.
+The sender's address is checked before a byte is read, because a sender can claim any client address. A connection without a valid
+header is refused.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The readiness check of `ready: target`: whether a tunnel's far target answers, end to end.
 
-A connect tunnel does what it does for an application, up to the answer: it connects to the peer, completes the handshake, sends
-OPEN, and waits for ACCEPT or REJECT. The far proxy has dialled its target by then. A listen tunnel connects to the targets of its
-own `to`. No application byte is sent, and every connection is ended in order.
+A connect tunnel takes the same steps as for an application: it connects to the peer, completes the handshake, sends OPEN, and
+waits for ACCEPT or REJECT. Before it answers, the far proxy dials its target. A listen tunnel connects to the targets of its own
+`to`. No application byte is sent, and every connection is ended in order.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _FAREWELL = 1.0
 async def reach(plan: TunnelPlan, way: Way) -> None:
     """Return when the far target has answered.
 
-    A connection of an application that speaks first goes to the next peer only where nobody can have heard it. So does this
-    check: it never says more than such an application would find.
+    An application's connection goes to the next peer only while no target can have received its bytes. This check treats OPEN
+    like such bytes. So it reports a tunnel as ready only where a connection would be served.
 
     Args:
         plan: the tunnel.
@@ -55,7 +55,7 @@ async def reach(plan: TunnelPlan, way: Way) -> None:
 
 
 class _Question:
-    """The question of a connect tunnel to its peers, one after the other.
+    """Asks the peers of a connect tunnel, one after the other.
 
     Args:
         plan: the tunnel.
@@ -104,10 +104,10 @@ async def ask(stream: LegStream, channel: exchange.Channel, opening: Opening) ->
     """
     await exchange.open_channel(stream, channel, opening, bytes)
     await exchange.read_answer(stream, channel)
-    await _say_farewell(stream, channel)
+    await _end_in_order(stream, channel)
 
 
-async def _say_farewell(stream: LegStream, channel: exchange.Channel) -> None:
+async def _end_in_order(stream: LegStream, channel: exchange.Channel) -> None:
     """End the connection with FIN both ways. Where the target does not end its direction, RESET closes the far connection."""
     try:
         await stream.send_all(channel.seal(FrameType.FIN))
@@ -118,4 +118,4 @@ async def _say_farewell(stream: LegStream, channel: exchange.Channel) -> None:
         await stream.send_all(channel.seal(FrameType.RESET, encode_reason(Code.PLAIN_RESET, "")))
         await stream.send_eof()
     except (StcpError, trio.BrokenResourceError):
-        return  # the peer has answered before, which is enough
+        return  # ACCEPT came before, so the target answers

@@ -81,7 +81,7 @@ class Owner(Protocol):
 
 
 def once_more(failure: StcpError, tunnel: str) -> None:
-    """Count a failure like one that was logged just now: the log adds it to `times` of a line. It costs less than a record."""
+    """Count a failure like one that was logged just now: the log adds it to the `times` of a line. No `Connection` is needed."""
     judgement = failure.judgement
     say = getattr(_log, judgement.severity.value)
     say(_event(failure), tunnel=tunnel, reason=failure.label, log_class=judgement.log_class, **{ONCE_MORE: True})
@@ -100,18 +100,18 @@ class Connection:
         client: address of the client, as text.
         owner: keeps the connection.
         waited: seconds since it was accepted.
-        ephemeral: the ephemeral key of its first message; empty where nobody has looked.
+        ephemeral: the ephemeral key of its first message; empty where it was not read.
 
     Attributes:
         channel: the channel id that both sides log; empty before the handshake.
         peer: the peer's name in this side's configuration; empty before it has authenticated.
         key: the public key of the authenticated peer, 32 bytes; None before that, and with a shared secret.
-        own: the public key of this side in that handshake; likewise.
-        rule: the part of the configuration that admits the peer, its label in metrics; see `Peer.rule`.
-        certificate: what the certificate of the peer says; None without one.
+        own: the public key of this side in that handshake; None in the same cases.
+        rule: the part of the configuration that admits the peer, which is its label in metrics; see `Peer.rule`.
+        certificate: the verified certificate of the peer; None without one.
         service: the service that the initiator asks for.
         leg: whether its wire leg is `new` or `kept`; empty before OPEN.
-        origin: address of the application's client as the peer or a PROXY header tells it; empty where nobody does.
+        origin: address of the application's client from the peer or a PROXY header; empty without one.
         target: the address that this side dialled.
         original: the destination that the application dialled, where the connection was intercepted; empty elsewhere.
         endpoint: the endpoint that counts this connection as live; None before and afterwards.
@@ -120,9 +120,9 @@ class Connection:
         early: application bytes that were sent with OPEN, which the engine does not count.
         cut: why this side cancelled the session; None where it did not.
         ephemeral: the ephemeral key of its first message; empty once it was noted.
-        waited: seconds that it had waited when its session began; its handshake has so much less time.
+        waited: seconds that it had waited when its session began. They count as a part of `handshake_timeout`.
         audited: whether audit mode alone admits the peer.
-        unit: what the connection counts for among the limits of each peer; None where it counts for nobody.
+        unit: the peer or host for which the connection counts in `PeerLimits`; None where it does not count.
     """
 
     __slots__ = (
@@ -212,7 +212,7 @@ class Connection:
         _log.warning("peer admitted by audit", **self._facts(why, remedy), **names, reason=refusal.label)
 
     def unproved(self) -> None:
-        """Forget the peer and its address: another one is tried."""
+        """Forget the peer and its address, because the next one is tried."""
         self.channel = self.peer = self.rule = self.target = self.leg = ""
         self.key = self.own = self.certificate = None
 
@@ -224,7 +224,7 @@ class Connection:
             _log.debug("connection opened", **self._facts(), engine=relay.engine, log_class=LogClass.CONNECTIONS)
 
     def _facts(self, why: str = "", remedy: str = "") -> dict[str, str]:
-        """What is known of the connection, for a log line."""
+        """The known facts about the connection, for a log line."""
         first = {"tunnel": self.tunnel, "peer": self.peer, "why": why, "remedy": remedy} | _of_certificate(self.certificate)
         first["client"] = self.client
         known = {name: getattr(self, name) for name in ("origin", "channel", "leg", "service", "original", "target")}
@@ -261,7 +261,7 @@ class Connection:
         )
 
     def made_ready(self) -> None:
-        """Note that the peer has made its wire leg ready for a later connection, and let the record go."""
+        """Note that the peer has made its wire leg ready for a later connection. The record ends."""
         if not log.is_hidden(Severity.DEBUG.value):
             _log.debug("wire leg made ready", **self._facts(), log_class=LogClass.CONNECTIONS)
         self._owner.forget(self)
@@ -294,7 +294,7 @@ class Connection:
             self.ledger.refusals.add(refusal)
 
     def _say(self, judgement: Judgement, event: str, *, why: str, remedy: str, **fields: object) -> None:
-        """Write the one log line of the connection, and let it go."""
+        """Write the one log line of the connection. The record ends."""
         level = judgement.severity.value
         if not log.is_hidden(level):
             seconds = round(time.monotonic() - self.started, 3)
@@ -306,7 +306,7 @@ class Connection:
 
 
 def _of_certificate(certificate: Verified | None) -> dict[str, str]:
-    """What a log line says of the peer's certificate besides its name."""
+    """The fields of a log line about the peer's certificate."""
     if certificate is None:
         return {}
     return {

@@ -1,7 +1,7 @@
 """The services of a listen tunnel, and the one that a peer gets for its identity and the service in OPEN.
 
-A peer that may not use a service gets the same answer, as fast, as a peer that asks for an unknown service. So no peer can
-find out what is offered to others. The log tells the two apart.
+A peer that may not use a service gets the same answer in the same time as a peer that asks for an unknown service. So no peer can
+find out which services others have. Only the log tells the two cases apart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Offer:
         service: its name; empty for the tunnel's own `to`, which is for peers that name no service.
         allow: public keys that may use it, 32 bytes each; None for every peer of the tunnel.
         names: patterns for names of certificates that may use it.
-        audits: whether its rule is that of the tunnel, so that audit mode opens it too.
+        audits: whether it has the rule of the tunnel, so that peers admitted by audit mode may use it too.
         targets: its targets.
         hand_on: how connections are handed on to it.
     """
@@ -87,7 +87,7 @@ class Offers:
             peer: the identity of the peer.
 
         Raises:
-            ServiceUnknown: the service does not exist, or not for this peer. The text, for the log, says which.
+            ServiceUnknown: the service does not exist, or the peer may not use it. The text, which is for the log, says which.
         """
         offer = self._default if service is None else self._services.get(service)
         if offer is None:
@@ -95,7 +95,8 @@ class Offers:
         if not offer.admits(peer):
             what = "'to'" if service is None else f"the service {shown(service)}"
             raise ServiceUnknown(
-                f"the peer may not use {what}, and was told that there is none", remedy="if it should, add it to 'allow'"
+                f"the peer may not use {what}; the answer to it was that there is no such service",
+                remedy="if it should, add it to 'allow'",
             )
         return offer
 
@@ -111,7 +112,7 @@ def _offer(name: str, service: ServicePlan, targets: Targets, plan: TunnelPlan) 
 
 def _why_unknown(service: str | None, known: dict[str, Offer]) -> tuple[str]:
     if service is None:
-        return ("the peer names no service, and this tunnel has nothing else",)
+        return ("the peer names no service, and this tunnel has only services",)
     if not known:
         return (f"the peer asks for the service {shown(service)}, and this tunnel has no services",)
     return (f"the peer asks for the service {shown(service)}, which this tunnel does not have",)

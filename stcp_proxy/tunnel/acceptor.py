@@ -1,9 +1,10 @@
 """The listening sockets of one tunnel, and the accepting of connections within the limits.
 
-When a limit is reached nothing is accepted: new connections wait in the kernel's backlog. The callers of a listen tunnel are
-unauthenticated at first, and enter its lobby. There a stranger loses its place to a newcomer, whichever limit is reached, so
-that no number of silent callers can block the listener. The backlog stays short that way: the kernel has one queue for all
-sources, and an honest newcomer cannot overtake there.
+On a connect tunnel nothing is accepted while a limit is reached: new connections wait in the kernel's backlog.
+
+The callers of a listen tunnel are unauthenticated at first, and enter its lobby. When a limit is reached, a stranger in the lobby
+loses its place to a newcomer. So silent callers cannot block the listener, however many they are. The backlog stays short, which
+matters: the kernel has one queue for all sources, and an honest newcomer would wait behind the others.
 """
 
 from __future__ import annotations
@@ -37,18 +38,19 @@ _log = structlog.get_logger("stcp_proxy.tunnel")
 
 BACKLOG: Final = 4096
 _BATCH: Final = 64
-"""Connections accepted from one listener before others get their turn."""
+"""Connections that are accepted from one listener before other listeners are served."""
 _ENGINE_BATCH: Final = 16
-"""The same in the engine's loop, where each one goes on to OPEN at once."""
+"""The same in the engine's loop, where each connection goes on to OPEN at once."""
 _EXHAUSTED_PAUSE: Final = 0.1
+"""Seconds without accepting when the system has no descriptor or memory."""
 _LOOK_AGAIN: Final = 0.01
 """Seconds until the next look for a place, when a session has bytes to read first."""
 
 _MOST_SESSIONS: Final = 1024
-"""Handshakes under way in one tunnel: each takes a task and some 10 KiB."""
-_LINES: Final = 10.0
-"""Records a second of refused callers of the lobby, for each reason; the others are counted, in the log too, and no more."""
-_LINES_BURST: Final = 100.0
+"""The largest number of handshakes under way in one tunnel. Each takes a task and some 10 KiB."""
+_RECORDS: Final = 10.0
+"""Refused callers of the lobby that get a record, for each reason and second. The others are only counted."""
+_RECORDS_BURST: Final = 100.0
 
 Admit = Callable[[socket.socket, str, trio.Nursery, float, bytes], None]
 """Takes an accepted socket, the client's address as text, the nursery for the connection's task, the seconds since accept, and
@@ -76,14 +78,14 @@ class Acceptor:
         self._live = live
         self._admit = admit
         self._watching = watching
-        self._lines: Final = TokenBuckets(_LINES, _LINES_BURST)
-        self._short = "descriptors"
-        """The limit for which strangers lose their places now; other tunnels need descriptors alone."""
-        self._told = float("-inf")
-        """When the log was last told of evictions."""
+        self._records: Final = TokenBuckets(_RECORDS, _RECORDS_BURST)
+        self._evicting_for = "descriptors"
+        """The limit for which strangers lose their places now. Other tunnels evict them only for descriptors."""
+        self._logged_at = float("-inf")
+        """When evictions were last logged, on Trio's clock."""
         if plan.mode is Mode.LISTEN:
             live.lobby = Lobby(self)
-        self._fit_lobby()
+        self._configure_lobby()
 
     def open(self, listeners: list[socket.socket] | None) -> None:
         """Bind and listen.
@@ -107,19 +109,19 @@ class Acceptor:
         close_listeners(self.give_up())
 
     def give_up(self) -> list[socket.socket]:
-        """Hand the listening sockets to the caller as they are: connections in their backlogs go on waiting."""
+        """Give the listening sockets to the caller. Connections in their backlogs go on waiting."""
         listeners, self.listeners = self.listeners, []
         return listeners
 
     def replace(self, plan: TunnelPlan) -> None:
-        """Accept by another plan from now on."""
+        """Use a new plan from now on."""
         if plan.bind_mode != self._plan.bind_mode:
             change_mode(self.listeners, plan.bind_mode)
         self._plan = plan
-        self._fit_lobby()
+        self._configure_lobby()
         self._live.wake()  # a limit may have been raised
 
-    def _fit_lobby(self) -> None:
+    def _configure_lobby(self) -> None:
         lobby = self._live.lobby
         if lobby is not None:
             lobby.suites, lobby.timeout = self._plan.suites, self._plan.handshake_timeout
@@ -147,15 +149,18 @@ class Acceptor:
             exhausted = await self._accept_in_engine(listener, connections)
             if not exhausted:
                 await trio.lowlevel.wait_readable(listener.fileno())
-                await self._wait_for_room()  # only when a caller waits: without one, nobody has to lose a place
+                await self._wait_for_room()  # a caller waits now; before, no stranger had to lose its place
                 exhausted = not self._accept_batch(listener, connections)
             if exhausted:
                 await trio.sleep(_EXHAUSTED_PAUSE)
 
     async def _accept_in_engine(self, listener: socket.socket, connections: trio.Nursery) -> bool:
-        """Let the engine's loop accept, until callers have to wait. Returns whether the system has no room for more.
+        """Let the engine's loop accept, until callers have to wait.
 
-        The callers of a listen tunnel enter its lobby, which belongs to Trio.
+        This is for connect tunnels: the callers of a listen tunnel enter its lobby, which needs Trio.
+
+        Returns:
+            True if the system has no descriptor or memory for more connections.
         """
         watching = self._watching() if self._live.lobby is None else None
         if watching is None:
@@ -169,7 +174,7 @@ class Acceptor:
         return await accepting.until_full()
 
     def accept_waiting(self, listeners: list[socket.socket], connections: trio.Nursery) -> None:
-        """Accept what waits in the backlogs of sockets that are about to be closed, as far as the limits allow."""
+        """Accept the connections in the backlogs of sockets that are about to be closed, as far as the limits allow."""
         for listener in listeners:
             self._accept_batch(listener, connections)
 
@@ -178,7 +183,7 @@ class Acceptor:
         waits = select.poll()
         waits.register(listener, select.POLLIN)
         for _ in range(most):
-            # Nobody loses a place unless somebody waits for it.
+            # A stranger loses its place only if a caller waits.
             if (full := self._full_limit()) is not None and not (waits.poll(0) and self._take_place(full) == 0):
                 break
             try:
@@ -222,7 +227,7 @@ class Acceptor:
             if seconds == 0:
                 return
             if self._plan.mode is Mode.LISTEN:
-                # The callers of a connect tunnel are this host's own applications, and keep their places.
+                # On a connect tunnel the callers are applications of this host, which keep their places.
                 seconds = min(seconds, self._live.unauthenticated.make_room() or _LOOK_AGAIN)
             self._live.ledger.limits[full] += 1
             self._log_full(full)
@@ -230,14 +235,14 @@ class Acceptor:
                 await self._live.changed.park()
 
     def _take_place(self, full: str) -> float:
-        """Take the place of a stranger. Returns 0 where a place is free now, else seconds until one may be."""
-        self._short = full
+        """Take the place of a stranger. Returns 0 if a place is free now, else the seconds until one may be free."""
+        self._evicting_for = full
         try:
             return self._live.descriptors.reclaim() if full == "descriptors" else self._live.give_up_stranger()
         finally:
-            self._short = "descriptors"
+            self._evicting_for = "descriptors"
 
-    # -- the lobby's tunnel ------------------------------------------------------------------------------------------------
+    # -- the host of the lobby ---------------------------------------------------------------------------------------------
 
     def entered(self) -> None:
         """See `lobby.Host.entered`."""
@@ -264,7 +269,7 @@ class Acceptor:
     def refuse(self, caller: Caller, failure: StcpError) -> None:
         """See `lobby.Host.refuse`."""
         now, label = trio.current_time(), failure.label
-        if not self._lines.take(label, now):
+        if not self._records.take(label, now):
             counts = self._live.ledger
             if failure.judgement.is_check:
                 counts.checks[label] += 1
@@ -277,10 +282,10 @@ class Acceptor:
 
     def why_evicted(self) -> StcpError:
         """See `lobby.Host.why_evicted`."""
-        ledger, full = self._live.ledger, self._short
+        ledger, full = self._live.ledger, self._evicting_for
         ledger.limits[full] += 1
-        if trio.current_time() >= self._told + 1:
-            self._told = trio.current_time()
+        if trio.current_time() >= self._logged_at + 1:
+            self._logged_at = trio.current_time()
             self._log_evicted(full)
         return no_place()
 
@@ -311,5 +316,5 @@ class Acceptor:
 
 
 def _client(sock: socket.socket, address: Any) -> str:
-    """The text of a client's address; the clients of a unix socket have no address, as a rule."""
+    """A client's address as text. Most clients of a unix socket have none."""
     return describe_sockaddr(sock.family, address) if address else "unix"

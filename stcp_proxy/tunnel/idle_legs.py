@@ -1,15 +1,15 @@
-"""The wire legs of one tunnel between their connections (PROTOCOL.md section 7). Fulfils `Keeper` for the tunnel's sessions.
+"""The wire legs of one tunnel between their connections (PROTOCOL.md section 7). Implements `Keeper` for the tunnel's sessions.
 
-The engine's loop watches the legs at rest, or an epoll set of their own where it cannot. So a leg that is taken and put back
-costs a few system calls and no task. One task, which runs while there is a leg, waits for the set and closes the legs whose time
+The engine's loop watches the legs at rest. Where it cannot, they have an epoll set of their own. So a leg that is taken and put
+back costs a few system calls and no task. One task runs while there is a leg: it waits for the set, and closes legs whose time
 is over.
 
-    connect tunnel    a session takes a leg; whatever arrives on a leg at rest ends it
+    connect tunnel    a session takes a leg; any byte that arrives on a leg at rest ends it
     listen tunnel     OPEN arrives on a leg at rest, and `serve` starts the next session
 
 Invariants:
-- A leg that was made in an earlier era is never kept: a changed plan, a removed key or a stop begins a new one.
-- A listen tunnel that has said BYE reads until the peer has closed the leg, so that TCP does not destroy BYE on its way.
+- A leg of an earlier era is never kept. A changed plan, a removed key and a stop each begin a new era.
+- After BYE, a listen tunnel reads until the peer has closed the leg. Otherwise TCP could send a reset that destroys BYE.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _log = structlog.get_logger("stcp_proxy.tunnel")
 _LOOK: Final = 1.0
 """Seconds between two searches for legs whose time is over."""
 _GRACE: Final = 1
-"""Seconds that a listen tunnel keeps a leg longer than agreed: the connect tunnel, which can use it, gives it up first."""
+"""Seconds that a listen tunnel keeps a leg longer than agreed, so that the connect tunnel, which uses it, ends it first."""
 FAREWELL: Final = 1.0
-"""Seconds that a listen tunnel reads on after BYE."""
+"""Seconds for which a listen tunnel goes on reading after BYE."""
 _READ: Final = 65536
 MOST: Final = 1024
 """The largest number of legs at rest in one tunnel of one process."""
@@ -58,14 +58,14 @@ class IdleLegs:
         plan: the tunnel.
         descriptors: the limit that all tunnels share.
         serve: starts the next session of a listen tunnel.
-        has_room: whether the limits admit a connection more.
+        has_room: whether the limits admit one more connection.
         watching: the engine, where sessions of the tunnel may begin without a task.
 
     Attributes:
         era: see `Keeper.era`.
-        parted: woken when the last leg that was said farewell to is closed.
+        all_left: woken when the last leg on which BYE was sent is closed.
         removals: how many legs were taken or have ended so far.
-        changed: woken after that.
+        changed: woken after each removal.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class IdleLegs:
         watching: Callable[[], Watching | None] = lambda: None,
     ) -> None:
         self.era: object = None
-        self.parted: Final = trio.lowlevel.ParkingLot()
+        self.all_left: Final = trio.lowlevel.ParkingLot()
         self.removals = 0
         self.changed: Final = trio.lowlevel.ParkingLot()
         self._plan = plan
@@ -87,19 +87,19 @@ class IdleLegs:
         self._has_room = has_room
         self._watching = watching
         self._legs: dict[int, PeerLeg] = {}
-        """By descriptor; the one that has been at rest for longest first."""
+        """By descriptor; the leg that has been at rest for longest is first."""
         self._by_use: dict[object, list[PeerLeg]] = {}
-        """The same, the one that came to rest last at the end."""
+        """The same legs by use; the leg that came to rest last is last."""
         self._until: dict[int, float] = {}
-        """When the time of a leg is over, by `now`; also of those that BYE was sent on."""
-        self._parting: dict[int, PeerLeg] = {}
+        """When the time of a leg is over, by `now`; legs on which BYE was sent are included."""
+        self._leaving: dict[int, PeerLeg] = {}
         """Legs on which BYE was sent, by descriptor."""
         self._watches: dict[int, LegWatch] = {}
         """Legs at rest that the engine watches, by descriptor; `_epoll` watches the others."""
         self._arrived: collections.deque[PeerLeg] = collections.deque()
-        """Legs from another thread, which are not held yet."""
+        """Legs from a different thread, which are not held yet."""
         self._unread: collections.deque[PeerLeg] = collections.deque()
-        """Legs with bytes that the engine has read beyond: no event announces them."""
+        """Legs with bytes that the engine has already read: no event of the socket announces them."""
         self._connections: trio.Nursery | None = None
         self._epoll: select.epoll | None = None
         self._running = False
@@ -125,27 +125,27 @@ class IdleLegs:
         self.era = object()
 
     def replace(self, plan: TunnelPlan) -> None:
-        """Keep by another plan from now on, and no leg that was made before."""
+        """Use a new plan from now on. Legs that were made before are closed."""
         self._plan = plan
         if self.era is not None:
             self.era = object()
-        self._part_all()
+        self._leave_all()
 
     def retire(self) -> None:
         """Keep no leg any more."""
         self.era = None
-        self._part_all()
+        self._leave_all()
 
-    def _part_all(self) -> None:
+    def _leave_all(self) -> None:
         for leg in list(self._legs.values()):
-            self._part(leg)
+            self._leave(leg)
 
-    async def wait_parted(self) -> None:
-        """Return when every peer has closed the legs that BYE was sent on, or has had its time."""
-        while self._parting:
-            await self.parted.park()
+    async def wait_all_left(self) -> None:
+        """Return when every leg on which BYE was sent is closed: by its peer, or because the time for that is over."""
+        while self._leaving:
+            await self.all_left.park()
 
-    # -- what sessions do --------------------------------------------------------------------------------------------------
+    # -- calls from sessions -----------------------------------------------------------------------------------------------
 
     def offer(self, made: float) -> int | None:
         """See `Keeper.offer`."""
@@ -185,14 +185,14 @@ class IdleLegs:
     def give_way(self) -> bool:
         """Close the leg that has been at rest for longest. Returns whether there was one."""
         for leg in self._legs.values():
-            self._part(leg)
+            self._leave(leg)
             return True
         return False
 
     # -- legs --------------------------------------------------------------------------------------------------------------
 
     def _take_soon(self) -> None:
-        """Look at what has arrived in Trio's own time: an engine that runs in Trio's loop may start no task."""
+        """Let Trio handle the legs that have arrived. An engine that runs in Trio's loop may not start a task itself."""
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._take_arrived, idempotent=True)
 
@@ -207,15 +207,15 @@ class IdleLegs:
     def _put(self, leg: PeerLeg) -> None:
         keep, agreed = self._plan.keep, leg.channel.leg.keep
         if keep is None or agreed is None or leg.era is not self.era or leg.channel.leg.state is not State.IDLE:
-            self._part(leg)
+            self._leave(leg)
             return
         until = min(leg.at_rest + agreed, leg.made + keep.max_age)  # its connection may have lasted for longer than max_age
         if until <= now():
-            self._part(leg)
+            self._leave(leg)
             return
         same = self._by_use.get(leg.use)
         if same is not None and len(same) >= keep.legs:
-            self._part(same[0])
+            self._leave(same[0])
         if len(self._legs) >= MOST or self._descriptors.legs >= self._descriptors.most_legs:
             self.give_way()
         fd = leg.stream.socket.fileno()
@@ -251,7 +251,7 @@ class IdleLegs:
             self._close()
 
     def _remove(self, leg: PeerLeg) -> None:
-        """Hold a leg no more. It stays open."""
+        """Stop holding a leg. It stays open."""
         fd = leg.stream.socket.fileno()
         if self._legs.pop(fd, None) is None:
             return
@@ -284,8 +284,8 @@ class IdleLegs:
         self._remove(leg)
         leg.stream.close()
 
-    def _part(self, leg: PeerLeg) -> None:
-        """Say BYE and close a leg. A listen tunnel reads on for a moment first."""
+    def _leave(self, leg: PeerLeg) -> None:
+        """Send BYE and close a leg. A listen tunnel goes on reading for a moment before it closes the leg."""
         self._remove(leg)
         leg.leave(FrameType.BYE)
         if self._plan.mode is Mode.CONNECT or leg.channel.leg.state is not State.LEFT:
@@ -294,20 +294,20 @@ class IdleLegs:
         with contextlib.suppress(OSError):
             leg.stream.socket.shutdown(socket.SHUT_WR)
         fd = leg.stream.socket.fileno()
-        self._parting[fd] = leg
+        self._leaving[fd] = leg
         self._watch(fd, now() + FAREWELL)
 
     # -- the task ----------------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        """Watch the legs while there is one."""
+        """Watch the legs until none is left."""
         try:
             while self._until and self._epoll is not None:
                 with trio.move_on_after(_LOOK):
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
                 for fd, _ in self._epoll.poll(0):
-                    if fd in self._parting:
-                        self._listen_to(self._parting[fd])
+                    if fd in self._leaving:
+                        self._discard(self._leaving[fd])
                     elif fd in self._legs:
                         self.read(self._legs[fd])
                 self._look()
@@ -315,29 +315,29 @@ class IdleLegs:
             self._close()
 
     def _close(self) -> None:
-        """Close what is left, and the epoll set: the task that watches it has ended."""
-        for leg in [*self._legs.values(), *self._parting.values()]:
+        """Close all legs and the epoll set, because the task that watches them has ended."""
+        for leg in [*self._legs.values(), *self._leaving.values()]:
             self._remove(leg)
             leg.stream.close()
-        self._parting.clear()
+        self._leaving.clear()
         self._until.clear()
         if self._epoll is not None:
             self._epoll.close()
             self._epoll = None
         self._running = False
-        self.parted.unpark_all()
+        self.all_left.unpark_all()
 
     def _look(self) -> None:
         """Close the legs whose time is over."""
         time = now()
         for fd in [fd for fd, until in self._until.items() if until <= time]:
-            if fd in self._parting:
-                self._parted(fd)
+            if fd in self._leaving:
+                self._left(fd)
             else:
-                self._part(self._legs[fd])
+                self._leave(self._legs[fd])
 
-    def _listen_to(self, leg: PeerLeg) -> None:
-        """Discard what a peer says after this side's BYE, until it closes the leg."""
+    def _discard(self, leg: PeerLeg) -> None:
+        """Discard bytes that arrive after this side's BYE, until the peer closes the leg."""
         try:
             if leg.stream.socket.recv(_READ):
                 return
@@ -345,21 +345,21 @@ class IdleLegs:
             return
         except OSError:
             pass
-        self._parted(leg.stream.socket.fileno())
+        self._left(leg.stream.socket.fileno())
 
-    def _parted(self, fd: int) -> None:
-        leg = self._parting.pop(fd)
+    def _left(self, fd: int) -> None:
+        leg = self._leaving.pop(fd)
         self._forget(fd)
         leg.stream.close()
-        if not self._parting:
-            self.parted.unpark_all()
+        if not self._leaving:
+            self.all_left.unpark_all()
 
-    # -- what arrives ------------------------------------------------------------------------------------------------------
+    # -- arriving frames ---------------------------------------------------------------------------------------------------
 
     def read(self, leg: PeerLeg) -> None:
         """See `LegHolder.read`."""
         if self._plan.mode is Mode.LISTEN and not self._has_room():
-            self._part(leg)  # the peer opens the connection on a new leg, which waits its turn
+            self._leave(leg)  # the peer opens the connection on a new leg, which waits for a place
             return
         try:
             opening = self._read_opening(leg)
@@ -378,11 +378,11 @@ class IdleLegs:
             self._serve(leg, opening, self._connections)
 
     def _read_opening(self, leg: PeerLeg) -> Opening | None:
-        """The OPEN that has arrived; None where the peer leaves.
+        """The OPEN that has arrived; None where the peer ends the leg.
 
         Raises:
-            BlockingIOError: it is incomplete.
-            FrameError: it is no frame that may come here.
+            BlockingIOError: the frame is incomplete.
+            FrameError: the frame is invalid, or of a kind that may not come here.
             OSError: the leg is broken.
         """
         channel = leg.channel

@@ -1,11 +1,11 @@
 """Run the first steps of a session in the engine's loop, without a Trio task.
 
-The common new connection comes to its handover that way: on a connect tunnel, OPEN goes on a kept leg and ACCEPT comes within a
-moment; on a listen tunnel, OPEN comes on a kept leg and the target answers at once. A task, its scopes and the turns of Trio's
-loop cost as much as all the rest of such a connection.
+Most new connections reach their handover without a task. On a connect tunnel, OPEN goes on a kept leg and ACCEPT comes within a
+moment. On a listen tunnel, OPEN comes on a kept leg and the target answers at once. A task, its scopes and the turns of Trio's
+loop would double the cost of such a connection.
 
-Only the driver differs. The steps are those of `ConnectSession` and `ListenSession`, the same coroutine that a task runs
-(`net/first_steps`). A session that needs more than a moment, or anything of Trio, goes on in a task from where it is.
+Only the driver differs. The steps are the coroutine of `ConnectSession` or `ListenSession`, which a task can run as well
+(`net/first_steps`). A session that waits for longer, or needs a function of Trio, goes on in a task from the same point.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MOMENT: Final = 0.25
 
 
 class QuickStart:
-    """One session while it has no task. Fulfils `Watcher` for the sockets that it waits for.
+    """One session while it has no task. Implements `Watcher` for the sockets that it waits for.
 
     Args:
         live: the connections of the tunnel.
         engine: drives the session.
         connection: its record, which `live.add` has registered.
         steps: the steps of the session.
-        connections: the nursery of its task, should it need one.
+        connections: the nursery of its task, if it needs one.
     """
 
     __slots__ = ("_connection", "_connections", "_engine", "_live", "_socks", "_steps")
@@ -74,7 +74,7 @@ class QuickStart:
                 self._go_on_in_task()
 
     def _wait_for(self, wanted: Wanted) -> bool:
-        """Let the engine watch the sockets. Returns whether it does; if not, it watches none of them."""
+        """Let the engine watch the sockets. Returns whether it watches all of them; otherwise it watches none."""
         self._socks = wanted.socks
         try:
             watches = all(self._engine.watch(sock, self, mask=wanted.mask, seconds=MOMENT) for sock in wanted.socks)
@@ -97,7 +97,7 @@ class QuickStart:
     def on_lost(self) -> None:
         """The engine cannot drive it any more."""
         waits, self._socks = self._socks, ()
-        if waits:  # it is told for each socket
+        if waits:  # the engine calls this method for each socket
             self._go_on_in_task()
 
     def fail(self, exc: BaseException) -> None:

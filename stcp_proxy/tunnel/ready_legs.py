@@ -1,11 +1,11 @@
 """Wire legs that a connect tunnel makes ahead, so that the first connections need no handshake (`keep: {ready: N}`).
 
-For each address of the peer that connections would go to now, N legs wait among the tunnel's idle legs. Legs that came back from
-a connection count too. A leg that was taken or has ended is replaced.
+For each address to which connections would go now, N legs wait among the tunnel's idle legs. Legs that came back from a
+connection count too. A leg that was taken or has ended is replaced.
 
 Invariants:
-- A leg is made only where the peer has said, authenticated, that it keeps it.
-- A peer that ends unused legs early, because it has no room for them, is asked less and less often.
+- A leg is kept only where the authenticated peer has agreed to keep it.
+- A peer that ends unused legs early, because it has no room for them, is asked after longer and longer pauses.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _log = structlog.get_logger("stcp_proxy.tunnel")
 _LOOK: Final = 5.0
 """Seconds between two checks of names and of the health of endpoints, while no leg is taken."""
 _FIRST_PAUSE: Final = 1.0
+"""Seconds of the pause after a first failure."""
 _LONGEST_PAUSE: Final = 60.0
 _REFUSED_PAUSE: Final = 600.0
 """Seconds until a peer that keeps no legs is asked again: it may have been updated."""
@@ -47,7 +48,7 @@ class _Peer:
         made: legs that were made for it and that no connection has used.
         failures: failures in a row.
         until: time of the next attempt, on Trio's clock.
-        is_refused: whether the log knows that it keeps no legs.
+        is_refused: whether it was logged that the peer keeps no legs.
     """
 
     def __init__(self) -> None:
@@ -85,12 +86,12 @@ class ReadyLegs:
         """Make legs until cancelled.
 
         Args:
-            keep: the plan's `keep`, which wants at least one leg ahead.
+            keep: the plan's `keep`, with `ready` of at least 1.
         """
         while True:
             before = self._legs.removals
             wait = await self._fill(keep)
-            if self._legs.removals == before:  # else a leg was taken meanwhile
+            if self._legs.removals == before:  # otherwise a leg was taken meanwhile
                 with trio.move_on_after(wait):
                     await self._legs.changed.park()
 
@@ -108,7 +109,7 @@ class ReadyLegs:
         return wait
 
     def _lacks(self, endpoint: Endpoint, peer: _Peer, keep: KeepPlan) -> bool:
-        """Whether to make a leg now. Judges the peer before each one: it may end a leg for each that is made."""
+        """Whether to make a leg now. The peer is judged before each leg, because it may end one for each new one."""
         self._judge(peer, keep)
         return self._legs.waiting(self._use(endpoint)) < keep.ready and peer.until <= trio.current_time()
 
@@ -116,7 +117,7 @@ class ReadyLegs:
         return self._trust.choice, str(endpoint)
 
     async def _endpoints(self) -> list[Endpoint]:
-        """The endpoints that connections would go to now: with failover those of the first address that has a healthy one."""
+        """The endpoints to which connections would go now. With failover: those of the first address with a healthy endpoint."""
         found: dict[Endpoint, None] = {}
         for address in self._targets.to:
             options = await self._targets.look_up(address, trio.current_time() + self._plan.dial_timeout)
@@ -130,7 +131,7 @@ class ReadyLegs:
         return list(found)
 
     def _judge(self, peer: _Peer, keep: KeepPlan) -> None:
-        """Pause where the peer has ended legs before their time."""
+        """Pause if the peer has ended unused legs early."""
         unused = [leg for leg in peer.made if not leg.channel.leg.connection]
         peer.made = [leg for leg in unused if self._legs.holds(leg)]
         if any(now() - leg.at_rest < keep.idle / 2 for leg in unused if leg not in peer.made):
@@ -171,7 +172,7 @@ class ReadyLegs:
             )
 
     async def _open(self, endpoint: Endpoint) -> PeerLeg | None:
-        """A new leg that is idle; None where the peer does not keep it.
+        """Make an idle leg. Returns None where one of the two sides does not keep it.
 
         Raises:
             StcpError: the endpoint does not answer, or refuses this side.
@@ -203,7 +204,7 @@ class ReadyLegs:
 
 
 def _first(healthy: list[Candidate]) -> list[Endpoint]:
-    """The endpoint that failover chooses; where it draws lots, all that it draws from."""
+    """The endpoint that failover chooses; with a random choice (SRV weights), all endpoints that it chooses from."""
     best = min(each.priority for each in healthy)
     same = [each for each in healthy if each.priority == best]
     return [each.endpoint for each in (same if same[0].drawn else same[:1])]

@@ -206,7 +206,7 @@ class Tunnels:
             for tunnel in self.all:
                 nursery.start_soon(tunnel.drain)
         for tunnel in self.all:
-            await tunnel.legs.wait_parted()
+            await tunnel.legs.wait_all_left()
 
     def abort(self, why: StcpError) -> None:
         """End every connection."""

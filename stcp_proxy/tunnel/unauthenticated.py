@@ -1,6 +1,7 @@
-"""Connections of one tunnel that have proved nothing yet, and who of them gives up its place first.
+"""The sessions of one tunnel whose peer has not authenticated, and which of them loses its place first.
 
-Places are few and strangers are many. The one that has been silent for longest goes, once it has had its second.
+When all places are taken, the session that has been silent for longest loses its place, but not within the first second of
+silence.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ import trio
 from stcp_proxy.session.record import Connection
 
 SILENCE: Final = 1.0
-"""Seconds of silence after which a stranger gives up its place to the next one, when all places are taken."""
+"""Seconds of silence after which a session loses its place to a newcomer, when all places are taken."""
 
 
 @dataclass(slots=True)
 class _Stranger:
-    """A connection that has proved nothing.
+    """An unauthenticated connection.
 
     Attributes:
-        since: when it was accepted, or last heard, on Trio's clock.
+        since: when it was accepted, or when it last sent a valid message, on Trio's clock.
         scope: ends it.
         sock: its socket.
     """
@@ -33,7 +34,7 @@ class _Stranger:
 
     @property
     def has_unread(self) -> bool:
-        """Whether it has said something that this side, busy with others, has not come to read."""
+        """Whether bytes wait that this side has not read yet."""
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except OSError:
@@ -41,11 +42,11 @@ class _Stranger:
 
 
 class Unauthenticated:
-    """Those of one tunnel."""
+    """The unauthenticated sessions of one tunnel."""
 
     def __init__(self) -> None:
         self._known: dict[Connection, _Stranger] = {}
-        """The longest silent first."""
+        """The session that has been silent for longest is first."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -54,34 +55,43 @@ class Unauthenticated:
         return connection in self._known
 
     def add(self, connection: Connection, scope: trio.CancelScope, sock: socket.socket) -> None:
-        """One has just been accepted; `scope` ends it."""
+        """Add a session.
+
+        Args:
+            connection: its record.
+            scope: ends it when cancelled.
+            sock: its wire leg.
+        """
         self._known[connection] = _Stranger(trio.current_time(), scope, sock)
 
     def heard(self, connection: Connection) -> None:
-        """It has said something, so that its second begins anew."""
+        """Note a valid message of a session: its time of silence begins again."""
         stranger = self._known.pop(connection, None)
         if stranger is not None:
             stranger.since = trio.current_time()
             self._known[connection] = stranger
 
     def forget(self, connection: Connection) -> bool:
-        """It is none any more. Returns whether it was one."""
+        """Remove a session that has authenticated or ended. Returns whether it was here."""
         return self._known.pop(connection, None) is not None
 
     @property
     def patience(self) -> float:
-        """Seconds that the longest silent one still has; infinity where there is none."""
+        """Seconds until the session that has been silent for longest may lose its place; infinity without sessions."""
         for stranger in self._known.values():
             return stranger.since + SILENCE - trio.current_time()
         return float("inf")
 
     def give_up_oldest(self) -> None:
-        """End the one that has been silent for longest."""
+        """End the session that has been silent for longest."""
         self._known.pop(next(iter(self._known))).scope.cancel()
 
     def make_room(self) -> float:
-        """Give up the oldest if it has had its second, and nothing of it waits to be read. Returns seconds until the next may
-        go."""
+        """End the session that has been silent for longest, unless its time is not over or bytes of it wait to be read.
+
+        Returns:
+            Seconds until the next session may be ended.
+        """
         left = self.patience
         if left > 0:
             return left

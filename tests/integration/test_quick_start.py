@@ -142,7 +142,7 @@ def test_peer_that_left_gets_bytes_that_go_on_elsewhere() -> None:
         await until(lambda: opened)
         client.send(b"words")
         await look_around()
-        rig.listen.legs._part(kept)
+        rig.listen.legs._leave(kept)
         await rig.finish(client)
 
     seen = same(case, listen_tasks=2, connect_tasks=2)

@@ -91,7 +91,7 @@ def test_peer_that_has_left() -> None:
         await rig.ask()
         await rig.rest()
         client = rig.dial(b"words")
-        rig.listen.legs._part_all()
+        rig.listen.legs._leave_all()
         await rig.finish(client)
 
     assert same(case, listen_tasks=2, connect_tasks=2).answers == [b"words"] * 2

@@ -81,7 +81,7 @@ def test_somebody_elses_service_is_one_that_does_not_exist(listen: Proxy, keys: 
     assert decode_reason(for_others[1]) == (Code.UNKNOWN_SERVICE, "")
     assert targets["blue"].dials == 0
     whys = [line["why"] for line in listen.refused(count=2, reason="unknown_service")]
-    assert "the peer may not use the service 'blue', and was told that there is none" in whys
+    assert "the peer may not use the service 'blue'; the answer to it was that there is no such service" in whys
     assert "the peer asks for the service 'green', which this tunnel does not have" in whys
 
 

@@ -29,10 +29,12 @@ def number(value: float | None) -> str:
 
 
 def factor(value: float | None) -> str:
+    """A ratio with two decimals."""
     return "–" if value is None else f"{value:.2f}"
 
 
 def milliseconds(microseconds: float | None) -> str:
+    """A latency in milliseconds."""
     return "–" if microseconds is None else f"{microseconds / 1e3:.2f}"
 
 

@@ -21,7 +21,9 @@ class Target:
     """A target and the measured value.
 
     Attributes:
-        value: None when the run has not measured it.
+        text: what is measured, for a table.
+        wanted: the smallest value that meets the target; the largest with `at_most`.
+        value: the measured value; None when the run has not measured it.
     """
 
     text: str
@@ -41,19 +43,26 @@ Metric = Callable[[Sample], float | None]
 
 
 def rate(sample: Sample) -> float:
+    """Operations a second; bytes a second for bulk."""
     return sample.load.rate
 
 
 def p50(sample: Sample) -> float | None:
+    """Median latency in microseconds; None for bulk."""
     return sample.load.p50
 
 
 def p99(sample: Sample) -> float | None:
+    """99th percentile of latency in microseconds; None for bulk."""
     return sample.load.p99
 
 
 class Figures:
-    """Results computed from the samples of one run."""
+    """Results computed from the samples of one run.
+
+    Args:
+        results: the samples. Peers that were left out have no figures.
+    """
 
     def __init__(self, results: Results) -> None:
         self.results = results
@@ -80,7 +89,12 @@ class Figures:
         return statistics.median(found) if found else None
 
     def best_tls(self, row: str, *, resumes: bool = True) -> str | None:
-        """The TLS peer with the highest rate in this row; without `resumes`, of those that always make a full handshake."""
+        """The name of the TLS peer with the highest rate in this row; None without a measurement.
+
+        Args:
+            row: name of the row.
+            resumes: whether peers that resume sessions count too. Without them, every connection has a full handshake.
+        """
         chosen = [peer for peer in self.peers if peer.role is Role.TLS and (resumes or not peer.resumes)]
         rates = {peer.name: self.median(row, peer.name, rate) for peer in chosen}
         known = {name: value for name, value in rates.items() if value is not None}
@@ -101,6 +115,7 @@ class Figures:
         return sum(sample.cpu for sample in samples) / total * unit
 
     def memory(self, peer: str) -> Memory | None:
+        """The memory of a peer's pair; None when it was not measured."""
         return next((memory for memory in self.results.memory if memory.peer == peer), None)
 
     def worst_idle(self, peer: str) -> float | None:
@@ -109,6 +124,7 @@ class Figures:
         return max((memory.per_connection(side) for side in memory.rest), default=None) if memory else None
 
     def ours(self) -> tuple[Peer, ...]:
+        """The pairs of this project."""
         return tuple(peer for peer in self.peers if peer.role is Role.OURS)
 
     def failed(self) -> bool:
@@ -132,7 +148,7 @@ def _targets_of(figures: Figures, row: Row, peer: str) -> Iterable[Target]:
     if row.name in against_plain:
         yield Target(f"{row.title}: rate against plain", against_plain[row.name], figures.ratio(row.name, peer, "plain"))
     if row.kind is Kind.NEW_CONNECTIONS:
-        fresh = peer == "stcp-fresh"  # it makes a full handshake, and so does what it is compared with
+        fresh = peer == "stcp-fresh"  # it makes a full handshake; its rival must make one too
         if other := figures.best_tls(row.name, resumes=not fresh):
             yield Target(f"{row.title}: rate against {other}", 1.1 if fresh else 1.5, figures.ratio(row.name, peer, other))
             if row.connections > 1 and not fresh:
@@ -151,6 +167,7 @@ FLOOR: Final = (("rt-256x50", "haproxy", 0.9), ("bulk-1", "haproxy", 1.2))
 
 
 def floor(figures: Figures, peer: str) -> tuple[Target, ...]:
+    """The required minimum for one of the project's engines, for the rows of this run."""
     titles = {row.name: row.title for row in figures.rows}
     return tuple(
         Target(f"{titles[row]}: rate against {other}", wanted, figures.ratio(row, peer, other))

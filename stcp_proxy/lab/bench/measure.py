@@ -1,4 +1,4 @@
-"""The rounds: every row runs through every pair in turns, so changes of the machine's speed affect all pairs alike."""
+"""The rounds: every row runs through every pair in turns. So a change of the machine's speed affects all pairs alike."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stcp_proxy.lab.loadgen import LabError, Load
 SETTLE: Final = 0.05
 """Seconds to wait after each sample until its connections are closed."""
 BULK_LEAD: Final = 0.3
-"""In the fairness row, the bulk connection begins this many seconds before the small ones, and ends so much later."""
+"""In the fairness row, the bulk connection begins this many seconds before the small ones, and ends as many after them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,12 @@ class Plan:
     """The plan of a benchmark run.
 
     Attributes:
-        seconds: running time of one sample.
+        rows: the measurements.
+        peers: the pairs to measure.
         rounds: samples for each row and peer.
-        idle: the number of open connections in the memory row, and the seconds for which their idle CPU time is measured.
+        seconds: running time of one sample.
+        idle: the number of open connections in the memory row.
+        idle_seconds: seconds for which the CPU time of these idle connections is measured.
     """
 
     rows: tuple[Row, ...]
@@ -56,6 +59,7 @@ class Sample:
     """One measurement of one row through one pair.
 
     Attributes:
+        load: the result of the load generator.
         cpu: CPU seconds of the pair's processes during the run.
         beside: bytes a second of the bulk connection in the fairness row.
     """
@@ -70,7 +74,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident bytes of a pair by side: before any load, and with idle connections."""
+    """The memory of a pair.
+
+    Attributes:
+        connections: the number of idle connections.
+        rest: resident bytes by side, before any load.
+        held: resident bytes by side, with the idle connections.
+        idle_cpu: CPU seconds of the pair for each second with the idle connections.
+    """
 
     peer: str
     connections: int
@@ -88,8 +99,10 @@ class Results:
     """All results of a run.
 
     Attributes:
-        absent: for each peer that was left out, by name, the reason.
+        absent: the reason for each peer that was left out, by its name.
         failures: failed samples, as (row, peer, text).
+        began: seconds since 1970.
+        took: seconds that the whole run took.
     """
 
     plan: Plan
@@ -106,7 +119,7 @@ Progress = Callable[[str], None]
 
 
 def run(plan: Plan, progress: Progress) -> Results:
-    """Start all pairs, measure the plan's rows through them in turns, end them.
+    """Start all pairs, measure the plan's rows through them in turns, and end the pairs.
 
     A peer that is missing or does not start is left out and listed. A failed sample is noted, and the run continues.
 
@@ -213,7 +226,17 @@ def _measure_round(
 
 
 def measure(row: Row, pair: Pair, number: int, seconds: float) -> Sample:
-    """Take one sample."""
+    """Take one sample.
+
+    Args:
+        row: the kind of load.
+        pair: the tunnel.
+        number: the round's number.
+        seconds: running time of the load.
+
+    Raises:
+        LabError: the load generator or a connection failed.
+    """
     before, beside = pair.cpu_seconds(), None
     if row.kind is Kind.BULK:
         load = loadgen.bulk(pair.port, connections=row.connections, seconds=seconds)

@@ -28,7 +28,7 @@ HERE: Final = Path("/")
 
 
 def _program(*names: str, root: Path = HERE) -> list[str] | None:
-    """The command of a program: its path, behind `chroot` where its root is another one."""
+    """The command of a program: its path; for a different root file system, `chroot` stands before it. None: not installed."""
     if root != HERE:
         folders = ("usr/sbin", "usr/bin", "sbin", "bin")
         inside = (Path(folder) / name for name in names for folder in folders)
@@ -88,12 +88,12 @@ _HAPROXY_SESSIONS: Final = {
     True: """ssl-default-bind-options ssl-min-ver TLSv1.3
     ssl-default-server-options ssl-min-ver TLSv1.3""",
 }
-"""By whether a connection resumes the session of an earlier one."""
+"""Options for full handshakes (False) and for resumed sessions (True)."""
 
 
 def _haproxy(place: Place, *, name: str, tls: bool = False, splice: bool = False, resume: bool = False) -> Commands:
-    """The plain pair has the TLS pair's configuration without TLS, so that they differ only by encryption. Buffers have the
-    default of 16 KiB, which measured no worse than larger ones."""
+    """Write HAProxy's files. With and without `tls` they differ only by encryption. Buffers have the default size of 16 KiB,
+    because larger ones measured no better."""
     ca = place.folder / "ca.pem"
     serve = f" ssl crt {place.folder / 'listen.pem'} ca-file {ca} verify required"
     dial = (
@@ -282,8 +282,8 @@ def in_root(tag: str, root: Path) -> tuple[Peer, ...]:
     """The TLS peers of another root file system.
 
     Args:
-        tag: goes behind their names.
-        root: the root file system; running programs in it takes root's rights.
+        tag: ends their names, as in `haproxy-13`.
+        root: the root file system. Only root can run programs in it.
     """
     return _tls_peers(root, f"-{tag}")
 

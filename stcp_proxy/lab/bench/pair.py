@@ -25,6 +25,8 @@ class Pair:
     """A tunnel that carries connections from `port` to the echo server.
 
     Attributes:
+        name: the peer's name.
+        port: where the connect side accepts, on 127.0.0.1.
         sides: process ids by side, "connect" and "listen"; empty without a proxy.
     """
 
@@ -105,7 +107,7 @@ def await_port(port: int, child: subprocess.Popen[bytes]) -> None:
     """Wait until a process accepts at a port of 127.0.0.1.
 
     Raises:
-        LabError: it does not within 20 seconds.
+        LabError: nothing accepts within 20 seconds, or the process ended.
     """
     deadline = time.monotonic() + START_DEADLINE
     while True:
@@ -124,8 +126,9 @@ def running(name: str, port: int, commands: Mapping[str, Sequence[str]], folder:
     """Start the processes of a pair, wait until a message goes through, and end the processes at the end of the context.
 
     Args:
+        name: the peer's name, for its log files and messages.
         port: the port on which the connect side accepts plain connections.
-        commands: argv by side, in the order of their start.
+        commands: program and arguments by side, in the order of their start.
         folder: working folder; each side's output goes to a log file here.
 
     Raises:

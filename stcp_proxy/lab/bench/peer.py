@@ -11,6 +11,8 @@ from stcp_proxy.lab.bench.rows import Kind, Row
 
 
 class Role(enum.StrEnum):
+    """What a pair is compared as. A yardstick does not encrypt."""
+
     OURS = "this project"
     TLS = "TLS peer"
     PEER = "peer"
@@ -26,7 +28,7 @@ class Place:
         entry: where the connect side accepts.
         wire: where the listen side accepts.
         target: the server.
-        path: where the connect side dials, if that is not `wire`: the way into a path with delay.
+        path: where a path with delay to `wire` begins; None without one.
         root: the root file system of the programs.
     """
 
@@ -54,6 +56,7 @@ class Place:
 
 
 Commands = dict[str, Sequence[str]]
+"""Program and arguments by side, "listen" and "connect"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Peer:
 
     Attributes:
         name: its name for `--peers`.
+        title: its name in tables.
         missing: the reason why it cannot be measured on this machine, or None.
         set_up: writes its files and returns the commands by side; None means no proxy.
         version: the version in use, as text.

@@ -32,6 +32,9 @@ def product(
     """This project as a peer, driven through its command line.
 
     Args:
+        name: its name for `--peers`.
+        title: its name in tables.
+        engine: the value of `--engine`.
         command: the start command, so that a different checkout can be measured beside this one.
         options: further options for both sides.
         kinds: the kinds of rows that it is measured in. [default: all]
@@ -106,7 +109,7 @@ def _from_here(words: Sequence[str]) -> tuple[str, ...]:
     environment is a link."""
     program = shutil.which(words[0])
     if program is None:
-        raise ConfigError(f"there is no program {words[0]!r}", remedy="name it by its path, or make what the variant is to run")
+        raise ConfigError(f"the program {words[0]!r} does not exist", remedy="install the program, or write its path")
     return tuple(os.path.abspath(word) if "/" in word and Path(word).exists() else word for word in (program, *words[1:]))
 
 
@@ -124,9 +127,9 @@ def variants(specifications: Iterable[str]) -> tuple[Peer, ...]:
         name, equals, text = specification.partition("=")
         words = shlex.split(text)
         if not equals or not name or not words:
-            raise ConfigError(f"{specification!r} is no variant", remedy="write NAME=OPTIONS or NAME=COMMAND OPTIONS")
+            raise ConfigError(f"{specification!r} is not a variant", remedy="write NAME=OPTIONS or NAME=COMMAND OPTIONS")
         if name in {peer.name for peer in (*OURS, FRESH, *OTHERS, *made)}:
-            raise ConfigError(f"there is a pair called {name!r} already", remedy="choose another name for the variant")
+            raise ConfigError(f"a pair is called {name!r} already", remedy="choose another name for the variant")
         split = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
         command = _from_here(words[:split]) if split else PRODUCT
         made.append(product(name, f"stcp {name}", engine="python", command=command, options=words[split:]))
@@ -137,13 +140,15 @@ def of_roots(specifications: Iterable[str]) -> tuple[Peer, ...]:
     """The TLS peers of other root file systems: `TAG=FOLDER`, for example `13=/srv/trixie` for `haproxy-13` and the others.
 
     Raises:
-        ConfigError: the specification is no tag and folder.
+        ConfigError: a specification has no tag, or no absolute path of a root file system.
     """
     made: list[Peer] = []
     for specification in specifications:
         tag, _, folder = specification.partition("=")
         if not tag or not Path(folder).is_absolute() or not (Path(folder) / "tmp").is_dir():
-            raise ConfigError(f"{specification!r} is no root file system", remedy="write TAG=FOLDER, with an absolute path")
+            raise ConfigError(
+                f"{specification!r} does not name a root file system", remedy="write TAG=FOLDER, with an absolute path"
+            )
         made += in_root(tag, Path(folder))
     return tuple(made)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {Role.OURS: "#0b6e4f", Role.TLS: "#5b7db1", Role.PEER: "#8da3c4", Role.YARDSTICK: "#c3c7cc"}
 Value = Callable[[Row, Peer], float | None]
+"""The length of a bar; None without a measurement."""
 
 
 def _pyplot() -> Any:
@@ -100,11 +101,17 @@ def _short(value: float) -> str:
 def lines(
     path: Path, title: str, axis_names: tuple[str, str], series: dict[str, list[tuple[float, float]]], *, log: bool = True
 ) -> Path:
-    """A plot with one line for each pair; by default both axes are logarithmic.
+    """Draw a plot with one line for each pair.
 
     Args:
+        path: the PNG file to write.
+        title: stands above the plot.
         axis_names: the names of the x axis and the y axis.
         series: points by the name of the pair.
+        log: whether both axes are logarithmic.
+
+    Returns:
+        The file.
     """
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(6.4, 4))

@@ -10,10 +10,12 @@ from typing import Final
 from stcp_proxy.errors import ConfigError
 
 ROUND_TRIP: Final = 0.02
-"""Seconds that the path of the row "first answer" takes there and back."""
+"""Seconds for a round trip on the path of the row "first answer"."""
 
 
 class Kind(enum.StrEnum):
+    """The kind of load of a row."""
+
     ROUND_TRIPS = "round trips"
     BULK = "bulk"
     NEW_CONNECTIONS = "new connections"
@@ -28,6 +30,7 @@ class Row:
 
     Attributes:
         name: its name for `--rows`.
+        title: its name in tables.
         connections: connections or clients at a time; for fairness, the number of small ones beside one bulk connection.
         size: bytes of a message in each direction.
     """
@@ -46,7 +49,7 @@ class Row:
 
 
 OPENING: Final = frozenset({Kind.NEW_CONNECTIONS, Kind.FIRST_ANSWER})
-"""Kinds of rows that say what a connection costs before its bytes."""
+"""Kinds of rows that measure the opening of connections."""
 
 ROWS: Final = (
     Row("rt-256x50", "256 B × 50", Kind.ROUND_TRIPS, 50, 256),
@@ -73,5 +76,7 @@ def choose(names: Iterable[str]) -> tuple[Row, ...]:
     names = tuple(names)
     for name in names:
         if not any(row.name.startswith(name) for row in ROWS):
-            raise ConfigError(f"no row is called {name!r}", remedy=f"choose from {', '.join(row.name for row in ROWS)}")
+            raise ConfigError(
+                f"the name of no row begins with {name!r}", remedy=f"choose from {', '.join(row.name for row in ROWS)}"
+            )
     return tuple(row for row in ROWS if not names or any(row.name.startswith(name) for name in names))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -20,7 +21,7 @@ from stcp_proxy.lab.bench.measure import Plan
 
 
 class Task(enum.StrEnum):
-    """The task of a benchmark call."""
+    """What a call of the benchmark measures."""
 
     COMPARE = "compare"
     GROWTH = "growth"
@@ -35,8 +36,13 @@ class Options:
     """The user's options. An empty selection means all.
 
     Attributes:
+        rows: names, or beginnings of names.
+        peers: names.
         variants: further pairs of this project, `NAME=OPTIONS`.
         roots: root file systems with further TLS peers, `TAG=FOLDER`.
+        rounds: samples for each row and peer.
+        seconds: running time of one sample; None for the default of the task.
+        quick: one short round.
         json: the file for every sample.
         report: the file for the Markdown report.
     """
@@ -53,7 +59,8 @@ class Options:
     report: Path | None = None
 
 
-SECONDS = 2.0
+SECONDS: Final = 2.0
+"""Running time of one sample."""
 
 
 def run(options: Options) -> int:

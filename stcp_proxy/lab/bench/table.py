@@ -16,6 +16,7 @@ from stcp_proxy.lab.bench.cells import Table
 from stcp_proxy.lab.bench.measure import Progress as Step
 
 WIDE: Final = 220
+"""Columns of the output to a file or a pipe."""
 _COLOURS: Final = {"met": "green", "missed": "red"}
 
 
@@ -25,6 +26,7 @@ def standard_output() -> Console:
 
 
 def show(console: Console, table: Table) -> None:
+    """Print a table. The last cell of a line gives its colour: "met" is green, "missed" is red."""
     drawn = rich.table.Table(
         title=table.title, box=rich.box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False
     )

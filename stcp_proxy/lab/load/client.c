@@ -1,5 +1,5 @@
 /*
- * client.c: the modes that make load: round trips, one direction, new connections, connections at rest.
+ * client.c: the modes that make load: round trips, one direction, new connections, idle connections.
  */
 #include "load.h"
 
@@ -11,14 +11,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define WINDOW 32   /* connections being established at a time */
-#define SOURCES 16  /* client addresses in `conns`: one has only 28,000 ports */
-#define WARMUP 0.15 /* seconds before the clock starts */
-#define HELLO 64    /* bytes of the message that establishes a connection */
-#define PATIENCE 20 /* seconds without any event after which a run is given up */
+#define WINDOW 32   /* connections that are being established at a time */
+#define SOURCES 16  /* client addresses in `conns`: each has only 28,000 ports */
+#define WARMUP 0.15 /* seconds of load before latencies count */
+#define HELLO 64    /* bytes of the first message of a connection */
+#define PATIENCE 20 /* seconds without an event after which the run fails */
 
 /* -- client: establish ------------------------------------------------------------------------------------------------------ */
 
+/* Wait for events; returns their number. */
 static int wait_events(struct epoll_event *events)
 {
 	int n = epoll_wait(epfd, events, EVENTS, PATIENCE * 1000);
@@ -27,11 +28,12 @@ static int wait_events(struct epoll_event *events)
 		die("epoll_wait");
 	if (!n) {
 		errno = ETIMEDOUT;
-		die("nothing moved");
+		die("no connection made progress");
 	}
 	return n;
 }
 
+/* Begin one connection to the target, or take its next inherited socket. */
 static void begin(struct conn *c, struct target *t)
 {
 	if (t->fds) {
@@ -44,7 +46,7 @@ static void begin(struct conn *c, struct target *t)
 	}
 }
 
-/* One event of a connection being established; true when it has become READY. */
+/* Handle an event of a connection that is being established. Returns true when it is READY. */
 static bool establish_one(struct conn *c, const void *hello, size_t len, size_t answer)
 {
 	ssize_t r;
@@ -52,7 +54,7 @@ static bool establish_one(struct conn *c, const void *hello, size_t len, size_t 
 	if (c->state == CONNECTING) {
 		r = send(c->fd, hello, len, MSG_NOSIGNAL);
 		if (r != (ssize_t)len)
-			die("first message");
+			die("cannot send the first message");
 		c->state = HELLO_SENT;
 		watch(EPOLL_CTL_MOD, c, EPOLLIN);
 		return false;
@@ -63,7 +65,7 @@ static bool establish_one(struct conn *c, const void *hello, size_t len, size_t 
 	if (r <= 0) {
 		if (!r)
 			errno = ECONNRESET;
-		die("first answer");
+		die("no answer to the first message");
 	}
 	c->received += (uint32_t)r;
 	if (c->received < answer)
@@ -73,7 +75,7 @@ static bool establish_one(struct conn *c, const void *hello, size_t len, size_t 
 	return true;
 }
 
-/* n connections through which one message has gone and come back, so that all handshakes are over. */
+/* Make n connections. One message has gone through each and come back, so that all handshakes are over. */
 static struct conn *establish(struct target t, unsigned n, bool sink)
 {
 	struct conn *conns = zeroed(n, sizeof(*conns));
@@ -116,7 +118,7 @@ static void start_message(struct conn *c, unsigned size, uint64_t at)
 	push_message(c, size);
 }
 
-/* One event in `rt`. The answer is compared whole with what was sent. */
+/* Handle an event in the mode `rt`. The whole answer is compared with the message. */
 static void turn(struct conn *c, uint32_t what, unsigned size, uint64_t from, uint64_t until)
 {
 	uint64_t at;
@@ -135,14 +137,14 @@ static void turn(struct conn *c, uint32_t what, unsigned size, uint64_t from, ui
 	if (r <= 0) {
 		if (!r)
 			errno = ECONNRESET;
-		die("connection lost");
+		die("the connection ended before the whole answer");
 	}
 	c->received += (uint32_t)r;
 	if (c->received < size)
 		return;
 	if (memcmp(c->answer, c->message, size)) {
 		errno = EBADMSG;
-		die("the answer differs from what was sent");
+		die("the answer differs from the message");
 	}
 	at = now();
 	total++;
@@ -175,6 +177,7 @@ void run_rt(struct target t, unsigned n, unsigned size, double seconds)
 
 /* -- client: bulk ------------------------------------------------------------------------------------------------------------ */
 
+/* Read a count of received bytes from the sink. The rate is taken from the first count after `from` to the last one. */
 static void read_ack(struct conn *c, uint64_t from)
 {
 	uint64_t count;
@@ -185,7 +188,7 @@ static void read_ack(struct conn *c, uint64_t from)
 	if (r <= 0) {
 		if (!r)
 			errno = ECONNRESET;
-		die("acknowledgement");
+		die("no count of received bytes");
 	}
 	c->received += (uint32_t)r;
 	if (c->received < 8)
@@ -236,6 +239,7 @@ void run_bulk(struct target t, unsigned n, double seconds)
 
 static uint64_t conn_errors;
 
+/* Begin the next connection of a client. */
 static void redial(struct conn *c, unsigned port)
 {
 	static unsigned turn_of_source;
@@ -245,6 +249,7 @@ static void redial(struct conn *c, unsigned port)
 	while (!dial(c, port, 1 + turn_of_source++ % SOURCES) && ++conn_errors < 100000);
 }
 
+/* Handle an event in the mode `conns`: after a whole answer or a failure, begin the next connection. */
 static void conns_event(struct conn *c, unsigned port, uint64_t from, uint64_t until)
 {
 	static const unsigned char hello[256] = "connect, 256 B echo, close";

@@ -1,15 +1,16 @@
 /*
- * latency.c: the latencies of a run, in 128 buckets to each power of two: an error of at most 0.8 %.
+ * latency.c: a histogram of the latencies of a run. Each power of two has 128 buckets, so the error is at most 0.8 %.
  */
 #include "load.h"
 
 #include <stdio.h>
 #include <sys/resource.h>
 
-#define SUB 7
+#define SUB 7 /* bits of a bucket's number within its power of two */
 static uint64_t buckets[64 << SUB], sum_ns, max_ns;
-uint64_t samples, total; /* operations of the whole run, warm-up included: what its CPU time was spent on */
+uint64_t samples, total;
 
+/* The bucket of a latency in nanoseconds. */
 static unsigned bucket_of(uint64_t v)
 {
 	unsigned shift;
@@ -20,6 +21,7 @@ static unsigned bucket_of(uint64_t v)
 	return ((shift + 1) << SUB) + (unsigned)((v >> shift) & ((1u << SUB) - 1));
 }
 
+/* The middle of a bucket, in nanoseconds. */
 static double value_of(unsigned b)
 {
 	unsigned shift = b >> SUB;
@@ -38,6 +40,7 @@ void record(uint64_t ns)
 		max_ns = ns;
 }
 
+/* The latency below which the fraction p of all samples lies, in microseconds. */
 static double percentile(double p)
 {
 	uint64_t rank = (uint64_t)(p * (double)samples), seen = 0;

@@ -1,19 +1,19 @@
 /*
- * loadgen: the small load generator of the lab, and the echo server it talks to.
+ * loadgen: the load generator of the lab, and the echo server that it sends to.
  *
  *   loadgen serve [port]                     echo server; prints its port
- *   loadgen rt    port n size seconds        n connections, one message of `size` bytes under way on each
- *   loadgen bulk  port n seconds             n connections, one direction, as fast as it goes
- *   loadgen conns port n seconds             n clients: connect, 256 B echo, close, again
- *   loadgen idle  port n                     n connections that say something once; held until standard input ends
+ *   loadgen rt    port n size seconds        n connections with one message of `size` bytes under way on each
+ *   loadgen bulk  port n seconds             n connections, one direction, at full speed
+ *   loadgen conns port n seconds             n clients: connect, 256 B echo, close, repeat
+ *   loadgen idle  port n                     n connections with one message; held until standard input ends
  *
- * Instead of a port, `fds:3,4,5` names connected sockets that were inherited: then nothing is dialled (and `serve` accepts
- * nothing). Everything happens on 127.0.0.1 in one thread and one level-triggered epoll set, so that the generator costs the same
- * whatever it measures. Each mode prints one line of JSON. All times are in microseconds, `rate` is per second.
+ * Instead of a port, `fds:3,4,5` names inherited connected sockets. Then nothing is dialled, and `serve` accepts nothing.
+ * All of it runs on 127.0.0.1 in one thread with one level-triggered epoll set. So the generator costs the same for every pair that
+ * it measures. Each mode prints one line of JSON. Latencies are in microseconds; `seconds` and `cpu` are seconds; `rate` is per second.
  *
- * The server echoes whatever it gets, except on a connection whose first eight bytes are SINK: there it counts, and answers eight
- * bytes of running total, big-endian, at once and then after every ACK_EVERY bytes. So the client knows what has *arrived*, not
- * what fits into the buffers on the way, and no mode depends on how a peer treats half-closed connections.
+ * The server echoes all bytes, except on a connection whose first eight bytes are SINK. There it counts the bytes, and sends the
+ * count: eight bytes, big-endian, at once and then after every ACK_EVERY bytes. So the rate of `bulk` counts bytes that arrived, and
+ * not bytes in buffers on the way. No mode depends on how a peer treats half-closed connections.
  */
 #include "load.h"
 
@@ -45,14 +45,14 @@ void *zeroed(size_t n, size_t size)
 	void *p = calloc(n ? n : 1, size ? size : 1);
 
 	if (!p)
-		die("memory");
+		die("cannot allocate memory");
 	return p;
 }
 
 static int usage(void)
 {
 	fputs("usage: loadgen serve [PORT] | rt PORT N SIZE SECONDS | bulk PORT N SECONDS | conns PORT N SECONDS | idle PORT N\n"
-	      "PORT on 127.0.0.1, or fds:3,4,... for inherited sockets\n",
+	      "PORT is on 127.0.0.1, or fds:3,4,... names inherited sockets\n",
 	      stderr);
 	return 2;
 }

@@ -1,5 +1,5 @@
 /*
- * server.c: the echo server, which counts instead on a connection that begins with SINK.
+ * server.c: the echo server. On a connection that begins with SINK it counts bytes and echoes none.
  */
 #include "load.h"
 
@@ -19,7 +19,7 @@ static void drop(struct conn *c)
 	free(c);
 }
 
-/* What was not taken is kept, and nothing is read until it is gone. */
+/* Keep the remainder of a short write, and stop reading until it is written. */
 static void keep(struct conn *c, const unsigned char *rest, size_t len)
 {
 	c->pending = zeroed(len, 1);
@@ -29,6 +29,7 @@ static void keep(struct conn *c, const unsigned char *rest, size_t len)
 	watch(EPOLL_CTL_MOD, c, EPOLLOUT);
 }
 
+/* Write the remainder. Returns false when the connection is broken. */
 static bool flush_pending(struct conn *c)
 {
 	ssize_t r = send(c->fd, c->pending + c->pending_off, c->pending_len - c->pending_off, MSG_NOSIGNAL);
@@ -44,6 +45,7 @@ static bool flush_pending(struct conn *c)
 	return true;
 }
 
+/* Count n bytes, and send the count when it is due or with `greet`. Returns false when the connection is broken. */
 static bool count_in(struct conn *c, size_t n, bool greet)
 {
 	uint64_t count;
@@ -56,6 +58,7 @@ static bool count_in(struct conn *c, size_t n, bool greet)
 	return send(c->fd, &count, 8, MSG_NOSIGNAL) == 8 || errno == EAGAIN;
 }
 
+/* Handle an event of a connection. Returns false at its end. */
 static bool serve_one(struct conn *c, uint32_t what)
 {
 	ssize_t r, s;
@@ -80,6 +83,7 @@ static bool serve_one(struct conn *c, uint32_t what)
 	return true;
 }
 
+/* Serve a new socket. */
 static void welcome(int fd)
 {
 	struct conn *c = zeroed(1, sizeof(*c));

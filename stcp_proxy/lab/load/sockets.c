@@ -1,5 +1,5 @@
 /*
- * sockets.c: connections to 127.0.0.1, and targets as the command line names them.
+ * sockets.c: connections to 127.0.0.1, and the targets of the command line.
  */
 #include "load.h"
 
@@ -25,7 +25,7 @@ void prepare(int fd)
 
 	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK))
 		die("fcntl");
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* a socketpair has none: no matter */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* fails on a socketpair, which needs none */
 }
 
 struct sockaddr_in loopback(unsigned host, unsigned port)
@@ -36,7 +36,7 @@ struct sockaddr_in loopback(unsigned host, unsigned port)
 	return a;
 }
 
-/* Begin to connect from 127.0.0.(1 + source); false when the system refused at once. */
+/* Begin to connect from 127.0.0.(1 + source). Returns false when the system refuses at once. */
 bool dial(struct conn *c, unsigned port, unsigned source)
 {
 	struct sockaddr_in to = loopback(0, port), from = loopback(source, 0);
@@ -80,7 +80,7 @@ int next_fd(struct target *t)
 
 	if (end == t->fds) {
 		errno = EBADF;
-		die("fewer descriptors than connections");
+		die("the target names too few descriptors");
 	}
 	t->fds = *end == ',' ? end + 1 : end;
 	return (int)fd;

@@ -67,7 +67,7 @@ def test_any_other_address_does(folder: Path, text: str) -> None:
         ("admin: nonsense", "has no port"),
         ("admin_tokens: x", "did you mean 'admin_token'"),
         ("admin: 127.0.0.1:9\nadmin_token: missing", "the token file .*missing does not exist; make one with .*openssl rand"),
-        ("admin: 127.0.0.1:9\nadmin_token: a.psk", "holds no token"),
+        ("admin: 127.0.0.1:9\nadmin_token: a.psk", "does not hold a token"),
         ("admin: 127.0.0.1:9\nadmin_token: stcp-psk:AAAA", "consider it exposed"),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_peer_leaves_places_to_those_that_the_audit_admits(site: Site) -> None
         (allow("{audit: 2026-2-30}"), "a date belongs here"),
         (allow("{audit: 2026-1-5}"), "a date belongs here"),
         (allow("{}"), "audit"),
-        (allow(f"{{audit: {day(92)}}}"), "an audit ends within 90 days"),
+        (allow(f"{{audit: {day(92)}}}"), "an audit lasts at most 90 days"),
         (f"psk: a.psk, allow_mode: {{audit: {day(3)}}}", "a tunnel with a shared secret has no audit"),
         (allow(f"{{audit: {day(3)}}}, psk: a.psk"), "a tunnel with a shared secret has no audit"),
         (f"services: {{s: {{to: '127.0.0.1:3', allow: '{PEER}'}}}}, allow_mode: {{audit: {day(3)}}}", "tunnel's own 'allow'"),

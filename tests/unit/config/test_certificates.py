@@ -195,11 +195,11 @@ MISTAKES: dict[str, tuple[Break, str]] = {
     ),
     "no bundle": (lambda site: (site.folder / "ca.crt").unlink(), "authorities.prod.bundle: the file"),
     "leaf for bundle": (
-        lambda site: site.put("ca.crt", site.leaf.certificate.public_bytes(Encoding.PEM)), "is no certificate of an authority",
+        lambda site: site.put("ca.crt", site.leaf.certificate.public_bytes(Encoding.PEM)), "is not a certificate of an authority",
     ),
     "bundle with a key that nobody knows": (
         lambda site: site.put("ca.crt", pem(site.authority.root.public_bytes(Encoding.DER).replace(ED25519, UNKNOWN_ALGORITHM))),
-        "holds a certificate that cannot be read; take it out",
+        "holds a certificate that cannot be read; remove it from the file",
     ),
     "cut bundle": (
         lambda site: site.put("ca.crt", (site.folder / "ca.crt").read_bytes() + (site.folder / "ca.crt").read_bytes()[:99]),

@@ -276,7 +276,7 @@ def test_original_destinations_in_words(load: Load) -> None:
     text = describe_plan(
         load(LISTEN + "    allow: app-host\n    to: [original, 127.0.0.1:1]\n    allow_targets: [10.0.0.0/8:6379]\n")
     )
-    assert "to plain     where its client was going\n               127.0.0.1:1\n" in text
+    assert "to plain     the client's original destination\n               127.0.0.1:1\n" in text
     assert "may go to    10.0.0.0/8:6379\n" in text
 
 
@@ -285,8 +285,8 @@ def test_original_destinations_in_words(load: Load) -> None:
     [
         ("to: original", "without 'allow_targets' a peer could reach every address that this host can reach"),
         ("to: 127.0.0.1:1\n    allow_targets: 10.0.0.1", "no original destination is dialled here"),
-        ("to: [127.0.0.1:1, original]\n    allow_targets: 10.0.0.1", "'original' is dialled before anything else, once"),
-        ("to: [original, original]\n    allow_targets: 10.0.0.1", "'original' is dialled before anything else, once"),
+        ("to: [127.0.0.1:1, original]\n    allow_targets: 10.0.0.1", "'original' must be first, and once"),
+        ("to: [original, original]\n    allow_targets: 10.0.0.1", "'original' must be first, and once"),
         ("to: original\n    allow_targets: db.internal:5432", "allow_targets: db.internal:5432 is a name"),
         ("to: original\n    allow_targets: []", "allow_targets: this is empty"),
         ("to: Original\n    allow_targets: 10.0.0.1", "'Original' has no port"),
@@ -306,7 +306,7 @@ def test_mistakes_about_original_destinations(load: Load, settings: str, says: s
 
 def test_a_connect_tunnel_dials_its_peer(load: Load) -> None:
     (found,) = problems(load, CONNECT.replace("db1:7443", "original"))
-    assert "'original' is no peer's address" in found
+    assert "'original' is not the address of a peer" in found
 
 
 # -- the client's own address ----------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_a_link_local_peer_stands_in_rules_without_its_interface(tmp_path: Path)
     [
         ({"bind": "10.0.0.1:15001"}, "out.bind: the rules cannot send connections to 10.0.0.1:15001"),
         ({"bind": "localhost:0"}, "out.bind: the rules cannot send"),
-        ({"tunnel": ", forwarded: br0"}, "out.forwarded: redirected traffic of others"),
+        ({"tunnel": ", forwarded: br0"}, "out.forwarded: redirected traffic of other hosts"),
         ({"tunnel": ", forwarded: 'a b'"}, "is not the name of an interface"),
         ({"tunnel": ", exclude: db.internal"}, "is a name, and rules hold addresses"),
         ({"tunnel": ", unmatched: pass"}, "out.unmatched: 'refuse' or 'pass-in-the-clear' belongs here"),

@@ -150,14 +150,14 @@ def test_mode_of_a_unix_socket(load: Callable[[str], Plan], folder: Path) -> Non
     assert plan.tunnels[0].bind_mode == 0o660
     assert "door, mode 0660" in describe_plan(plan)
     for text in ("0660", "660", '"0777"', '"660"'):
-        assert "bind_mode: '0600', '0660' or '0666' belongs here; in quotes" in problems(load, HEAD + line % text)[0]
+        assert "bind_mode: '0600', '0660' or '0666' belongs here; write it in quotes" in problems(load, HEAD + line % text)[0]
     assert "127.0.0.1:5432 is no unix socket" in problems(load, HEAD + CONNECT % ', bind_mode: "0660"')[0]
 
 
 def test_an_address_that_comes_later(load: Callable[[str], Plan]) -> None:
     assert [load(HEAD + CONNECT % more).tunnels[0].freebind for more in ("", ", freebind: true")] == [False, True]
     line = "  out: {mode: connect, bind: unix:/tmp/door, to: db1:7443, peer: db-host, freebind: true}\n"
-    assert "is a unix socket, and waits for no interface" in problems(load, HEAD + line)[0]
+    assert "is a unix socket, which needs no interface" in problems(load, HEAD + line)[0]
 
 
 def test_description_is_complete_and_public(load: Callable[[str], Plan]) -> None:

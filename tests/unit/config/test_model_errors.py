@@ -42,7 +42,11 @@ def test_of_the_whole_file(tmp_path: Path, text: str, says: str) -> None:
         ("max_connections: 2M", "max_connections: a whole number from 1 to 1000000 belongs here; write 2000000"),
         ("max_connections: 1.5", "max_connections: a whole number from 1 to 1000000 belongs here"),
         ("mark: 0", "mark: a whole number from 1 to 1000000 belongs here"),
-        ("bind_mode: 0660", "bind_mode: '0600', '0660' or '0666' belongs here; in quotes: a bare 0660 is another number in YAML"),
+        (
+            "bind_mode: 0660",
+            "bind_mode: '0600', '0660' or '0666' belongs here; write it in quotes: YAML reads 0660 without quotes as a"
+            " different number",
+        ),
         ("accept: 1", "accept: there is no such key; other programs use this name: here it is 'bind'"),
         ("CAfile: x", "CAfile: there is no such key; other programs use this name: here it is 'peers' and 'allow'"),
         ("alow: x", "alow: there is no such key; did you mean 'allow'?"),

@@ -76,7 +76,7 @@ def test_an_unclosed_quote_that_takes_a_later_one_for_its_end(tmp_path: Path, qu
 
 def test_a_letter_that_looks_alike(tmp_path: Path) -> None:
     found = refused(tmp_path, "dr\u0430in: 5s\n" + TUNNEL % ("127.0.0.1:2", "a.psk"))
-    assert found.endswith("there is no such key; type it again: one of its letters only looks like a Latin one")
+    assert found.endswith("there is no such key; type it again: it has a letter that only looks like a Latin one")
 
 
 @pytest.mark.parametrize(

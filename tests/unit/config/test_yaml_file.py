@@ -104,12 +104,15 @@ def test_a_key_in_a_key_path_is_not_shown() -> None:
         ("a: 1\n---\nb: 2\n", "this is not YAML"),
         ("a: *b\n", "undefined alias"),
         (b"a: 1\nb: \xff\n", "c.yaml:2: this is not UTF-8"),
-        ("a: 1\nb: \x07\n", "c.yaml:2: this is not YAML: a character"),
-        ("a: 1\nb:\u00a0c\n", "c.yaml:2: column 3 has a no-break space (U+00A0), which is no space to YAML; replace it"),
+        ("a: 1\nb: \x07\n", "c.yaml:2: this is not YAML: it has a character"),
+        (
+            "a: 1\nb:\u00a0c\n",
+            "c.yaml:2: column 3 has a no-break space (U+00A0), not a space in YAML; replace it",
+        ),
         ("a:\n\u00a0 b: 1\n", "c.yaml:2: column 1 has a no-break space"),
         ("a: 1\u3000\n", "c.yaml:1: column 5 has a ideographic space"),
-        ("a: &a [*a]\n", "unfolds without end"),
-        ("a: &a\n  b: *a\n", "unfolds without end"),
+        ("a: &a [*a]\n", "the aliases of this file are too large"),
+        ("a: &a\n  b: *a\n", "the aliases of this file are too large"),
         ("a: " + "[" * 5000, "nested too deeply"),
         ("a: 1\n" + "#" * yaml_file.MAX_FILE, "larger than 256 KiB"),
     ],
@@ -129,7 +132,7 @@ def test_a_no_break_space_in_quotes_or_a_comment_is_let_through(tmp_path: Path) 
 def test_a_small_file_does_not_unfold_into_a_large_one(tmp_path: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
-    with pytest.raises(ConfigError, match="unfolds without end"):
+    with pytest.raises(ConfigError, match="the aliases of this file are too large"):
         read(tmp_path, "\n".join(lines))
 
 

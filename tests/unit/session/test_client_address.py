@@ -196,7 +196,7 @@ def test_a_source_that_may_not_be_claimed() -> None:
 
 def test_an_unknown_client_has_no_stand_in() -> None:
     """The target may trust this host."""
-    with pytest.raises(Denied, match="does not say what that is"):
+    with pytest.raises(Denied, match="does not name this address"):
         source_for(client_of(None, None, CLIENTS_OWN), CLIENTS_OWN)
 
 

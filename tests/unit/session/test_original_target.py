@@ -64,7 +64,7 @@ EVERYTHING = ("0.0.0.0/0", "[::/0]", ":1-65535")
 @pytest.mark.parametrize(
     ("original", "allowed", "says"),
     [
-        (None, EVERYTHING, "does not say where its client was going"),
+        (None, EVERYTHING, "does not name its client's destination"),
         (end("10.1.2.3", 5433), ("10.0.0.0/8:5432",), "10.1.2.3:5433, which 'allow_targets' does not allow"),
         (end("11.1.2.3"), ("10.0.0.0/8",), "11.1.2.3:5432"),
         (end("2001:db8::9"), ("0.0.0.0/0",), "does not allow"),

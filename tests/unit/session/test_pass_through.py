@@ -5,6 +5,7 @@ The clock moves when a test says so, and never while bytes are on their way.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import ipaddress
 import socket
@@ -20,8 +21,10 @@ from trio.testing import MockClock
 
 from stcp_proxy.config import KeyAuth, Mode, TunnelPlan
 from stcp_proxy.counters import Ledger
+from stcp_proxy.errors import TargetTimedOut
 from stcp_proxy.keys import PrivateKey
 from stcp_proxy.net.address import TcpAddress
+from stcp_proxy.net.dial import Failure
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.own_connections import OwnConnections
 from stcp_proxy.protocol.opening import Endpoint
@@ -159,6 +162,24 @@ async def test_bytes_that_came_while_the_process_was_paused_count(mock_clock: Mo
 def acknowledged(sock: socket.socket) -> bool:
     """Whether the other end of a TCP connection has all bytes in its buffer."""
     return fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)) == bytes(4)
+
+
+async def test_a_destination_that_does_not_answer_costs_the_dial_timeout(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_answer(address: object, deadline: float, *, own: OwnConnections) -> Failure:
+        await trio.sleep_until(deadline)
+        return Failure(str(address), errno.ETIMEDOUT, "timed out")
+
+    monkeypatch.setattr(pass_through, "connect", no_answer)
+    application, plain = socket.socketpair()
+    plain.setblocking(False)
+    started = trio.current_time()
+    place = Endpoint(ipaddress.IPv4Address("192.0.2.1"), 80)
+    record = Connection("outbound", "an application", Owner())
+    with application, plain, trio.fail_after(2 * PLAN.dial_timeout), pytest.raises(TargetTimedOut):
+        await pass_on(PLAN, LegStream(plain), place, OwnConnections(), record)
+    assert trio.current_time() - started == pytest.approx(PLAN.dial_timeout)
 
 
 async def test_no_idle_timeout_where_the_file_sets_none(mock_clock: MockClock) -> None:

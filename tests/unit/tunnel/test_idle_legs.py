@@ -204,7 +204,7 @@ async def test_new_era_ends_legs_at_rest_and_legs_in_use(make_rig: Callable[...,
         assert hears_bye(peer, sock)
         sock.close()
     with trio.fail_after(20):
-        await rig.legs.wait_parted()
+        await rig.legs.wait_all_left()
 
 
 async def test_offer_ends_with_the_age_of_a_leg(make_rig: Callable[..., Rig], clock: Clock) -> None:
@@ -310,7 +310,7 @@ async def test_farewell_ends_without_the_peer(make_rig: Callable[..., Rig], cloc
     rig.legs.retire()
     clock.seconds += idle_legs.FAREWELL
     with trio.fail_after(20):
-        await rig.legs.wait_parted()
+        await rig.legs.wait_all_left()
     assert leg.stream.socket.fileno() < 0
 
 
