@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 from stcp_proxy.errors import StcpError
 from stcp_proxy.process import detach, signals
@@ -136,17 +136,20 @@ def _ended(status: bytes, child: int | None) -> int:
     return number
 
 
+_ABSENT: Final = ("better_exceptions", "greenlet", "rich")
+"""Modules that structlog imports where they are installed: to draw tracebacks that a log of this program never shows (8 MiB), and
+for programs that use greenlets."""
+_UNUSED: Final = ("asyncio", "idna", "ssl", "structlog.stdlib", "structlog.threadlocal")
+"""Modules that structlog and Trio import, and that a proxy does not use."""
+
+
 def load() -> None:
-    """Import what serves, and nothing for terminals.
+    """Import what serves, and nothing that Trio and structlog would import for other programs."""
+    from stcp_proxy.process import deferred_imports
 
-    structlog looks for rich and better_exceptions, to draw tracebacks that a log of this program never shows, and imports them
-    where they are installed. They take 8 MiB.
-    """
+    deferred_imports.import_hashlib()
     if "structlog" not in sys.modules:
-        absent = [name for name in ("rich", "better_exceptions") if name not in sys.modules]
-        sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None stands for a module that cannot be imported
-        import structlog  # noqa: F401
-
-        for name in absent:
-            del sys.modules[name]
+        deferred_imports.defer(_UNUSED)
+        with deferred_imports.without(_ABSENT):
+            import structlog  # noqa: F401
     from stcp_proxy.process import supervisor  # noqa: F401

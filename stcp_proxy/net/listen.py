@@ -147,7 +147,7 @@ def sockaddrs(address: TcpAddress) -> list[tuple[int, tuple[Any, ...]]]:
                 f"cannot listen on {address}: this machine has no interface {zone}", remedy="use a name that 'ip link' shows"
             ) from None
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(address.host.encode(), address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise ConfigError(f"cannot resolve {address.host} to listen on it: {reason}", remedy="bind an IP address") from None

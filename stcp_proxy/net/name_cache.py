@@ -195,7 +195,7 @@ def fixed(address: Address | SrvAddress) -> list[ResolvedAddress]:
         return []
     if ":" not in address.host and not address.host.rpartition(".")[2].isdigit():
         return []
-    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    found = socket.getaddrinfo(address.host.encode(), address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     return [ResolvedAddress(SocketAddress(int(family), sockaddr)) for family, _, _, _, sockaddr in found]
 
 

@@ -16,6 +16,7 @@
 - ``running``         a running process, as the admin address sees it
 - ``lifetimes_check`` which certificates should have been renewed, looked at while the proxy runs
 - ``rules_check``     which rules of interception the host has, asked while the proxy runs
+- ``deferred_imports`` modules that are imported at their first use; ``resting_memory`` memory that only the start needed
 - ``sandbox``         the files that this process may reach; ``landlock`` how the kernel is told
 - ``application``     a program beside the proxy: signals, status, and the duties of PID 1
 - ``sd_notify``       what systemd is told

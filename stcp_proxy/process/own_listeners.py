@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from stcp_proxy.net.unix_socket import made_here
 from stcp_proxy.process.companion import Companion
-from stcp_proxy.process.takeover_messages import Handed
-from stcp_proxy.process.takeover_server import Offer
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.tunnel.listener_handover import listening_key
 from stcp_proxy.tunnel.tunnels import Tunnels
+
+if TYPE_CHECKING:  # loaded only by a process that another one may replace
+    from stcp_proxy.process.takeover_server import Offer
 
 
 class OwnListeners:
@@ -44,6 +45,8 @@ class OwnListeners:
         """
         if not self._ready():
             raise stopping()
+        from stcp_proxy.process.takeover_messages import Handed
+
         found: Offer = []
         for tunnel in self._tunnels.serving:
             bind, transparent = listening_key(tunnel.plan)

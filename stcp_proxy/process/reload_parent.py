@@ -12,7 +12,6 @@ parent's own waits for its children.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import functools
 import queue
@@ -153,7 +152,9 @@ class ReloadParent:
         Raises:
             StcpError: it was not run and will not be, because a reload takes too long or this proxy stops.
         """
-        future: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        from concurrent.futures import Future  # rarely used, and it takes 0.2 MiB
+
+        future: Future[_T] = Future()
 
         def run() -> None:
             if not future.set_running_or_notify_cancel():

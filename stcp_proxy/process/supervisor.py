@@ -7,15 +7,13 @@ tells what is left "shutting down", and only then closes the engines.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
-import gc
 import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import trio
@@ -26,27 +24,26 @@ from stcp_proxy.logs import log, rate_limit
 from stcp_proxy.net import socket_activation
 from stcp_proxy.net.address import UnixAddress
 from stcp_proxy.net.unix_socket import close_unix
-from stcp_proxy.process import sandbox, sd_notify, signals, successor, workers
+from stcp_proxy.process import resting_memory, sandbox, sd_notify, signals, successor
 from stcp_proxy.process.companion import Companion
 from stcp_proxy.process.drain import GRACE, drain, drain_replaced
 from stcp_proxy.process.own_listeners import InThisProcess, OwnListeners
 from stcp_proxy.process.reload import OpenAdmin, Read, Reloader
-from stcp_proxy.process.reload_worker import ReloadWorker
 from stcp_proxy.process.replaced import ReplacedReloader
 from stcp_proxy.process.running import Running, State
 from stcp_proxy.process.running_clock import RunningClock
-from stcp_proxy.process.takeover_client import Takeover, takeover_socket
-from stcp_proxy.process.takeover_server import TakeoverServer
 from stcp_proxy.process.terminal import Terminal
 from stcp_proxy.process.watch import Watcher
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.session.record import Totals
 from stcp_proxy.tunnel.tunnels import Tunnels
 
+if TYPE_CHECKING:  # loaded only by those who need them
+    from stcp_proxy.process.takeover_client import Takeover
+    from stcp_proxy.process.takeover_server import TakeoverServer
+
 _log = structlog.get_logger("stcp_proxy.supervisor")
 
-_COLLECT_AFTER: Final = 20_000
-"""Objects, net, between two collections: some two hundred connections' worth."""
 _RULES_PATIENCE: Final = 2.0
 """Seconds to look at the rules of interception before the proxy is ready."""
 
@@ -72,6 +69,8 @@ def run(
         sd_notify.expect(takeover.manager)
         given = takeover.listeners(plan, given)
     if plan.workers > 1:
+        from stcp_proxy.process import workers
+        from stcp_proxy.process.reload_worker import ReloadWorker
 
         def work(setup: workers.WorkerSetup) -> int:
             def follow(tunnels: Tunnels, own: OwnListeners) -> ReloadWorker:
@@ -179,7 +178,7 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running, change:
                 if running.worker == 0:
                     accepting.start_soon(running.lifetimes_check.serve)
                     accepting.start_soon(Watcher(reloader).serve)
-                _settle_memory()
+                resting_memory.settle()
                 if await change.take_over():
                     running.state = State.READY
                     _log.info("ready", tunnels=len(tunnels.serving))
@@ -261,6 +260,8 @@ class _Change:
     def open(self) -> None:
         """Open the socket at which a new process asks. Raises StcpError."""
         if self._address is not None:
+            from stcp_proxy.process.takeover_client import takeover_socket
+
             self._socket = takeover_socket(self._address, self._takeover)
 
     async def take_over(self) -> bool:
@@ -276,6 +277,8 @@ class _Change:
     def start(self) -> None:
         """Let a new process ask from now on."""
         if self._address is not None and self._socket is not None:
+            from stcp_proxy.process.takeover_server import TakeoverServer
+
             self._server = TakeoverServer(self._address, self._socket, InThisProcess(self.own))
             self._server.start()
 
@@ -321,12 +324,3 @@ def _raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _settle_memory() -> None:
-    """What start-up built stays: keep the collector from walking it again and again, and from coming every few connections."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER)
-    with contextlib.suppress(AttributeError):  # a C library other than glibc
-        ctypes.CDLL(None).malloc_trim(0)  # give back what start-up has freed

@@ -27,7 +27,7 @@ from stcp_proxy.errors import StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.net.listen import close_listeners
 from stcp_proxy.net.unix_socket import close_unix, forget_file
-from stcp_proxy.process import reload_messages, sd_notify, signals, successor
+from stcp_proxy.process import reload_messages, resting_memory, sd_notify, signals, successor
 from stcp_proxy.process.companion import Companion
 from stcp_proxy.process.reload import Read, workers_status
 from stcp_proxy.process.reload_parent import ReloadParent
@@ -120,6 +120,7 @@ def run(
 
     failed: list[StcpError] = []
     together = sd_notify.WorkerNotifications(plan.workers, workers_status(plan), first=first)
+    resting_memory.settle()
     for number in range(plan.workers):
         reader, writer = os.pipe()
         pid = os.fork()

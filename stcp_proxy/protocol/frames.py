@@ -9,6 +9,7 @@ the caller, so that no chunk of data costs an allocation.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from typing import ClassVar, Final, TypeAlias, cast
 
@@ -60,8 +61,8 @@ class Scratch:
     def __init__(self, chunk: int) -> None:
         if chunk < MAX_FRAME:
             raise ValueError("a chunk holds at least one frame")
-        self.source: Final = memoryview(bytearray(chunk))
-        self.result: Final = memoryview(bytearray(max(chunk, sealed_size(chunk))))
+        self.source: Final = memoryview(_pages(chunk))
+        self.result: Final = memoryview(_pages(max(chunk, sealed_size(chunk))))
         self.source_head: Final = self.source[:HEADER_LEN]
         self.result_head: Final = self.result[:HEADER_LEN]
         self.seal_views: Final[dict[int, tuple[memoryview, memoryview, memoryview]]] = {}
@@ -81,6 +82,11 @@ class Scratch:
             self.open_views.clear()
         views = self.open_views[size] = (self.source[HEADER_LEN:size], self.result[: size - FRAME_OVERHEAD])
         return views
+
+
+def _pages(size: int) -> mmap.mmap:
+    """A buffer that takes memory only where it has been used. A bytearray would be written to at once."""
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class CipherDirection:
