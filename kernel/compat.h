@@ -64,4 +64,11 @@ static inline void stcp_ask_for_socket_options(struct socket *sock)
 #endif
 }
 
+static inline void stcp_leave_socket_options(struct socket *sock)
+{
+#ifdef SOCK_CUSTOM_SOCKOPT
+	clear_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
+#endif
+}
+
 #endif /* _STCP_COMPAT_H */

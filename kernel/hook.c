@@ -107,9 +107,10 @@ void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay)
 }
 
 /*
- * The reverse. The leg stays refused to user space: what is left in its queue
- * was the relay's. The socket lock is not needed: sk_callback_lock decides which
- * relay a callback sees, and ours do nothing without one.
+ * The reverse. The leg stays refused to user space until stcp_leg_give_back(): what
+ * is left in its queue was the relay's. The socket lock is not needed:
+ * sk_callback_lock decides which relay a callback sees, and ours do nothing without
+ * one.
  */
 void stcp_leg_unhook(struct stcp_leg *leg)
 {
@@ -129,4 +130,24 @@ void stcp_leg_unhook(struct stcp_leg *leg)
 	write_unlock_bh(&sk->sk_callback_lock);
 	/* Whoever waits for the socket looks again. */
 	leg->state_change(sk);
+}
+
+/*
+ * Make a wire leg that is unhooked user space's again, as it was before the handover:
+ * the protocol is on and has no effect. The socket is locked by a caller that may
+ * sleep. What is not ours any more is left alone.
+ */
+void stcp_leg_give_back(struct stcp_leg *leg)
+{
+	struct sock *sk = leg->sk;
+
+	stcp_leg_untune(leg);
+	leg->wanted = false;
+	WRITE_ONCE(leg->over, false);
+	if (sk->sk_prot == &stcp_relay_prots[leg->family])
+		WRITE_ONCE(sk->sk_prot, &stcp_bare_prots[leg->family]);
+	if (sk->sk_socket->ops == &stcp_relay_ops[leg->family])
+		WRITE_ONCE(sk->sk_socket->ops, &stcp_bare_ops[leg->family]);
+	stcp_leave_socket_options(sk->sk_socket);
+	leg->role = STCP_ROLE_BARE;
 }

@@ -7,7 +7,8 @@
  *   leg        one socket with the "stcp" protocol on it (leg.c). Lives from
  *              setsockopt(TCP_ULP) to close().
  *   relay      one connection: two legs and two directions (relay.c). Owned by
- *              the wire leg; lives from STCP_RELAY to the wire's close().
+ *              the wire leg; lives from STCP_RELAY to STCP_GIVE_BACK or the
+ *              wire's close(). A system call that uses it holds a reference.
  *   direction  one flow of bytes in a relay: a place in its owner's line of those
  *              that have something to do, a cipher, at most one buffer (pump.c,
  *              transfer.c, seal.c, open.c).
@@ -131,6 +132,9 @@ struct stcp_leg {
 	u32 acknowledged;
 	bool eased;			/* TCP_USER_TIMEOUT is lifted ... */
 	u32 user_timeout;		/* ... and was this */
+	/* what the handover has changed and STCP_GIVE_BACK restores; under lock_sock */
+	gfp_t allocation;
+	u32 notsent_lowat;
 	/* what the socket called before us */
 	void (*data_ready)(struct sock *sk);
 	void (*write_space)(struct sock *sk);
@@ -142,7 +146,9 @@ struct stcp_leg {
 #define STCP_SK_ALLOCATION	(GFP_NOWAIT | __GFP_NOWARN)
 
 extern struct tcp_ulp_ops stcp_ulp_ops;
-/* What a leg calls while it relays, by family. */
+/* What a leg calls before and after a relay, and while it relays, by family. */
+extern struct proto stcp_bare_prots[];
+extern struct proto_ops stcp_bare_ops[];
 extern struct proto stcp_relay_prots[];
 extern struct proto_ops stcp_relay_ops[];
 
@@ -156,15 +162,9 @@ void stcp_leg_unclaim(struct stcp_leg *leg);
 void stcp_release_cb(struct sock *sk);
 void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay);
 void stcp_leg_unhook(struct stcp_leg *leg);
+void stcp_leg_give_back(struct stcp_leg *leg);
 
 /* -- io.c ------------------------------------------------------------------ */
-
-/* What a look at the send queue of a leg found. */
-enum stcp_look {
-	STCP_LOOK_AT_REST,	/* nothing waits */
-	STCP_LOOK_WAITING,	/* bytes wait, or are under way */
-	STCP_LOOK_DEAD,		/* the other end does not answer any more */
-};
 
 struct stcp_direction;
 
@@ -173,14 +173,26 @@ void stcp_leg_unlock(struct stcp_leg *leg);
 bool stcp_leg_readable(const struct stcp_leg *leg);
 bool stcp_leg_broken(const struct stcp_leg *leg);
 int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d);
-int stcp_leg_send(struct stcp_leg *leg, const struct stcp_buffer *from, u32 at,
-		  u32 len, bool more);
+int stcp_leg_send(struct stcp_leg *leg, struct stcp_direction *d, bool more);
+bool stcp_leg_peek(struct stcp_leg *leg, void *to, u32 len);
 bool stcp_leg_shutdown(struct stcp_leg *leg);
 bool stcp_leg_abort(struct stcp_leg *leg, int err);
 void stcp_leg_tune(struct stcp_leg *leg, bool plain);
+void stcp_leg_untune(struct stcp_leg *leg);
 int stcp_leg_charge(struct stcp_leg *leg, u32 size);
 void stcp_leg_uncharge(struct stcp_leg *leg, u32 size);
+
+/* -- look.c ---------------------------------------------------------------- */
+
+/* What a look at the send queue of a leg found. */
+enum stcp_look {
+	STCP_LOOK_AT_REST,	/* nothing waits */
+	STCP_LOOK_WAITING,	/* bytes wait, or are under way */
+	STCP_LOOK_DEAD,		/* the other end does not answer any more */
+};
+
 enum stcp_look stcp_leg_look(struct stcp_leg *leg);
+void stcp_leg_ease(struct stcp_leg *leg, bool ease);
 
 /* -- sockopt.c ------------------------------------------------------------- */
 
@@ -225,6 +237,7 @@ struct stcp_direction {
 	bool broken;			/* seal: the wire takes no more, for @error */
 	int error;
 	bool blocked;			/* waits for room in @to: readers need not call */
+	bool beyond;			/* open: may send beyond the send buffer of @to */
 	enum stcp_mode mode;		/* the relay's, when the last step began */
 	bool follows;			/* open: another DATA frame is there already */
 	bool settled;			/* in that mode; under relay->lock */
@@ -251,6 +264,9 @@ void stcp_pump_exit(void);
 
 /* -- relay.c --------------------------------------------------------------- */
 
+/* What two crypto objects take, which the crypto API charges to nobody. */
+#define STCP_CIPHERS_SIZE	(2 * 4096)
+
 struct stcp_relay {
 	struct stcp_leg *wire, *plain;
 	struct file *plain_file;	/* pins the plain leg; NULL once let go */
@@ -263,12 +279,15 @@ struct stcp_relay {
 	bool watching;			/* the clock looks after what was sent */
 	bool stop;			/* turns and work items end at once */
 	struct delayed_work finish;
+	refcount_t refs;		/* the wire leg's, and one for each system call */
+	bool keep;			/* STCP_RELAY_KEEP */
 
 	spinlock_t lock;		/* protects the rest */
 	enum stcp_mode mode;
 	unsigned long deadline;		/* jiffies: when lingering ends */
 	bool finishing;			/* both directions settled, or the owner closed */
 	bool ended;			/* the wire leg is all that is left */
+	bool given_back;		/* ... and is being given back */
 	enum stcp_end end;
 	int error;
 	u16 code;
@@ -276,9 +295,11 @@ struct stcp_relay {
 	u8 text[STCP_MAX_TEXT];
 };
 
-int stcp_relay_create(struct sock *wire, const struct stcp_relay_args *args,
-		      struct socket *plain, u8 *wire_bytes, u8 *plain_bytes);
+void stcp_finish(struct work_struct *work);
 void stcp_relay_destroy(struct stcp_relay *relay);
+void stcp_relay_leave_wire(struct stcp_relay *relay, bool give_back);
+struct stcp_relay *stcp_relay_get(struct sock *sk);
+void stcp_relay_put(struct stcp_relay *relay);
 void stcp_relay_kick(struct stcp_relay *relay);
 void stcp_relay_progress(struct stcp_relay *relay);
 bool stcp_relay_reset(struct stcp_relay *relay, enum stcp_end end, int error,
@@ -288,6 +309,18 @@ bool stcp_relay_peer_reset(struct stcp_relay *relay, u16 code, const void *text,
 			   u16 text_len);
 void stcp_relay_settle(struct stcp_direction *d);
 void stcp_relay_status(struct stcp_relay *relay, struct stcp_status *status);
+
+/* -- handover.c ------------------------------------------------------------ */
+
+int stcp_relay_create(struct sock *wire, const struct stcp_relay_args *args,
+		      struct socket *plain, u8 *wire_bytes, u8 *plain_bytes);
+
+/* -- keep.c ---------------------------------------------------------------- */
+
+bool stcp_wire_over(const struct stcp_direction *open);
+bool stcp_may_go_beyond(const struct stcp_direction *d);
+bool stcp_fin_waits(const struct stcp_direction *open);
+int stcp_relay_give_back(struct sock *sk);
 
 /* -- clock.c --------------------------------------------------------------- */
 
@@ -306,6 +339,7 @@ enum stcp_stat {
 	STCP_STAT_FRAMES_SEALED,
 	STCP_STAT_FRAMES_OPENED,
 	STCP_STAT_BUFFER_FAILURES,
+	STCP_STAT_LEGS_GIVEN_BACK,
 	STCP_STAT_END,		/* one for each enum stcp_end; 0 stands for closed by the owner */
 	STCP_STAT_COUNT = STCP_STAT_END + STCP_END_INTERNAL_ERROR + 1,
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What a relay does with its legs: lock, receive, send, end, bound what waits in
- * a socket and see what became of it.
+ * What a relay does with its legs: lock, receive, send, end, and bound what waits in
+ * a socket.
  *
  * Nothing here sleeps. A carrier serves the relays of all users, and the owner of
  * a socket can hold its lock for as long as it likes: a system call that reads its
@@ -145,6 +145,33 @@ static void stcp_leg_pass_urgent(struct stcp_leg *leg)
 	WRITE_ONCE(tp->urg_data, 0);
 }
 
+/*
+ * Copy the first bytes of the receive queue and leave them there. Return: false when
+ * there are fewer, or somebody holds the socket.
+ */
+bool stcp_leg_peek(struct stcp_leg *leg, void *to, u32 len)
+{
+	u32 seq, offset, n;
+	struct sk_buff *skb;
+
+	if (!stcp_leg_trylock(leg))
+		return false;
+	seq = tcp_sk(leg->sk)->copied_seq;
+	skb_queue_walk(&leg->sk->sk_receive_queue, skb) {
+		offset = seq - TCP_SKB_CB(skb)->seq;
+		if (!len || offset >= skb->len)
+			continue;
+		n = min_t(u32, len, skb->len - offset);
+		if (skb_copy_bits(skb, offset, to, n))
+			break;
+		to += n;
+		seq += n;
+		len -= n;
+	}
+	stcp_leg_unlock(leg);
+	return !len;
+}
+
 /* Why there is nothing to receive. */
 static int stcp_leg_recv_end(const struct sock *sk)
 {
@@ -216,21 +243,37 @@ static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
 }
 
 /*
- * Send bytes of the buffer. Return: bytes taken, or a negative errno; -EINPROGRESS
- * when somebody holds the socket.
+ * Send what the direction's buffer has to send. Return: bytes taken, or a negative
+ * errno; -EINPROGRESS when somebody holds the socket.
+ *
+ * d->out moves under the lock: whoever has the lock later and finds an answer to
+ * our bytes knows that they had left (stcp_wire_over()). d->beyond asks for room
+ * that the send buffer does not have.
  */
-int stcp_leg_send(struct stcp_leg *leg, const struct stcp_buffer *from, u32 at,
-		  u32 len, bool more)
+int stcp_leg_send(struct stcp_leg *leg, struct stcp_direction *d, bool more)
 {
+	u32 len = d->out_end - d->out, notsent;
 	struct bio_vec vec[STCP_BUFFER_PAGES];
 	struct msghdr msg = { };
-	int n;
+	int n, sndbuf;
 
 	if (!stcp_leg_trylock(leg))
 		return -EINPROGRESS;
-	n = stcp_buffer_bvec(from, vec, at, len);
+	sndbuf = leg->sk->sk_sndbuf;
+	notsent = tcp_sk(leg->sk)->notsent_lowat;
+	if (d->beyond) {
+		WRITE_ONCE(leg->sk->sk_sndbuf, INT_MAX);
+		WRITE_ONCE(tcp_sk(leg->sk)->notsent_lowat, U32_MAX);
+	}
+	n = stcp_buffer_bvec(&d->buffer, vec, d->out, len);
 	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, vec, n, len);
 	n = stcp_send_locked(leg->sk, &msg, len, more);
+	if (d->beyond) {
+		WRITE_ONCE(leg->sk->sk_sndbuf, sndbuf);
+		WRITE_ONCE(tcp_sk(leg->sk)->notsent_lowat, notsent);
+	}
+	if (n > 0)
+		WRITE_ONCE(d->out, d->out + n);
 	stcp_leg_unlock(leg);
 	return n;
 }
@@ -287,8 +330,6 @@ bool stcp_leg_abort(struct stcp_leg *leg, int err)
 #define STCP_PLAIN_RCVBUF	(1024 * 1024)
 /* Of what waits to be sent, this much may be behind TCP's window. */
 #define STCP_NOTSENT		(1024 * 1024)
-/* Window probes without an answer after which the other end is dead. */
-#define STCP_DEAD_AFTER_PROBES	4
 
 static int stcp_plain_rcvbuf(const struct sock *sk)
 {
@@ -315,6 +356,8 @@ void stcp_leg_tune(struct stcp_leg *leg, bool plain)
 	struct sock *sk = leg->sk;
 	struct tcp_sock *tp = tcp_sk(sk);
 
+	leg->allocation = sk->sk_allocation;
+	leg->notsent_lowat = tp->notsent_lowat;
 	sock_reset_flag(sk, SOCK_LINGER);
 	sk->sk_allocation = STCP_SK_ALLOCATION;
 	WRITE_ONCE(sk->sk_tsflags, 0);
@@ -328,6 +371,14 @@ void stcp_leg_tune(struct stcp_leg *leg, bool plain)
 		WRITE_ONCE(sk->sk_rcvbuf, rcvbuf);
 		WRITE_ONCE(tp->window_clamp, tcp_win_from_space(sk, rcvbuf));
 	}
+}
+
+/* For user space again; the options that the handover has taken back stay so. */
+void stcp_leg_untune(struct stcp_leg *leg)
+{
+	leg->sk->sk_allocation = leg->allocation;
+	WRITE_ONCE(tcp_sk(leg->sk)->notsent_lowat, leg->notsent_lowat);
+	stcp_leg_ease(leg, false);
 }
 
 /*
@@ -345,56 +396,4 @@ int stcp_leg_charge(struct stcp_leg *leg, u32 size)
 void stcp_leg_uncharge(struct stcp_leg *leg, u32 size)
 {
 	sk_mem_uncharge(leg->sk, size);
-}
-
-static void stcp_leg_ease(struct stcp_leg *leg, bool ease)
-{
-	struct inet_connection_sock *icsk = inet_csk(leg->sk);
-
-	if (leg->eased == ease)
-		return;
-	if (ease)
-		leg->user_timeout = icsk->icsk_user_timeout;
-	WRITE_ONCE(icsk->icsk_user_timeout, ease ? 0 : leg->user_timeout);
-	leg->eased = ease;
-}
-
-/* Has the other end been silent for as long as TCP_USER_TIMEOUT allows? */
-static bool stcp_leg_silent(const struct stcp_leg *leg)
-{
-	u32 silence = tcp_jiffies32 - tcp_sk(leg->sk)->rcv_tstamp;
-
-	return leg->user_timeout && silence >= msecs_to_jiffies(leg->user_timeout) &&
-	       inet_csk(leg->sk)->icsk_probes_out >= STCP_DEAD_AFTER_PROBES;
-}
-
-/*
- * Something was sent a while ago: see what became of it.
- *
- * TCP_USER_TIMEOUT would end a leg even when its other end lives and only does
- * not read: a closed window that answers every probe counts as unacknowledged.
- * So where bytes wait, none is under way and nothing moves, the option is
- * lifted. Then the leg is dead when probes stay without an answer for as long as
- * the option says. Without the option TCP's own number of probes decides.
- */
-enum stcp_look stcp_leg_look(struct stcp_leg *leg)
-{
-	const struct tcp_sock *tp = tcp_sk(leg->sk);
-	enum stcp_look look = STCP_LOOK_WAITING;
-
-	if (!stcp_leg_trylock(leg))
-		return STCP_LOOK_WAITING;
-	if (tp->write_seq == tp->snd_una) {
-		stcp_leg_ease(leg, false);
-		look = STCP_LOOK_AT_REST;
-	} else if (tp->packets_out || leg->acknowledged != tp->snd_una) {
-		stcp_leg_ease(leg, false);
-	} else if (!leg->eased) {
-		stcp_leg_ease(leg, true);
-	} else if (stcp_leg_silent(leg)) {
-		look = STCP_LOOK_DEAD;
-	}
-	leg->acknowledged = tp->snd_una;
-	stcp_leg_unlock(leg);
-	return look;
 }

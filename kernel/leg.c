@@ -26,9 +26,9 @@
 
 #include "internal.h"
 
-static struct proto stcp_bare_prots[STCP_FAMILIES];
+struct proto stcp_bare_prots[STCP_FAMILIES];
 struct proto stcp_relay_prots[STCP_FAMILIES];
-static struct proto_ops stcp_bare_ops[STCP_FAMILIES];
+struct proto_ops stcp_bare_ops[STCP_FAMILIES];
 struct proto_ops stcp_relay_ops[STCP_FAMILIES];
 /* What stcp_bare_ops[] and stcp_relay_ops[] were made from, at the first socket of its family. */
 static const struct proto_ops *stcp_base_ops[STCP_FAMILIES];
@@ -72,16 +72,22 @@ static ssize_t stcp_refuse_splice(struct socket *sock, loff_t *ppos,
 static __poll_t stcp_poll(struct file *file, struct socket *sock,
 			  struct poll_table_struct *wait)
 {
-	struct stcp_leg *leg = stcp_leg_of(sock->sk);
+	struct sock *sk = sock->sk;
+	struct stcp_leg *leg = stcp_leg_of(sk);
+	bool ended;
 
 	sock_poll_wait(file, sock, wait);
 	if (!leg)
 		return 0;
+	/* STCP_GIVE_BACK may take the relay away meanwhile. */
+	read_lock_bh(&sk->sk_callback_lock);
 	/* A plain leg that somebody kept open has lost its relay by the end. */
 	if (!leg->wire || !leg->relay)
-		return READ_ONCE(leg->over) ? EPOLLHUP : 0;
-	/* Pairs with stcp_finish(). */
-	return smp_load_acquire(&leg->relay->ended) ? EPOLLHUP : 0;
+		ended = leg->over;
+	else	/* Pairs with stcp_finish(). */
+		ended = smp_load_acquire(&leg->relay->ended);
+	read_unlock_bh(&sk->sk_callback_lock);
+	return ended ? EPOLLHUP : 0;
 }
 
 /* -- putting the protocol on and taking it off ----------------------------- */

@@ -17,7 +17,7 @@ static int __init stcp_init(void)
 
 	BUILD_BUG_ON(sizeof(struct stcp_relay_args) != 128);
 	BUILD_BUG_ON(sizeof(struct stcp_abort_args) != 264);
-	BUILD_BUG_ON(sizeof(struct stcp_status) != 304);
+	BUILD_BUG_ON(sizeof(struct stcp_status) != 312);
 
 	err = stcp_stat_init();
 	if (err)

@@ -70,6 +70,9 @@ u32 stcp_open_want(const struct stcp_direction *d)
 	/* After a RESET of ours all is read and thrown away. */
 	if (d->mode != STCP_MODE_RUN)
 		return STCP_MAX_FRAME;
+	/* What follows belongs to the next connection. */
+	if (stcp_wire_over(d))
+		return 0;
 	if (d->in_end < STCP_HEADER_LEN)
 		return STCP_HEADER_LEN;
 	stcp_buffer_read(&d->buffer, 0, header, sizeof(header));
@@ -141,12 +144,32 @@ static enum stcp_next stcp_open_recv(struct stcp_direction *d)
 
 	if (n > 0)
 		return STCP_NEXT_MORE;
+	/* Our FIN may have left since the last look. */
+	if (stcp_wire_over(d))
+		return STCP_NEXT_SETTLED;
 	if (!n || stcp_recv_next(n) == STCP_NEXT_SETTLED)
 		return stcp_open_end(d, n);
 	/* The peer's FIN came and all before it was delivered. */
-	if (n == -EAGAIN && d->fin)
+	if (n == -EAGAIN && d->fin && !d->relay->keep)
 		return STCP_NEXT_SETTLED;
 	return stcp_recv_next(n);
+}
+
+/*
+ * Send text to the plain leg. Where only the peer's FIN is left to come and stands
+ * there already, the last text goes beyond the send buffer: an application that
+ * reads slowly must not hold up the next connection of the wire leg.
+ */
+static enum stcp_next stcp_open_send(struct stcp_direction *d, int *error)
+{
+	enum stcp_next next = stcp_direction_send(d, error, d->follows);
+
+	if (next != STCP_NEXT_WAIT || !stcp_may_go_beyond(d) || !stcp_fin_waits(d))
+		return next;
+	d->beyond = true;
+	next = stcp_direction_send(d, error, false);
+	d->beyond = false;
+	return next;
 }
 
 static enum stcp_next stcp_open_run(struct stcp_direction *d)
@@ -157,7 +180,7 @@ static enum stcp_next stcp_open_run(struct stcp_direction *d)
 
 	if (stcp_leg_broken(d->to))
 		return stcp_open_plain_reset(d, READ_ONCE(d->to->sk->sk_err));
-	next = stcp_direction_send(d, &err, d->follows);
+	next = stcp_open_send(d, &err);
 	if (err)
 		return stcp_open_plain_reset(d, err);
 	if (next != STCP_NEXT_MORE)
@@ -169,6 +192,8 @@ static enum stcp_next stcp_open_run(struct stcp_direction *d)
 		stcp_relay_progress(d->relay);
 		stcp_relay_half_closed(d->relay);
 	}
+	if (stcp_wire_over(d))
+		return STCP_NEXT_SETTLED;
 	if (d->in_end >= STCP_HEADER_LEN) {
 		stcp_buffer_read(&d->buffer, 0, header, sizeof(header));
 		if (!stcp_header_valid(d, header))

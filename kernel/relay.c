@@ -24,10 +24,10 @@
  * and a direction is kicked by stcp_release_cb(). Only the owner's own system
  * calls, the handover and close(), wait.
  *
- * The wire's close() frees the relay, so the wire's socket and file outlive
- * it. The plain leg is pinned by its file until the relay finishes.
+ * The wire's close() or STCP_GIVE_BACK (keep.c) lets go of the relay, so the wire's
+ * socket and file outlive it, but for the reference of a system call that only
+ * looks. The plain leg is pinned by its file until the relay finishes.
  */
-#include <linux/err.h>
 #include <linux/file.h>
 #include <linux/slab.h>
 
@@ -35,8 +35,6 @@
 
 /* Time until another try to lock a leg whose relay finishes. */
 #define STCP_FINISH_RETRY	(HZ / 50 + 1)
-/* What two crypto objects take, which the crypto API charges to nobody. */
-#define STCP_CIPHERS_SIZE	(2 * 4096)
 
 void stcp_relay_kick(struct stcp_relay *relay)
 {
@@ -172,7 +170,7 @@ static void stcp_relay_release(struct stcp_relay *relay, bool abort)
 	stcp_stat_add(net, STCP_STAT_END + relay->end, 1);
 }
 
-static void stcp_finish(struct work_struct *work)
+void stcp_finish(struct work_struct *work)
 {
 	struct stcp_relay *relay = container_of(to_delayed_work(work),
 						struct stcp_relay, finish);
@@ -180,13 +178,31 @@ static void stcp_finish(struct work_struct *work)
 
 	if (relay->plain)
 		stcp_relay_release(relay, false);
-	if (relay->end == STCP_END_FINISHED && !stcp_leg_shutdown(wire)) {
+	if (relay->end == STCP_END_FINISHED && !relay->keep && !stcp_leg_shutdown(wire)) {
 		queue_delayed_work(stcp_queue, &relay->finish, STCP_FINISH_RETRY);
 		return;
 	}
 	/* Whoever polls the end finds everything given up. */
 	smp_store_release(&relay->ended, true);
 	wire->state_change(wire->sk);
+}
+
+/*
+ * The relay of a wire leg, with a reference, or NULL. The caller's descriptor holds
+ * the wire's file.
+ */
+struct stcp_relay *stcp_relay_get(struct sock *sk)
+{
+	struct stcp_leg *leg;
+	struct stcp_relay *relay;
+
+	read_lock_bh(&sk->sk_callback_lock);
+	leg = stcp_leg_of(sk);
+	relay = leg && leg->wire ? leg->relay : NULL;
+	if (relay)
+		refcount_inc(&relay->refs);
+	read_unlock_bh(&sk->sk_callback_lock);
+	return relay;
 }
 
 static void stcp_relay_free(struct stcp_relay *relay)
@@ -197,7 +213,28 @@ static void stcp_relay_free(struct stcp_relay *relay)
 	kfree_sensitive(relay);
 }
 
-/* The owner closes the wire. Ends the relay if nothing else did, and frees it. */
+void stcp_relay_put(struct stcp_relay *relay)
+{
+	if (refcount_dec_and_test(&relay->refs))
+		stcp_relay_free(relay);
+}
+
+/* Part the relay from its wire leg, which nothing of it uses any more. */
+void stcp_relay_leave_wire(struct stcp_relay *relay, bool give_back)
+{
+	struct stcp_leg *wire = relay->wire;
+
+	stcp_leg_unhook(wire);
+	stcp_relay_cancel(relay);
+	lock_sock(wire->sk);
+	stcp_leg_uncharge(wire, STCP_CIPHERS_SIZE);
+	if (give_back)
+		stcp_leg_give_back(wire);
+	release_sock(wire->sk);
+	stcp_relay_put(relay);
+}
+
+/* The owner closes the wire. Ends the relay if nothing else did. */
 void stcp_relay_destroy(struct stcp_relay *relay)
 {
 	bool finishing;
@@ -211,136 +248,10 @@ void stcp_relay_destroy(struct stcp_relay *relay)
 		flush_delayed_work(&relay->finish);
 	else
 		stcp_relay_release(relay, true);
-	stcp_leg_unhook(relay->wire);
-	stcp_relay_cancel(relay);
-	lock_sock(relay->wire->sk);
-	stcp_leg_uncharge(relay->wire, STCP_CIPHERS_SIZE);
-	release_sock(relay->wire->sk);
-	stcp_relay_free(relay);
+	stcp_relay_leave_wire(relay, false);
 }
 
-/* -- the beginning --------------------------------------------------------- */
-
-static struct stcp_relay *stcp_relay_alloc(const struct stcp_relay_args *args)
-{
-	struct stcp_relay *relay = kzalloc(sizeof(*relay), GFP_KERNEL_ACCOUNT);
-	struct stcp_owner *owner;
-
-	if (!relay)
-		return ERR_PTR(-ENOMEM);
-	owner = stcp_owner_get();
-	if (IS_ERR(owner)) {
-		kfree(relay);
-		return ERR_CAST(owner);
-	}
-	relay->owner = owner;
-	spin_lock_init(&relay->lock);
-	INIT_DELAYED_WORK(&relay->finish, stcp_finish);
-	INIT_DELAYED_WORK(&relay->clock, stcp_clock);
-	relay->last = jiffies;
-	relay->idle_ms = args->idle_ms;
-	relay->half_close_ms = args->half_close_ms;
-	relay->linger_ms = args->linger_ms;
-	return relay;
-}
-
-static int stcp_relay_ciphers(struct stcp_relay *relay,
-			      const struct stcp_relay_args *args)
-{
-	int err = stcp_cipher_init(&relay->seal.cipher, args->send.key,
-				   args->send.counter);
-
-	return err ?: stcp_cipher_init(&relay->open.cipher, args->receive.key,
-				       args->receive.counter);
-}
-
-/* Both legs, and the memory of the ciphers charged to the wire. */
-static int stcp_relay_claim(struct stcp_relay *relay, struct sock *wire,
-			    struct sock *plain)
-{
-	int err = stcp_leg_claim(wire, &relay->wire);
-
-	if (err)
-		return err;
-	err = stcp_leg_claim(plain, &relay->plain);
-	if (err)
-		goto err_wire;
-	lock_sock(wire);
-	err = stcp_leg_charge(relay->wire, STCP_CIPHERS_SIZE);
-	release_sock(wire);
-	if (!err)
-		return 0;
-	stcp_leg_unclaim(relay->plain);
-err_wire:
-	stcp_leg_unclaim(relay->wire);
-	return err;
-}
-
-static void stcp_leg_send_at_once(struct stcp_leg *leg)
-{
-	tcp_sock_set_cork(leg->sk, false);
-	tcp_sock_set_nodelay(leg->sk);
-}
-
-static void stcp_relay_start(struct stcp_relay *relay)
-{
-	struct net *net = sock_net(relay->wire->sk);
-
-	stcp_direction_init(&relay->seal, relay, relay->plain, relay->wire,
-			    stcp_seal_step, stcp_seal_want);
-	stcp_direction_init(&relay->open, relay, relay->wire, relay->plain,
-			    stcp_open_step, stcp_open_want);
-	stcp_leg_send_at_once(relay->plain);
-	stcp_leg_send_at_once(relay->wire);
-	stcp_stat_add(net, STCP_STAT_RELAYS, 1);
-	stcp_stat_add(net, STCP_STAT_RELAYS_LIVE, 1);
-	stcp_leg_hook(relay->plain, relay);
-	stcp_leg_hook(relay->wire, relay);
-	/*
-	 * Not before both are hooked: a turn may end the relay, and its end
-	 * calls what the hooks have saved. What arrived earlier has called nobody.
-	 */
-	stcp_direction_start(&relay->seal);
-	stcp_direction_start(&relay->open);
-	if (relay->idle_ms)
-		queue_delayed_work(stcp_queue, &relay->clock,
-				   msecs_to_jiffies(relay->idle_ms));
-}
-
-/**
- * stcp_relay_create() - take over a connection
- * @wire: the wire leg's socket, its file held by the caller
- * @args: checked arguments
- * @plain: the plain leg's socket with a reference on its file
- * @wire_bytes: ciphertext read already, from kvmalloc(), or NULL
- * @plain_bytes: text read already, likewise
- *
- * On success the reference and both arrays belong to the relay.
- *
- * Return: 0 or a negative errno, with both sockets as they were.
- */
-int stcp_relay_create(struct sock *wire, const struct stcp_relay_args *args,
-		      struct socket *plain, u8 *wire_bytes, u8 *plain_bytes)
-{
-	struct stcp_relay *relay = stcp_relay_alloc(args);
-	int err;
-
-	if (IS_ERR(relay))
-		return PTR_ERR(relay);
-	err = stcp_relay_ciphers(relay, args) ?:
-	      stcp_relay_claim(relay, wire, plain->sk);
-	if (err) {
-		stcp_relay_free(relay);
-		return err;
-	}
-	relay->plain_file = plain->file;
-	relay->open.queued = wire_bytes;
-	relay->open.queued_end = args->wire_len;
-	relay->seal.queued = plain_bytes;
-	relay->seal.queued_end = args->plain_len;
-	stcp_relay_start(relay);
-	return 0;
-}
+/* -- the status ------------------------------------------------------------ */
 
 static u32 stcp_buffered(const struct stcp_direction *d)
 {
@@ -359,6 +270,7 @@ void stcp_relay_status(struct stcp_relay *relay, struct stcp_status *status)
 			   stcp_buffered(&relay->open);
 	spin_lock(&relay->lock);
 	status->ended = relay->ended;
+	status->kept = relay->ended && relay->keep && relay->end == STCP_END_FINISHED;
 	status->end = relay->end;
 	status->error = relay->error;
 	status->code = relay->code;

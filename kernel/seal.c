@@ -71,7 +71,8 @@ static enum stcp_next stcp_seal_fin(struct stcp_direction *d)
 	enum stcp_next next = stcp_seal_frame(d, STCP_FRAME_FIN, 0);
 
 	if (next == STCP_NEXT_MORE)
-		d->fin = true;
+		/* Whoever sees FIN sealed sees what is still to be sent of it. */
+		smp_store_release(&d->fin, true);
 	return next;
 }
 
@@ -88,8 +89,11 @@ static enum stcp_next stcp_seal_run(struct stcp_direction *d)
 
 	if (d->fin) {
 		if (!d->fin_passed) {
-			d->fin_passed = true;
+			WRITE_ONCE(d->fin_passed, true);
 			stcp_relay_half_closed(relay);
+			/* With this the connection may be over, for a kept leg. */
+			if (relay->keep)
+				stcp_direction_kick(&relay->open);
 		}
 		return STCP_NEXT_SETTLED;
 	}

@@ -18,7 +18,7 @@ static int stcp_check_relay_args(const struct stcp_relay_args *args,
 {
 	if (args->interface != STCP_INTERFACE || args->size != optlen)
 		return -EPROTONOSUPPORT;
-	if (args->reserved)
+	if (args->flags & ~STCP_RELAY_KEEP)
 		return -EINVAL;
 	if (args->wire_len > STCP_MAX_QUEUED || args->plain_len > STCP_MAX_QUEUED)
 		return -EMSGSIZE;
@@ -117,40 +117,31 @@ static int stcp_set_relay(struct sock *sk, sockptr_t optval, unsigned int optlen
 	return err;
 }
 
-/*
- * The relay of a wire leg. It stays for as long as the wire's file, which the
- * caller's descriptor holds.
- */
-static struct stcp_relay *stcp_relay_of(struct sock *sk)
+static int stcp_check_abort_args(const struct stcp_abort_args *args)
 {
-	struct stcp_leg *leg;
-	struct stcp_relay *relay;
-
-	read_lock_bh(&sk->sk_callback_lock);
-	leg = stcp_leg_of(sk);
-	relay = leg && leg->wire ? leg->relay : NULL;
-	read_unlock_bh(&sk->sk_callback_lock);
-	return relay;
+	if (args->interface != STCP_INTERFACE)
+		return -EPROTONOSUPPORT;
+	if (!args->code || args->code > STCP_CODE_INTERNAL_ERROR ||
+	    args->text_len > STCP_MAX_TEXT)
+		return -EINVAL;
+	return 0;
 }
 
 static int stcp_set_abort(struct sock *sk, sockptr_t optval, unsigned int optlen)
 {
-	struct stcp_relay *relay = stcp_relay_of(sk);
+	struct stcp_relay *relay = stcp_relay_get(sk);
 	struct stcp_abort_args args;
 	int err;
 
 	if (!relay)
 		return -ENOTCONN;
-	err = stcp_copy_struct(&args, sizeof(args), optval, optlen);
-	if (err)
-		return err;
-	if (args.interface != STCP_INTERFACE)
-		return -EPROTONOSUPPORT;
-	if (!args.code || args.code > STCP_CODE_INTERNAL_ERROR ||
-	    args.text_len > STCP_MAX_TEXT)
-		return -EINVAL;
-	return stcp_relay_reset(relay, STCP_END_ABORTED, 0, args.code, args.text,
-				args.text_len) ? 0 : -EALREADY;
+	err = stcp_copy_struct(&args, sizeof(args), optval, optlen) ?:
+	      stcp_check_abort_args(&args);
+	if (!err && !stcp_relay_reset(relay, STCP_END_ABORTED, 0, args.code, args.text,
+				      args.text_len))
+		err = -EALREADY;
+	stcp_relay_put(relay);
+	return err;
 }
 
 /* -- options of other levels ------------------------------------------------ */
@@ -220,6 +211,8 @@ int stcp_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
 		return stcp_set_relay(sk, optval, optlen);
 	case STCP_ABORT:
 		return stcp_set_abort(sk, optval, optlen);
+	case STCP_GIVE_BACK:
+		return optlen ? -EINVAL : stcp_relay_give_back(sk);
 	default:
 		return -ENOPROTOOPT;
 	}
@@ -229,8 +222,8 @@ int stcp_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
 static int stcp_get_status(struct sock *sk, char __user *optval,
 			   int __user *optlen)
 {
-	struct stcp_relay *relay = stcp_relay_of(sk);
 	struct stcp_status status = { .interface = STCP_INTERFACE };
+	struct stcp_relay *relay;
 	int len;
 
 	if (get_user(len, optlen))
@@ -238,9 +231,11 @@ static int stcp_get_status(struct sock *sk, char __user *optval,
 	if (len < (int)offsetof(struct stcp_status, bytes_to_wire))
 		return -EPROTONOSUPPORT;
 	/* This order is how user space tests for our interface. */
+	relay = stcp_relay_get(sk);
 	if (!relay)
 		return -ENOTCONN;
 	stcp_relay_status(relay, &status);
+	stcp_relay_put(relay);
 	len = min_t(int, len, sizeof(status));
 	if (put_user(len, optlen))
 		return -EFAULT;

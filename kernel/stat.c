@@ -29,6 +29,7 @@ static const char *const stcp_stat_name[STCP_STAT_COUNT] = {
 	[STCP_STAT_FRAMES_SEALED]	= "FramesSealed",
 	[STCP_STAT_FRAMES_OPENED]	= "FramesOpened",
 	[STCP_STAT_BUFFER_FAILURES]	= "BufferFailures",
+	[STCP_STAT_LEGS_GIVEN_BACK]	= "LegsGivenBack",
 	[STCP_STAT_END + STCP_END_NONE]			= "EndClosedByOwner",
 	[STCP_STAT_END + STCP_END_FINISHED]		= "EndFinished",
 	[STCP_STAT_END + STCP_END_PLAIN_RESET]		= "EndPlainReset",

@@ -74,6 +74,7 @@ enum stcp_code {
 #define STCP_RELAY		1	/* set: struct stcp_relay_args */
 #define STCP_ABORT		2	/* set: struct stcp_abort_args */
 #define STCP_STATUS		3	/* get: struct stcp_status */
+#define STCP_GIVE_BACK		4	/* set: no argument; after @kept of the status */
 
 /* Most bytes per direction that a handover may bring along. */
 #define STCP_MAX_QUEUED		(256 * 1024)
@@ -87,6 +88,13 @@ struct stcp_direction_args {
 	__u64	counter;
 	__u8	key[STCP_KEY_LEN];
 };
+
+/*
+ * Flag of STCP_RELAY: after both FINs leave the wire leg as it is, for the next
+ * connection (section 7). STCP_GIVE_BACK makes it user space's again. What
+ * arrives behind the peer's FIN stays in its receive queue.
+ */
+#define STCP_RELAY_KEEP		1
 
 /*
  * STCP_RELAY: carry the connection from here on. A deadline of 0 is none.
@@ -105,7 +113,7 @@ struct stcp_relay_args {
 	__u32	idle_ms;	/* no byte in either direction */
 	__u32	half_close_ms;	/* the same, once one direction has ended */
 	__u32	linger_ms;	/* how long the wire is kept after a RESET */
-	__u32	reserved;	/* 0 */
+	__u32	flags;		/* STCP_RELAY_KEEP or 0 */
 };
 
 /* STCP_ABORT: RESET to the peer, a TCP RST to the application. */
@@ -147,6 +155,8 @@ struct stcp_status {
 	__u16	code;		/* of the RESET sent or received, else 0 */
 	__u16	text_len;
 	__u8	text[STCP_MAX_TEXT];
+	__u8	kept;		/* the wire leg can be given back */
+	__u8	reserved[7];	/* 0 */
 };
 
 #endif /* _STCP_H */

@@ -87,22 +87,21 @@ int stcp_direction_recv(struct stcp_direction *d)
 enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool more)
 {
 	while (d->out < d->out_end) {
-		int n = stcp_leg_send(d->to, &d->buffer, d->out,
-				      d->out_end - d->out, more);
+		int n = stcp_leg_send(d->to, d, more);
 
 		if (n == -EINPROGRESS)
 			return STCP_NEXT_WAIT;
 		if (n == -EAGAIN) {
 			if (sk_stream_is_writeable(d->to->sk))
 				return STCP_NEXT_RETRY;
-			WRITE_ONCE(d->blocked, true);
+			if (!stcp_may_go_beyond(d))
+				WRITE_ONCE(d->blocked, true);
 			return STCP_NEXT_WAIT;
 		}
 		if (n < 0) {
 			*error = n;
 			return STCP_NEXT_SETTLED;
 		}
-		d->out += n;
 		/* The socket's lock stands between the bytes and the clock. */
 		stcp_relay_watch(d->relay);
 		stcp_relay_progress(d->relay);

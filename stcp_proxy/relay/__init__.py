@@ -18,6 +18,7 @@
 - ``zero_window``    tell a reader that pauses from a lost path, with TCP_INFO
 - ``plain_leg``      make the death of this process a reset for the application
 - ``kernel``         the kernel engine: stcp.ko relays the connection; the pump takes what the module refuses
+- ``kernel_module``  the calls of that module
 - ``kernel_abi``     the module's interface in numbers
 - ``engine_choice``  choose the engine of a tunnel
 """

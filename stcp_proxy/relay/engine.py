@@ -84,8 +84,8 @@ class Handover:
         wire_bytes: ciphertext already read from the wire leg, after the last opened frame; at most two frames.
         limits: deadlines.
         give_back: takes the wire leg back; None where the engine closes it. Called at most once, before `on_end` and in the same
-            thread, as soon as both FINs have passed the wire leg. Bytes for the application may still wait behind them. It
-            must not block. An engine whose `keeps_legs` is False closes the leg instead.
+            thread, as soon as both FINs have passed the wire leg. Bytes for the application may still wait, in the engine or in
+            the plain leg's socket. It must not block. An engine whose `keeps_legs` is False closes the leg instead.
     """
 
     plain: socket.socket

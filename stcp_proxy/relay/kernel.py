@@ -12,106 +12,64 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
 import errno
 import logging
 import os
 import select
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from stcp_proxy.errors import Code
 from stcp_proxy.protocol import opening
 from stcp_proxy.protocol.wire import CODE_LEN
 from stcp_proxy.relay import kernel_abi as abi
-from stcp_proxy.relay.engine import EndReason, Handover, Relay, RelayEnd
-from stcp_proxy.relay.plain_leg import finish_on_close
+from stcp_proxy.relay.engine import EndReason, Handover, Relay, RelayEnd, WireLeg
+from stcp_proxy.relay.kernel_module import KernelUnavailable, borrow, end_of, hand_over, probe, status_of, take_back
 from stcp_proxy.relay.pump import PumpEngine
+
+__all__ = ["FallenBack", "KernelEngine", "KernelRelay", "KernelUnavailable", "probe"]
 
 _log: Final = logging.getLogger(__name__)
 _MAX_EVENTS: Final = 512
 
 
-class KernelUnavailable(OSError):
-    """The module cannot be used on this machine; the text gives the reason."""
-
-
-def probe() -> None:
-    """Check that the module is there and has the interface version of this program. Loads it if the process may do that.
-
-    Raises:
-        KernelUnavailable: the module is missing, or has another interface version.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            near = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=5))
-            stack.enter_context(listener.accept()[0])
-            near.setsockopt(socket.SOL_TCP, abi.TCP_ULP, abi.ULP_NAME)
-        except FileNotFoundError:
-            raise KernelUnavailable(errno.ENOENT, "the module stcp is not loaded") from None
-        except OSError as exc:
-            raise KernelUnavailable(exc.errno, f"the module stcp cannot be tried: {exc.strerror or exc}") from None
-        try:
-            near.getsockopt(abi.SOL_STCP, abi.STATUS, abi.STATUS_ARGS.size)
-        except OSError as exc:
-            if exc.errno != errno.ENOTCONN:  # ENOTCONN is right: nothing is relayed yet
-                raise KernelUnavailable(
-                    exc.errno, f"the module stcp speaks another interface than version {abi.INTERFACE}"
-                ) from None
-
-
-def _relay_args(
-    plain_fd: int,
-    send_key: bytes,
-    send_counter: int,
-    receive_key: bytes,
-    receive_counter: int,
-    *,
-    wire_at: int = 0,
-    wire_len: int = 0,
-    milliseconds: tuple[int, int, int] = (0, 0, 0),
-) -> bytearray:
-    """struct stcp_relay_args, as a bytearray that the caller can overwrite with zeros: it holds keys."""
-    args = bytearray(abi.RELAY_ARGS.size)
-    abi.RELAY_ARGS.pack_into(
-        args, 0,
-        abi.INTERFACE, len(args), plain_fd,
-        send_counter, send_key, receive_counter, receive_key,
-        wire_at, 0, wire_len, 0, *milliseconds, 0,
-    )  # fmt: skip
-    return args
-
-
 class KernelRelay:
     """A connection that the kernel carries; see `stcp_proxy.relay.engine.Relay`."""
 
-    __slots__ = ("_end", "_engine", "fd", "on_end")
+    __slots__ = ("_end", "_engine", "fd", "give_back", "on_end")
 
     engine: Final = "kernel"
     why_engine: Final = ""
 
-    def __init__(self, engine: KernelEngine, fd: int, on_end: Callable[[RelayEnd], None]) -> None:
+    def __init__(
+        self,
+        engine: KernelEngine,
+        fd: int,
+        on_end: Callable[[RelayEnd], None],
+        give_back: Callable[[WireLeg], None] | None,
+    ) -> None:
         self._engine = engine
         self.fd = fd
-        """The wire leg's descriptor. Only the engine's thread closes it, under the engine's lock."""
+        """The wire leg's descriptor. Only the engine's thread closes it or gives it back, under the engine's lock."""
         self.on_end = on_end
+        self.give_back = give_back
+        """See `Handover.give_back`."""
         self._end: RelayEnd | None = None
 
     def counts(self) -> tuple[int, int]:
         """Application bytes so far: (plain to wire, wire to plain)."""
         with self._engine.lock:
             if self._end is None:
-                status = _status(self.fd)
+                status = status_of(self.fd)
                 return status.bytes_to_wire, status.bytes_to_plain
         return self._end.bytes_to_wire, self._end.bytes_to_plain
 
     def status(self) -> abi.Status | None:
         """The module's counters and state of this connection; None after its end."""
         with self._engine.lock:
-            return _status(self.fd) if self._end is None else None
+            return status_of(self.fd) if self._end is None else None
 
     def abort(self, code: Code, text: str) -> None:
         """Send RESET to the peer and a TCP RST to the application."""
@@ -119,7 +77,7 @@ class KernelRelay:
         args = abi.ABORT_ARGS.pack(abi.INTERFACE, code, len(raw), raw)
         with self._engine.lock:
             if self._end is None:
-                with _borrow(self.fd) as wire, contextlib.suppress(OSError):  # EALREADY: the connection ends already
+                with borrow(self.fd) as wire, contextlib.suppress(OSError):  # EALREADY: the connection ends already
                     wire.setsockopt(abi.SOL_STCP, abi.ABORT, args)
 
     def close(self, end: RelayEnd) -> None:
@@ -127,6 +85,17 @@ class KernelRelay:
         with self._engine.lock:
             self._end = end
             os.close(self.fd)
+
+    def part(self, end: RelayEnd, status: abi.Status) -> WireLeg | None:
+        """Keep the end and take the wire leg from the module. For the engine's thread.
+
+        Returns:
+            The leg; None where the module does not give it back. Then it is closed.
+        """
+        with self._engine.lock:
+            self._end = end
+            wire = take_back(self.fd)
+        return None if wire is None else WireLeg(wire, status.send_counter, status.receive_counter, b"")
 
 
 class FallenBack:
@@ -153,7 +122,8 @@ class KernelEngine:
     """Carries connections in the kernel. See `stcp_proxy.relay.engine.Engine`."""
 
     name: Final = "kernel"
-    keeps_legs: Final = False
+    keeps_legs = False
+    """Whether the module gives wire legs back. Known after `start`."""
 
     def __init__(self) -> None:
         self.lock: Final = threading.Lock()
@@ -174,7 +144,7 @@ class KernelEngine:
             KernelUnavailable: the module is not there.
             OSError: the process is out of descriptors.
         """
-        probe()
+        self.keeps_legs = probe()
         self._python.start()
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -193,7 +163,7 @@ class KernelEngine:
                 failure = exc
             else:
                 handover.plain.close()  # the module holds a reference of its own
-                relay = KernelRelay(self, handover.wire.detach(), on_end)
+                relay = KernelRelay(self, handover.wire.detach(), on_end, handover.give_back)
                 if not stopping:
                     self._relays[relay.fd] = relay
         if failure is not None:
@@ -211,7 +181,7 @@ class KernelEngine:
         if watch:
             self._epoll.register(handover.wire.fileno(), 0)  # epoll always reports EPOLLHUP
         try:
-            _hand_over(handover)
+            hand_over(handover)
         except OSError:
             if watch:
                 self._epoll.unregister(handover.wire.fileno())
@@ -252,23 +222,37 @@ class KernelEngine:
         """The module has released a connection: report its end."""
         with self.lock:  # during a handover, the leg may already report EPOLLHUP
             relay = self._relays.get(fd)
-            status = None if relay is None else _status(fd)
+            status = None if relay is None else status_of(fd)
             if relay is None or status is None or not status.ended:
                 return
             del self._relays[fd]
-        end = _end_of(status)
-        relay.close(end)
+        end, give_back = end_of(status), relay.give_back
+        if status.kept and give_back is not None:
+            self._epoll.unregister(fd)
+            wire = relay.part(end, status)
+            if wire is not None:
+                _give_back(give_back, wire)
+        else:
+            relay.close(end)
         _tell(relay, end)
 
     def _drop(self, relay: KernelRelay) -> None:
         """Close the wire leg, which makes the module send a TCP RST to both legs."""
-        status = _status(relay.fd)
+        status = status_of(relay.fd)
         text = "the engine was closed"
         end = RelayEnd(EndReason.ABORTED, status.bytes_to_wire, status.bytes_to_plain, text=text)
         if status.end is not abi.End.NONE:
-            end = _end_of(status)
+            end = end_of(status)
         relay.close(end)
         _tell(relay, end)
+
+
+def _give_back(give_back: Callable[[WireLeg], None], wire: WireLeg) -> None:
+    try:
+        give_back(wire)
+    except Exception:  # a bug of the owner must not end the other connections
+        wire.socket.close()
+        _log.exception("give_back of a relayed connection raised")
 
 
 def _tell(relay: KernelRelay, end: RelayEnd) -> None:
@@ -282,75 +266,6 @@ def _tell(relay: KernelRelay, end: RelayEnd) -> None:
 
 def _nobody(end: RelayEnd) -> None:
     pass
-
-
-# -- talking to the module -----------------------------------------------------------------------------------------------
-
-
-def _hand_over(handover: Handover) -> None:
-    """Give both sockets to the module.
-
-    Raises:
-        OSError: the module refused them. Both are unchanged, but for the protocol "stcp", which has no effect by itself.
-    """
-    if len(handover.wire_bytes) > abi.MAX_QUEUED:
-        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-    for leg in (handover.plain, handover.wire):
-        leg.setsockopt(socket.SOL_TCP, abi.TCP_ULP, abi.ULP_NAME)
-    queued = ctypes.create_string_buffer(handover.wire_bytes, max(1, len(handover.wire_bytes)))
-    limits = handover.limits
-    args = _relay_args(
-        handover.plain.fileno(),
-        handover.send.key.reveal(),
-        handover.send.counter,
-        handover.receive.key.reveal(),
-        handover.receive.counter,
-        wire_at=ctypes.addressof(queued),
-        wire_len=len(handover.wire_bytes),
-        milliseconds=(_milliseconds(limits.idle), _milliseconds(limits.half_close), _milliseconds(limits.linger)),
-    )
-    # The module closes the plain leg itself, and resets it when this process dies.
-    finish_on_close(handover.plain)
-    try:
-        handover.wire.setsockopt(abi.SOL_STCP, abi.RELAY, args)
-    finally:
-        args[:] = bytes(len(args))
-
-
-@contextlib.contextmanager
-def _borrow(fd: int) -> Iterator[socket.socket]:
-    """Make a socket object for a descriptor, for one use. It is not kept, because it is larger than the rest of a relay."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=fd)
-    try:
-        yield sock
-    finally:
-        sock.detach()
-
-
-def _milliseconds(seconds: float | None) -> int:
-    """A deadline in the module's unit. 0 is no deadline, so the shortest deadline is 1."""
-    return 0 if seconds is None else min(max(1, round(seconds * 1000)), (1 << 31) - 1)
-
-
-def _status(fd: int) -> abi.Status:
-    with _borrow(fd) as wire:
-        return abi.Status.unpack(wire.getsockopt(abi.SOL_STCP, abi.STATUS, abi.STATUS_ARGS.size))
-
-
-def _end_of(status: abi.Status) -> RelayEnd:
-    reason = abi.REASON[status.end]
-    text = status.text.decode(errors="replace")
-    if not status.code and status.error:
-        text = f"{_CAUSE.get(reason, 'the kernel engine failed')}: {os.strerror(-status.error)}"
-    elif reason is EndReason.TRUNCATED:
-        text = "the peer closed the wire leg without FIN or inside a frame"
-    return RelayEnd(reason, status.bytes_to_wire, status.bytes_to_plain, status.code or None, text)
-
-
-_CAUSE: Final = {
-    EndReason.TRUNCATED: "the wire leg broke",
-    EndReason.BAD_FRAME: "a frame that is malformed, out of place or not authentic",
-}
 
 
 def _is_unix(sock: socket.socket) -> bool:

@@ -21,12 +21,16 @@ INTERFACE: Final = 1
 RELAY: Final = 1
 ABORT: Final = 2
 STATUS: Final = 3
+GIVE_BACK: Final = 4
+RELAY_KEEP: Final = 1
+"""Flag of RELAY: leave the wire leg open after both FINs, for GIVE_BACK."""
 MAX_QUEUED: Final = 256 * 1024
 """Most bytes, for each direction, that a handover may carry: they are already read from a leg."""
 
 RELAY_ARGS: Final = struct.Struct("=HHi Q32s Q32s QQ II III I")
 ABORT_ARGS: Final = struct.Struct(f"=HHI{MAX_TEXT}s")
-STATUS_ARGS: Final = struct.Struct(f"=HBBi QQQQ I HH{MAX_TEXT}s")
+STATUS_ARGS: Final = struct.Struct(f"=HBBi QQQQ I HH{MAX_TEXT}s B7s")
+"""An older module writes less of it."""
 
 
 class End(enum.IntEnum):
@@ -62,6 +66,7 @@ class Status:
         buffered: bytes of buffer that the module holds for the connection.
         code: code of the RESET that was sent or received, else 0.
         text: text of that RESET.
+        kept: GIVE_BACK makes the wire leg usable again.
     """
 
     ended: bool
@@ -74,12 +79,14 @@ class Status:
     buffered: int
     code: int
     text: bytes
+    kept: bool
 
     @classmethod
     def unpack(cls, raw: bytes) -> Status:
-        (_, ended, end, error, sent, received, send_counter, receive_counter, buffered, code, text_len, text) = (
-            STATUS_ARGS.unpack(raw)
+        (_, ended, end, error, sent, received, send_counter, receive_counter, buffered, code, text_len, text, kept, _) = (
+            STATUS_ARGS.unpack(raw.ljust(STATUS_ARGS.size, b"\0"))
         )
         return cls(
-            bool(ended), End(end), error, sent, received, send_counter, receive_counter, buffered, code, text[:text_len]
+            bool(ended), End(end), error, sent, received, send_counter, receive_counter, buffered, code, text[:text_len],
+            bool(kept),
         )  # fmt: skip

@@ -30,7 +30,7 @@ from typing import Final
 
 from stcp_proxy.relay import kernel_abi as abi
 
-from .peer import DATA, FIN, RESET, Relay, eventually, noise, references, stat
+from .peer import DATA, FIN, RESET, Relay, args, eventually, noise, references, stat, tcp_pair, ulp
 
 SECONDS: Final = float(os.environ.get("STCP_ABUSE_SECONDS", "600"))
 SEED: Final = int(os.environ.get("STCP_ABUSE_SEED", "1"))
@@ -83,6 +83,7 @@ def fresh(rng: random.Random, faults: Faults) -> Relay:
         idle_ms=rng.choice((0, 0, 1, 50)),
         half_close_ms=rng.choice((0, 1, 100)),
         linger_ms=rng.choice((0, 1, 100, 2000)),
+        flags=rng.choice((0, abi.RELAY_KEEP)),
         during=faults,
     )
     for sock in (r.app, r.peer):
@@ -186,11 +187,40 @@ def misuse(r: Relay, rng: random.Random) -> None:
     rng.choice((
         lambda: sock.recv(1),
         lambda: sock.send(b"x"),
-        lambda: sock.setsockopt(abi.SOL_STCP, rng.randrange(5), noise(rng.choice((0, 128, 264)))),
-        lambda: sock.getsockopt(abi.SOL_STCP, rng.randrange(5), rng.choice((1, 304))),
+        lambda: sock.setsockopt(abi.SOL_STCP, rng.randrange(6), noise(rng.choice((0, 128, 264)))),
+        lambda: sock.getsockopt(abi.SOL_STCP, rng.randrange(6), rng.choice((1, 304, 312))),
         lambda: sock.setsockopt(socket.SOL_TCP, abi.TCP_ULP, b"stcp"),
         lambda: sock.listen(),
     ))()  # fmt: skip
+
+
+def finish(r: Relay, rng: random.Random) -> None:
+    """Both FINs, in either order, perhaps with the next connection's bytes behind them."""
+    for step in rng.sample((half, fin), 2):
+        step(r, rng)
+    if rng.random() < 0.5:
+        r.peer.send(noise(rng.choice((1, 24, 5000))))
+
+
+def give_back(r: Relay, rng: random.Random) -> None:
+    r.wire.setsockopt(abi.SOL_STCP, abi.GIVE_BACK, b"")
+
+
+def hand_over_again(r: Relay, rng: random.Random) -> None:
+    """The next connection over a wire leg that was given back."""
+    app, plain = tcp_pair(r.wire.family)
+    try:
+        r.wire.setsockopt(abi.SOL_STCP, abi.GIVE_BACK, b"")
+        ulp(plain)
+        r.wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(plain.fileno(), flags=rng.choice((0, abi.RELAY_KEEP))))
+    except OSError:
+        app.close()
+        plain.close()
+        raise
+    for sock in (r.app, r.plain):
+        sock.close()
+    r.app, r.plain = app, plain
+    r.app.settimeout(0.05)
 
 
 def close_wire(r: Relay, rng: random.Random) -> None:
@@ -216,9 +246,13 @@ ACTIONS: Final = [
     shut,
     ask,
     misuse,
+    finish,
+    finish,
+    give_back,
+    hand_over_again,
     close_wire,
 ]
-OURS: Final = (abort, ask, misuse, shut, close_wire)  # one or few system calls that are the module's
+OURS: Final = (abort, ask, misuse, shut, give_back, close_wire)  # one or few system calls that are the module's
 
 
 # -- what was done -------------------------------------------------------------------------------------------------------

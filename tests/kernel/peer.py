@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -92,7 +92,7 @@ def args(plain_fd: int, **changed: object) -> bytearray:
         "interface": abi.INTERFACE, "size": abi.RELAY_ARGS.size, "plain_fd": plain_fd,
         "send_counter": 0, "send_key": KEY_UP, "receive_counter": 0, "receive_key": KEY_DOWN,
         "wire_bytes": 0, "plain_bytes": 0, "wire_len": 0, "plain_len": 0,
-        "idle_ms": 0, "half_close_ms": 0, "linger_ms": 2000, "reserved": 0,
+        "idle_ms": 0, "half_close_ms": 0, "linger_ms": 2000, "flags": 0,
     }  # fmt: skip
     assert changed.keys() <= fields.keys()
     fields.update(changed)
@@ -123,10 +123,12 @@ class Relay:
         keep_plain: bool = False,
         low_water: int = 1,
         during: AbstractContextManager[None] | None = None,
+        legs: tuple[socket.socket, socket.socket, socket.socket, socket.socket] | None = None,
         **changed: object,
     ) -> None:
-        self.app, self.plain = tcp_pair(family)
-        self.peer, self.wire = tcp_pair(family)
+        if legs is None:
+            legs = *tcp_pair(family), *tcp_pair(family)
+        self.app, self.plain, self.peer, self.wire = legs
         self.up, self.down = Cipher(KEY_UP, counters[0]), Cipher(KEY_DOWN, counters[1])
         queued = wire_bytes(self.down) if wire_bytes else b""
         wire_buffer = ctypes.create_string_buffer(queued, max(1, len(queued)))
@@ -144,8 +146,9 @@ class Relay:
         for leg in (self.plain, self.wire):
             leg.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
         with during or nullcontext():
-            ulp(self.plain)
-            ulp(self.wire)
+            for leg in (self.plain, self.wire):
+                with suppress(FileExistsError):  # a wire leg that was given back has it
+                    ulp(leg)
             self.wire.setsockopt(abi.SOL_STCP, abi.RELAY, raw)
         if not keep_plain:
             self.plain.close()

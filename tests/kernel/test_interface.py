@@ -43,7 +43,8 @@ def check_untouched(legs: Legs) -> None:
         ({"interface": 0}, errno.EPROTONOSUPPORT),
         ({"interface": abi.INTERFACE + 1}, errno.EPROTONOSUPPORT),
         ({"size": abi.RELAY_ARGS.size - 1}, errno.EPROTONOSUPPORT),
-        ({"reserved": 1}, errno.EINVAL),
+        ({"flags": 2}, errno.EINVAL),
+        ({"flags": abi.RELAY_KEEP, "plain_fd": -1}, errno.EBADF),
         ({"plain_fd": -1}, errno.EBADF),
         ({"plain_fd": 100_000}, errno.EBADF),
         ({"send_counter": (1 << 64) - 1}, errno.EKEYEXPIRED),
@@ -76,7 +77,7 @@ def test_sizes(legs: Legs, size: int) -> None:
 
 def test_unknown_options(legs: Legs) -> None:
     wire = legs[2]
-    for number in (0, 4, 99):
+    for number in (0, 5, 99):
         with refused(errno.ENOPROTOOPT):
             wire.setsockopt(abi.SOL_STCP, number, b"")
         with refused(errno.ENOPROTOOPT):

@@ -49,7 +49,7 @@ def layout(name: str) -> str:
             out += layout(kind.removeprefix("struct "))
         elif length:
             assert kind == "__u8"
-            out += f"{DEFINES[length]}s"
+            out += f"{DEFINES.get(length, length)}s"
         else:
             out += CODES[kind]
     return out
@@ -82,7 +82,7 @@ def test_enumerations(name: str, prefix: str, python: Iterable[enum.IntEnum]) ->
 def test_options() -> None:
     assert DEFINES["STCP_ULP_NAME"] == abi.ULP_NAME.decode()
     assert DEFINES["SOL_STCP"] == abi.SOL_STCP
-    for name in ("INTERFACE", "RELAY", "ABORT", "STATUS", "MAX_QUEUED"):
+    for name in ("INTERFACE", "RELAY", "RELAY_KEEP", "ABORT", "STATUS", "GIVE_BACK", "MAX_QUEUED"):
         assert DEFINES[f"STCP_{name}"] == getattr(abi, name)
 
 

@@ -82,7 +82,7 @@ def test_what_the_module_does_not_take_goes_to_the_python_engine(
         raise OSError(number, "Operation not supported")
 
     monkeypatch.setattr(kernel, "probe", present)
-    monkeypatch.setattr(kernel, "_hand_over", refuse)
+    monkeypatch.setattr(kernel, "hand_over", refuse)
     engine, ends = KernelEngine(), Ends()
     engine.start()
     app, plain = socket.socketpair()
@@ -113,7 +113,7 @@ def test_a_wire_leg_that_cannot_be_watched_is_not_handed_over(monkeypatch: pytes
 
     handed_over: list[Handover] = []
     monkeypatch.setattr(kernel, "probe", present)
-    monkeypatch.setattr(kernel, "_hand_over", handed_over.append)
+    monkeypatch.setattr(kernel, "hand_over", handed_over.append)
     monkeypatch.setattr(kernel, "_is_unix", lambda sock: False)
     engine, ends = KernelEngine(), Ends()
     engine.start()

@@ -1,0 +1,415 @@
+"""A wire leg comes back after both FINs, as it was before the handover, and nothing of the next connection is read."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from stcp_proxy.relay import kernel_abi as abi
+
+from .peer import (
+    DATA,
+    FIN,
+    KEY_DOWN,
+    KEY_UP,
+    OPEN,
+    PATIENCE,
+    RESET,
+    Cipher,
+    Relay,
+    eventually,
+    how_it_ends,
+    noise,
+    read_exactly,
+    references,
+    stat,
+    tcp_pair,
+    ulp,
+)
+from .refusals import refused
+
+NEXT = Cipher(bytes(32), 77).seal(OPEN, b"attributes") + Cipher(bytes(32), 78).seal(DATA, b"early")
+"""What the peer sends for the next connection, with keys that the module does not have."""
+NOTSENT_LOWAT = 25
+
+
+def keep(**options: object) -> Relay:
+    return Relay(flags=abi.RELAY_KEEP, **options)  # type: ignore[arg-type]
+
+
+def give_back(r: Relay) -> None:
+    r.wire.setsockopt(abi.SOL_STCP, abi.GIVE_BACK, b"")
+
+
+def take(r: Relay) -> abi.Status:
+    """Waits for the end and takes the leg back."""
+    status = r.wait_ended()
+    assert (status.end, status.kept) == (abi.End.FINISHED, True)
+    give_back(r)
+    return status
+
+
+def end_application(r: Relay) -> None:
+    r.app.shutdown(socket.SHUT_WR)
+    assert r.read_frame() == (FIN, b"")
+
+
+def check_usable(r: Relay) -> None:
+    """User space reads, writes, polls and sets options as on any other socket."""
+    poll = select.poll()
+    poll.register(r.wire, select.POLLIN | select.POLLRDHUP)
+    assert poll.poll(0) == []
+    r.peer.sendall(b"to user space")
+    assert poll.poll(PATIENCE * 1000) == [(r.wire.fileno(), select.POLLIN)]
+    assert read_exactly(r.wire, 13) == b"to user space"
+    r.wire.sendall(b"from user space")
+    assert read_exactly(r.peer, 15) == b"from user space"
+    r.wire.setsockopt(socket.SOL_TCP, socket.TCP_NODELAY, 1)
+    r.wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+    with refused(errno.ENOTCONN):
+        r.status()
+    r.peer.shutdown(socket.SHUT_WR)
+    assert r.wire.recv(1) == b""
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("first", ["application", "peer"])
+def test_the_leg_comes_back_after_both_fins(family: socket.AddressFamily, first: str) -> None:
+    before = stat()["LegsGivenBack"]
+    r = keep(family=family, counters=((1 << 20) - 1, 5))
+    r.check_alive()
+    with refused(errno.EBUSY):
+        give_back(r)
+    if first == "application":
+        end_application(r)
+        r.send(FIN)
+    else:
+        r.send(FIN)
+        assert how_it_ends(r.app) == (0, "eof")
+        assert not r.status().kept
+        end_application(r)
+    status = take(r)
+    assert (status.send_counter, status.receive_counter) == ((1 << 20) + 1, 7)
+    assert (status.bytes_to_wire, status.bytes_to_plain) == (4, 4)
+    assert stat()["LegsGivenBack"] == before + 1
+    check_usable(r)
+    r.close()
+    eventually(lambda: references() == 0, "a leg keeps its reference")
+
+
+def test_options_that_the_handover_changed_are_as_before() -> None:
+    app, plain, peer, wire = *tcp_pair(), *tcp_pair()
+    wire.setsockopt(socket.SOL_TCP, NOTSENT_LOWAT, 12345)
+    wire.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, 54321)
+    r = keep(legs=(app, plain, peer, wire))
+    assert wire.getsockopt(socket.SOL_TCP, NOTSENT_LOWAT) != 12345
+    end_application(r)
+    r.send(FIN)
+    take(r)
+    assert wire.getsockopt(socket.SOL_TCP, NOTSENT_LOWAT) == 12345
+    assert wire.getsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT) == 54321
+    assert wire.getsockopt(socket.SOL_TCP, abi.TCP_ULP, 16).rstrip(b"\0") == b"stcp"
+    r.close()
+
+
+@pytest.mark.parametrize("pieces", ["whole", "byte by byte"])
+@pytest.mark.parametrize("when", ["with FIN", "later"])
+def test_bytes_behind_the_last_fin_stay_in_the_queue(pieces: str, when: str) -> None:
+    r = keep()
+    r.peer.setsockopt(socket.SOL_TCP, socket.TCP_NODELAY, 1)
+    end_application(r)
+    raw = r.down.seal(DATA, b"last") + r.down.seal(FIN) + (NEXT if when == "with FIN" else b"")
+    for at in range(0, len(raw), len(raw) if pieces == "whole" else 1):
+        r.peer.sendall(raw[at : at + (len(raw) if pieces == "whole" else 1)])
+    assert read_exactly(r.app, 4) == b"last"
+    assert how_it_ends(r.app) == (0, "eof")
+    if when == "later":
+        r.wait_ended()
+        r.peer.sendall(NEXT)
+        time.sleep(0.05)
+        assert r.wait_ended().kept
+    take(r)
+    assert read_exactly(r.wire, len(NEXT)) == NEXT
+    check_usable(r)
+    r.close()
+
+
+def slow() -> Relay:
+    """A relay whose plain leg takes little, and whose application reads nothing."""
+    app, plain, peer, wire = *tcp_pair(), *tcp_pair()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    app.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.setsockopt(socket.SOL_TCP, socket.TCP_NODELAY, 1)
+    return keep(legs=(app, plain, peer, wire))
+
+
+@pytest.mark.parametrize("how", ["at once", "later", "byte by byte", "before ours"])
+def test_a_slow_application_does_not_hold_the_leg_back(how: str) -> None:
+    r = slow()
+    data = noise(60_000)
+    if how != "before ours":
+        end_application(r)
+    r.send(DATA, data)
+    if how != "at once":
+        eventually(lambda: r.status().receive_counter == 1, "the frame is not open")
+        time.sleep(0.2)
+        assert not r.status().ended
+    fin = r.down.seal(FIN)
+    for at in range(0, len(fin), 1 if how == "byte by byte" else len(fin)):
+        r.peer.sendall(fin[at : at + (1 if how == "byte by byte" else len(fin))])
+    if how == "before ours":
+        end_application(r)
+    status = take(r)
+    assert status.bytes_to_plain == len(data)
+    check_usable(r)
+    assert read_exactly(r.app, len(data)) == data
+    assert how_it_ends(r.app) == (0, "eof")
+    r.close()
+
+
+def test_only_one_frame_goes_beyond_the_send_buffer() -> None:
+    """Back-pressure stays: where more than FIN is to come, the wire waits for the application."""
+    r = slow()
+    end_application(r)
+    data = noise(60_000)
+    for at in range(3):
+        r.send(DATA, data[at:])
+    r.send(FIN)
+    time.sleep(0.5)
+    status = r.status()
+    assert not status.ended
+    assert status.receive_counter <= 2
+    assert read_exactly(r.app, 3 * len(data) - 3) == data + data[1:] + data[2:]
+    take(r)
+    r.close()
+
+
+def test_reset_that_crosses() -> None:
+    """Before our FIN has left, RESET belongs to this connection; afterwards it is user space's to read."""
+    r = keep()
+    r.send(FIN)
+    r.send(RESET, b"\x00\x08")
+    assert r.wait_ended().end is abi.End.PEER_RESET
+    with refused(errno.ESHUTDOWN):
+        give_back(r)
+    r.close()
+
+    r = keep()
+    r.send(FIN)
+    raw = r.down.seal(RESET, b"\x00\x08in two pieces")
+    r.peer.sendall(raw[:7])
+    eventually(lambda: r.status().buffered > 0, "the piece is not there")
+    end_application(r)
+    time.sleep(0.1)
+    assert not r.status().ended
+    r.peer.sendall(raw[7:])
+    status = r.wait_ended()
+    assert (status.end, status.text, status.kept) == (abi.End.PEER_RESET, b"in two pieces", False)
+    r.close()
+
+    r = keep()
+    end_application(r)
+    r.send(FIN)
+    raw = r.down.seal(RESET, b"\x00\x08")
+    r.peer.sendall(raw)
+    take(r)
+    assert read_exactly(r.wire, len(raw)) == raw
+    r.close()
+
+
+@pytest.mark.parametrize("how", ["application", "frame", "abort", "truncated", "OPEN too early", "handover"])
+def test_a_connection_that_is_not_over_in_order_ends_the_leg(how: str) -> None:
+    ends = {"application": abi.End.PLAIN_RESET, "abort": abi.End.ABORTED, "truncated": abi.End.TRUNCATED}
+    early = (lambda cipher: cipher.seal(FIN) + NEXT) if how == "handover" else None
+    r = keep(linger_ms=100, wire_bytes=early)
+    if how == "application":
+        r.app.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        r.app.close()
+    elif how == "abort":
+        r.wire.setsockopt(abi.SOL_STCP, abi.ABORT, abi.ABORT_ARGS.pack(abi.INTERFACE, 7, 0, b""))
+    elif how == "truncated":
+        r.peer.shutdown(socket.SHUT_WR)
+    elif how == "OPEN too early":
+        r.send(FIN)
+        r.peer.sendall(NEXT)
+    elif how == "frame":
+        end_application(r)
+        r.send(DATA, b"x")
+        r.peer.sendall(NEXT)
+    status = r.wait_ended()
+    assert (status.end, status.kept) == (ends.get(how, abi.End.BAD_FRAME), False)
+    with refused(errno.ESHUTDOWN):
+        give_back(r)
+    r.close()
+
+
+def test_the_peer_may_end_the_stream_behind_its_fin() -> None:
+    r = keep()
+    end_application(r)
+    r.send(FIN)
+    r.peer.shutdown(socket.SHUT_WR)
+    take(r)
+    assert r.wire.recv(1) == b""
+    r.close()
+
+
+def test_what_cannot_be_given_back() -> None:
+    near, far = tcp_pair()
+    ulp(near)
+    with refused(errno.ENOTCONN):
+        near.setsockopt(abi.SOL_STCP, abi.GIVE_BACK, b"")
+    r = Relay()
+    end_application(r)
+    r.send(FIN)
+    assert not r.wait_ended().kept
+    with refused(errno.ESHUTDOWN):
+        give_back(r)
+    assert how_it_ends(r.peer) == (0, "eof")
+    r.close()
+    r = keep()
+    end_application(r)
+    r.send(FIN)
+    r.wait_ended()
+    with refused(errno.EINVAL):
+        r.wire.setsockopt(abi.SOL_STCP, abi.GIVE_BACK, b"x")
+    give_back(r)
+    with refused(errno.ENOTCONN):
+        give_back(r)
+    for sock in (near, far):
+        sock.close()
+    r.close()
+
+
+def test_one_of_many_threads_takes_the_leg() -> None:
+    """Others may ask for its state or abort it meanwhile: with the checkers, a relay that is freed too early is seen."""
+    for _ in range(40):
+        r = keep()
+        taken: list[int] = []
+        go = threading.Barrier(4)
+
+        def take_it(r: Relay = r, taken: list[int] = taken, go: threading.Barrier = go) -> None:
+            go.wait(PATIENCE)
+            for _ in range(50):
+                with contextlib.suppress(OSError):
+                    r.status()
+                with contextlib.suppress(OSError):
+                    give_back(r)
+                    taken.append(1)
+                with contextlib.suppress(OSError):
+                    r.wire.setsockopt(abi.SOL_STCP, abi.ABORT, b"")
+
+        threads = [threading.Thread(target=take_it) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        end_application(r)
+        r.send(FIN)
+        go.wait(PATIENCE)
+        for thread in threads:
+            thread.join()
+        with contextlib.suppress(OSError):
+            give_back(r)
+            taken.append(1)
+        assert taken == [1]
+        r.close()
+    eventually(lambda: references() == 0, "a reference is left")
+
+
+OWNER = """
+import select, signal, socket, sys
+from tests.kernel.peer import abi, args, ulp
+legs = [socket.socket(fileno=int(fd)) for fd in sys.argv[1:]]
+for leg in legs:
+    ulp(leg)
+for plain, wire, _ in zip(legs[::3], legs[1::3], legs[2::3]):
+    wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(plain.fileno(), flags=abi.RELAY_KEEP))
+    plain.close()
+print("ready", flush=True)
+for place, wire in enumerate(legs[1::3]):
+    poll = select.poll()
+    poll.register(wire, 0)
+    if place >= 2:
+        assert poll.poll(30000)
+    if place >= 3:
+        wire.setsockopt(abi.SOL_STCP, abi.GIVE_BACK, b"")
+    if place >= 4:
+        wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(legs[14].fileno()))
+print("there", flush=True)
+signal.pause()
+"""
+STATES = ["at rest", "one FIN", "ended", "given back", "handed over again"]
+
+
+def test_a_killed_owner_in_every_state() -> None:
+    """While a connection lives, both ends see a reset; a leg between two connections ends in order."""
+    legs = [(tcp_pair(), tcp_pair(), tcp_pair()) for _ in STATES]
+    fds = [sock.fileno() for (_, plain), (_, wire), (_, again) in legs for sock in (plain, wire, again)]
+    command = [sys.executable, "-c", OWNER, *map(str, fds)]
+    with subprocess.Popen(command, pass_fds=fds, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "ready\n"
+        for state, ((app, plain), (peer, wire), (_, again)) in zip(STATES, legs, strict=True):
+            for sock in (plain, wire, again):
+                sock.close()
+            if state != "at rest":
+                app.shutdown(socket.SHUT_WR)
+                assert read_exactly(peer, 20) == Cipher(KEY_UP).seal(FIN)
+            if state not in ("at rest", "one FIN"):
+                peer.sendall(Cipher(KEY_DOWN).seal(FIN))
+        assert owner.stdout.readline() == "there\n"
+        owner.send_signal(signal.SIGKILL)
+        owner.wait(PATIENCE)
+    for state, ((app, _), (peer, _), (other, _)) in zip(STATES, legs, strict=True):
+        lives = state in ("at rest", "one FIN")
+        assert how_it_ends(app) == (0, "reset" if lives else "eof"), state
+        assert how_it_ends(peer) == (0, "reset" if lives or state == "handed over again" else "eof"), state
+        for sock in (app, peer, other):
+            sock.close()
+    eventually(lambda: references() == 0, "a leg outlived its owner")
+    assert stat()["RelaysLive"] == 0
+
+
+def memory_of(sock: socket.socket) -> tuple[int, ...]:
+    """SO_MEMINFO: what a socket holds in its queues, and what it has reserved."""
+    return struct.unpack("9I", sock.getsockopt(socket.SOL_SOCKET, 55, 36))[:6]
+
+
+def test_thousand_connections_over_one_leg() -> None:
+    """Nothing grows with them: references, memory of the leg, memory of the machine."""
+    peer, wire = tcp_pair()
+    up, down = Cipher(KEY_UP), Cipher(KEY_DOWN)
+    held: list[tuple[int, ...]] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for number in range(1000):
+            app = socket.create_connection(listener.getsockname(), timeout=PATIENCE)
+            plain, _ = listener.accept()
+            legs = app, plain, peer, wire
+            r = keep(legs=legs, counters=(up.n, down.n), send_key=up.key, receive_key=down.key)
+            r.up, r.down = up, down
+            app.sendall(b"question")
+            app.shutdown(socket.SHUT_WR)
+            assert r.read_data(8) == b"question"
+            r.send(DATA, b"answer")
+            r.send(FIN)
+            assert read_exactly(app, 6) == b"answer"
+            assert how_it_ends(app) == (0, "eof")
+            assert r.read_frame() == (FIN, b"")
+            status = take(r)
+            assert (status.send_counter, status.receive_counter) == (up.n, down.n)
+            app.close()
+            if number in (99, 999):
+                held.append(memory_of(wire))
+    assert held[0] == held[1]
+    assert stat()["RelaysLive"] == 0
+    for sock in (peer, wire):
+        sock.close()
+    eventually(lambda: references() == 0, "a reference is left")
