@@ -153,25 +153,6 @@ def test_the_component_has_the_sidecar_of_the_sample() -> None:
     assert spec["securityContext"] == sample["securityContext"]
 
 
-def test_injection_adds_the_sidecar_of_the_sample() -> None:
-    """The expressions are read as text: no API server is here that evaluates them."""
-    policy, binding = (document(CONFIGS / "kubernetes" / "injection" / "policy.yaml", number) for number in (0, 1))
-    for each in (policy, binding):
-        kubernetes_validate.validate(each, "1.36", strict=True)
-    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
-    text = policy["spec"]["mutations"][0]["jsonPatch"]["expression"]
-    assert all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}"))
-    (sample,) = document(CONFIGS / "kubernetes" / "client.yaml", 1)["spec"]["template"]["spec"]["initContainers"]
-    for words in (sample["image"], *sample["livenessProbe"]["exec"]["command"], *sample["resources"]["requests"].values()):
-        assert f'"{words}"' in text
-    for name, value in sample["securityContext"].items():
-        if not isinstance(value, dict):
-            assert f"{name}: {str(value).lower()}" in text
-    variables = {each["name"]: each["expression"] for each in policy["spec"]["variables"]}
-    assert yaml.safe_load(variables["ready"]) == sample["startupProbe"]["exec"]["command"]
-    assert set(re.findall(r"variables\.(\w+)", text)) == variables.keys()
-
-
 def test_one_list_of_alerts() -> None:
     alerts = document(CONFIGS / "prometheus" / "alerts.yaml")
     assert document(CHART / "files" / "alerts.yaml") == alerts
