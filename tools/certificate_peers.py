@@ -21,10 +21,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -37,6 +39,11 @@ from stcp_proxy.protocol.noise import KeyPair
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Role, Suite
 
+CertificateKey: TypeAlias = Ed25519PrivateKey | EllipticCurvePrivateKey
+KEYS: dict[str, Callable[[], CertificateKey]] = {
+    "ed25519": Ed25519PrivateKey.generate,
+    "p256": lambda: generate_private_key(SECP256R1()),
+}
 DAY = datetime.timedelta(days=1)
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -47,24 +54,29 @@ WARM = 300
 
 
 class Authority:
-    """Issues certificates."""
+    """Issues certificates.
 
-    def __init__(self) -> None:
-        self.key = Ed25519PrivateKey.generate()
+    Args:
+        make_key: makes a key for it, and for each certificate.
+    """
+
+    def __init__(self, make_key: Callable[[], CertificateKey] = Ed25519PrivateKey.generate) -> None:
+        self.make_key = make_key
+        self.key = make_key()
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fleet")])
         self.root = self._sign(self.name, self.key, ca=True)
 
-    def _sign(self, subject: x509.Name, key: Ed25519PrivateKey, *, ca: bool = False, name: str = "") -> x509.Certificate:
+    def _sign(self, subject: x509.Name, key: CertificateKey, *, ca: bool = False, name: str = "") -> x509.Certificate:
         now, serial = datetime.datetime.now(datetime.UTC), x509.random_serial_number()
         builder = x509.CertificateBuilder(self.name, subject, key.public_key(), serial, now - DAY, now + 30 * DAY)
         builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
         if name:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
-        return builder.sign(self.key, None)
+        return builder.sign(self.key, None if isinstance(self.key, Ed25519PrivateKey) else SHA256())
 
-    def issue(self, name: str) -> tuple[bytes, Ed25519PrivateKey]:
+    def issue(self, name: str) -> tuple[bytes, CertificateKey]:
         """A certificate (DER) and its key."""
-        key = Ed25519PrivateKey.generate()
+        key = self.make_key()
         return self._sign(x509.Name([]), key, name=name).public_bytes(Encoding.DER), key
 
     def peer(self, number: int) -> Identity:
@@ -158,8 +170,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--peers", type=int, default=10_000, help="peers with certificates [default: 10000]")
     parser.add_argument("--again", type=int, default=2_000, help="handshakes of each kind whose cost is measured [default: 2000]")
+    parser.add_argument("--keys", choices=KEYS, default="ed25519", help="kind of all certificates' keys [default: ed25519]")
     args = parser.parse_args()
-    authority, client = Authority(), PrivateKey.generate()
+    authority, client = Authority(KEYS[args.keys]), PrivateKey.generate()
     with tempfile.TemporaryDirectory() as folder:
         listener = Listener(Path(folder), authority, client)
         try:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from stcp_proxy.credentials.names import NamePattern
@@ -33,9 +34,14 @@ class Authority:
         return tuple(name for name in names if any(pattern.matches(name) for pattern in self.names))
 
 
-def key_bytes(certificate: x509.Certificate) -> bytes:
-    """The public key of a certificate in one canonical encoding (SubjectPublicKeyInfo, DER)."""
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+def key_bytes(certificate: x509.Certificate, key: CertificatePublicKeyTypes | None = None) -> bytes:
+    """The public key of a certificate in one canonical encoding (SubjectPublicKeyInfo, DER).
+
+    Args:
+        certificate: the certificate.
+        key: its key, where it has been read.
+    """
+    return (certificate.public_key() if key is None else key).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def key_id(key: bytes) -> bytes:

@@ -10,23 +10,25 @@ import contextlib
 import datetime
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509 import verification
 
 from stcp_proxy.credentials.authority import Authority
 from stcp_proxy.credentials.certificate import (
-    check_algorithm,
+    Extensions,
     check_constraints,
     check_issuer,
     check_leaf,
     check_purpose,
+    has_strong_hash,
     is_authority,
     names_of,
 )
+from stcp_proxy.credentials.issuer import Issuer, issuer_of
 from stcp_proxy.errors import (
     CertificateChainRefused,
     CertificateExpired,
@@ -41,6 +43,8 @@ MAX_CERTIFICATES: Final = 5
 """Most certificates that a peer presents: a leaf and its intermediates."""
 LEEWAY: Final = 60
 """Seconds by which the clocks of two hosts may differ."""
+_BUCKET: Final = 60
+"""Seconds for which a verifier of the library is used again."""
 
 _ISSUERS: Final = verification.ExtensionPolicy.permit_all().require_present(
     x509.BasicConstraints, verification.Criticality.AGNOSTIC, None
@@ -51,9 +55,26 @@ _LEAVES: Final = verification.ExtensionPolicy.permit_all().require_present(
 """`certificate` has the rules for extensions: names, purposes and critical ones."""
 
 
-def find_chain(
-    presented: Sequence[x509.Certificate], authorities: Sequence[Authority], *, role: Role, now: float
-) -> tuple[Authority, list[x509.Certificate], tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A verified chain of certificates.
+
+    Attributes:
+        authority: the authority that vouches for it.
+        leaf: the peer's own certificate.
+        issuers: the certificates above it; the last one is a root of the authority.
+        names: the names of the leaf.
+        not_after: the first end of a validity in it, in unix seconds.
+    """
+
+    authority: Authority
+    leaf: x509.Certificate
+    issuers: tuple[Issuer, ...]
+    names: tuple[str, ...]
+    not_after: float
+
+
+def find_chain(presented: Sequence[x509.Certificate], authorities: Sequence[Authority], *, role: Role, now: float) -> Chain:
     """Verify the certificates that a peer presents.
 
     Args:
@@ -62,57 +83,62 @@ def find_chain(
         role: the peer's role.
         now: the time, in unix seconds.
 
-    Returns:
-        The authority, the chain from the leaf to one of the authority's roots, and the names of the leaf.
-
     Raises:
         CredentialRefused: no authority vouches for the leaf.
     """
     if len(presented) > MAX_CERTIFICATES:
         raise CertificateChainRefused(f"the peer presents {len(presented)} certificates, {MAX_CERTIFICATES} are allowed")
     leaf, *intermediates = presented
-    check_leaf(leaf, role)
-    for certificate in presented:
+    extensions = check_leaf(leaf, role)
+    end = check_time(leaf, now)
+    for certificate in intermediates:
         check_time(certificate, now)
     refusal: CredentialRefused | None = None
     for authority in authorities:
-        for chain in _chains_to(authority, leaf, intermediates, now):
+        for issuers in _chains_to(authority, leaf, intermediates, now):
             try:
-                return authority, chain, _check_chain(chain, role)
+                names = _check_chain(leaf, extensions, issuers, role)
             except CredentialRefused as exc:
                 refusal = refusal or exc
+            else:
+                return Chain(authority, leaf, issuers, names, min(end, *(issuer.end for issuer in issuers)))
     issuer = shown(leaf.issuer.rfc4514_string())
     raise refusal or UnknownAuthority(f"no authority of this side issued the peer's certificate (issuer: {issuer})")
 
 
-def check_time(certificate: x509.Certificate, now: float) -> None:
-    """Raises CertificateExpired or CertificateNotYetValid, with both times, unless the certificate is valid at `now`."""
+def check_time(certificate: x509.Certificate, now: float) -> float:
+    """Check that a certificate is valid at `now`. Returns the end of its validity, in unix seconds.
+
+    Raises:
+        CertificateExpired, CertificateNotYetValid: it is not, with both times.
+    """
     start, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
     if now > end + LEEWAY:
         raise CertificateExpired(f"a certificate of the peer was valid until {_text(end)}, and the time here is {_text(now)}")
     if now < start - LEEWAY:
         raise CertificateNotYetValid(f"a certificate of the peer is valid from {_text(start)}, and the time here is {_text(now)}")
+    return end
 
 
 def _chains_to(
     authority: Authority, leaf: x509.Certificate, intermediates: list[x509.Certificate], now: float
-) -> Iterator[list[x509.Certificate]]:
-    """The chains from a leaf to the roots of an authority, with every signature verified."""
-    roots = [root for root in authority.roots if _in_time(root, now)]
+) -> Iterator[tuple[Issuer, ...]]:
+    """The issuers of each chain from a leaf to a root of an authority, with every signature verified."""
+    roots = [root for root in map(issuer_of, authority.roots) if root.start - LEEWAY <= now <= root.end + LEEWAY]
     vouched = _vouched(roots, intermediates) if intermediates else []
-    if any(isinstance(issuer.public_key(), Ed25519PublicKey) for issuer in (*roots, *vouched)):
-        yield from _chains([leaf], roots, vouched)
+    issuers = [*roots, *vouched]
+    if any(issuer.is_ed25519 for issuer in issuers):
+        yield from _chains(leaf, (), roots, vouched)
         return
-    if all(leaf.issuer != issuer.subject for issuer in (*roots, *vouched)):
+    if leaf.issuer not in [issuer.subject for issuer in issuers]:
         return
-    moment = _within_all([leaf, *vouched], now)
-    builder = verification.PolicyBuilder().store(verification.Store(roots)).time(moment).max_chain_depth(MAX_CERTIFICATES)
-    verifier = builder.extension_policies(ca_policy=_ISSUERS, ee_policy=_LEAVES).build_client_verifier()
+    below = [issuer.certificate for issuer in vouched]
+    verifier = _verifier(tuple(root.certificate for root in roots), _moment(roots, [leaf, *below], now))
     with contextlib.suppress(verification.VerificationError):
-        yield verifier.verify(leaf, vouched).chain
+        yield tuple(map(issuer_of, verifier.verify(leaf, below).chain[1:]))
 
 
-def _vouched(roots: list[x509.Certificate], intermediates: list[x509.Certificate]) -> list[x509.Certificate]:
+def _vouched(roots: list[Issuer], intermediates: list[x509.Certificate]) -> list[Issuer]:
     """The intermediates that a root has issued, directly or through others of them.
 
     The search begins at the roots, so only keys that a root vouches for verify signatures. From the leaf upwards, a stranger's
@@ -120,27 +146,34 @@ def _vouched(roots: list[x509.Certificate], intermediates: list[x509.Certificate
     """
     found: list[x509.Certificate] = []
     unknown = list(intermediates)
-    issuers = list(roots)
+    issuers = [root.certificate for root in roots]
     while issuers and unknown:
         issuer = issuers.pop()
         issued = [certificate for certificate in unknown if _issued(certificate, issuer)]
         unknown = [certificate for certificate in unknown if certificate not in issued]
         found += issued
         issuers += filter(is_authority, issued)
-    return found
+    return [issuer_of(certificate) for certificate in found]
 
 
 def _chains(
-    chain: list[x509.Certificate], roots: list[x509.Certificate], intermediates: list[x509.Certificate]
-) -> Iterator[list[x509.Certificate]]:
-    """All chains that continue `chain` to a root. The number of certificates bounds their length."""
-    is_leaf = len(chain) == 1
+    lowest: x509.Certificate, chain: tuple[Issuer, ...], roots: list[Issuer], intermediates: list[Issuer]
+) -> Iterator[tuple[Issuer, ...]]:
+    """All continuations of `chain`, issuers of a leaf, to a root. The number of certificates bounds their length.
+
+    Args:
+        lowest: the last certificate of the chain: a leaf, where `chain` is empty.
+        chain: its issuers so far.
+        roots: certificates of an authority.
+        intermediates: certificates that they vouch for.
+    """
     for root in roots:
-        if _issued(chain[-1], root, is_leaf=is_leaf):
-            yield [*chain, root]
+        if _issued(lowest, root.certificate, is_leaf=not chain):
+            yield (*chain, root)
     for candidate in intermediates:
-        if candidate not in chain and _issued(chain[-1], candidate, is_leaf=is_leaf):
-            yield from _chains([*chain, candidate], roots, intermediates)
+        is_new = candidate not in chain and candidate.certificate != lowest
+        if is_new and _issued(lowest, candidate.certificate, is_leaf=not chain):
+            yield from _chains(candidate.certificate, (*chain, candidate), roots, intermediates)
 
 
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate, *, is_leaf: bool = False) -> bool:
@@ -168,30 +201,42 @@ _check_issuer: Final = functools.lru_cache(maxsize=64)(check_issuer)
 """Remembers which issuers have passed: an issuer has many peers below it, and its certificate never changes."""
 
 
-def _check_chain(chain: list[x509.Certificate], role: Role) -> tuple[str, ...]:
+def _check_chain(leaf: x509.Certificate, extensions: Extensions, issuers: tuple[Issuer, ...], role: Role) -> tuple[str, ...]:
     """Apply the rules for issuers to a chain whose signatures are verified. Returns the names of the leaf."""
-    names = names_of(chain[0])
-    for below, issuer in enumerate(chain[1:]):
-        check_algorithm(chain[below], issuer)
-        _check_issuer(issuer, below)
-        check_constraints(issuer, names)
-        if below + 2 < len(chain):
-            check_purpose(issuer, role)
+    names = names_of(leaf, extensions)
+    below = leaf
+    for depth, issuer in enumerate(issuers):
+        # The key of an issuer has verified the signature. With Ed25519 there is one algorithm, and no hash to choose.
+        if not issuer.is_strong or not (issuer.is_ed25519 or has_strong_hash(below)):
+            raise CertificateChainRefused("a certificate in the peer's chain is signed with a weak or unknown algorithm")
+        _check_issuer(issuer.certificate, depth)
+        check_constraints(issuer.constraints, names)
+        if depth + 1 < len(issuers):
+            check_purpose(issuer.extensions, role)
+        below = issuer.certificate
     return names
 
 
-def _in_time(certificate: x509.Certificate, now: float) -> bool:
-    try:
-        check_time(certificate, now)
-    except (CertificateExpired, CertificateNotYetValid):
-        return False
-    return True
+@functools.lru_cache(maxsize=16)
+def _verifier(roots: tuple[x509.Certificate, ...], moment: datetime.datetime) -> verification.ClientVerifier:
+    """The library's verifier for some roots at one time. It is made once for all peers of a minute."""
+    builder = verification.PolicyBuilder().store(verification.Store(list(roots))).time(moment).max_chain_depth(MAX_CERTIFICATES)
+    return builder.extension_policies(ca_policy=_ISSUERS, ee_policy=_LEAVES).build_client_verifier()
 
 
-def _within_all(certificates: list[x509.Certificate], now: float) -> datetime.datetime:
-    """The time nearest to `now` at which all certificates are valid: this is the leeway."""
-    start = max(certificate.not_valid_before_utc for certificate in certificates)
-    end = min(certificate.not_valid_after_utc for certificate in certificates)
+def _moment(roots: list[Issuer], presented: list[x509.Certificate], now: float) -> datetime.datetime:
+    """The time at which the library verifies a chain. This module has checked the true times of what a peer presents.
+
+    Returns:
+        The beginning of this minute, where everything is valid then, so that a verifier serves many peers. Otherwise the time
+        nearest to `now` at which all that the peer presents is valid: this is the leeway.
+    """
+    start = max(certificate.not_valid_before_utc for certificate in presented)
+    end = min(certificate.not_valid_after_utc for certificate in presented)
+    minute = now - now % _BUCKET
+    moment = datetime.datetime.fromtimestamp(minute, datetime.UTC)
+    if start <= moment <= end and all(root.start <= minute and now <= root.end for root in roots):
+        return moment
     return max(start, min(end, datetime.datetime.fromtimestamp(now, datetime.UTC)))
 
 

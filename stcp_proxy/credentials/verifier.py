@@ -34,8 +34,6 @@ from stcp_proxy.protocol.wire import Role
 
 MAX_REMEMBERED: Final = 10_000
 """Most credentials that a verifier remembers. The one that was used longest ago is forgotten first."""
-_MAX_ISSUERS: Final = 64
-"""Most issuers whose keys are held beside the roots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,6 @@ class Verifier:
         self._remember = remember
         self._known: OrderedDict[bytes, Verified] = OrderedDict()
         self._root_keys = {key_bytes(root): (authority, root) for authority in authorities for root in authority.roots}
-        self._issuer_keys: dict[x509.Certificate, bytes] = {}
 
     def __len__(self) -> int:
         """Number of remembered credentials."""
@@ -148,43 +145,45 @@ class Verifier:
             raise UnknownAuthority("the authority that issued the peer's certificate is no longer in the configuration")
         if authority.vouches_for(verified.names) != verified.names:
             raise CertificateNameRefused("the authority of the peer's certificate may no longer vouch for its names")
-        self._check_revocation(verified, authority.name)
+        self._check_revocation(verified, authority.name, key_id(verified.issuer_key))
         return certificate
 
     def _verify(self, credential: Credential, static: bytes, role: Role, now: float) -> Verified:
         presented = [x509.load_der_x509_certificate(der) for der in credential.certificates]
         _check_end(credential.not_after, now)
-        authority, chain, everything = find_chain(presented, self._authorities, role=role, now=now)
-        check_binding(credential, chain[0].public_key(), role=role, static=static)
-        names = authority.vouches_for(everything)
+        chain = find_chain(presented, self._authorities, role=role, now=now)
+        leaf, issuers, authority = chain.leaf, chain.issuers, chain.authority
+        key = leaf.public_key()
+        check_binding(credential, key, role=role, static=static)
+        names = authority.vouches_for(chain.names)
         if not names:
-            raise CertificateNameRefused(f"authority {authority.name!r} may not vouch for {', '.join(everything)}")
-        ends = [certificate.not_valid_after_utc.timestamp() for certificate in chain]
+            raise CertificateNameRefused(f"authority {authority.name!r} may not vouch for {', '.join(chain.names)}")
+        serial = leaf.serial_number
+        serials = (serial, *(issuer.certificate.serial_number for issuer in issuers[:-1]))
         verified = Verified(
             "\n".join(names),
             authority.name,
-            chain[0].serial_number,
-            min(*ends, credential.not_after),
-            (key_id(key_bytes(chain[0])), *(key_id(self._issuer_key(each)) for each in chain[1:-1])),
-            tuple((self._issuer_key(chain[i + 1]), chain[i].serial_number) for i in range(len(chain) - 1)),
+            serial,
+            min(chain.not_after, credential.not_after),
+            (key_id(key_bytes(leaf, key)), *(issuer.key_id for issuer in issuers[:-1])),
+            tuple((issuer.key, number) for issuer, number in zip(issuers, serials, strict=True)),
         )
-        self._check_revocation(verified, authority.name)
+        self._check_revocation(verified, authority.name, issuers[-1].key_id)
         return verified
 
-    def _check_revocation(self, verified: Verified, authority: str) -> None:
-        """Raises CertificateRevoked. `authority` is its present name: a reload may have given it another."""
-        root = verified.issuer_key
-        if self._revocations.covers((*verified.key_ids, key_id(root)), verified.issued, authority):
-            raise CertificateRevoked(f"a certificate of {verified.names[0]} (serial {verified.serial:x}) is revoked")
+    def _check_revocation(self, verified: Verified, authority: str, root: bytes) -> None:
+        """Look for the certificates of a peer, and the keys of its chain, in everything that is revoked.
 
-    def _issuer_key(self, certificate: x509.Certificate) -> bytes:
-        """The public key of an issuer: one copy for all credentials."""
-        key = self._issuer_keys.get(certificate)
-        if key is None:
-            if len(self._issuer_keys) >= _MAX_ISSUERS:
-                self._issuer_keys.clear()
-            key = self._issuer_keys[certificate] = key_bytes(certificate)
-        return key
+        Args:
+            verified: the peer.
+            authority: the present name of its authority: a reload may have given it another.
+            root: the public key of the authority, as `key_id` names it.
+
+        Raises:
+            CertificateRevoked: one of them is revoked.
+        """
+        if self._revocations.covers((*verified.key_ids, root), verified.issued, authority):
+            raise CertificateRevoked(f"a certificate of {verified.names[0]} (serial {verified.serial:x}) is revoked")
 
 
 def _check_end(not_after: float, now: float) -> None:

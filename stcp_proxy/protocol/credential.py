@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from stcp_proxy.errors import MalformedHandshake
@@ -34,6 +34,8 @@ class Credential:
     certificates: tuple[bytes, ...]
     not_after: int
     signature: bytes
+    _encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
+    """The bytes that it was read from. The format has one encoding for each credential."""
 
     def encode(self) -> bytes:
         """The credential's bytes.
@@ -41,6 +43,8 @@ class Credential:
         Raises:
             ValueError: the credential does not fit the format.
         """
+        if self._encoded:
+            return self._encoded
         if not 0 < len(self.certificates) <= _MAX_COUNT or not all(self.certificates):
             raise ValueError(f"a credential has 1 to {_MAX_COUNT} certificates, none of them empty")
         if not 0 <= self.not_after <= _MAX_TIME:
@@ -103,6 +107,7 @@ def decode_credential(payload: bytes) -> Credential:
     credential, used = parsed
     if used != len(payload):
         _refuse(f"is followed by {len(payload) - used} bytes")
+    object.__setattr__(credential, "_encoded", bytes(payload))
     return credential
 
 
