@@ -205,6 +205,11 @@ class Connection(abc.ABC):
     def _follow(self, event: Event) -> None:
         self._state = NEXT[self._state, event]
 
+    @property
+    def is_bulk(self) -> bool:
+        """See `Busy.is_bulk`."""
+        return self._engine.now - self._bulk_at < BULK_FOR
+
     def _queue(self) -> None:
         """Take a further turn, behind all other connections."""
         if not self._queued:

@@ -30,6 +30,8 @@ class Lane(Protocol):
     """Most bytes of one read."""
     small_at: float
     """Time of the last small read, seconds."""
+    small_gap: float
+    """Mean time between two small reads, seconds; see `turns.Small`."""
 
     def run(self, wait: float | None, once: bool) -> int:
         """Relay until the engine has other work to do, or the time is over.

@@ -29,7 +29,7 @@ from stcp_proxy.relay.duplex import INTEREST, Duplex
 from stcp_proxy.relay.engine import Handover, RelayEnd
 from stcp_proxy.relay.fast_path import GUEST, SEEN, Lane, make_lane
 from stcp_proxy.relay.held_bytes import LIMIT, SHORT_READ, HeldBytes
-from stcp_proxy.relay.turns import SHARED_FOR, SHARED_READ, Turns, guarded
+from stcp_proxy.relay.turns import PAUSE, SHARED_READ, Small, SmallReads, Turns, are_active, guarded, poll_briefly
 from stcp_proxy.relay.watcher import Watcher
 
 CHUNK: Final = 16 * MAX_PLAINTEXT
@@ -57,7 +57,7 @@ class PumpEngine:
         self.chunk: Final = chunk
         self._held_size = chunk
         """Most bytes of one read: `chunk`, or fewer while much is held for stalled readers."""
-        self._small_at = -_NEVER
+        self._own_small: Final = SmallReads()
         self.held: Final = HeldBytes(held_limit)
         self.scratch: Final = Scratch(chunk)
         self.now = time.monotonic()
@@ -247,16 +247,15 @@ class PumpEngine:
     @property
     def read_size(self) -> int:
         """Most bytes of one read at present."""
-        return min(self._held_size, SHARED_READ) if self._is_shared else self._held_size
+        return min(self._held_size, SHARED_READ) if are_active(self._small, self.now) else self._held_size
 
     def note_small(self) -> None:
         """Note that a small connection is active, as the fast path does."""
-        self._small_at = self.now
+        self._own_small.note(self.now)
 
     @property
-    def _is_shared(self) -> bool:
-        """Whether a small connection was active a moment ago."""
-        return self.now - (self._small_at if self.lane is None else self.lane.small_at) < SHARED_FOR
+    def _small(self) -> Small:
+        return self._own_small if self.lane is None else self.lane
 
     def _begin(self, duplex: Duplex) -> None:
         """Register both legs, and let the connection take its first step."""
@@ -333,7 +332,8 @@ class PumpEngine:
     def _serve(self, wait: float | None) -> int:
         """Wait for events once and call their handlers. Returns GUEST and SEEN, as `Lane.run` does."""
         handler_of, seen = self._handlers.get, 0
-        events = self._epoll.poll(wait, _MAX_EVENTS)
+        brief = wait is not None and 0 < wait <= PAUSE
+        events = poll_briefly(self._epoll, wait or 0, _MAX_EVENTS) if brief else self._epoll.poll(wait, _MAX_EVENTS)
         self.now = time.monotonic()
         for fd, mask in events:
             seen |= SEEN
@@ -350,7 +350,7 @@ class PumpEngine:
     def _after_events(self, seen: bool) -> None:
         """Run the work that no event of a leg announces: turns, calls from other threads, deadlines. `seen`: see `Turns.take`."""
         if self.again:
-            self._turns.take(shared=self._is_shared, seen=seen)
+            self._turns.take(self._small, seen=seen)
         if self._inbox:
             self._take_calls()
         for timed in self.deadlines.expired(self.now):
@@ -370,7 +370,8 @@ class PumpEngine:
     def _timeout(self, patience: float | None) -> float | None:
         """Seconds to wait for events: until the next deadline, at most `patience`. None is no limit."""
         if self.again:
-            return 0
+            pause = self._turns.pause(self._small)
+            return pause if patience is None else min(pause, patience)
         due = min((when for when in (self.deadlines.next(), self.stalls.next()) if when is not None), default=_NEVER)
         due = min(due, self._look_at)
         if due == _NEVER:

@@ -2,10 +2,13 @@
 #include "lane.h"
 
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define EVENTS 128
 #define POLL_BELOW 200e-6               /* seconds between two batches below which the next wait polls first */
 #define POLL_FOR 50e-6                  /* seconds of polling */
+#define BRIEF 2e-3                      /* seconds of a wait below which a millisecond is too coarse */
 #define JUST_BYTES (EPOLLIN | EPOLLOUT) /* mask of a leg that has bytes to read, and no end, error or urgent data */
 
 /* Serve one event of one leg: move a buffer here, or call its handler. False with an exception. */
@@ -125,6 +128,30 @@ static bool set_time(Lane *lane, double now)
 	return lane->now && !PyObject_SetAttr(lane->engine, s_now, lane->now);
 }
 
+/* Wait for at most a part of a millisecond: a pause of bulk (turns.py). */
+static int wait_briefly(Lane *lane, struct epoll_event *events, double wait)
+{
+	double until = seconds() + wait;
+	int ready;
+
+#ifdef SYS_epoll_pwait2
+	if (!lane->coarse) {
+		struct timespec t = { 0, (long)ceil(wait * 1e9) };
+
+		ready = (int)syscall(SYS_epoll_pwait2, lane->epoll, events, EVENTS, &t, NULL, 0);
+		if (ready >= 0 || errno == EINTR)
+			return ready;
+		lane->coarse = true; /* a kernel before 5.11, or a filter of system calls that is older */
+	}
+#endif
+	do {
+		ready = epoll_wait(lane->epoll, events, EVENTS, 0);
+		if (!ready)
+			sched_yield();
+	} while (!ready && seconds() < until);
+	return ready;
+}
+
 /* Wait for events. On a quiet connection, waking a sleeping process and processor is most of the time of a round trip. So if a single
  * event came within POLL_BELOW of the batch before, poll for POLL_FOR and yield the processor, and only then sleep. Rare events cause no
  * polling. A batch of several events causes none either, because then there is work enough. */
@@ -132,6 +159,8 @@ static int wait_for_events(Lane *lane, struct epoll_event *events, double wait)
 {
 	int ready = 0, patience = milliseconds(wait);
 
+	if (wait > 0 && wait < BRIEF)
+		return wait_briefly(lane, events, wait);
 	if (patience && lane->gap < POLL_BELOW) {
 		double until = seconds() + POLL_FOR;
 

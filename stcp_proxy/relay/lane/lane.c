@@ -172,6 +172,7 @@ static int lane_init(PyObject *self, PyObject *args, PyObject *kwargs)
 	if (!lane->nonce || !lane->header || !lane->input || !lane->output)
 		return -1;
 	lane->read_size = lane->source.len;
+	lane->small_gap = SHARED_FOR;
 	lane->epoll = epoll;
 	lane->guest = guest;
 	lane->duplex_type = (PyTypeObject *)Py_NewRef(duplex);
@@ -249,6 +250,7 @@ static PyMemberDef lane_members[] = {
 	{ "guest", T_INT, offsetof(Lane, guest), 0, "descriptor to report, or -1" },
 	{ "read_size", T_PYSSIZET, offsetof(Lane, read_size), 0, "most bytes of one read" },
 	{ "small_at", T_DOUBLE, offsetof(Lane, small_at), 0, "time of the last small read, seconds" },
+	{ "small_gap", T_DOUBLE, offsetof(Lane, small_gap), 0, "mean time between two small reads, seconds" },
 	{ NULL, 0, 0, 0, NULL },
 };
 
@@ -292,7 +294,7 @@ PyMODINIT_FUNC PyInit__lane(void)
 	    PyModule_AddIntMacro(made, SEEN) || PyModule_AddIntMacro(made, HEADER_LEN) || PyModule_AddIntMacro(made, TAG_LEN) ||
 	    PyModule_AddIntMacro(made, NONCE_LEN) || PyModule_AddIntMacro(made, MAX_FRAME) || PyModule_AddIntMacro(made, MAX_LENGTH) ||
 	    PyModule_AddIntMacro(made, MAX_PLAINTEXT) || PyModule_AddIntMacro(made, FRAMES_PER_TURN) || PyModule_AddIntMacro(made, SMALL) ||
-	    PyModule_AddIntMacro(made, SHARED_READ)) {
+	    PyModule_AddIntMacro(made, SHARED_READ) || PyModule_AddIntMacro(made, WEIGHT)) {
 		Py_DECREF(made);
 		return NULL;
 	}

@@ -33,6 +33,7 @@ enum { FRAMES_PER_TURN = 256 };
 enum {
 	SMALL = 16384,               /* bytes of a read below which a connection may be small */
 	SHARED_READ = 2 * MAX_FRAME, /* most bytes of one read while small connections are active */
+	WEIGHT = 8,                  /* small reads over which their mean distance goes, about */
 };
 #define SHARED_FOR 5e-3 /* seconds for which a small connection counts as active */
 #define BULK_FOR 0.1    /* seconds after a larger read for which a connection is not small */
@@ -82,7 +83,9 @@ typedef struct {
 	Py_buffer source, result;
 	Py_ssize_t read_size; /* most bytes of one read; the engine sets it */
 	double small_at;      /* time of the last small read */
+	double small_gap;     /* mean time between two small reads, seconds */
 	double time;          /* time of the batch under way, as in `now` */
+	bool coarse;          /* the kernel has no wait that is shorter than a millisecond */
 	int skipped;          /* events of the batch whose connections are queued for a turn */
 	Span *nonce, *header, *input, *output;
 	uint8_t nonce_bytes[NONCE_LEN];

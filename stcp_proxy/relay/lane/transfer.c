@@ -39,8 +39,12 @@ static bool note_read(Lane *lane, PyObject *duplex, ssize_t size)
 
 	if (size >= SMALL)
 		return set_slot(duplex, bulk_at, PyFloat_FromDouble(lane->time));
-	if (size > 0 && lane->time - PyFloat_AsDouble(get_slot(duplex, bulk_at)) > BULK_FOR)
+	if (size > 0 && lane->time - PyFloat_AsDouble(get_slot(duplex, bulk_at)) > BULK_FOR) {
+		double gap = lane->time - lane->small_at;
+
+		lane->small_gap += ((gap < SHARED_FOR ? gap : SHARED_FOR) - lane->small_gap) / WEIGHT;
 		lane->small_at = lane->time;
+	}
 	return !PyErr_Occurred();
 }
 

@@ -33,7 +33,7 @@ def test_the_numbers_of_the_wire_are_the_same_in_c() -> None:
     for name in ("HEADER_LEN", "TAG_LEN", "NONCE_LEN", "MAX_FRAME", "MAX_LENGTH", "MAX_PLAINTEXT"):
         assert getattr(module, name) == getattr(wire, name), name
     assert module.FRAMES_PER_TURN == wire_to_plain.FRAMES_PER_TURN
-    assert (module.SMALL, module.SHARED_READ) == (turns.SMALL, turns.SHARED_READ)
+    assert (module.SMALL, module.SHARED_READ, module.WEIGHT) == (turns.SMALL, turns.SHARED_READ, turns.WEIGHT)
     assert (module.GUEST, module.SEEN) == (fast_path.GUEST, fast_path.SEEN)
     assert int(FrameType.DATA) == 0, "lane/transfer.c writes DATA as a zero"
 

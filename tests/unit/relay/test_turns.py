@@ -17,7 +17,7 @@ from stcp_proxy.relay.duplex import Duplex
 from stcp_proxy.relay.engine import DirectionKey, EndReason, Handover, RelayEnd
 from stcp_proxy.relay.fast_path import compiled
 from stcp_proxy.relay.pump import PumpEngine
-from stcp_proxy.relay.turns import SHARED_FOR, SHARED_READ, TURNS, Turns
+from stcp_proxy.relay.turns import DENSE, PAUSE, SHARED_FOR, SHARED_READ, TURNS, SmallReads, Turns
 
 TO_WIRE, FROM_WIRE = Secret(bytes(range(32))), Secret(bytes(range(1, 33)))
 
@@ -26,7 +26,7 @@ class Busy:
     """A connection whose turns take time and never end."""
 
     def __init__(self, bench: Bench, cost: float) -> None:
-        self.bench, self.cost, self.taken = bench, cost, 0
+        self.bench, self.cost, self.taken, self.is_bulk = bench, cost, 0, True
         self.failed: BaseException | None = None
 
     def step(self) -> None:
@@ -44,13 +44,35 @@ class Bench:
     def __init__(self, *costs: float) -> None:
         self.now = 100.0
         self.turns = Turns()
+        self.small = SmallReads()
         self.busy = [Busy(self, cost) for cost in costs]
         self.turns.queue.extend(self.busy)
 
+    def read_small(self, *, every: float, times: int = 1) -> None:
+        for _ in range(times):
+            self.now += every
+            self.small.note(self.now)
+
     def take(self, *, shared: bool = True, seen: bool = False) -> list[int]:
+        self.small.small_at = self.now - (0 if shared else 2 * SHARED_FOR)
         before = [each.taken for each in self.busy]
-        self.turns.take(shared=shared, seen=seen, clock=lambda: self.now)
+        self.turns.take(self.small, seen=seen, clock=lambda: self.now)
         return [each.taken - taken for each, taken in zip(self.busy, before, strict=True)]
+
+    def pause(self) -> float:
+        return self.turns.pause(self.small, lambda: self.now)
+
+
+def test_the_mean_distance_of_small_reads_goes_over_the_last_few() -> None:
+    bench = Bench()
+    bench.read_small(every=100.0)
+    assert bench.small.small_gap == SHARED_FOR
+    bench.read_small(every=1e-4, times=40)
+    assert bench.small.small_gap == pytest.approx(1e-4, rel=0.3)
+    bench.read_small(every=100.0)
+    assert bench.small.small_gap < DENSE, "one pause of the client is not the end"
+    bench.read_small(every=100.0, times=3)
+    assert bench.small.small_gap > DENSE
 
 
 def test_without_small_connections_each_takes_a_turn() -> None:
@@ -78,6 +100,59 @@ def test_no_time_passes_unused() -> None:
     bench = Bench(2 * TURNS)
     assert bench.take(seen=True) == [1]
     assert bench.take(seen=False) == [1]
+
+
+def test_where_small_messages_are_dense_bulk_pauses_for_as_long_as_its_turns_took() -> None:
+    bench = Bench(0.5 * PAUSE)
+    bench.read_small(every=0.1 * DENSE, times=50)
+    assert bench.take() == [1]
+    bench.now += 0.2 * PAUSE
+    assert bench.take() == [0], "although no event is left to serve"
+    assert bench.pause() == pytest.approx(0.3 * PAUSE)
+    bench.now += 0.31 * PAUSE
+    assert bench.pause() == 0
+    assert bench.take() == [1]
+
+
+def test_a_pause_is_bounded() -> None:
+    bench = Bench(3 * PAUSE)
+    bench.read_small(every=0.1 * DENSE, times=50)
+    assert bench.take() == [1]
+    assert bench.pause() == pytest.approx(PAUSE)
+
+
+def test_a_heartbeat_beside_bulk_makes_no_pause() -> None:
+    bench = Bench(0.5 * PAUSE)
+    bench.read_small(every=2 * DENSE, times=200)
+    assert [bench.take() for _ in range(3)] == [[1]] * 3
+    assert bench.pause() == 0
+
+
+def test_messages_that_were_dense_make_no_pause_once_they_have_ended() -> None:
+    bench = Bench(0.5 * PAUSE)
+    bench.read_small(every=0.1 * DENSE, times=50)
+    assert bench.take() == [1]
+    assert bench.pause() > 0
+    bench.small.small_at -= 2 * SHARED_FOR
+    assert bench.pause() == 0
+    assert bench.take(shared=False) == [1]
+
+
+def test_a_pause_of_bulk_holds_no_small_connection_up() -> None:
+    bench = Bench(0.2 * PAUSE, 0.1 * PAUSE)
+    bench.busy[1].is_bulk = False
+    bench.read_small(every=0.1 * DENSE, times=50)
+    assert bench.take() == [1, 1]
+    assert bench.pause() == 0
+    assert bench.take() == [0, 1]
+
+
+def test_many_bulk_connections_share_one_pause() -> None:
+    bench = Bench(*[0.4 * TURNS] * 40)
+    bench.read_small(every=0.1 * DENSE, times=50)
+    assert sum(bench.take()) == 3
+    assert bench.pause() == pytest.approx(1.2 * TURNS)
+    assert sum(bench.take()) == 0
 
 
 def test_a_bug_in_a_turn_ends_its_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +283,38 @@ def test_the_end_of_a_queued_connection_is_seen_in_its_turn(engine: PumpEngine, 
         if bulk.ends:
             break
     assert bulk.ends == [RelayEnd(EndReason.FINISHED, 400_000, 10)]
+
+
+def test_the_engine_keeps_the_mean_distance_of_small_reads(engine: PumpEngine, relayed: Any) -> None:
+    small = relayed()
+    engine.turn(0)
+    expected = SmallReads()
+    expected.note(engine.now)
+    for _ in range(20):
+        small.app.send(b"words")
+        engine.turn(0)
+        expected.note(engine.now)
+        assert engine._small.small_at == engine.now
+    assert engine._small.small_gap == pytest.approx(expected.small_gap, abs=SHARED_FOR / 20)
+
+
+def test_the_engine_sleeps_through_a_pause_unless_trio_waits(engine: PumpEngine, relayed: Any) -> None:
+    small, bulk = relayed(), relayed()
+    for _ in range(50):
+        small.app.send(b"words")
+        engine.turn(0)
+    bulk.app.send(bytes(700_000))
+    engine.turn(0)
+    assert engine.again
+    engine._turns._bulk_at = engine._small.small_at + 1.0
+    engine._small.small_at += 1.0
+    assert engine._timeout(0) == 0
+    assert 0.5 < (engine._timeout(None) or 0) <= 1.0
+    engine._turns._bulk_at = engine._small.small_at - 1.0 + 2 * PAUSE
+    while bulk.relay.counts()[0] < 700_000:
+        small.app.send(b"words")
+        engine.turn(None)
+    assert bulk.relay.counts() == (700_000, 0)
 
 
 def test_acknowledgements_against_bulk_do_not_make_a_connection_small(engine: PumpEngine, relayed: Any) -> None:
