@@ -249,8 +249,9 @@ def _state(tunnel: TunnelStatus) -> Text:
 
 
 def _open(tunnel: TunnelStatus, between: str = "\n", alone: str = "") -> str:
-    """Open connections, and those among them that are in the handshake."""
-    return f"{tunnel.open:,}" + (f"{between}{tunnel.proving:,} in handshake" if tunnel.proving else alone)
+    """Open connections, those among them that are in the handshake, and the wire legs that wait for a connection."""
+    idle = f"{between[-2:]}{tunnel.idle_legs:,} idle leg{'s' * (tunnel.idle_legs > 1)}" if tunnel.idle_legs else ""
+    return f"{tunnel.open:,}" + (f"{between}{tunnel.proving:,} in handshake" if tunnel.proving else alone) + idle
 
 
 def _target(target: Target, arrow: str) -> Text:

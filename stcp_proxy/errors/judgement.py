@@ -87,7 +87,7 @@ UNAUTHENTICATED: Final = Judgement(
 """A handshake that failed."""
 STRANGE: Final = replace(UNAUTHENTICATED, by_strangers=True)
 """A handshake that failed as scans and programs of other protocols make it fail."""
-HANDSHAKE_CHECK: Final = replace(UNAUTHENTICATED, severity=Severity.INFO, is_noise=True, is_check=True)
+HANDSHAKE_CHECK: Final = replace(UNAUTHENTICATED, severity=Severity.DEBUG, is_noise=True, is_check=True)
 """A connection that ended in order after the handshake: a peer's health check."""
 CONNECT_CHECK: Final = Judgement(Severity.DEBUG, LogClass.HANDSHAKE_ERRORS, is_noise=True, is_check=True)
 """A connection that ended before its first byte: a load balancer's health check."""

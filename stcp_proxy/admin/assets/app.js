@@ -156,10 +156,11 @@ const tunnels = new Table($("tunnels"), [
   {
     label: "Open",
     number: true,
-    cell: ({ open, proving, max_connections: most }) => [
+    cell: ({ open, proving, idle_legs: idle, max_connections: most }) => [
       `${count(open)}`,
       sub(`of ${count(most)}`),
       proving ? sub(`${count(proving)} in handshake`) : "",
+      idle ? sub(plural(idle, "idle leg")) : "",
     ],
   },
   {

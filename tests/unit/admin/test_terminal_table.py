@@ -134,6 +134,14 @@ def test_it_can_be_read_at_every_width(width: int, peers: int, tunnels: int) -> 
         assert "and 1,480 more tunnels: --tunnel NAME shows one, --all shows all" in words_of(text)
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("legs", "words"), [(1, "1 idle leg"), (1500, "1,500 idle legs"), (0, "")])
+def test_wire_legs_at_rest_are_shown_where_there_are_some(width: int, legs: int, words: str) -> None:
+    text = shown(dataclasses.replace(STATUS, tunnels=[dataclasses.replace(SIMPLE, idle_legs=legs)]), width=width)
+    assert (words in words_of(text)) if words else "idle" not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_an_entry_has_few_lines_on_a_narrow_terminal(width: int) -> None:
     lines = shown(dataclasses.replace(STATUS, tunnels=[SIMPLE], connections=NONE, keys=[], refusals=[]), width=width).splitlines()
