@@ -80,6 +80,11 @@ class AccessControl:
         if isinstance(plan.address, TcpAddress) and plan.address.host:
             self._names.add(plan.address.host)
 
+    def change_token(self, plan: AdminPlan) -> None:
+        """Ask for the token of `plan` from now on; its address is the same."""
+        self._token = plan.token
+        self._any_name = plan.token is not None or isinstance(plan.address, UnixAddress)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return

@@ -15,7 +15,6 @@ import collections
 import functools
 import socket
 from collections.abc import Callable, Collection
-from types import TracebackType
 from typing import Any, Final, cast
 
 import structlog
@@ -50,7 +49,7 @@ from stcp_proxy.net.address import describe_sockaddr
 from stcp_proxy.net.listen import close_listeners, listening_on, open_listeners
 from stcp_proxy.net.peer_credentials import peer_credentials
 from stcp_proxy.net.shortage import EXHAUSTED
-from stcp_proxy.net.unix_socket import forget_file, in_place, remember_file
+from stcp_proxy.net.unix_socket import forget_file, in_place
 
 _log = structlog.get_logger("stcp_proxy.admin")
 
@@ -69,6 +68,9 @@ _LAST_WORDS: Final = 2.0
 """Seconds for the last answer, after the client has ended its side."""
 
 
+_Pairs = dict[int, tuple[socket.socket, socket.socket]]
+
+
 def _config() -> Config:
     config = Config()
     config.errorlog = config.accesslog = None
@@ -80,53 +82,27 @@ def _config() -> Config:
 
 
 class AdminServer:
-    """The admin address of one proxy, for the whole life of the process; a context manager.
+    """The admin address of one process. A reload may move it or take it away.
 
     Args:
         plan: the address and its token.
-        workers: the number of worker processes that the proxy will have.
-        listeners: listening sockets of an old process at this address; None to bind.
-
-    Raises:
-        ConfigError: the address cannot be listened on.
+        listeners: the listening sockets, owned by this object; empty in a worker process other than the first.
+        pairs: for each worker process except the first: the socket for requests, and the socket for answers.
     """
 
-    def __init__(self, plan: AdminPlan, *, workers: int = 1, listeners: list[socket.socket] | None = None) -> None:
+    def __init__(self, plan: AdminPlan, listeners: list[socket.socket], pairs: _Pairs | None = None) -> None:
         self._plan = plan
-        self._pairs = {number: worker_reports.pair() for number in range(1, workers)}
-        """For each worker process except the first: the socket for requests, and the socket for answers."""
-        self._listeners = open_listeners(plan.address, backlog=_BACKLOG) if listeners is None else listeners
-        for listener in self._listeners:
-            remember_file(listener)
+        self._pairs = pairs or {}
+        self._listeners = listeners
         self._places: dict[_ClientStream, None] = {}
         """Open connections, the oldest first."""
         self._sources = SourceLimit()
         self._accepting: dict[socket.socket, trio.CancelScope] = {}
-
-    def __enter__(self) -> AdminServer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop to listen."""
-        close_listeners(self._listeners)
-
-    def forked(self, worker: int | None) -> None:
-        """See `stcp_proxy.process.companion.Companion`: the first worker process answers for all."""
-        for number, (asker, answerer) in self._pairs.items():
-            if worker != 0:
-                asker.close()
-            if worker != number:
-                answerer.close()
-        if worker is not None:
-            forget_file(self._listeners)  # the parent removes it
-        elif any(listener.family == socket.AF_UNIX for listener in self._listeners):
-            return
-        if worker != 0:
-            close_listeners(self._listeners)
-            self._listeners = []
+        self._access: AccessControl | None = None
+        self._begin: Callable[[], None] = _nothing
+        """Starts to accept from new listening sockets."""
+        self._end: Callable[[list[_ClientStream]], None] = _nothing
+        """Ends connections after their last answer."""
 
     @property
     def listeners(self) -> list[socket.socket]:
@@ -135,8 +111,32 @@ class AdminServer:
 
     def hand_over(self, taken: Collection[socket.socket]) -> None:
         """See `stcp_proxy.process.companion.Companion`."""
+        forget_file(listener for listener in self._listeners if listener in taken)
+        self._stop_listening()
+
+    def change(self, plan: AdminPlan | None, listeners: list[socket.socket] | None) -> None:
+        """Serve a new plan from now on. Clients of an address that is left have the time of an answer.
+
+        Args:
+            plan: the new plan; None for no admin address.
+            listeners: new listening sockets, owned by this object from now on; None to keep the present ones.
+        """
+        if plan is not None:
+            self._plan = plan
+        if listeners is None:
+            if self._access is not None and plan is not None:
+                self._access.change_token(plan)
+            return
+        if plan is None and self._listeners:
+            _log.info("admin address closed", addresses=listening_on(self._listeners))
+        self._stop_listening()
+        self._end(list(self._places))
+        self._listeners = listeners
+        if listeners:
+            self._begin()
+
+    def _stop_listening(self) -> None:
         leaving, self._listeners = self._listeners, []
-        forget_file(listener for listener in leaving if listener in taken)
         for listener in leaving:
             if (scope := self._accepting.pop(listener, None)) is not None:
                 scope.cancel()
@@ -165,20 +165,34 @@ class AdminServer:
                 await worker_reports.answer(self._pairs[host.worker][1], take)
 
     async def _serve(self, backend: _Backend, rate_limit: RateLimit) -> None:
-        app = AccessControl(http_app.build(backend), self._plan, rate_limit)
+        app = http_app.build(backend)
         config = _config()
-        _log.info("admin address", addresses=listening_on(self._listeners), token=self._plan.token is not None)
         async with trio.open_nursery() as connections, trio.open_nursery() as nursery:
             nursery.start_soon(self._clear_at_end)
             nursery.start_soon(backend.remember)
 
-            async def accept(listener: socket.socket) -> None:
-                with trio.CancelScope() as self._accepting[listener]:
-                    await self._accept(listener, connections, app, config)
+            access = self._access = AccessControl(app, self._plan, rate_limit)
 
-            for listener in self._listeners:
-                nursery.start_soon(accept, listener)
-            backend.after_reload(functools.partial(self._bind_lost, lambda listener: nursery.start_soon(accept, listener)))
+            async def accept(listener: socket.socket, access: AccessControl) -> None:
+                with trio.CancelScope() as self._accepting[listener]:
+                    await self._accept(listener, connections, access, config)
+
+            def start(listener: socket.socket) -> None:
+                nursery.start_soon(accept, listener, access)
+
+            def begin() -> None:
+                """Accept from the present listening sockets. Clients of an earlier address keep the access control of it."""
+                nonlocal access
+                access = self._access = AccessControl(app, self._plan, rate_limit)
+                _log.info("admin address", addresses=listening_on(self._listeners), token=self._plan.token is not None)
+                for listener in self._listeners:
+                    start(listener)
+
+            self._begin = begin
+            self._end = lambda streams: nursery.start_soon(_end_soon, streams)
+            if self._listeners:
+                begin()
+            backend.after_reload(functools.partial(self._bind_lost, start))
 
     def _bind_lost(self, accept: Callable[[socket.socket], None]) -> None:
         """Bind the address again after its socket file was removed or replaced."""
@@ -258,6 +272,15 @@ class AdminServer:
             finally:
                 stream.abort()
         self._places.pop(stream, None)
+
+
+async def _end_soon(streams: list[_ClientStream]) -> None:
+    await trio.sleep(_LAST_WORDS)
+    for stream in streams:
+        stream.abort()
+
+
+def _nothing(*_: object) -> None: ...
 
 
 def _who(sock: socket.socket, address: Any) -> str:

@@ -30,14 +30,6 @@ _CHUNK: Final = 65536
 TakeSnapshot = Callable[[SnapshotRequest], Awaitable[Report]]
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
-    """Connected sockets: one for requests, and one for answers."""
-    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    for end in ends:
-        end.setblocking(False)
-    return ends
-
-
 class _Reader:
     """Reads parts of known size, or up to the end of a line. Cancellation loses no bytes."""
 

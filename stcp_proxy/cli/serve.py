@@ -12,7 +12,6 @@ from stcp_proxy.config.reader_process import HEAD, PLAN, FileReading, send
 from stcp_proxy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stcp_proxy.admin.server import AdminServer
     from stcp_proxy.process.takeover_client import Takeover
 
 _server: BinaryIO | None = None
@@ -85,30 +84,18 @@ def serve(plan: Plan, again: FileReading | None, *, replace: bool = False) -> in
         StcpError: it could not start.
     """
     from stcp_proxy import process
+    from stcp_proxy.cli.admin_companion import AdminCompanion
     from stcp_proxy.process import sandbox
 
     read = None if again is None else sandbox.reading(again.begin)
     takeover = _take_over(plan) if replace else None
     try:
-        if plan.admin is None:
-            opener = _open_admin if plan.workers == 1 else None
-            return process.run(plan, read, open_admin=opener, takeover=takeover)
-        from stcp_proxy.admin.server import AdminServer  # the web server is loaded only by those who want it
-
-        listeners = None if takeover is None else takeover.admin(plan.admin)
-        with AdminServer(plan.admin, workers=plan.workers, listeners=listeners) as server:
-            return process.run(plan, read, beside=server, takeover=takeover)
+        listeners = None if takeover is None or plan.admin is None else takeover.admin(plan.admin)
+        with AdminCompanion(plan, listeners) as beside:
+            return process.run(plan, read, beside=beside, takeover=takeover)
     finally:
         if takeover is not None:
             takeover.abandon()
-
-
-def _open_admin(plan: Plan) -> AdminServer:
-    """Listen at the admin address that a reload has brought."""
-    from stcp_proxy.admin.server import AdminServer
-
-    assert plan.admin is not None  # noqa: S101
-    return AdminServer(plan.admin)
 
 
 def _take_over(plan: Plan) -> Takeover:

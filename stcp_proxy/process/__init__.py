@@ -12,7 +12,7 @@
 - ``successor``       SIGUSR2: start the new process; ``detach`` how it leaves the old one
 - ``drain``           let connections finish
 - ``replaced``        revocations in a process that was replaced and drains
-- ``companion``       what is served beside the tunnels: the admin address
+- ``companion``       what is served beside the tunnels: the admin address; ``companion_change`` how a reload changes it
 - ``running``         a running process, as the admin address sees it
 - ``lifetimes_check`` which certificates should have been renewed, looked at while the proxy runs
 - ``rules_check``     which rules of interception the host has, asked while the proxy runs
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stcp_proxy.config import Plan
     from stcp_proxy.process.companion import Companion
-    from stcp_proxy.process.reload import OpenAdmin, Read
+    from stcp_proxy.process.reload import Read
     from stcp_proxy.process.takeover_client import Takeover
 
 
@@ -41,7 +41,6 @@ def run(
     read: Read | None = None,
     *,
     beside: Companion | None = None,
-    open_admin: OpenAdmin | None = None,
     takeover: Takeover | None = None,
 ) -> int:
     """Serve every tunnel of `plan` until SIGTERM or SIGINT.
@@ -49,8 +48,7 @@ def run(
     Args:
         plan: what to serve.
         read: reads the configuration again, for SIGHUP; None where it cannot be read again.
-        beside: what is served in the same loop, from start to end: the admin address.
-        open_admin: opens an admin address that a reload brings; only for a single process without one.
+        beside: what is served in the same loop: the admin address.
         takeover: the takeover from an old process; None without one.
 
     Returns:
@@ -58,4 +56,4 @@ def run(
     """
     from stcp_proxy.process import supervisor  # trio and the engines are loaded only by those who serve
 
-    return supervisor.run(plan, read, beside, open_admin, takeover)
+    return supervisor.run(plan, read, beside, takeover)

@@ -6,11 +6,13 @@ import socket
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
+from stcp_proxy.process.companion_change import Changing
+
 if TYPE_CHECKING:
     from stcp_proxy.process.running import Running
 
 
-class Companion(Protocol):
+class Companion(Changing, Protocol):
     """What is served beside the tunnels, in the same loop."""
 
     def forked(self, worker: int | None) -> None:

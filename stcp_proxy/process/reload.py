@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import structlog
 import trio
@@ -22,6 +23,7 @@ from stcp_proxy.counters import Reloads
 from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.process import sd_notify
+from stcp_proxy.process.companion_change import Change, Changing
 from stcp_proxy.process.reload_losses import check_losses
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.tunnel.tunnels import Tunnels
@@ -36,23 +38,8 @@ Raises:
 """
 
 
-class Opened(Protocol):
-    """An admin address that listens and is not served yet."""
-
-    def close(self) -> None:
-        """Stop to listen."""
-
-
-OpenAdmin = Callable[[Plan], Opened]
-"""Opens the admin address of a plan, in a thread: it loads the web server first.
-
-Raises:
-    ConfigError: the address cannot be listened on.
-"""
-
 RESTART: Final = {
     "workers": "the number of processes",
-    "admin": "the admin address",
     "takeover": "the socket for a takeover",
     "sandbox": "the sandbox",
 }
@@ -69,23 +56,21 @@ class Reloader:
     Args:
         tunnels: what runs.
         read: reads the file; None where there is nothing to read.
-        open_admin: opens an admin address that the file has got; None where only a restart can.
+        beside: what is served beside the tunnels; None for nothing.
 
     Attributes:
         count: how often.
         read: reads the file.
         after: called after each reload, in Trio's thread.
-        serve_admin: called with an admin address that a reload has opened.
         stopping: whether this process drains: then nothing is reloaded, whoever asks.
     """
 
-    def __init__(self, tunnels: Tunnels, read: Read | None, open_admin: OpenAdmin | None = None) -> None:
+    def __init__(self, tunnels: Tunnels, read: Read | None, beside: Changing | None = None) -> None:
         self.count: Final = Reloads()
         self.after: Final[list[Callable[[], None]]] = []
         self._tunnels = tunnels
         self.read: Final = read
-        self._open_admin = open_admin
-        self.serve_admin: Callable[[Any], None] = Opened.close
+        self._beside = beside
         self._one_at_a_time = trio.Lock()
         self._waiting = False
         self.stopping = False
@@ -172,12 +157,12 @@ class Reloader:
             sd_notify.reloading()
             try:
                 plan, diff = await self._plan(force=force)
-                opened = await self._opened(plan)
+                admin = await self._prepared_admin(plan)
                 try:
                     change = await self._tunnels.prepare(plan)
                 except BaseException:
-                    if opened is not None:
-                        opened.close()
+                    if admin is not None:
+                        admin.close()
                     raise
             except Exception as exc:
                 self.count.add(ok=False, what=exc.what if isinstance(exc, StcpError) else type(exc).__name__)
@@ -187,8 +172,8 @@ class Reloader:
                 sd_notify.ready(self._tunnels.status)
             await self._tunnels.commit(change)
             log.change(plan.log)
-            if opened is not None:
-                self.serve_admin(opened)
+            if admin is not None:
+                admin.commit()
             self.done("\n".join(diff.lines()))
             _log.info("reloaded", **summary(diff))
             return diff
@@ -199,13 +184,13 @@ class Reloader:
         if self.read is None:
             raise no_file()
         plan = await trio.to_thread.run_sync(self.read(), abandon_on_cancel=True)
-        return plan, compared(self.now, plan, force=force, opens_admin=self._open_admin is not None)
+        return plan, compared(self.now, plan, force=force)
 
-    async def _opened(self, plan: Plan) -> Opened | None:
-        """The admin address that the file has got, listening; None where it has got none."""
-        if self._open_admin is None or plan.admin is None or self.now.admin is not None:
+    async def _prepared_admin(self, plan: Plan, given: Sequence[socket.socket] | None = None) -> Change | None:
+        """The change of the admin address that a plan brings; None for no change."""
+        if self._beside is None:
             return None
-        return await trio.to_thread.run_sync(self._open_admin, plan)
+        return await trio.to_thread.run_sync(self._beside.prepare, plan, given)
 
 
 def no_file() -> ConfigError:
@@ -213,22 +198,19 @@ def no_file() -> ConfigError:
     return ConfigError("this proxy was not started from a file", remedy="start it again to change it")
 
 
-def compared(old: Plan, new: Plan, *, force: bool = False, opens_admin: bool = False) -> PlanDiff:
+def compared(old: Plan, new: Plan, *, force: bool = False) -> PlanDiff:
     """The difference between two plans, if it can be applied while the proxy runs.
 
     Args:
         old: what runs.
         new: what was read.
         force: whether `check_losses` is left out.
-        opens_admin: whether an admin address can be opened where there was none.
 
     Raises:
         ConfigError: it takes a new start.
     """
     diff = difference(old, new)
     for setting in diff.settings:
-        if setting.name == "admin" and opens_admin and old.admin is None:
-            continue
         if setting.name in RESTART:
             before, after = setting.words()
             what = f"{setting.name} is {after} in the file and {before} here: only a new start changes {RESTART[setting.name]}"

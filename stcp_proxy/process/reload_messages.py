@@ -5,7 +5,7 @@ JSON; descriptors travel with it (SCM_RIGHTS). No message holds a secret: a plan
 
 
     parent   plan      force                      this is the new plan, to be read from the socket
-             listeners names, last                these are the new listening sockets
+             listeners names, last                these are the new listening sockets, by tunnel; "" is the admin address
              commit    asked                      make the change
              refused   why, remedy, asked         abandon the change
              give                                 send your listening sockets; see ``takeover_server``
@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,6 +33,8 @@ from stcp_proxy.net.fd_records import MAX_SOCKETS
 
 __all__ = ["MAX_SOCKETS", "Message", "pair", "receive", "send"]
 
+ADMIN: Final = ""
+"""The name of the admin address among listening sockets of tunnels."""
 _MAX_REASON: Final = 16_000
 """Characters of a reason: a file can have many mistakes."""
 
@@ -62,6 +64,15 @@ def pair() -> tuple[socket.socket, socket.socket]:
     for end in ends:
         end.setblocking(False)
     return ends
+
+
+def listeners_in_parts(listeners: Mapping[str, Sequence[socket.socket]]) -> Iterator[tuple[list[socket.socket], dict[str, Any]]]:
+    """The sockets and the fields of each `listeners` message; there is at least one."""
+    names = [name for name, sockets in listeners.items() for _ in sockets]
+    every = [sock for sockets in listeners.values() for sock in sockets]
+    for first in range(0, max(len(every), 1), MAX_SOCKETS):
+        end = first + MAX_SOCKETS
+        yield every[first:end], {"names": names[first:end], "last": end >= len(every)}
 
 
 def send(sock: socket.socket, verb: str, round_: int = 0, *, sockets: Sequence[socket.socket] = (), **rest: Any) -> None:

@@ -30,6 +30,7 @@ from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.net.unix_socket import inode_of, made_here
 from stcp_proxy.process import reload_messages, sd_notify
+from stcp_proxy.process.companion_change import Change, Changing
 from stcp_proxy.process.reload import Read, compared, log_refused, no_file, summary, workers_status
 from stcp_proxy.process.worker_sockets import WorkerListeners
 from stcp_proxy.session.handover import stopping
@@ -50,8 +51,8 @@ class ReloadParent:
     Args:
         plan: what runs.
         read: reads the file again; None where there is nothing to read.
-        links: the parent's end towards each worker; owned by this object.
-        listeners: where each tunnel is reached; likewise.
+        links, listeners: the parent's end towards each worker, and where each tunnel is reached; owned by this object.
+        beside: what is served beside the tunnels; None for nothing.
         patience: seconds that the workers have for each step.
 
     Attributes:
@@ -64,6 +65,7 @@ class ReloadParent:
         read: Read | None,
         links: Sequence[socket.socket],
         listeners: dict[str, WorkerListeners],
+        beside: Changing | None = None,
         *,
         patience: float = PATIENCE,
     ) -> None:
@@ -71,6 +73,8 @@ class ReloadParent:
         self._read = read
         self._links = dict(enumerate(links))
         self._listeners = listeners
+        self._beside = beside
+        self._admin: Change | None = None
         self._patience = patience
         self._round = 0
         self._answers: dict[int, reload_messages.Message] = {}
@@ -224,14 +228,14 @@ class ReloadParent:
                     _log.error("a reload failed", why=f"{type(exc).__name__}: {exc}", remedy="restart the proxy", exc_info=exc)
 
     def _reload(self, asked: list[int], *, force: bool) -> None:
-        self._round += 1
+        self._round, self._admin = self._round + 1, None
         opened: dict[str, WorkerListeners] = {}
         sd_notify.reloading()
         try:
             try:
                 plan, diff = self._agree(opened, force=force)
             except Exception as exc:
-                for each in opened.values():
+                for each in (*opened.values(), *([self._admin] if self._admin is not None else [])):
                     each.close()
                 what = exc.what if isinstance(exc, StcpError) else f"{type(exc).__name__}: {exc}"
                 self._send_to_all("refused", why=what, remedy=exc.remedy if isinstance(exc, StcpError) else None, asked=asked)
@@ -268,6 +272,7 @@ class ReloadParent:
         for tunnel in plan.tunnels:
             if tunnel.name not in handed:
                 opened[tunnel.name] = WorkerListeners.open(tunnel, plan.workers, leaving=leaving)
+        self._admin = self._beside.prepare(plan) if self._beside is not None else None
         self._send_listeners(opened)
         if self._stopping:
             raise stopping()
@@ -289,14 +294,10 @@ class ReloadParent:
     def _send_listeners(self, opened: dict[str, WorkerListeners]) -> None:
         self._answers.clear()
         for number in list(self._links):
-            names, sockets = [], []
-            for name, each in opened.items():
-                names += [name] * len(each.sets[number])
-                sockets += each.sets[number]
-            for first in range(0, max(len(sockets), 1), reload_messages.MAX_SOCKETS):
-                end = first + reload_messages.MAX_SOCKETS
-                part = {"names": names[first:end], "last": end >= len(sockets)}
-                self._send(number, "listeners", sockets=sockets[first:end], **part)
+            admin = (self._admin.listeners or []) if self._admin is not None and number == 0 else []  # the first worker serves it
+            found = {name: each.sets[number] for name, each in opened.items()} | {reload_messages.ADMIN: admin}
+            for sockets, part in reload_messages.listeners_in_parts(found):
+                self._send(number, "listeners", sockets=sockets, **part)
         self._wait()
 
     def _commit(self, plan: Plan, opened: dict[str, WorkerListeners], asked: list[int]) -> None:
@@ -316,6 +317,8 @@ class ReloadParent:
             listeners[tunnel.name].change_mode(tunnel.bind_mode)
         for each in opened.values():
             each.close_tcp_sockets()
+        if self._admin is not None:
+            self._admin.commit()
 
     # -- with the workers ------------------------------------------------------------------------------------------------------
 

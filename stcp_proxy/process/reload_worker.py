@@ -15,6 +15,7 @@ from stcp_proxy.config.diff import PlanDiff
 from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.process import reload_messages
+from stcp_proxy.process.companion_change import Change
 from stcp_proxy.process.own_listeners import OwnListeners
 from stcp_proxy.process.reload import Read, Reloader, compared
 from stcp_proxy.process.workers import share
@@ -37,13 +38,13 @@ class ReloadWorker(Reloader):
         plan: what all workers together run.
         link: this worker's end towards the parent; owned by this object.
         number: which worker this is.
-        own: its listening sockets, for a new process.
+        own: its listening sockets, for a new process; `own.beside` is what it serves beside them.
     """
 
     def __init__(
         self, tunnels: Tunnels, read: Read | None, plan: Plan, link: socket.socket, number: int, own: OwnListeners
     ) -> None:
-        super().__init__(tunnels, read)
+        super().__init__(tunnels, read, own.beside)
         self._own: Final = own
         self._plan_of_all = plan
         self._link: Final = link
@@ -52,6 +53,7 @@ class ReloadWorker(Reloader):
         self._candidate: tuple[Plan, PlanDiff] | None = None
         self._sockets: dict[str, list[socket.socket]] = {}
         self._change: Prepared | None = None
+        self._admin: Change | None = None
         self._asking: trio.Event | None = None
         self._outcome: PlanDiff | StcpError | None = None
 
@@ -140,6 +142,7 @@ class ReloadWorker(Reloader):
         if not heard.rest["last"] or self._candidate is None:
             return False
         given, self._sockets = self._sockets, {}
+        self._admin = await self._prepared_admin(self._candidate[0], given.pop(reload_messages.ADMIN, None))
         self._change = await self._tunnels.prepare(share(self._candidate[0]), given)
         return True
 
@@ -160,9 +163,11 @@ class ReloadWorker(Reloader):
             self._abandon()
             await self._send("yes")
             return
-        (plan, diff), change = self._candidate, self._change
-        self._candidate = self._change = None  # from here on, its sockets are the tunnels'
+        (plan, diff), change, admin = self._candidate, self._change, self._admin
+        self._candidate = self._change = self._admin = None  # from here on, its sockets are the tunnels'
         await self._tunnels.commit(change)
+        if admin is not None:
+            admin.commit()
         self._plan_of_all = plan
         log.change(plan.log)
         self.done("\n".join(diff.lines()))
@@ -188,7 +193,9 @@ class ReloadWorker(Reloader):
         self._sockets.clear()
         if self._change is not None:
             self._change.abandon()
-        self._candidate = self._change = None
+        if self._admin is not None:
+            self._admin.close()
+        self._candidate = self._change = self._admin = None
 
     async def _send(self, verb: str, *, sockets: Sequence[socket.socket] = (), **rest: Any) -> None:
         while True:

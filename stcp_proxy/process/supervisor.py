@@ -13,7 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
@@ -28,7 +28,7 @@ from stcp_proxy.process import resting_memory, sandbox, sd_notify, signals, succ
 from stcp_proxy.process.companion import Companion
 from stcp_proxy.process.drain import GRACE, drain, drain_replaced
 from stcp_proxy.process.own_listeners import InThisProcess, OwnListeners
-from stcp_proxy.process.reload import OpenAdmin, Read, Reloader
+from stcp_proxy.process.reload import Read, Reloader
 from stcp_proxy.process.replaced import ReplacedReloader
 from stcp_proxy.process.running import Running, State
 from stcp_proxy.process.running_clock import RunningClock
@@ -52,7 +52,6 @@ def run(
     plan: Plan,
     read: Read | None = None,
     beside: Companion | None = None,
-    open_admin: OpenAdmin | None = None,
     takeover: Takeover | None = None,
 ) -> int:
     """Serve `plan` until SIGTERM or SIGINT; see `stcp_proxy.process.run`.
@@ -80,7 +79,7 @@ def run(
             return _run(partial(share, beside=beside, follow=follow))
 
         return workers.run(plan, work, read=read, given=given, beside=beside, takeover=takeover)
-    return _run(partial(serve, plan, read, given, beside=beside, open_admin=open_admin, takeover=takeover))
+    return _run(partial(serve, plan, read, given, beside=beside, takeover=takeover))
 
 
 def _run(work: Callable[[], Awaitable[int]]) -> int:
@@ -99,7 +98,6 @@ async def serve(
     worker: int = 0,
     workers: int = 1,
     follow: Callable[[Tunnels, OwnListeners], Reloader] | None = None,
-    open_admin: OpenAdmin | None = None,
     takeover: Takeover | None = None,
 ) -> int:
     """The same inside a running Trio, in this process.
@@ -113,7 +111,6 @@ async def serve(
         worker: number of this process among several.
         workers: how many they are.
         follow: makes what reloads this process together with the others; None where it is alone.
-        open_admin: opens an admin address that a reload brings.
         takeover: the takeover from an old process; None without one.
 
     Returns:
@@ -125,7 +122,7 @@ async def serve(
     _raise_descriptor_limit()
     tunnels = Tunnels(plan)
     own = OwnListeners(tunnels, beside, lambda: running.state is State.READY)
-    reloader = Reloader(tunnels, read, open_admin) if follow is None else follow(tunnels, own)
+    reloader = Reloader(tunnels, read, beside) if follow is None else follow(tunnels, own)
     running = Running(tunnels, reloader, worker=worker, workers=workers)
     change = _Change(own, None if follow is not None else plan.takeover, takeover)
     try:
@@ -134,7 +131,6 @@ async def serve(
         async with sd_notify.watchdog(), rate_limit.telling(log.REPEATS), trio.open_nursery() as companions:
             if beside is not None:
                 companions.start_soon(_accompany, beside, running)
-            reloader.serve_admin = lambda opened: companions.start_soon(_serve_opened, running, own, opened)
             cut_off = await _serve(tunnels, reloader, running, change)
             companions.cancel_scope.cancel()
     finally:
@@ -145,15 +141,6 @@ async def serve(
     if change.failure is not None:
         raise change.failure
     return 1 if cut_off else 0
-
-
-async def _serve_opened(running: Running, own: OwnListeners, opened: Any) -> None:
-    """Serve an admin address that a reload has opened, and close it at the end."""
-    own.beside = opened
-    try:
-        await _accompany(opened, running)
-    finally:
-        opened.close()
 
 
 async def _accompany(beside: Companion, running: Running) -> None:

@@ -144,7 +144,7 @@ def run(
         link.close()
     for each in listeners_of.values():
         each.close_tcp_sockets()
-    leader = ReloadParent(plan, read, [link for link, _ in links], listeners_of)
+    leader = ReloadParent(plan, read, [link for link, _ in links], listeners_of, beside)
     leader.start()
     together.listen()
     code, totals = _supervise(children, leader, served)

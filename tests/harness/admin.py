@@ -21,10 +21,11 @@ class Admin:
     Args:
         proxy: a proxy that was started with `--admin`.
         token: the token for the requests.
+        moved: how often its address was changed before.
     """
 
-    def __init__(self, proxy: Proxy, token: str | None = None) -> None:
-        self.text: str = proxy.wait_log("admin address")[0]["addresses"][0]
+    def __init__(self, proxy: Proxy, token: str | None = None, *, moved: int = 0) -> None:
+        self.text: str = proxy.wait_log("admin address", count=moved + 1)[moved]["addresses"][0]
         self.plan = AdminPlan(parse_address(self.text, role="to"), None if token is None else Token(token))
 
     @property
