@@ -39,7 +39,6 @@ from stcp_proxy.tunnel.listener_handover import inherit
 _log = structlog.get_logger("stcp_proxy.reload")
 
 _T = TypeVar("_T")
-
 PATIENCE: Final = 10.0
 """Seconds that a worker has for each step."""
 _LAST_WORDS: Final = 2.0
@@ -143,8 +142,8 @@ class ReloadParent:
 
     def made_files(self) -> set[int]:
         """The inodes of the unix sockets whose files the parent has made."""
-        sockets = [sock for each in self._listeners.values() if each.port is None for sock in each.sets[0]]
-        return {inode_of(sock) for sock in sockets if made_here(sock)}
+        unix = (each for each in self._listeners.values() if each.port is None)
+        return {inode_of(sock) for each in unix for sock in each.sets[0] if made_here(sock)}
 
     def _call(self, work: Callable[[], _T], *, certain: bool = False) -> _T:
         """Run something in this object's thread, and wait for it.
