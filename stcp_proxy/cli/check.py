@@ -17,6 +17,7 @@ def check(config: ConfigFile) -> None:
     import sys
     import time
 
+    from stcp_proxy.cli.console import wrapped
     from stcp_proxy.config import describe_plan, load_plan
     from stcp_proxy.config.audited_rules import audited_rules, refuse_ended
     from stcp_proxy.config.example_keys import refuse_examples
@@ -24,8 +25,7 @@ def check(config: ConfigFile) -> None:
     from stcp_proxy.relay.engine_choice import describe_kernel
 
     plan = load_plan(config)
-    print(describe_plan(plan))
-    print(describe_kernel())
+    print(wrapped(f"{describe_plan(plan)}\n{describe_kernel()}"))
     for each in lifetimes(plan):
         problem = each.problem(time.time())
         if problem is not None:

@@ -87,5 +87,15 @@ def admin_of_flags(address: str, token_file: str | Path | None = None) -> AdminP
     """
     source = Source("the flags", {}, Path(), lambda path: "--" + str(path[-1]).replace("_", "-"))
     token = _token(source, None if token_file is None else str(token_file))
+    found = _address(source, address)
     source.raise_findings()
-    return AdminPlan(parse_address(address, role="to"), token)
+    assert found is not None  # noqa: S101
+    return AdminPlan(found, token)
+
+
+def _address(source: Source, text: str) -> Address | None:
+    try:
+        return parse_address(text, role="to")
+    except ConfigError as exc:
+        source.blame(("admin",), exc)
+        return None

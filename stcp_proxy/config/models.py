@@ -88,7 +88,6 @@ AdminAddress = Annotated[
     Setting(
         "Address of status, metrics and dashboard: loopback, unix:/path, or another with a token.",
         default="none",
-        restart=True,
         flag=Flag("ADDR", panel=ADMIN),
     ),
 ]
@@ -97,7 +96,6 @@ AdminToken = Annotated[
     Setting(
         "A file with the token that requests to the admin address must carry.",
         default="none",
-        restart=True,
         flag=Flag("FILE", panel=ADMIN),
     ),
 ]

@@ -70,27 +70,15 @@ def _deadline(value: object) -> float:
 
 
 def _bind(text: str) -> Address:
-    _refuse_url(text)
     return parse_address(text, role="bind")
 
 
 def _destination(text: str) -> Destination:
-    _refuse_url(text)
     return parse_destination(text)
 
 
 def _target(text: str) -> Destination | Literal["original"]:
     return ORIGINAL if text == ORIGINAL else _destination(text)
-
-
-def _refuse_url(text: str) -> None:
-    """Refuse a URL. The message shows only its address, because the URL may contain a password."""
-    scheme, mark, rest = text.partition("://")
-    if not mark or not scheme.isalnum():
-        return
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
-    port = host.rpartition(":")[2].isdecimal()
-    raise ConfigError("this is a URL, and an address belongs here", remedy=f"write {host}{'' if port else ':PORT'}")
 
 
 def _name(text: str) -> str:

@@ -92,11 +92,22 @@ def parse_address(text: str, *, role: Role) -> Address:
     Raises:
         ConfigError: with what is wrong, and how to write it.
     """
+    _refuse_url(text)
     if text.startswith(UNIX_PREFIX):
         return _parse_unix(text.removeprefix(UNIX_PREFIX))
     if text.startswith("/"):
         raise ConfigError(f"{shown(text)} is a path", remedy=f"write unix:/path to {_verb(role)} a unix socket")
     return _parse_tcp(text, role)
+
+
+def _refuse_url(text: str) -> None:
+    """Refuse a URL. The message shows only its address, because the URL may contain a password."""
+    scheme, mark, rest = text.partition("://")
+    if not mark or not scheme.isalnum():
+        return
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    port = host.rpartition(":")[2].isdecimal()
+    raise ConfigError("this is a URL, and an address belongs here", remedy=f"write {host}{'' if port else ':PORT'}")
 
 
 def parse_destination(text: str) -> Destination:

@@ -171,7 +171,7 @@ def test_unix() -> None:
         ("bücher.example:80", "to", "host name"),
         ("a" * 64 + ":80", "to", "host name"),
         (".".join(["abc"] * 64) + ":80", "to", "host name"),
-        ("http://db1:80", "to", "more than one colon"),
+        ("http://db1:80", "to", "this is a URL, and an address belongs here; write db1:80"),
         ("0.0.0.0:80", "to", "not one to dial"),
         ("[::]:80", "to", "not one to dial"),
         ("/run/x.sock", "bind", "write unix:/path"),
