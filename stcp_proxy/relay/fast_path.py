@@ -32,6 +32,10 @@ class Lane(Protocol):
     """Time of the last small read, seconds."""
     small_gap: float
     """Mean time between two small reads, seconds; see `turns.Small`."""
+    gap: float
+    """Seconds between the last two batches of events; infinite where the last one is no sign of more."""
+    found: float
+    """Share of the last polls before a sleep that found an event. Below a quarter, `run` hardly polls."""
 
     def run(self, wait: float | None, once: bool) -> int:
         """Relay until the engine has other work to do, or the time is over.

@@ -8,7 +8,6 @@ A unix socket has no reset: its other end reads EOF.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 from typing import Final
@@ -28,5 +27,7 @@ def finish_on_close(leg: socket.socket) -> None:
 
 
 def _set_linger(leg: socket.socket, value: bytes) -> None:
-    with contextlib.suppress(OSError):  # the leg is gone
+    try:  # twice as fast as `suppress`, three times a connection
         leg.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
+    except OSError:
+        return  # the leg is gone

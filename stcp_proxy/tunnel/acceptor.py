@@ -182,7 +182,9 @@ class Acceptor:
         """Accept one batch within the limits. Returns False when the system has no descriptor or memory for more."""
         waits = select.poll()
         waits.register(listener, select.POLLIN)
-        for _ in range(most):
+        for accepted in range(most):
+            if accepted and not waits.poll(0):
+                break  # an accept that finds nothing costs more
             # A stranger loses its place only if a caller waits.
             if (full := self._full_limit()) is not None and not (waits.poll(0) and self._take_place(full) == 0):
                 break

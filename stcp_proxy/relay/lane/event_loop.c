@@ -6,8 +6,13 @@
 #include <unistd.h>
 
 #define EVENTS 128
-#define POLL_BELOW 200e-6               /* seconds between two batches below which the next wait polls first */
-#define POLL_FOR 50e-6                  /* seconds of polling */
+#define POLL_BELOW 200e-6 /* seconds between two batches below which the next wait polls first */
+#define POLL_FOR 50e-6    /* seconds of polling */
+#define POLL_FROM 0.25    /* share of polls that found an event, below which polling does not pay */
+#define POLLS 16          /* polls over which that share goes, about */
+#define CHANCES                                                                                                                            \
+	15                              /* where polling does not pay, one chance of these is used to see whether it does; odd, so that
+					   both halves of a round trip are tried */
 #define BRIEF 2e-3                      /* seconds of a wait below which a millisecond is too coarse */
 #define JUST_BYTES (EPOLLIN | EPOLLOUT) /* mask of a leg that has bytes to read, and no end, error or urgent data */
 
@@ -152,23 +157,36 @@ static int wait_briefly(Lane *lane, struct epoll_event *events, double wait)
 	return ready;
 }
 
+/* Whether to poll: it paid a moment ago, or it is time to try again. */
+static bool polls(Lane *lane)
+{
+	if (lane->found >= POLL_FROM)
+		return true;
+	lane->chances = (lane->chances + 1) % CHANCES;
+	return !lane->chances;
+}
+
 /* Wait for events. On a quiet connection, waking a sleeping process and processor is most of the time of a round trip. So if a single
  * event came within POLL_BELOW of the batch before, poll for POLL_FOR and yield the processor, and only then sleep. Rare events cause no
- * polling. A batch of several events causes none either, because then there is work enough. */
+ * polling. A batch of several events causes none either, because then there is work enough. Where the other end takes longer than
+ * POLL_FOR, as it does for a new connection, polling finds nothing and stops. */
 static int wait_for_events(Lane *lane, struct epoll_event *events, double wait)
 {
 	int ready = 0, patience = milliseconds(wait);
 
 	if (wait > 0 && wait < BRIEF)
 		return wait_briefly(lane, events, wait);
-	if (patience && lane->gap < POLL_BELOW) {
+	if (patience && lane->gap < POLL_BELOW && polls(lane)) {
 		double until = seconds() + POLL_FOR;
 
+		ready = epoll_wait(lane->epoll, events, EVENTS, 0);
+		if (ready)
+			return ready; /* no poll was needed: this says nothing about the next one */
 		do {
+			sched_yield();
 			ready = epoll_wait(lane->epoll, events, EVENTS, 0);
-			if (!ready)
-				sched_yield();
 		} while (!ready && seconds() < until);
+		lane->found += ((ready > 0) - lane->found) / POLLS;
 	}
 	return ready ? ready : epoll_wait(lane->epoll, events, EVENTS, patience);
 }

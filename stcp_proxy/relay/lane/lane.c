@@ -173,6 +173,7 @@ static int lane_init(PyObject *self, PyObject *args, PyObject *kwargs)
 		return -1;
 	lane->read_size = lane->source.len;
 	lane->small_gap = SHARED_FOR;
+	lane->found = 1;
 	lane->epoll = epoll;
 	lane->guest = guest;
 	lane->duplex_type = (PyTypeObject *)Py_NewRef(duplex);
@@ -251,6 +252,8 @@ static PyMemberDef lane_members[] = {
 	{ "read_size", T_PYSSIZET, offsetof(Lane, read_size), 0, "most bytes of one read" },
 	{ "small_at", T_DOUBLE, offsetof(Lane, small_at), 0, "time of the last small read, seconds" },
 	{ "small_gap", T_DOUBLE, offsetof(Lane, small_gap), 0, "mean time between two small reads, seconds" },
+	{ "gap", T_DOUBLE, offsetof(Lane, gap), 0, "seconds between the last two batches; infinite where the last one is no sign of more" },
+	{ "found", T_DOUBLE, offsetof(Lane, found), 0, "share of the last polls that found an event" },
 	{ NULL, 0, 0, 0, NULL },
 };
 

@@ -85,6 +85,8 @@ typedef struct {
 	double small_at;      /* time of the last small read */
 	double small_gap;     /* mean time between two small reads, seconds */
 	double time;          /* time of the batch under way, as in `now` */
+	double found;         /* share of the last polls that found an event */
+	int chances;          /* chances to poll since the last try, where polling does not pay */
 	bool coarse;          /* the kernel has no wait that is shorter than a millisecond */
 	int skipped;          /* events of the batch whose connections are queued for a turn */
 	Span *nonce, *header, *input, *output;
