@@ -69,6 +69,11 @@ class Choice:
             return list(self._pairs)
         return [known.pair, *(pair for pair in self._pairs if pair != known.pair)]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no pair: then no handshake is begun."""
+        return not self._pairs
+
     def is_preferred(self, pair: Pair) -> bool:
         """Whether it is the first pair of the file."""
         return pair == self._pairs[0]

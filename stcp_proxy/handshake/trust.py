@@ -156,7 +156,7 @@ class Trust:
         return peer.own in self.own and self.admits(peer.key) and same_secret
 
     def remains(self, keys: Collection[PublicKey], secrets: Collection[Secret | None], trusted: Trusted) -> Trust:
-        """The rule for the connections of a removed tunnel: the part that the file still trusts.
+        """The rule for the connections of a removed tunnel: the part that the file still trusts. It begins no handshake.
 
         Args:
             keys: public keys in the file, own ones among them.
@@ -167,7 +167,7 @@ class Trust:
         psk = self.credentials.psk if any(secret == self.credentials.psk for secret in secrets) else None
         names = {key: name for key, name in self.names.items() if key in raw}
         certified = None if self.certified is None else self.certified.under(trusted)
-        return Trust(Credentials(psk=psk), names, self.choice, self.own & raw, certified)
+        return Trust(Credentials(psk=psk), names, Choice((), ()), self.own & raw, certified)
 
 
 def _certified(auth: CertificateAuth, audit: Audit | None) -> Certified:

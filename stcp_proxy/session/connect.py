@@ -24,14 +24,19 @@ import trio
 from stcp_proxy.config import AcceptProxy, TunnelPlan
 from stcp_proxy.errors import (
     ClientGone,
+    Code,
+    HandshakeClosed,
+    HandshakeError,
     HandshakeTimedOut,
+    KeyRevoked,
     NoAnswer,
+    PeerRejected,
     TargetError,
     Truncated,
 )
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.authenticate import authenticate
-from stcp_proxy.handshake.trust import Trust
+from stcp_proxy.handshake.trust import Trust, revoked
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.first_steps import in_task, soon_readable
 from stcp_proxy.net.leg_stream import LegStream
@@ -39,6 +44,7 @@ from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT, FrameType
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.plain_leg import reset_on_close
+from stcp_proxy.session.access_rule import AccessRule, Rules
 from stcp_proxy.session.client_address import endpoint_of, plain_endpoint
 from stcp_proxy.session.first_accepted import first_accepted
 from stcp_proxy.session.handover import hand_over
@@ -67,6 +73,7 @@ class ConnectSession:
         record: the record of the connection.
         opening: contents of OPEN beside the client's address. [default: the tunnel's service]
         legs: holds wire legs between their connections. [default: none is kept]
+        rules: has the access rule in force, which a reload may have replaced. [default: `trust` stays]
     """
 
     def __init__(
@@ -79,9 +86,10 @@ class ConnectSession:
         record: Connection,
         opening: Opening | None = None,
         legs: Keeper | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self._plan = plan
-        self._trust = trust
+        self._rule = AccessRule(trust, rules, record)
         self._targets = targets
         self._engine = engine
         self._plain = LegStream(plain)
@@ -149,18 +157,20 @@ class ConnectSession:
 
     def _take(self, address: str) -> PeerLeg | None:
         """A kept leg to an address, if its peer's certificate has not expired; None without one."""
-        while (leg := self._legs.take((self._trust.choice, address))) is not None:
-            if not self._trust.peer(leg.channel.established).has_expired:
+        while (leg := self._legs.take((self._rule.trust.choice, address))) is not None:
+            if not self._rule.trust.peer(leg.channel.established).has_expired:
                 return leg
             leg.stream.close()
         return None
 
     async def _carry(self, found: Dialled | PeerLeg, attempt: Attempt) -> None:
         """Do all steps from the wire leg to the handover."""
-        if isinstance(found, PeerLeg):
-            leg = await self._reopen(found, attempt)
-        else:
-            leg = await self._open(found, attempt)
+        try:
+            leg = await (self._reopen(found, attempt) if isinstance(found, PeerLeg) else self._open(found, attempt))
+        except PeerRejected as exc:
+            if exc.reason != Code.KEY_REVOKED:
+                raise
+            leg = await self._open_after_revocation(exc, attempt)
         try:
             if self._early and not self._record.early:
                 await self._send_held(leg)
@@ -198,34 +208,58 @@ class ConnectSession:
             raise
         return leg
 
+    async def _open_after_revocation(self, rejected: PeerRejected, attempt: Attempt) -> PeerLeg:
+        """Open the connection once more after the peer has refused a key of its handshake: a reload may have replaced this key.
+
+        The peer has dialled nothing. Where a second handshake fails too, the first refusal says more.
+        """
+        self._rule.renew()
+        dialled = await self._dial(attempt.again)
+        try:
+            return await self._open(dialled, attempt)
+        except (HandshakeError, PeerRejected):
+            raise rejected from None
+
     async def _authenticate(self, dialled: Dialled, attempt: Attempt) -> PeerLeg:
         """Do the handshake. Where the peer closes the connection, try the next pair of keys on a new connection."""
         await in_task()
-        record, sockets, era = self._record, [dialled.sock], self._legs.era
+        record, sockets = self._record, [dialled.sock]
 
         async def connect() -> socket.socket:
             sock = sockets.pop() if sockets else (await self._dial(attempt.again)).sock
             record.target = dialled.name
             return sock
 
-        stream, channel, pair = await authenticate(
-            connect,
-            self._plan,
-            self._trust,
-            address=dialled.name,
-            step=record.ledger.handshakes.step,
-            on_next_key=lambda: self._log_next_key(dialled.name),
-            opens_at_once=True,
-        )
-        if not self._trust.choice.is_preferred(pair):
+        while True:
+            era = self._legs.era
+            try:
+                stream, channel, pair = await authenticate(
+                    connect,
+                    self._plan,
+                    self._rule.trust,
+                    address=dialled.name,
+                    step=record.ledger.handshakes.step,
+                    on_next_key=lambda: self._log_next_key(dialled.name),
+                    opens_at_once=True,
+                )
+            except (HandshakeClosed, KeyRevoked):
+                if not self._rule.renew():
+                    raise
+                continue
+            if self._rule.still_admits(channel.established):
+                break
+            stream.close()
+            if not self._rule.renew():  # the tunnel is gone too
+                raise revoked()
+        if not self._rule.trust.choice.is_preferred(pair):
             era = NEVER  # keys are being rotated, and a kept leg would keep the old key in use
-        return PeerLeg(stream, channel, (self._trust.choice, dialled.name), dialled.name, era, now())
+        return PeerLeg(stream, channel, (self._rule.trust.choice, dialled.name), dialled.name, era, now())
 
     def _note(self, leg: PeerLeg) -> None:
         """Write the leg and its peer into the record."""
         record = self._record
         record.channel, record.target, record.leg = leg.channel.leg.channel_id, leg.name, leg.kind
-        record.proved(self._trust.peer(leg.channel.established))
+        record.proved(self._rule.trust.peer(leg.channel.established))
 
     def _log_next_key(self, target: str) -> None:
         _log.warning(

@@ -165,7 +165,12 @@ class ListenSession:
         return self._legs.offer(leg.made)
 
     def _admit(self) -> None:
-        """Refuse a peer whose certificate has expired since the handshake, or that is beyond a limit."""
+        """Refuse a peer that a reload no longer admits, whose certificate has expired meanwhile, or that is beyond a limit.
+
+        A cut cancels the session at its next wait. Where the target is near, there is none before the handover.
+        """
+        if self._record.cut is not None:
+            raise self._record.cut
         if self._record.identity.has_expired:  # only on a kept leg: a handshake refuses an expired certificate
             raise KeyRevoked("the certificate of this connection's peer has expired")
         self._gate.admit(self._record, self._plan)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -73,6 +74,7 @@ class LiveConnections:
         changed: woken when a connection ends, authenticates, or a limit changes.
         unauthenticated: connections whose peer has not proved its key.
         peers: the limits of each peer.
+        grace_until: end of the grace of the last revocation, on Trio's clock.
         lobby: accepted connections that have no session yet; None where every connection gets one at once.
         lifetimes: ends connections after their maximum lifetime.
     """
@@ -86,6 +88,9 @@ class LiveConnections:
         self.changed: Final = trio.lowlevel.ParkingLot()
         self.unauthenticated: Final = Unauthenticated()
         self.peers: Final = PeerLimits()
+        self.grace_until = -math.inf
+        self._late: Final[dict[Connection, tuple[float, Trust]]] = {}
+        """Connections that opened by a former rule, the end of their grace, and this rule."""
         self.lobby: Lobby | None = None
         self.lifetimes: Final = Lifetimes(lambda connection: self.cut(connection, _lifetime_over(), "max_lifetime"))
         self._all: set[Connection] = set()
@@ -213,12 +218,37 @@ class LiveConnections:
             connection.ephemeral = b""
 
     def proved(self, connection: Connection) -> None:
-        """See `Gate.proved`. Cuts the connection where a reload took its key away meanwhile."""
+        """See `Gate.proved`. Cuts the connection where a reload took its key away meanwhile.
+
+        A connect tunnel has looked at the rule before OPEN. What is revoked after OPEN is revoked from a live connection, which
+        `revoke` ends after the grace. On a listen tunnel REJECT lets the peer try again with another key.
+        """
         if self.unauthenticated.forget(connection) and self.changed:
             self._wake_soon()
         opening = self._opening.get(connection)
         if opening is not None and not self.covers(connection, opening.trust):
+            self._revoke_late(connection, opening.trust)
+
+    def _revoke_late(self, connection: Connection, trust: Trust) -> None:
+        """End a connection that the rule in force no longer admits: on a connect tunnel after the grace."""
+        if self.mode is Mode.LISTEN or trio.current_time() >= self.grace_until:
             self.cut(connection, revoked())
+        else:
+            self._late[connection] = self.grace_until, trust
+
+    def end_late(self) -> None:
+        """End the connections that a revocation found while they were opening, once their grace is over."""
+        now = trio.current_time()
+        for connection, (until, trust) in list(self._late.items()):
+            if until <= now:
+                del self._late[connection]
+                if not self.covers(connection, trust):
+                    self.cut(connection, revoked())
+
+    def adopt(self, connection: Connection) -> Trust:
+        """See `Rules.adopt`."""
+        self._opening[connection].trust = self.trust
+        return self.trust
 
     def admit(self, connection: Connection, plan: TunnelPlan) -> None:
         """See `Gate.admit`."""
@@ -239,6 +269,7 @@ class LiveConnections:
     def forget(self, connection: Connection) -> None:
         """See `Owner.forget`."""
         self.lifetimes.forget(connection)
+        self._late.pop(connection, None)
         if connection in self._all:
             self._all.discard(connection)
             if self.descriptors.give_back():

@@ -39,7 +39,7 @@ async def revoke(tunnel: str, live: LiveConnections, before: Trust, grace: float
         grace: seconds to wait first. A connection whose key has come back meanwhile goes on.
     """
     gone = uncovered(live, before)
-    if not gone:
+    if not gone and grace <= 0:
         return
     by_certificate = [each for each in gone if each.certificate is not None]
     _say("certificate revoked: its connections end", tunnel, by_certificate, grace)
@@ -49,6 +49,7 @@ async def revoke(tunnel: str, live: LiveConnections, before: Trust, grace: float
     for connection in gone:
         if connection in still:
             live.cut(connection, revoked())
+    live.end_late()
 
 
 async def end_expired(plan: TunnelPlan, live: LiveConnections, *, wall_clock: Callable[[], float] = time.time) -> None:

@@ -238,7 +238,7 @@ class Tunnel:
             return InterceptSession(plan, upstreams.router, self.engine, sock, connection, self.live, self.legs)
         if plan.mode is Mode.LISTEN:
             return ListenSession(plan, trust, upstreams.offers, self.engine, sock, connection, self.live, self.legs)
-        return ConnectSession(plan, trust, upstreams.targets, self.engine, sock, connection, legs=self.legs)
+        return ConnectSession(plan, trust, upstreams.targets, self.engine, sock, connection, legs=self.legs, rules=self.live)
 
     # -- what the admin address reads --------------------------------------------------------------------------------------
 

@@ -304,6 +304,7 @@ class Tunnels:
             if tunnel in gone:
                 live.trust = live.trust.remains(plan.known, secrets, plan.trusted)
             if live.trust is not before or live.trust.audit is not None:  # an audit may have ended by its date
+                live.grace_until = trio.current_time() + plan.revoke_grace
                 nursery.start_soon(revoke, tunnel.plan.name, live, before, plan.revoke_grace)
 
     def _placed(self, plan: TunnelPlan, tunnel: Tunnel | None, listeners: Listeners) -> Tunnel:
