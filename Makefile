@@ -9,12 +9,13 @@ EVERYTHING := $(VENV)/.everything
 VM := $(VENV)/.vm
 LOWEST := $(VENV)-lowest/.installed
 RELEASE := $(VENV)/.release
+FUZZ := $(VENV)/.fuzz
 JAVASCRIPT := $(VENV)/javascript/.installed
 ARGS ?=
 JOBS ?= 4
 COVERAGE_FLOOR := 66
 
-.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-engine test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak kept-legs model conformance test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-engine test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak kept-legs model conformance fuzz test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -46,7 +47,7 @@ test-lowest: $(LOWEST)  ## the same tests with the lowest versions that pyprojec
 	$(VENV)-lowest/bin/python -m pytest -q $(SIDE_BY_SIDE) -m "not slow" $(ARGS) $(FAST_FOLDERS)
 
 # The C of the package; `make lint-kernel` checks the C of the module.
-C_FILES := $(wildcard stcp_proxy/relay/lane/*.[ch] stcp_proxy/lab/load/*.[ch])
+C_FILES := $(wildcard stcp_proxy/relay/lane/*.[ch] stcp_proxy/lab/load/*.[ch] fuzz/c/*.[ch])
 PRETTIER = $(VENV)/javascript/node_modules/.bin/prettier --config tools/javascript/prettier.json 'stcp_proxy/admin/assets/*.js' \
 	'conformance/examples/node/*.js'
 
@@ -110,6 +111,9 @@ conformance: $(EVERYTHING)  ## the conformance kit against this proxy and agains
 	$(CONFORMANCE) mutants.py
 	first=$$(mktemp -d) && trap 'rm -rf "$$first"' EXIT && git archive $(FIRST_VERSION) stcp_proxy | tar -x -C "$$first" && \
 		$(CONFORMANCE) -m stcp_conformance implementations/stcp-proxy-first.toml --word python=$(abspath $(BIN))/python --word first="$$first" $(ARGS)
+
+fuzz: $(FUZZ)  ## coverage-guided fuzzers, a minute each; ARGS="--seconds 600 --only kernel" (clang, libclang-rt-14-dev)
+	cd fuzz && $(abspath $(BIN))/python -m stcp_fuzz $(ARGS)
 
 test-sanitized: $(EVERYTHING)  ## the engine's part in C under the address and undefined-behaviour sanitizers
 	tests/sanitized $(ARGS)
@@ -180,6 +184,11 @@ $(EVERYTHING): $(PRODUCT)
 $(RELEASE): $(PRODUCT)
 	@echo "installing what makes a release into $(VENV)"
 	@$(INSTALL) '.[release]' $(OR_SAY_WHY)
+	@touch $@
+
+$(FUZZ): $(EVERYTHING)
+	@echo "installing what fuzzes into $(VENV)"
+	@$(INSTALL) '.[fuzz]' $(OR_SAY_WHY)
 	@touch $@
 
 $(VM): $(BIN)/python

@@ -144,7 +144,8 @@ static void stcp_turn(struct stcp_direction *d)
 	/* The owner of the relay pays for buffers. */
 	old = set_active_memcg(d->relay->owner->memcg);
 	while (next == STCP_NEXT_MORE && steps--) {
-		if (READ_ONCE(d->relay->stop))
+		/* Both directions have settled, or the owner closes. */
+		if (READ_ONCE(d->relay->stop) || READ_ONCE(d->relay->finishing))
 			goto out;
 		/* Pairs with stcp_relay_enter(): the cause. */
 		d->mode = smp_load_acquire(&d->relay->mode);

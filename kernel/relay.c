@@ -130,7 +130,7 @@ void stcp_relay_settle(struct stcp_direction *d)
 			 * Both under the lock: who sees "finishing" can wait
 			 * for the work item.
 			 */
-			relay->finishing = true;
+			WRITE_ONCE(relay->finishing, true);
 			queue_delayed_work(stcp_queue, &relay->finish, 0);
 		}
 	}
@@ -241,7 +241,7 @@ void stcp_relay_destroy(struct stcp_relay *relay)
 
 	spin_lock(&relay->lock);
 	finishing = relay->finishing;
-	relay->finishing = true;
+	WRITE_ONCE(relay->finishing, true);
 	spin_unlock(&relay->lock);
 
 	if (finishing)
