@@ -126,6 +126,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_identity",
         "_owner",
         "audited",
         "certificate",
@@ -177,6 +178,8 @@ class Connection:
         self.unit: str | None = None
         self.relay: Relay | None = None
         self._owner = owner
+        self._identity: Peer | None = None
+        """The peer that has proved it; the fields above say the same."""
 
     @property
     def ledger(self) -> Ledger:
@@ -186,12 +189,12 @@ class Connection:
     @property
     def identity(self) -> Peer:
         """The identity of the authenticated peer."""
-        return Peer(self.peer, self.rule, self.key, self.own, self.certificate, self.audited)
+        return self._identity or Peer(self.peer, self.rule, self.key, self.own, self.certificate, self.audited)
 
     def proved(self, peer: Peer) -> None:
         """Note that the peer has authenticated."""
         self.peer, self.rule, self.key, self.own, self.certificate = peer.name, peer.rule, peer.key, peer.own, peer.certificate
-        self.audited = peer.audited
+        self.audited, self._identity = peer.audited, peer
         if peer.key is not None and peer.own is not None and not peer.audited:  # strangers make any number of keys
             pairs = self.ledger.pairs
             use = pairs.get((peer.own, peer.key))
@@ -214,7 +217,7 @@ class Connection:
     def unproved(self) -> None:
         """Forget the peer and its address, because the next one is tried."""
         self.channel = self.peer = self.rule = self.target = self.leg = ""
-        self.key = self.own = self.certificate = None
+        self.key = self.own = self.certificate = self._identity = None
 
     def served_by(self, relay: Relay) -> None:
         """Note the handover to an engine."""

@@ -102,11 +102,11 @@ class Attempt:
             self._since = trio.current_time()
             self._targets.take(endpoint, self._since)
             self._current = endpoint
-            if (taken := take(str(endpoint))) is not None:
+            if (taken := take(endpoint.name)) is not None:
                 return taken
             made = await self._connect(endpoint)
             if not isinstance(made, Failure):
-                return Dialled(made, str(endpoint))
+                return Dialled(made, endpoint.name)
             self._failures.append(made)
             if made.local:
                 self._let_go()
@@ -148,7 +148,7 @@ class Attempt:
         made = await self._connect(self._current)
         if isinstance(made, Failure):
             raise summary([self._current], [made])
-        return Dialled(made, str(self._current))
+        return Dialled(made, self._current.name)
 
     async def _connect(self, endpoint: Endpoint) -> socket.socket | Failure:
         started = trio.current_time()
@@ -261,10 +261,9 @@ class Attempt:
                 self._unresolved += 1
             else:
                 self._doubtful.setdefault(address, False)
-        now = trio.current_time()
         ready: list[Candidate] = []
         for each in new:
-            if each.endpoint.is_unhealthy(now):
+            if each.endpoint.failures and each.endpoint.is_unhealthy(trio.current_time()):
                 self._unhealthy.append(each.endpoint)
             else:
                 ready.append(each)

@@ -40,6 +40,7 @@ class Endpoint:
         why: the last failure.
         due: credit of round-robin.
         turn: number of its last turn, counted over all endpoints of a tunnel.
+        name: text of the address, made once: each connection needs it.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class Endpoint:
         "failures",
         "left_to_check",
         "live",
+        "name",
         "reached_at",
         "turn",
         "until",
@@ -59,6 +61,7 @@ class Endpoint:
 
     def __init__(self, address: SocketAddress) -> None:
         self.address: Final = address
+        self.name: Final = str(address)
         self.live = self.failures = self.turn = 0
         self.due = self._due_at = self.until = 0.0
         self.left_to_check = False
@@ -66,7 +69,7 @@ class Endpoint:
         self.why: StcpError | None = None
 
     def __str__(self) -> str:
-        return str(self.address)
+        return self.name
 
     def is_unhealthy(self, now: float) -> bool:
         """Whether healthy endpoints are tried before this one."""
