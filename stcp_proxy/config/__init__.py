@@ -27,6 +27,7 @@ mistakes are listed at once, with file, line and key path. Nothing starts until 
 - ``exposure``        plain legs of a tunnel that are reachable from the network
 - ``file_access``     which other users may change a file
 - ``reader_process``  reads a file in a separate process, which sends the plan as ``plan_bytes``
+- ``warm_reader``     keeps that process for the next reload; ``reader_loop`` is its side
 - ``example_keys``    the public keys of the documentation, which `stcp-proxy check` refuses
 - ``plan_text``       a plan in words, for `stcp-proxy check`
 - ``reference``       docs/SETTINGS.md and the JSON schema, generated from the models

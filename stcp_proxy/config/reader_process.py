@@ -1,4 +1,4 @@
-"""Read a configuration file in a short-lived separate process, and receive the plan from it.
+"""Read a configuration file in a separate process, and receive the plan from it.
 
 The libraries that read files (pydantic, PyYAML) take memory for the whole life of a process. So a serving process never imports
 them: a child reads, checks, sends the plan through a pipe, and ends. Only these two processes have the pipe. Secrets are in no
@@ -15,7 +15,6 @@ A message is one byte for its kind, 8 bytes for its length, and its content:
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from typing import Any, BinaryIO, Final
 
 from stcp_proxy.config import plan_bytes
 from stcp_proxy.config.plan import Plan
+from stcp_proxy.config.warm_reader import Readers
 from stcp_proxy.errors import ConfigError, StcpError
 
 HEAD: Final = b"H"
@@ -31,14 +31,7 @@ ERROR: Final = b"E"
 STATUS: Final = b"S"
 _LENGTH: Final = 8
 
-_PROGRAM: Final = """\
-import json, signal, sys
-signal.pthread_sigmask(signal.SIG_SETMASK, ())
-request = json.loads(sys.stdin.buffer.readline())
-sys.path[:] = request.pop("sys.path")
-from stcp_proxy.config import reader_process
-reader_process.answer(request)
-"""
+_readers: Final = Readers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +68,23 @@ class FileReading:
             A function that waits for the plan. It raises ConfigError with every mistake that was found.
         """
         try:
-            child = subprocess.Popen(  # noqa: S603  (our own interpreter and program)
-                [sys.executable, "-P", "-c", _PROGRAM],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                process_group=0,  # a terminal's Ctrl-C must reach only the proxy
-            )
+            reading = _readers.begin(asdict(self))
         except OSError as exc:
             raise _unread(f"{sys.executable}: {exc.strerror}") from None
-        request = json.dumps({"sys.path": sys.path, **asdict(self)}).encode() + b"\n"
 
         def finish() -> Plan:
-            answer, words = child.communicate(request)
-            return _plan_in(answer, words.decode("utf-8", "replace"))
+            return _plan_in(*reading.finish())
 
         return finish
 
 
-def answer(request: dict[str, Any]) -> None:
-    """In the child: read the file, and send the plan or the failure to standard output."""
+def answer(request: dict[str, Any], file: BinaryIO) -> None:
+    """In the process that reads: read the file, and send the plan or the failure."""
     try:
         message = PLAN, plan_bytes.dump(FileReading(**request).here())
     except StcpError as exc:
         message = ERROR, json.dumps({"what": exc.what, "remedy": exc.remedy}).encode()
-    send(sys.stdout.buffer, *message)
-    sys.stdout.buffer.flush()
+    send(file, *message)
 
 
 def send(file: BinaryIO, kind: bytes, content: bytes) -> None:
