@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,13 @@ class AuthorityModel(Model):
     crl: Annotated[list[File] | None, Several(), Setting("PEM files with revocation lists of the authority.", default="none")] = (
         Field(None, min_length=1)
     )
+    crl_overdue: Annotated[
+        Literal["warn", "refuse"],
+        Setting(
+            "What follows when a revocation list was not replaced in time: a warning, or the refusal of new connections by all "
+            "certificates of the authority."
+        ),
+    ] = "warn"
     names: Annotated[
         list[CertificateName] | None,
         Several(),

@@ -7,6 +7,7 @@ file's content is a change of the plan.
 from __future__ import annotations
 
 import datetime
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -98,12 +99,26 @@ class AuthorityPlan:
         roots: its certificates; several while one replaces another.
         names: patterns for the names that it may vouch for; empty for all names.
         lists: its revocation lists.
+        refuses_overdue: whether its certificates are refused while one of its lists is overdue.
     """
 
     name: str
     roots: tuple[Encoded, ...]
     names: tuple[str, ...] = ()
     lists: tuple[Encoded, ...] = ()
+    refuses_overdue: bool = False
+
+    @property
+    def vouches_until(self) -> float:
+        """The time from which its certificates are refused because a list is overdue, in unix seconds; infinity for never.
+
+        Of several lists of one issuer the newest counts.
+        """
+        ends: dict[tuple[str, str], float] = {}
+        for each in self.lists if self.refuses_overdue else ():
+            issuer = each.facts.issuer, each.facts.key_id
+            ends[issuer] = max(ends.get(issuer, 0.0), each.facts.not_after)
+        return min(ends.values(), default=math.inf)
 
 
 @dataclass(frozen=True, slots=True)

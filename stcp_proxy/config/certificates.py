@@ -102,7 +102,11 @@ class Certificates:
             except ConfigError as exc:
                 self._source.blame((*where, "crl", index), exc)
         names = tuple(pattern.text for pattern in model.names or [])
-        return AuthorityPlan(name, roots, names, tuple(lists))
+        refuses_overdue = model.crl_overdue == "refuse"
+        if refuses_overdue and not model.crl:
+            remedy = "name the revocation lists of the authority, or remove the setting"
+            self._source.report((*where, "crl_overdue"), "'refuse' has no list that could be overdue: 'crl' is missing", remedy)
+        return AuthorityPlan(name, roots, names, tuple(lists), refuses_overdue)
 
     def _check_distinct(self, authorities: Sequence[AuthorityPlan]) -> None:
         """Two authorities with one root would be one: a peer's certificate does not say which of them vouches for it."""

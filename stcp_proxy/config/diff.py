@@ -238,6 +238,8 @@ def _certificate_parts(auth: CertificateAuth) -> Iterator[tuple[str, object]]:
             yield f"authority {authority.name}", root.facts
         for each in authority.lists:
             yield f"revocation list of {authority.name}", each.facts
+        if authority.refuses_overdue:
+            yield f"authority {authority.name} with an overdue list", "refuses"
         yield f"authority {authority.name} may vouch for", words(authority.names) if authority.names else "all names"
     for key in auth.trusted.revoked.keys:
         yield "revoked key", hashlib.sha256(key).hexdigest()[:16]

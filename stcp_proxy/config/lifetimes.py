@@ -38,11 +38,13 @@ class Lifetime:
         kind: its use.
         name: the name of its authority; `(own)` for the certificate of this side.
         facts: what it is recognized by, and its validity.
+        binds: whether certificates of its authority are refused after the end of this list.
     """
 
     kind: CertificateKind
     name: str
     facts: Facts
+    binds: bool = False
 
     @property
     def subject(self) -> str:
@@ -52,8 +54,8 @@ class Lifetime:
 
     @property
     def warns_from(self) -> float:
-        """The time from which its renewal is overdue, in unix seconds. A revocation list is renewed at its end."""
-        if self.kind is CertificateKind.LIST:
+        """The time from which its renewal is overdue, in unix seconds. A list that binds nobody is renewed at its end."""
+        if self.kind is CertificateKind.LIST and not self.binds:
             return self.facts.not_after
         return self.facts.not_after - LAST_PART * (self.facts.not_after - self.facts.not_before)
 
@@ -66,11 +68,13 @@ class Lifetime:
         end = self.facts.not_after
         if now < self.warns_from or math.isinf(end):
             return None
-        if self.kind is CertificateKind.LIST:
+        if self.kind is CertificateKind.LIST and not self.binds:
             what = f"it should have been replaced at {time_text(end)}; its entries still count, newer ones are missing"
             return what, "fetch the present list from the authority, and reload"
         remedy = {
             CertificateKind.OWN: "renew it, write it to its files, and reload",
+            CertificateKind.LIST: "fetch the present list from the authority, and reload: 'crl_overdue: refuse' refuses new "
+            "connections after its end",
             CertificateKind.AUTHORITY: "add its successor to the bundle on every host, and issue new certificates before it ends",
         }[self.kind]
         if now > end:
@@ -93,4 +97,4 @@ def _lifetimes(plan: Plan) -> Iterator[Lifetime]:
         for root in authority.roots:
             yield Lifetime(CertificateKind.AUTHORITY, authority.name, root.facts)
         for each in authority.lists:
-            yield Lifetime(CertificateKind.LIST, authority.name, each.facts)
+            yield Lifetime(CertificateKind.LIST, authority.name, each.facts, authority.refuses_overdue)

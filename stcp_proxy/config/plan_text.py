@@ -67,6 +67,8 @@ def _trusted(trusted: Trusted) -> Iterator[str]:
         yield f"authority {authority.name}: may vouch for {', '.join(authority.names) or 'all names'}"
         yield from _rows("certificate", [str(root) for root in authority.roots])
         yield from _rows("revocations", [str(each) for each in authority.lists])
+        if authority.refuses_overdue:
+            yield from _rows("overdue list", ["its certificates are refused"])
     revoked = trusted.revoked
     if revoked.keys or revoked.serials:
         yield f"revoked: {len(revoked.keys)} keys, {len(revoked.serials)} certificates by serial number"

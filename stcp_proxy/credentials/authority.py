@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,11 +22,13 @@ class Authority:
         name: its name in the configuration.
         roots: certificates that are trusted; several while one replaces another.
         names: patterns for the names that it may vouch for; empty for all names.
+        vouches_until: time from which its certificates are refused, because a revocation list is overdue; in unix seconds.
     """
 
     name: str
     roots: tuple[x509.Certificate, ...]
     names: tuple[NamePattern, ...] = ()
+    vouches_until: float = math.inf
 
     def vouches_for(self, names: Sequence[str]) -> tuple[str, ...]:
         """Those of `names` that this authority may vouch for."""

@@ -114,9 +114,11 @@ def check_time(certificate: x509.Certificate, now: float) -> float:
     """
     start, end = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
     if now > end + LEEWAY:
-        raise CertificateExpired(f"a certificate of the peer was valid until {_text(end)}, and the time here is {_text(now)}")
+        what = f"a certificate of the peer was valid until {time_text(end)}, and the time here is {time_text(now)}"
+        raise CertificateExpired(what)
     if now < start - LEEWAY:
-        raise CertificateNotYetValid(f"a certificate of the peer is valid from {_text(start)}, and the time here is {_text(now)}")
+        what = f"a certificate of the peer is valid from {time_text(start)}, and the time here is {time_text(now)}"
+        raise CertificateNotYetValid(what)
     return end
 
 
@@ -240,5 +242,6 @@ def _moment(roots: list[Issuer], presented: list[x509.Certificate], now: float) 
     return max(start, min(end, datetime.datetime.fromtimestamp(now, datetime.UTC)))
 
 
-def _text(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A time in unix seconds, for a person."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

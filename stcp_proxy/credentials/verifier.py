@@ -20,13 +20,14 @@ from stcp_proxy.credentials.authority import Authority, key_bytes, key_id
 from stcp_proxy.credentials.binding import check_binding
 from stcp_proxy.credentials.certificate import UNREADABLE
 from stcp_proxy.credentials.names import NamePattern
-from stcp_proxy.credentials.path import LEEWAY, check_time, find_chain
+from stcp_proxy.credentials.path import LEEWAY, check_time, find_chain, time_text
 from stcp_proxy.credentials.revocation import Issued, Revocations
 from stcp_proxy.errors import (
     CertificateChainRefused,
     CertificateExpired,
     CertificateNameRefused,
     CertificateRevoked,
+    RevocationListOverdue,
     UnknownAuthority,
 )
 from stcp_proxy.protocol.credential import Credential
@@ -113,6 +114,7 @@ class Verifier:
         known = self._known.get(digest)
         if known is not None and now <= known.not_after:
             self._known.move_to_end(digest)
+            self._check_lists(known, now)
             return known
         self._known.pop(digest, None)
         try:
@@ -120,6 +122,7 @@ class Verifier:
         except UNREADABLE:
             # `cryptography` reads many fields only when they are used.
             raise CertificateChainRefused("a certificate of the peer cannot be read") from None
+        self._check_lists(verified, now)
         self._known[digest] = verified
         if len(self._known) > self._remember:
             self._known.popitem(last=False)
@@ -133,6 +136,7 @@ class Verifier:
         """
         _check_end(verified.not_after, now)
         check_time(self.check_trust(verified), now)
+        self._check_lists(verified, now)
 
     def check_trust(self, verified: Verified) -> x509.Certificate:
         """Check everything of `check_again` but the times. Returns the certificate of the authority.
@@ -170,6 +174,15 @@ class Verifier:
         )
         self._check_revocation(verified, authority.name, issuers[-1].key_id)
         return verified
+
+    def _check_lists(self, verified: Verified, now: float) -> None:
+        """Raises RevocationListOverdue where a list of the peer's authority is overdue, and this side insists on fresh ones."""
+        authority, _ = self._root_keys[verified.issuer_key]
+        if now > authority.vouches_until + LEEWAY:
+            raise RevocationListOverdue(
+                f"a revocation list of authority {authority.name!r} should have been replaced at "
+                f"{time_text(authority.vouches_until)}, and the time here is {time_text(now)}"
+            )
 
     def _check_revocation(self, verified: Verified, authority: str, root: bytes) -> None:
         """Look for the certificates of a peer, and the keys of its chain, in everything that is revoked.

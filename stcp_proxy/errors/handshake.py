@@ -147,6 +147,14 @@ class CertificateRevoked(CredentialRefused):
     usual_remedy = "issue a new key and certificate for the peer if it should be let in"
 
 
+class RevocationListOverdue(CredentialRefused):
+    """This side insists on a fresh revocation list of the peer's authority, and has none."""
+
+    label = "revocation_list_overdue"
+    judgement = UNAUTHENTICATED
+    usual_remedy = "fetch the present list from the authority to this host, and reload"
+
+
 class BindingRefused(CredentialRefused):
     """The peer's credential belongs to another key of the handshake."""
 

@@ -148,6 +148,7 @@ def _verifier(trusted: Trusted) -> Verifier:
                 each.name,
                 tuple(x509.load_der_x509_certificate(root.der) for root in each.roots),
                 tuple(map(NamePattern, each.names)),
+                each.vouches_until,
             )
             for each in trusted.authorities
         ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,20 @@ def auth(plan: Plan, index: int = 0) -> KeyAuth:
     found = plan.tunnels[index].auth
     assert isinstance(found, KeyAuth)
     return found
+
+
+def test_an_overdue_list_that_is_to_refuse(site: Site) -> None:
+    """The newest list of an issuer counts, and a list has to be there."""
+    assert site.load().trusted.authorities[0].vouches_until == math.inf
+    (authority,) = site.load(WHOLE.replace("crl: ca.crl", "crl: ca.crl, crl_overdue: refuse")).trusted.authorities
+    (current,) = authority.lists
+    older = dataclasses.replace(current, facts=dataclasses.replace(current.facts, not_after=1.0))
+    others = dataclasses.replace(current, facts=dataclasses.replace(current.facts, not_after=7.0, key_id="ff"))
+    assert authority.vouches_until == current.facts.not_after
+    assert dataclasses.replace(authority, lists=(older, current)).vouches_until == current.facts.not_after
+    assert dataclasses.replace(authority, lists=(current, others)).vouches_until == 7.0
+    with pytest.raises(ConfigError, match="'refuse' has no list that could be overdue: 'crl' is missing"):
+        site.load(WHOLE.replace("crl: ca.crl", "crl_overdue: refuse"))
 
 
 def test_a_plan_of_certificates_alone(site: Site) -> None:

@@ -61,6 +61,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
     "AuthorityModel": [
         ("certificates", "bundle", "a-ca.crt => b-ca.crt"),
         ("certificates", "crl", "a.crl => b.crl"),
+        ("certificates", "crl_overdue", "crl: a.crl => crl: a.crl, crl_overdue: refuse"),
         ("certificates", "names", "dns:* => dns:*.prod"),
     ],
     "PeersModel": [("peers", "include", "peers.d")],

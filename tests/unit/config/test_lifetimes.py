@@ -37,6 +37,14 @@ def plan(tmp_path: Path) -> Plan:
     return load_plan(tmp_path / "c.yaml")
 
 
+def test_list_that_binds_warns_from_its_last_third_on() -> None:
+    found = Lifetime(CertificateKind.LIST, "prod", Facts("x", "7", 0.0, 3000.0), binds=True)
+    assert found.problem(1999.0) is None
+    what, remedy = found.problem(2000.0) or ("", "")
+    assert what.startswith("it ends at 1970-01-01 00:50:00 UTC")
+    assert remedy.endswith("'crl_overdue: refuse' refuses new connections after its end")
+
+
 def test_each_once(plan: Plan) -> None:
     assert [each.kind for each in lifetimes(plan)] == [CertificateKind.OWN, CertificateKind.AUTHORITY, CertificateKind.LIST]
 

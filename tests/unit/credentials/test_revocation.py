@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from stcp_proxy import errors
 from stcp_proxy.credentials.authority import key_bytes
+from stcp_proxy.credentials.path import LEEWAY
 from stcp_proxy.credentials.revocation import Revocations
 from stcp_proxy.credentials.verifier import Verifier
 from stcp_proxy.protocol.wire import Role
@@ -98,6 +100,21 @@ def test_serial_of_another_issuer_is_not_revoked() -> None:
         Revocations(lists=[revocation_list(root, serial, signer=other)]),
     ):
         verify(Verifier([trusted(root)], revocations), leaf)
+
+
+def test_overdue_list_refuses_all_where_this_side_insists() -> None:
+    """A remembered credential too; after the leeway of clocks; connections that are open go on."""
+    root = make("p256")
+    leaf = root.issue()
+    due = SECONDS + 100
+    verifier = Verifier([dataclasses.replace(trusted(root), vouches_until=due)], Revocations(lists=[revocation_list(root)]))
+    verified = verify(verifier, leaf, now=due + LEEWAY)
+    for other in (leaf, root.issue()):
+        with pytest.raises(errors.RevocationListOverdue, match="'prod' should have been replaced at 2026-11-28 12:01:40 UTC"):
+            verify(verifier, other, now=due + LEEWAY + 1)
+    with pytest.raises(errors.RevocationListOverdue):
+        verifier.check_again(verified, due + LEEWAY + 1)
+    verifier.check_trust(verified)
 
 
 def test_delta_list_is_refused() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from harness.certificates import Leaf, TestAuthority
+from harness.certificates import DAY, Leaf, TestAuthority
 from trio.testing import MockClock
 
 from stcp_proxy.config import KeyAuth
@@ -22,7 +24,7 @@ from stcp_proxy.config.certificate_plan import (
     Revoked,
     Trusted,
 )
-from stcp_proxy.errors import CertificateNotAllowed, HandshakeClosed, SuiteRefused
+from stcp_proxy.errors import CertificateNotAllowed, HandshakeClosed, RevocationListOverdue, SuiteRefused
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.exchange import Channel
 from stcp_proxy.handshake.trust import Trust
@@ -100,6 +102,19 @@ async def test_a_refused_initiator_learns_where_to_look(autojump_clock: MockCloc
     assert isinstance(ends.initiator.result, Channel)
     with pytest.raises(HandshakeClosed, match="this side's certificate: its log says why"):
         await exchange.read_answer(ends.left, ends.initiator.result)
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+async def test_an_overdue_revocation_list(autojump_clock: MockClock, ends: Ends, tmp_path: Path, refuses: bool) -> None:
+    """A list of an hour ago. Its entries count in both cases; here it has none."""
+    path = AUTHORITY.revoke(tmp_path / "ca.crl", next_update=-DAY / 24)
+    der = x509.load_pem_x509_crl(path.read_bytes()).public_bytes(Encoding.DER)
+    lists = (Encoded(der, dataclasses.replace(FACTS, not_after=time.time() - 3600)),)
+    (prod,) = trusted().authorities
+    strict = Trusted((dataclasses.replace(prod, lists=lists, refuses_overdue=refuses),))
+    await meet(ends, HERE, rule(DB, "dns:a*", trust=strict))
+    assert isinstance(ends.responder.error, RevocationListOverdue) is refuses
+    assert (ends.responder.error is None) is not refuses
 
 
 async def test_a_listener_for_certificates_alone_refuses_keys(autojump_clock: MockClock, ends: Ends) -> None:
