@@ -67,7 +67,7 @@ def peer_certificates(status: Status, tunnel: str, limits: Limits, width: int, *
         return [*(_lines_of_peer(each, status.time, limits, width) for each in shown), *hidden]
     table = new_table("PEER", "AUTHORITY", "SERIAL", "ENDS", "TUNNELS", ">OPEN")
     for each in shown:
-        ends, tunnels = _ends(each, status.time), names_text(each.tunnels, limits.names)
+        ends, tunnels = _ends(each, status.time), names_text(each.tunnels, limits.names, "\n")
         name = Text(printable(each.name), style="bold", overflow="fold")
         add_row(table, name, each.authority, each.serial, ends, tunnels, f"{each.connections:,}")
     return [table, *hidden]

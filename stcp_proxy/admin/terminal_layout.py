@@ -14,6 +14,7 @@ from stcp_proxy.redact import printable
 
 INDENT: Final = 4
 QUIET: Final = "dim"
+_SHORT_NAME: Final = 24
 _MAY_GO: Final = {"yes": "yes", "no": "no", "unknown": "not known"}
 
 
@@ -77,12 +78,18 @@ def narrow_entry(first: Iterable[str | Text], *further: Iterable[str | Text], wi
 
 
 def new_table(*columns: str) -> Table:
-    """A table without lines. A column name that begins with > marks a column of numbers."""
+    """A table without lines. A column name that begins with > marks a column of numbers, with = a column without line breaks."""
     table = Table(box=None, pad_edge=False, header_style=QUIET)
     for name in columns:
         number = name.startswith(">")
-        table.add_column(name.removeprefix(">"), justify="right" if number else "left", no_wrap=number, overflow="fold")
+        whole = number or name.startswith("=")
+        table.add_column(name.lstrip(">="), justify="right" if number else "left", no_wrap=whole, overflow="fold")
     return table
+
+
+def names_column(title: str, names: Iterable[str]) -> str:
+    """The column of some names for `new_table`: other columns give way to short names."""
+    return f"={title}" if max(map(len, names), default=0) <= _SHORT_NAME else title
 
 
 def add_row(table: Table, *cells: str | Text) -> None:
@@ -116,9 +123,9 @@ def once(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def names_text(names: Iterable[str], most: int) -> Text:
+def names_text(names: Iterable[str], most: int, between: str = ", ") -> Text:
     """Names of others in one text, shortened to `most`."""
-    return Text(", ").join(shortened([Text(printable(name)) for name in once(names)], most))
+    return Text(between).join(shortened([Text(printable(name)) for name in once(names)], most))
 
 
 def may_go_text(answer: str, why: str) -> Text:

@@ -19,6 +19,7 @@ from stcp_proxy.admin.terminal_layout import (
     Limits,
     add_row,
     may_go_text,
+    names_column,
     names_text,
     narrow_entry,
     new_table,
@@ -181,9 +182,13 @@ class View:
             return []
         if not wide:
             return [*(narrow_entry(*self._key_lines(key), width=width) for key in shown), *hidden]
-        table = new_table("KEY", "NAME", "TUNNELS", ">OPEN", ">HANDSHAKES", "LAST USE", "CAN IT GO?")
+        columns = (
+            names_column("NAME", (key.name for key in shown)),
+            names_column("TUNNELS", (name for key in shown for name in key.tunnels)),
+        )
+        table = new_table("=KEY", *columns, ">OPEN", ">HANDSHAKES", "LAST USE", "CAN IT GO?")
         for key in shown:
-            tunnels = names_text(key.tunnels, self.limits.names)
+            tunnels = names_text(key.tunnels, self.limits.names, "\n")
             counts = (f"{key.connections:,}", f"{key.total:,}")
             add_row(table, _short(key), key.name, tunnels, *counts, self._last_use(key), may_go_text(key.may_go, key.why))
         return [table, *hidden]

@@ -135,6 +135,17 @@ def test_it_can_be_read_at_every_width(width: int, peers: int, tunnels: int) -> 
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_no_name_of_a_key_is_cut(width: int) -> None:
+    names = [f"postgres-replica-{number}" for number in range(3)]
+    key = dataclasses.replace(
+        KEY, name="analytics-production", tunnels=names, last_use=None, may_go="no", why="it is the only one"
+    )
+    text = shown(dataclasses.replace(STATUS, keys=[key]), width=width)
+    for name in (*names, key.name, f"{key.key[:21]}…"):
+        assert name in text.replace(",", " ").split()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(("legs", "words"), [(1, "1 idle leg"), (1500, "1,500 idle legs"), (0, "")])
 def test_wire_legs_at_rest_are_shown_where_there_are_some(width: int, legs: int, words: str) -> None:
     text = shown(dataclasses.replace(STATUS, tunnels=[dataclasses.replace(SIMPLE, idle_legs=legs)]), width=width)
