@@ -99,6 +99,10 @@ def test_a_token_comes_and_goes(proxy: FileProxy, tmp_path: Path) -> None:
     assert admin.ask("/status")[0] == 401
     admin = Admin(proxy, "a-token-of-thirty-two-characters-00")
     assert serves(admin, proxy)
+    (tmp_path / "token").write_text("a-token-of-thirty-two-characters-11\n")
+    proxy.reload()
+    assert admin.ask("/status")[0] == 401
+    assert serves(Admin(proxy, "a-token-of-thirty-two-characters-11"), proxy)
     reload(proxy, admin=f"127.0.0.1:{port}")
     assert serves(Admin(proxy), proxy)
 
