@@ -72,6 +72,7 @@ MUTANTS = {
         FRAMES, "[TYPE.ACCEPT, TYPE.REJECT];", "[TYPE.ACCEPT, TYPE.REJECT, TYPE.DATA];", "initiator/data-in-place-of-accept"
     ),
     "attribute-twice": Mutant(FRAMES, "if (type in found)", "if (false)", "responder/open-with-service-twice"),
+    "any-number-of-attributes": Mutant(FRAMES, "++count > MOST_ATTRIBUTES", "false", "responder/open-with-65-attributes"),
     "unknown-attribute-refused": Mutant(FRAMES, "type >= 1 && type <= 4", "type >= 1", "responder/unknown-attribute-128"),
     "any-length": Mutant(MAIN, "this.unread.readUInt16BE() !== length", "false", "responder/suite-2/message-1-length-65535"),
     "any-key": Mutant(MAIN, "!this.handshake.peer.equals(this.settings.peer)", "false", "responder/suite-2/unknown-key"),

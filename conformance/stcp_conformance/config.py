@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROLES = ("responder", "initiator")
-PARTS = frozenset({"keep", "services"})
+PARTS = frozenset({"attribute-limit", "keep", "services"})
 """Parts of the protocol that an implementation may leave out."""
 
 

@@ -16,6 +16,7 @@ from stcp_proxy.protocol.wire import (
     ATTRIBUTE_HEADER_LEN,
     CODE_LEN,
     KEEP_LEN,
+    MAX_ATTRIBUTES,
     MAX_KEEP,
     MAX_SERVICE,
     MAX_TEXT,
@@ -140,18 +141,20 @@ def _service(value: bytes) -> str:
 
 
 _KNOWN: Final = frozenset(int(attribute) for attribute in Attribute)
-"""Made once: a peer can put 21,838 attributes into one frame, and each is looked up."""
 
 
 def parse_attributes(plaintext: bytes) -> dict[int, bytes]:
     """The attributes of OPEN or ACCEPT by type, unknown types included.
 
     Raises:
-        FrameError: one is cut short, or a known one is repeated.
+        FrameError: one is cut short, a known one is repeated, or there are more than MAX_ATTRIBUTES.
     """
     found: dict[int, bytes] = {}
-    at = 0
+    at = count = 0
     while at < len(plaintext):
+        count += 1
+        if count > MAX_ATTRIBUTES:  # a frame has room for 21,838, and the listener has one thread
+            raise FrameError(f"more than {MAX_ATTRIBUTES} attributes")
         start = at + ATTRIBUTE_HEADER_LEN
         if start > len(plaintext):
             raise FrameError("an attribute is cut short")

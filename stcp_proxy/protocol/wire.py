@@ -118,6 +118,8 @@ class Attribute(enum.IntEnum):
 
 
 ATTRIBUTE_HEADER_LEN: Final = 3
+MAX_ATTRIBUTES: Final = 64
+"""Most attributes of one frame, unknown ones included."""
 MAX_SERVICE: Final = 255
 ADDRESS_LEN: Final = {4: 1 + 4 + 2, 6: 1 + 16 + 2}
 """Length of an address, family (u8) ‖ address ‖ port (u16), by family."""

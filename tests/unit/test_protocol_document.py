@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from stcp_proxy.protocol.wire import (
+    MAX_ATTRIBUTES,
     MAX_CONNECTIONS,
     MAX_CREDENTIAL,
     MAX_KEEP,
@@ -148,6 +149,10 @@ def test_credential_sizes() -> None:
 def test_limits_of_kept_legs() -> None:
     assert f"A leg carries at most {MAX_CONNECTIONS} connections" in DOCUMENT
     assert f"seconds (u16), 1 to {MAX_KEEP}" in DOCUMENT
+
+
+def test_limit_of_attributes() -> None:
+    assert f"at most {MAX_ATTRIBUTES} attributes" in DOCUMENT
 
 
 def test_types() -> None:

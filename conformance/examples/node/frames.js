@@ -8,6 +8,7 @@ const HEADER = 4;
 const MOST_PLAINTEXT = 65516;
 const MOST_SEALED = 65532;
 const MOST_REASON = 256;
+const MOST_ATTRIBUTES = 64;
 const REKEY_EVERY = 1n << 20n;
 const REKEY_NUMBER = 2n ** 64n - 1n;
 
@@ -65,7 +66,9 @@ class Order {
 /** Parse the attributes of OPEN or ACCEPT. Throws unless they are whole, each known one comes once, and its value is valid. */
 function readAttributes(plaintext, isOpen) {
   const found = {};
+  let count = 0;
   for (let at = 0; at < plaintext.length;) {
+    if (++count > MOST_ATTRIBUTES) throw new Error(`more than ${MOST_ATTRIBUTES} attributes`);
     if (plaintext.length - at < 3) throw new Error("half an attribute");
     const type = plaintext[at];
     const end = at + 3 + plaintext.readUInt16BE(at + 1);

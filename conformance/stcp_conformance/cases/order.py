@@ -135,11 +135,20 @@ ATTRIBUTES = {
     "keep-of-three-bytes": attribute(KEEP, b"\0\0\1"),
     "keep-of-no-seconds": keep(0),
     "keep-twice": 2 * keep(30),
+    "65-attributes": 65 * attribute(200, b""),
+    "21838-attributes": 21838 * attribute(200, b""),
 }
 KEPT = "keep-"
+LIMITED = "-attributes"
+
+
+def needed(name: str) -> str:
+    """The part without which an implementation skips the attribute, or takes any number."""
+    return "keep" if name.startswith(KEPT) else "attribute-limit" if name.endswith(LIMITED) else ""
+
+
 for name, plaintext in ATTRIBUTES.items():
-    needs = "keep" if name.startswith(KEPT) else ""  # an implementation that does not know the attribute skips it
-    add(f"open-with-{name}", ATTRIBUTE_LAW, first(Type.OPEN, plaintext), roles=RESPONDER, needs=needs)
+    add(f"open-with-{name}", ATTRIBUTE_LAW, first(Type.OPEN, plaintext), roles=RESPONDER, needs=needed(name))
 
 
 def opens(plaintext: bytes) -> Callable[[Bench], None]:
@@ -153,6 +162,7 @@ SKIPPED = {
     **{f"unknown-attribute-{kind}": attribute(kind, b"value") for kind in (0, 5, 127, 128, 255)},
     "unknown-attribute-twice": 2 * attribute(200, b"value"),
     "unknown-attribute-empty": attribute(200, b""),
+    "unknown-attribute-64-times": 64 * attribute(200, b"value"),
     "unknown-attribute-of-65513-bytes": attribute(200, bytes(MAX_PLAINTEXT - 3)),
 }
 for name, plaintext in SKIPPED.items():
@@ -225,10 +235,10 @@ for name in (
     "keep-of-one-byte",
     "keep-of-no-seconds",
     "keep-twice",
+    "65-attributes",
 ):
-    needs = "keep" if name.startswith(KEPT) else ""
     law = "4: attributes that the format does not allow end the connection"
-    add(f"accept-with-{name}", law, answer(Type.ACCEPT, ATTRIBUTES[name]), roles=INITIATOR, needs=needs)
+    add(f"accept-with-{name}", law, answer(Type.ACCEPT, ATTRIBUTES[name]), roles=INITIATOR, needs=needed(name))
 
 FOREIGN = {"empty-service": attribute(SERVICE, b""), "short-address": attribute(CLIENT, b"\4")}
 for name, plaintext in FOREIGN.items():
