@@ -6,9 +6,12 @@ The tool starts `stcp-proxy listen` with keys of its own. Sources are addresses 
 - random    first messages of the right form whose bytes are random
 - replay    one genuine first message, again and again
 - prologue  the six bytes of the prologue, then silence
+- admin     connections to the admin address that say nothing
+- probes    connections to the admin address that ask for /healthz and stay open
 
-Meanwhile an honest peer from a further source makes new connections, and one live connection makes round trips. All processes
-are children of this tool and end with it. Nothing leaves loopback.
+Meanwhile an honest peer from a further source makes new connections, and one live connection makes round trips. With the last two
+kinds, a further source asks the admin address for /healthz, another one for /status with the token. All processes are children
+of this tool and end with it. Nothing leaves loopback.
 """
 
 from __future__ import annotations
@@ -123,6 +126,27 @@ def round_trips(port: int, own: PrivateKey, server: bytes, until: float, out: An
     out.put(("live round trip", summary(took)))
 
 
+def requests(port: int, path: str, source: str, token: str, until: float, out: Any) -> None:
+    """Ask the admin address again and again, on a connection of its own each time."""
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+    took, failed = [], 0
+    while time.monotonic() < until:
+        began, answer = time.perf_counter(), b""
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.settimeout(PATIENCE)
+            sock.bind((source, 0))
+            sock.connect(("127.0.0.1", port))
+            sock.sendall(head)
+            while part := sock.recv(65536):
+                answer += part
+        if answer.startswith(b"HTTP/1.1 200"):
+            took.append(time.perf_counter() - began)
+        else:
+            failed += 1
+        time.sleep(PAUSE)
+    out.put((path, summary(took) | {"failed": failed}))
+
+
 def attack(port: int, says: bytes, rate: int, sources: list[str], until: float, out: Any) -> None:
     """Connect `rate` times a second from all sources in turn; say `says` on each connection, and keep it open."""
     _raise_descriptor_limit()
@@ -234,8 +258,10 @@ def _used(process: subprocess.Popen[bytes]) -> tuple[float, int]:
 
 def first_message(kind: str, own: PrivateKey, server: bytes) -> bytes:
     """What each connection of the attack says."""
-    if kind == "silent":
+    if kind in ("silent", "admin"):
         return b""
+    if kind == "probes":
+        return b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     if kind == "prologue":
         return prologue(SUITE)
     if kind == "random":
@@ -244,10 +270,19 @@ def first_message(kind: str, own: PrivateKey, server: bytes) -> bytes:
     return Initiator(SUITE, Credentials(static=KeyPair(own.secret)), remote_static=server).message_1()
 
 
+def admin_options(folder: str) -> list[str]:
+    """Options for an admin address with a token; port and token are in files of `folder`."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    (Path(folder) / "port").write_text(str(port))
+    write_secret_file(Path(folder) / "token", secrets.token_hex(16) + "\n")
+    return ["--admin", f"127.0.0.1:{port}", "--admin-token", f"{folder}/token"]
+
+
 def main() -> None:
     """Run one attack and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["none", "silent", "prologue", "random", "replay"])
+    parser.add_argument("kind", choices=["none", "silent", "prologue", "random", "replay", "admin", "probes"])
     parser.add_argument("--rate", type=int, default=10_000, help="connections a second [default: 10000]")
     parser.add_argument("--sources", type=int, default=100, help="source networks [default: 100]")
     parser.add_argument("--seconds", type=float, default=10, help=f"at most {MOST_SECONDS} [default: 10]")
@@ -255,15 +290,21 @@ def main() -> None:
     options = parser.parse_args()
     seconds = min(options.seconds, MOST_SECONDS)
     out = FORK.SimpleQueue()
-    with listener(options.listen.split()) as (process, port, own, server):
+    with tempfile.TemporaryDirectory() as folder, listener(options.listen.split() + admin_options(folder)) as found:
+        process, port, own, server = found
+        admin_port, token = int((Path(folder) / "port").read_text()), (Path(folder) / "token").read_text().strip()
         before, _ = _used(process)
         until = time.monotonic() + 2 + seconds
         sources = [f"127.{1 + number // 250}.{1 + number % 250}.1" for number in range(options.sources)]
         says = b"" if options.kind == "none" else first_message(options.kind, own, server)
         work: list[tuple[Any, tuple[Any, ...]]] = [(newcomers, (own, server)), (round_trips, (own, server))]
+        attacked = port
+        if options.kind in ("admin", "probes"):
+            attacked = admin_port
+            work = [(requests, ("/healthz", HONEST, "none")), (requests, ("/status", LIVE, token))]
         if options.kind != "none":
             work.append((attack, (says, options.rate, sources)))
-        children = [FORK.Process(target=run, args=(port, *args, until, out), daemon=True) for run, args in work]
+        children = [FORK.Process(target=run, args=(attacked, *args, until, out), daemon=True) for run, args in work]
         for child in children:
             child.start()
         results = []

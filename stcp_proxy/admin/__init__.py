@@ -20,7 +20,8 @@ here is imported. With one, the first worker process takes a report every ten se
                      the requests of one source
 - ``http_app``       the addresses, as a Starlette application
 - ``dashboard``      the dashboard: its files, as they are in ``assets/``
-- ``server``         serves them on Hypercorn, inside the proxy's own loop
+- ``server``         serves them on Hypercorn, inside the proxy's own loop; ``client_stream`` is a client's connection,
+                     ``probe_request`` answers simple probes without Hypercorn
 - ``client``         asks a running proxy, for the commands
 - ``terminal_table`` its status at a terminal: ``terminal_verdict``, tables, figures in words (``terminal_text``), and again and
                      again (``terminal_watch``); ``terminal_certificates`` lists certificates, ``terminal_layout`` is

@@ -27,7 +27,8 @@ from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp
 
 from stcp_proxy.admin import http_app, worker_reports
-from stcp_proxy.admin.access import TRUSTED, AccessControl, RequestDropped
+from stcp_proxy.admin.access import AccessControl, RequestDropped
+from stcp_proxy.admin.client_stream import LAST_WORDS, ClientStream
 from stcp_proxy.admin.cooperate import Steps
 from stcp_proxy.admin.fault_log import FaultLog
 from stcp_proxy.admin.faults import find_faults_in_steps
@@ -35,13 +36,14 @@ from stcp_proxy.admin.history import SERIES, STEP, History, Past
 from stcp_proxy.admin.interface import Host
 from stcp_proxy.admin.live_bytes import Meter
 from stcp_proxy.admin.loop_delay import LoopDelay
+from stcp_proxy.admin.probe_request import KEPT, answer_probe, read_probe
 from stcp_proxy.admin.rate_limit import RateLimit
 from stcp_proxy.admin.readiness import Readiness
 from stcp_proxy.admin.report import Report, status_of
 from stcp_proxy.admin.shared_report import SharedReport
 from stcp_proxy.admin.snapshot import snapshot
 from stcp_proxy.admin.snapshot_request import SnapshotRequest
-from stcp_proxy.admin.source_limit import SourceLimit, source_of
+from stcp_proxy.admin.source_limit import SourceLimit
 from stcp_proxy.admin.status_schema import Status
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import ConfigError, StcpError
@@ -54,18 +56,8 @@ from stcp_proxy.net.unix_socket import forget_file, in_place
 _log = structlog.get_logger("stcp_proxy.admin")
 
 PLACES: Final = 64
-_BACKLOG: Final = 256
+_BACKLOG: Final = 1024
 _MAX_HEAD: Final = 16 * 1024
-_CHUNK: Final = 4096
-"""Bytes that are parsed at a time. The relays wait while these bytes are processed."""
-_SPOKEN: Final = b"HTTP/1.1 "
-"""The beginning of every answer."""
-_SWITCHED: Final = b"HTTP/1.1 101 "
-"""The beginning of an answer that switches to a different protocol."""
-_PATIENCE: Final = 10.0
-"""Seconds that a client may take to read an answer or to send a request."""
-_LAST_WORDS: Final = 2.0
-"""Seconds for the last answer, after the client has ended its side."""
 
 
 _Pairs = dict[int, tuple[socket.socket, socket.socket]]
@@ -94,14 +86,14 @@ class AdminServer:
         self._plan = plan
         self._pairs = pairs or {}
         self._listeners = listeners
-        self._places: dict[_ClientStream, None] = {}
+        self._places: dict[ClientStream, None] = {}
         """Open connections, the oldest first."""
         self._sources = SourceLimit()
         self._accepting: dict[socket.socket, trio.CancelScope] = {}
         self._access: AccessControl | None = None
         self._begin: Callable[[], None] = _nothing
         """Starts to accept from new listening sockets."""
-        self._end: Callable[[list[_ClientStream]], None] = _nothing
+        self._end: Callable[[list[ClientStream]], None] = _nothing
         """Ends connections after their last answer."""
 
     @property
@@ -236,7 +228,7 @@ class AdminServer:
                 self._give_up_place()
             try:
                 who = _who(sock, address)
-                stream = _ClientStream(trio.SocketStream(trio.socket.from_stdlib_socket(sock)), source_of(address), who)
+                stream = ClientStream(sock, address, who)
             except OSError:
                 sock.close()  # already closed
                 continue
@@ -251,7 +243,7 @@ class AdminServer:
         del self._places[oldest]
         oldest.abort()
 
-    async def _converse(self, stream: _ClientStream, app: ASGIApp, config: Config) -> None:
+    async def _converse(self, stream: ClientStream, app: ASGIApp, config: Config) -> None:
         """Serve all requests of one connection. A failure ends this connection only."""
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
@@ -262,11 +254,10 @@ class AdminServer:
             except RequestDropped:
                 stream.abort()
 
-        server = TCPServer(ASGIWrapper(answer), config, WorkerContext(None), ConnectionState({}), cast("Any", stream))
         with stream.scope:
             try:
                 await self._sources.turn(stream.source)
-                await server.run()
+                await _serve_client(stream, answer, config)
             except Exception as exc:
                 _log.debug("a connection to the admin address failed", why=f"{type(exc).__name__}: {exc}")
             finally:
@@ -274,8 +265,26 @@ class AdminServer:
         self._places.pop(stream, None)
 
 
-async def _end_soon(streams: list[_ClientStream]) -> None:
-    await trio.sleep(_LAST_WORDS)
+async def _serve_client(stream: ClientStream, app: ASGIApp, config: Config) -> None:
+    """Serve the requests of one connection. The web server is set up for the first request that is no simple probe."""
+    while True:
+        first = b""
+        with trio.move_on_after(config.keep_alive_timeout):
+            first = await stream.receive_some()
+        if not first:
+            return
+        probe = read_probe(first, stream.address)
+        if probe is None:
+            break
+        await stream.send_all(await answer_probe(probe, app, config.response_headers("h11")))
+        if not probe[KEPT]:
+            return
+    stream.unread(first)
+    await TCPServer(ASGIWrapper(cast("Any", app)), config, WorkerContext(None), ConnectionState({}), cast("Any", stream)).run()
+
+
+async def _end_soon(streams: list[ClientStream]) -> None:
+    await trio.sleep(LAST_WORDS)
     for stream in streams:
         stream.abort()
 
@@ -289,64 +298,6 @@ def _who(sock: socket.socket, address: Any) -> str:
         return describe_sockaddr(sock.family, address)
     peer = peer_credentials(sock)
     return "a process of an unknown user" if peer is None else str(peer)
-
-
-class _ClientStream:
-    """The socket stream of one client, with deadlines. Hypercorn sends inside a shield, so only these deadlines end a send to a
-    client that does not read.
-
-    Args:
-        stream: the connection.
-        source: the name of its source, from `source_of`.
-        who: who has connected, for the log.
-    """
-
-    def __init__(self, stream: trio.SocketStream, source: str, who: str) -> None:
-        self.source: Final = source
-        self.who: Final = who
-        self._stream = stream
-        self.socket: Final = stream.socket
-        self.scope: Final = trio.CancelScope()
-        self.request: dict[str, Any] = {}
-        """The current or last request, as `AccessControl` has marked it."""
-        self._has_spoken = False
-
-    @property
-    def trusted(self) -> bool:
-        """Whether its last request had full access. A connection without the token never displaces such a connection."""
-        return bool(self.request.get(TRUSTED))
-
-    def abort(self) -> None:
-        """Close the connection now, even during a shielded wait."""
-        self.socket.close()
-        self.scope.cancel()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        data = b""
-        try:
-            data = bytes(await self._stream.receive_some(min(max_bytes or _CHUNK, _CHUNK)))
-        finally:
-            if not data:  # the client sends no more, but may still read the answer to its last request
-                self.scope.deadline = trio.current_time() + _LAST_WORDS
-        return data
-
-    async def send_all(self, data: bytes) -> None:
-        if data.startswith(_SWITCHED) or not (self._has_spoken or data.startswith(_SPOKEN)):
-            self.abort()
-            raise trio.BrokenResourceError("another protocol")
-        self._has_spoken = True
-        with trio.move_on_after(_PATIENCE):
-            await self._stream.send_all(data)
-            return
-        self.abort()
-        raise trio.BrokenResourceError("the client does not read")
-
-    async def send_eof(self) -> None:
-        await self._stream.send_eof()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-        self.scope.cancel()
 
 
 class _Backend:

@@ -110,6 +110,31 @@ def test_http2_is_not_spoken(admin: Admin, words: bytes) -> None:
     assert say(admin, words) == b""
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_simple_probe_gets_the_answer_of_the_web_server(admin: Admin, method: str, path: str) -> None:
+    """A field about a body, which is empty, leaves the second request to the web server."""
+    simple = b"%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" % (method.encode(), path.encode())
+    first, second = (say(admin, simple + field + b"\r\n") for field in (b"", b"Content-Length: 0\r\n"))
+    assert first.startswith(b"HTTP/1.1 ")
+    assert normal(first) == normal(second)
+
+
+def normal(answer: bytes) -> tuple[bytes, list[bytes], bytes]:
+    """Status line, fields without the time, and body."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *fields = head.split(b"\r\n")
+    return status, sorted(field.lower() for field in fields if not field.startswith(b"date: ")), body
+
+
+def test_probes_share_a_connection_with_other_requests(admin: Admin) -> None:
+    asks = [b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path for path in (b"/healthz", b"/healthz", b"/nothing", b"/healthz")]
+    with connect(admin.address) as sock:
+        for ask, end in zip(asks, (b"ok\n", b"ok\n", b"Not Found", b"ok\n"), strict=True):
+            sock.sendall(ask)
+            assert read_until(sock, end)
+
+
 def test_a_body_in_crumbs_is_not_waited_for(admin: Admin) -> None:
     head = b"POST /status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert say(admin, head + b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n") == b""

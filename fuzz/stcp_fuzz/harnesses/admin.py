@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 from typing import Any, Final
 
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 from trio.testing import MockClock
 
 from stcp_fuzz.choices import Choices
 from stcp_proxy.admin import http_app
 from stcp_proxy.admin.access import OPEN_PATHS, OPEN_PREFIX, AccessControl, RequestDropped
-from stcp_proxy.admin.server import _ClientStream, _config
+from stcp_proxy.admin.client_stream import ClientStream
+from stcp_proxy.admin.server import _config, _serve_client
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.config.token import Token
 from stcp_proxy.errors import ConfigError
@@ -70,20 +68,6 @@ class _Stream:
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = pieces
         self.answer = b""
-        self.socket = self
-
-    def close(self) -> None:
-        self._pieces = []
-
-    def getpeername(self) -> tuple[str, int]:
-        return "192.0.2.1", 1
-
-    def getsockname(self) -> tuple[str, int]:
-        return "127.0.0.1", 9000
-
-    @property
-    def family(self) -> int:
-        return 2
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -112,7 +96,7 @@ def one(data: bytes) -> None:
     with_token, knows_token = choices.flag(), choices.flag()
     cut = choices.flag()
     request = choices.rest().replace(b"TOKEN", TOKEN.encode() if knows_token else b"wrong")
-    pieces = [request[:at] for at in ()] if not request else [request]
+    pieces = [request] if request else []
     if cut and len(request) > 2:
         half = len(request) // 2
         pieces = [request[:1], request[1:half], request[half:]]
@@ -138,9 +122,11 @@ async def _serve(backend: _Backend, pieces: list[bytes], with_token: bool) -> by
         except RequestDropped:
             return
 
-    client = _ClientStream(stream, "source", "who")  # type: ignore[arg-type]
-    with client.scope:
-        server = TCPServer(ASGIWrapper(app), _config(), WorkerContext(None), ConnectionState({}), client)  # type: ignore[arg-type]
-        with contextlib.suppress(trio.BrokenResourceError):
-            await server.run()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        client = ClientStream(ours, ("192.0.2.1", 1), "who")
+        client._stream = stream  # type: ignore[assignment]
+        with client.scope, contextlib.suppress(trio.BrokenResourceError):
+            await _serve_client(client, app, _config())
+        client.socket.close()
     return stream.answer
