@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.protocol.established import Established
 from stcp_proxy.session.record import Connection
+from stcp_proxy.upstream.routes import Way
 
 
 class Rules(Protocol):
     """The tunnel of a session: it has the rule in force."""
 
-    trust: Trust
+    @property
+    def trust(self) -> Trust:
+        """The access rule in force."""
 
     def adopt(self, connection: Connection, /) -> Trust:
         """Judge a connection by the rule in force from now on. Returns this rule."""
@@ -50,3 +54,32 @@ class AccessRule:
             return False
         self.trust = self._rules.adopt(self._connection)
         return True
+
+
+class RouteRules:
+    """The rules of one route of an intercepting tunnel. Fulfils `Rules`.
+
+    Args:
+        way: the route when the session began.
+        ways: gives the routes of the tunnel now.
+        tunnel: the tunnel.
+    """
+
+    def __init__(self, way: Way, ways: Callable[[], Sequence[Way]], tunnel: Rules) -> None:
+        self._way = way
+        self._ways = ways
+        self._tunnel = tunnel
+
+    @property
+    def trust(self) -> Trust:
+        """The access rule of the route with the same targets and service; the former one where there is none any more."""
+        before = self._way
+        for way in self._ways():
+            if way.targets.to == before.targets.to and way.opening.service == before.opening.service:
+                return way.trust
+        return before.trust
+
+    def adopt(self, connection: Connection) -> Trust:
+        """See `Rules.adopt`."""
+        self._tunnel.adopt(connection)
+        return self.trust

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -16,12 +17,13 @@ from stcp_proxy.net.own_connections import check_mark
 from stcp_proxy.net.transparent import check_transparent
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.plain_leg import reset_on_close
+from stcp_proxy.session.access_rule import RouteRules, Rules
 from stcp_proxy.session.connect import ConnectSession
 from stcp_proxy.session.listen import Gate
 from stcp_proxy.session.pass_through import pass_on
 from stcp_proxy.session.peer_leg import Keeper
 from stcp_proxy.session.record import Connection
-from stcp_proxy.upstream.routes import InTheClear, Router
+from stcp_proxy.upstream.routes import InTheClear, Router, Way
 
 _log = structlog.get_logger("stcp_proxy.intercept")
 
@@ -65,6 +67,10 @@ def fit(plan: TunnelPlan, listeners: list[socket.socket]) -> None:
         _log.warning("unmatched connections leave this host unencrypted", tunnel=plan.name, why="'unmatched: pass-in-the-clear'")
 
 
+class InterceptGate(Gate, Rules, Protocol):
+    """The tunnel of an intercepted connection."""
+
+
 class InterceptSession:
     """The initiator's side of one connection that rules sent here.
 
@@ -74,8 +80,9 @@ class InterceptSession:
         engine: carries the connection after the handover.
         plain: the accepted socket, non-blocking; owned by the session.
         record: the record of the connection.
-        gate: learns when the connection needs no handshake.
+        gate: learns when the connection needs no handshake; has the access rule in force.
         legs: holds wire legs between their connections.
+        ways: gives the routes in force, which a reload may have replaced. [default: those of `router`]
     """
 
     def __init__(
@@ -85,9 +92,11 @@ class InterceptSession:
         engine: Engine,
         plain: socket.socket,
         record: Connection,
-        gate: Gate,
+        gate: InterceptGate,
         legs: Keeper | None = None,
+        ways: Callable[[], Sequence[Way]] | None = None,
     ) -> None:
+        self._ways = ways or (lambda: router.ways)
         self._legs = legs
         self._plan = plan
         self._router = router
@@ -119,7 +128,8 @@ class InterceptSession:
         self._record.original = str(way.opening.original)
         self._record.service = way.opening.service or ""
         engine, plain, record = self._engine, self._plain, self._record
-        session = ConnectSession(plan, way.trust, way.targets, engine, plain, record, way.opening, self._legs)
+        rules = RouteRules(way, self._ways, self._gate)
+        session = ConnectSession(plan, way.trust, way.targets, engine, plain, record, way.opening, self._legs, rules)
         await session.run()
 
 

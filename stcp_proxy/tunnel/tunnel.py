@@ -235,7 +235,10 @@ class Tunnel:
     def _session(self, connection: Connection, sock: socket.socket) -> Session:
         plan, upstreams, trust = self.plan, self.upstreams, self.live.trust
         if upstreams.router is not None:
-            return InterceptSession(plan, upstreams.router, self.engine, sock, connection, self.live, self.legs)
+            legs = self.legs
+            return InterceptSession(
+                plan, upstreams.router, self.engine, sock, connection, self.live, legs, lambda: self.upstreams.ways
+            )
         if plan.mode is Mode.LISTEN:
             return ListenSession(plan, trust, upstreams.offers, self.engine, sock, connection, self.live, self.legs)
         return ConnectSession(plan, trust, upstreams.targets, self.engine, sock, connection, legs=self.legs, rules=self.live)
