@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
@@ -40,10 +41,13 @@ from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Role, Suite
 
 CertificateKey: TypeAlias = Ed25519PrivateKey | EllipticCurvePrivateKey
-KEYS: dict[str, Callable[[], CertificateKey]] = {
-    "ed25519": Ed25519PrivateKey.generate,
-    "p256": lambda: generate_private_key(SECP256R1()),
+LeafKey: TypeAlias = CertificateKey | X25519PrivateKey
+KEYS: dict[str, tuple[Callable[[], CertificateKey], Callable[[], LeafKey]]] = {
+    "ed25519": (Ed25519PrivateKey.generate, Ed25519PrivateKey.generate),
+    "p256": (lambda: generate_private_key(SECP256R1()), lambda: generate_private_key(SECP256R1())),
+    "x25519": (Ed25519PrivateKey.generate, X25519PrivateKey.generate),
 }
+"""What makes the key of the authority, and of certificates. A key of `x25519` is that of the handshake: no signature binds it."""
 DAY = datetime.timedelta(days=1)
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -57,16 +61,16 @@ class Authority:
     """Issues certificates.
 
     Args:
-        make_key: makes a key for it, and for each certificate.
+        keys: an entry of `KEYS`.
     """
 
-    def __init__(self, make_key: Callable[[], CertificateKey] = Ed25519PrivateKey.generate) -> None:
-        self.make_key = make_key
+    def __init__(self, keys: str = "ed25519") -> None:
+        make_key, self.make_leaf_key = KEYS[keys]
         self.key = make_key()
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fleet")])
         self.root = self._sign(self.name, self.key, ca=True)
 
-    def _sign(self, subject: x509.Name, key: CertificateKey, *, ca: bool = False, name: str = "") -> x509.Certificate:
+    def _sign(self, subject: x509.Name, key: LeafKey, *, ca: bool = False, name: str = "") -> x509.Certificate:
         now, serial = datetime.datetime.now(datetime.UTC), x509.random_serial_number()
         builder = x509.CertificateBuilder(self.name, subject, key.public_key(), serial, now - DAY, now + 30 * DAY)
         builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
@@ -74,17 +78,18 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
         return builder.sign(self.key, None if isinstance(self.key, Ed25519PrivateKey) else SHA256())
 
-    def issue(self, name: str) -> tuple[bytes, CertificateKey]:
+    def issue(self, name: str) -> tuple[bytes, LeafKey]:
         """A certificate (DER) and its key."""
-        key = self.make_key()
+        key = self.make_leaf_key()
         return self._sign(x509.Name([]), key, name=name).public_bytes(Encoding.DER), key
 
     def peer(self, number: int) -> Identity:
         """What one peer presents."""
         der, key = self.issue(f"app-{number}.prod.internal")
-        static = KeyPair(Secret(os.urandom(32)))
+        static = KeyPair(key if isinstance(key, X25519PrivateKey) else Secret(os.urandom(32)))
+        signing = None if isinstance(key, X25519PrivateKey) else key
         end = int(time.time()) + 86400
-        return Identity(static, make_credential((der,), key, role=Role.INITIATOR, static=static.public, not_after=end))
+        return Identity(static, make_credential((der,), signing, role=Role.INITIATOR, static=static.public, not_after=end))
 
 
 class Listener:
@@ -172,7 +177,7 @@ def main() -> None:
     parser.add_argument("--again", type=int, default=2_000, help="handshakes of each kind whose cost is measured [default: 2000]")
     parser.add_argument("--keys", choices=KEYS, default="ed25519", help="kind of all certificates' keys [default: ed25519]")
     args = parser.parse_args()
-    authority, client = Authority(KEYS[args.keys]), PrivateKey.generate()
+    authority, client = Authority(args.keys), PrivateKey.generate()
     with tempfile.TemporaryDirectory() as folder:
         listener = Listener(Path(folder), authority, client)
         try:
