@@ -32,6 +32,7 @@ class CertificateStatus:
             start, and for other kinds.
         overdue: what is wrong where its renewal is overdue; empty otherwise.
         remedy: what to do then.
+        binds: whether certificates are refused after its end: false for a list whose authority has ``crl_overdue: warn``.
         may_go: whether it can be removed from the file without loss: ``yes``, ``no``, or ``unknown`` while there is no evidence.
         why: the reason, in words.
     """
@@ -49,6 +50,7 @@ class CertificateStatus:
     last_use: Annotated[float | None, LATEST] = None
     overdue: Annotated[str, FIRST] = ""
     remedy: Annotated[str, FIRST] = ""
+    binds: Annotated[bool, FIRST] = True
     may_go: Annotated[Literal["yes", "no", "unknown"], FIRST] = "unknown"
     why: Annotated[str, FIRST] = ""
 

@@ -110,6 +110,7 @@ def _certificate(each: Lifetime, now: float) -> CertificateStatus:
         not_after=None if math.isinf(facts.not_after) else facts.not_after,
         overdue=what,
         remedy=remedy,
+        binds=each.binds or each.kind is not CertificateKind.LIST,
     )
 
 

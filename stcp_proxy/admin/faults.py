@@ -86,7 +86,7 @@ def _of_certificates(report: Report) -> Iterator[Fault]:
         if each.overdue:
             subject = "The certificate of this side, " if each.kind == "certificate" else f"The {each.kind} "
             name = each.subject if each.kind == "certificate" else each.name
-            expired = each.not_after is not None and report.time > each.not_after and each.kind != "revocation list"
+            expired = each.not_after is not None and report.time > each.not_after and each.binds
             yield Fault(
                 key="\n".join(("certificate", each.kind, each.name, each.serial)), kind="certificate",
                 level="bad" if expired else "warn", what=[subject, name, f": {each.overdue}"], remedy=each.remedy,

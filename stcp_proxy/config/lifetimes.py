@@ -77,6 +77,8 @@ class Lifetime:
             "connections after its end",
             CertificateKind.AUTHORITY: "add its successor to the bundle on every host, and issue new certificates before it ends",
         }[self.kind]
+        if now > end and self.kind is CertificateKind.LIST:
+            return f"it should have been replaced at {time_text(end)}; new connections by its authority are refused", remedy
         if now > end:
             return f"it expired at {time_text(end)}", remedy
         left = (end - now) / _DAY

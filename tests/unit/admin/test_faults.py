@@ -57,6 +57,14 @@ FAULTS: dict[str, tuple[Report, str, str, str]] = {
         report(certificates=[certificate(kind="authority", name="prod", overdue="it expired", not_after=NOW - 1)]),
         "bad", "The authority prod: it expired", "renew",
     ),
+    "overdue list": (
+        report(certificates=[certificate(kind="revocation list", name="prod", overdue="late", not_after=NOW - 1, binds=False)]),
+        "warn", "The revocation list prod: late", "renew",
+    ),
+    "overdue list that refuses": (
+        report(certificates=[certificate(kind="revocation list", name="prod", overdue="late", not_after=NOW - 1)]),
+        "bad", "The revocation list prod: late", "renew",
+    ),
     "no target": (report(tunnel(targets=[down()])), "bad", "Tunnel redis has no target: a:1 (connection refused)", "start it"),
     "never resolved": (
         report(tunnel(targets=[down("db.example:1", why="no such name", remedy="correct the name")])),

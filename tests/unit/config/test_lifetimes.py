@@ -43,6 +43,8 @@ def test_list_that_binds_warns_from_its_last_third_on() -> None:
     what, remedy = found.problem(2000.0) or ("", "")
     assert what.startswith("it ends at 1970-01-01 00:50:00 UTC")
     assert remedy.endswith("'crl_overdue: refuse' refuses new connections after its end")
+    what, _ = found.problem(3001.0) or ("", "")
+    assert what == "it should have been replaced at 1970-01-01 00:50:00 UTC; new connections by its authority are refused"
 
 
 def test_each_once(plan: Plan) -> None:
