@@ -22,7 +22,7 @@ def settle() -> None:
     """Call this when everything that serves has been loaded: in each process, and also before worker processes are forked."""
     gc.collect()
     gc.freeze()  # what the start built stays: no collection walks it again, and worker processes go on sharing its pages
-    gc.set_threshold(_COLLECT_AFTER)
+    gc.set_threshold(_COLLECT_AFTER, 10, 10)
     library = ctypes.CDLL(None)
     with contextlib.suppress(AttributeError):  # a C library other than glibc
         library.malloc_trim(0)
