@@ -13,12 +13,10 @@
  */
 #include "kernel_harness.h"
 
-enum { IN_SIZE = 1 << 18 };
-
 static const u8 *input;
 static size_t input_left;
 
-static u8 byte(void)
+u8 byte(void)
 {
 	if (!input_left)
 		return 0;
@@ -26,7 +24,7 @@ static u8 byte(void)
 	return *input++;
 }
 
-static u32 amount(void)
+u32 amount(void)
 {
 	static const u32 common[] = {
 		1, 2, 3, 4, 16, 19, 20, 21, 255, 4095, 4096, 4097, 8192, 20000, STCP_MAX_PLAINTEXT - 1, STCP_MAX_PLAINTEXT
@@ -36,8 +34,7 @@ static u32 amount(void)
 	return choice < 16 ? common[choice] : choice < 252 ? choice : (u32)(choice - 251) * 9173;
 }
 
-/* Text without a period, so that a byte out of its place shows. */
-static u8 text_bytes[IN_SIZE + STCP_MAX_FRAME];
+u8 text_bytes[IN_SIZE + STCP_MAX_FRAME];
 
 static u32 refusals; /* a bit for each of the next allocations and sends that may fail */
 
@@ -49,238 +46,11 @@ bool input_refuses(void)
 	return refused;
 }
 
-/* -- the two legs ---- */
-
-static u8 wire_in[IN_SIZE], wire_out[OUT_SIZE], plain_in[IN_SIZE], plain_out[OUT_SIZE];
-static struct file wire_file, plain_file;
-static struct socket wire_socket, plain_socket;
-static struct sock wire, plain;
-static struct stcp_leg wire_leg, plain_leg;
-static struct stcp_owner owner;
 static struct stcp_relay *relay;
-struct proto stcp_relay_prots[STCP_FAMILIES] = { { .release_cb = stcp_release_cb }, { .release_cb = stcp_release_cb } };
-struct proto_ops stcp_relay_ops[STCP_FAMILIES], stcp_bare_ops[STCP_FAMILIES];
-
-static void called_nobody(struct sock *sk)
-{
-	(void)sk;
-}
-
-struct proto stcp_bare_prots[STCP_FAMILIES] = { { .release_cb = called_nobody }, { .release_cb = called_nobody } };
-
-static void open_leg(struct sock *sk, struct socket *socket, struct file *file, struct stcp_leg *leg, u8 *in, u8 *out, u32 room)
-{
-	*file = (struct file){ .count = 1 };
-	*socket = (struct socket){ .sk = sk, .file = file };
-	*leg = (struct stcp_leg){ .sk = sk, .base = &tcp_prot };
-	*sk = (struct sock){ .sk_socket = socket,
-			     .sk_prot = &tcp_prot,
-			     .sk_state = TCP_ESTABLISHED,
-			     .sk_data_ready = called_nobody,
-			     .sk_write_space = called_nobody,
-			     .sk_state_change = called_nobody,
-			     .sk_error_report = called_nobody,
-			     .leg = leg,
-			     .in = in,
-			     .out = out,
-			     .room = room,
-			     .size = room,
-			     .mss_cache = 1460 };
-}
-
-struct stcp_leg *stcp_leg_of(const struct sock *sk)
-{
-	return sk->leg;
-}
-
-int stcp_leg_claim(struct sock *sk, struct stcp_leg **claimed)
-{
-	*claimed = sk->leg;
-	sk->leg->role = STCP_ROLE_CLAIMED;
-	return 0;
-}
-
-void stcp_leg_unclaim(struct stcp_leg *leg)
-{
-	leg->role = STCP_ROLE_BARE;
-}
-
-struct stcp_owner *stcp_owner_get(void)
-{
-	owner.relays++;
-	return &owner;
-}
-
-void stcp_owner_put(struct stcp_owner *o)
-{
-	o->relays--;
-}
-
-void stcp_stat_add(struct net *net, enum stcp_stat stat, s64 delta)
-{
-	(void)net, (void)delta;
-	CHECK(stat < STCP_STAT_COUNT);
-}
-
-/* -- the peer, its keys, and what the application has to get ---- */
-
-static struct toy_keys peer_seals, peer_opens;
-static u8 stream[IN_SIZE], expected[IN_SIZE];
-static u32 stream_at, stream_end, expected_end;
-static u32 over_at, came_before; /* bytes of the stream up to the end of FIN, and those that came with the handover */
-static bool expected_fin, said_reset, spoiled;
+static u32 came_before; /* bytes of the stream that came with the handover */
 static u32 out_checked, frames_at, text_passed;
 static bool fin_frame, reset_frame;
-static bool broken_leg, gave_up, deadlines;
-
-static void spoil(void)
-{
-	spoiled = true;
-}
-
-/* What an authentic frame means to the receiver. */
-static void expect(u8 type, u8 zero, const u8 *text, u32 len)
-{
-	if (spoiled || said_reset)
-		return;
-	if (zero || type > STCP_FRAME_RESET || (expected_fin && type != STCP_FRAME_RESET) || (type == STCP_FRAME_FIN && len) ||
-	    (type == STCP_FRAME_RESET && (len < STCP_CODE_LEN || len > STCP_CODE_LEN + STCP_MAX_TEXT))) {
-		spoil();
-	} else if (type == STCP_FRAME_DATA) {
-		memcpy(expected + expected_end, text, len);
-		expected_end += len;
-	} else if (type == STCP_FRAME_FIN) {
-		expected_fin = true;
-		over_at = stream_end + STCP_FRAME_OVERHEAD;
-	} else {
-		said_reset = true;
-	}
-}
-
-static void peer_sends_frame(void)
-{
-	u8 kind = byte(), type = kind & 7, zero = kind & 64 ? byte() : 0;
-	u32 len = type == STCP_FRAME_FIN && !(kind & 8) ? 0 : kind & 16 ? 0 : amount();
-	u8 *frame = stream + stream_end;
-	const u8 *text = text_bytes + (expected_end + 31 * (u32)peer_seals.n) % IN_SIZE;
-
-	if (type == STCP_FRAME_RESET)
-		len %= 300;
-	if (stream_end + STCP_FRAME_OVERHEAD + len > IN_SIZE || expected_end + len > IN_SIZE)
-		return;
-	memcpy(frame + STCP_HEADER_LEN, text, len);
-	if (!toy_seal_frame(&peer_seals, frame, type, zero, len))
-		return;
-	if (kind & 128) { /* changed, cut, repeated or skipped on its way */
-		u8 fault = byte();
-		u32 size = STCP_FRAME_OVERHEAD + len, at = amount() % size;
-
-		if (fault & 1)
-			return spoil();
-		if (fault & 2)
-			len = at >= STCP_FRAME_OVERHEAD ? at - STCP_FRAME_OVERHEAD : 0;
-		frame[at] ^= (u8)(fault | 4);
-		spoil();
-	}
-	expect(type, zero, text, len);
-	stream_end += STCP_FRAME_OVERHEAD + len;
-}
-
-static void peer_sends_bytes(void)
-{
-	u32 len = byte() % 32;
-
-	if (!len || stream_end + len > IN_SIZE)
-		return;
-	for (u32 i = 0; i < len; i++)
-		stream[stream_end++] = byte();
-	spoil();
-}
-
-/* -- events of the network ---- */
-
-static void arrive(struct sock *sk, u32 len)
-{
-	if (!len || sk->in_end + len > IN_SIZE || sk->segment_end == 64 || sk->sk_shutdown & RCV_SHUTDOWN || sk->sk_state == TCP_CLOSE)
-		return;
-	if (sk == &wire) {
-		len = min(len, stream_end - stream_at);
-		if (!len)
-			return;
-		memcpy(wire_in + wire.in_end, stream + stream_at, len);
-		stream_at += len;
-	} else {
-		memcpy(plain_in + plain.in_end, text_bytes + plain.in_end, len);
-	}
-	sk->in_end += len;
-	sk->segments[sk->segment_end++] = sk->in_end;
-	sk->sk_receive_queue.qlen = 1;
-	sk->sk_data_ready(sk);
-}
-
-static void fin_arrives(struct sock *sk)
-{
-	if (sk->sk_state == TCP_CLOSE || sk->sk_shutdown & RCV_SHUTDOWN)
-		return;
-	sk->sk_shutdown |= RCV_SHUTDOWN;
-	sk->flags |= SOCK_DONE;
-	sk->sk_state_change(sk);
-}
-
-static void rst_arrives(struct sock *sk)
-{
-	if (sk->sk_state == TCP_CLOSE)
-		return;
-	broken_leg = true;
-	sk->sk_err = ECONNRESET;
-	sk->sk_shutdown = SHUTDOWN_MASK;
-	sk->sk_state = TCP_CLOSE;
-	sk->sk_error_report(sk);
-	sk->sk_state_change(sk);
-}
-
-static void give_room(struct sock *sk, u32 len)
-{
-	sk->room += min(len, sk->size - sk->room);
-	sk->snd_una = sk->write_seq - (sk->size - sk->room);
-	if (sk_stream_is_writeable(sk) && sk->sk_socket->flags & 1ul << SOCK_NOSPACE)
-		sk->sk_write_space(sk);
-}
-
-static void hold(struct sock *sk, bool held)
-{
-	if (held && !sk->sk_lock.owned)
-		lock_sock(sk);
-	else if (!held && sk->sk_lock.owned)
-		release_sock(sk);
-}
-
-static bool within_turn;
-
-static void network_step(u8 step)
-{
-	struct sock *sk = step & 16 ? &wire : &plain;
-
-	switch (step & 7) {
-	case 0:
-	case 1:
-		return arrive(sk, amount());
-	case 2:
-		return give_room(sk, amount());
-	case 3:
-		return peer_sends_frame();
-	case 4:
-		if (!within_turn) /* a turn that is under way may hold it */
-			hold(sk, step & 32);
-		return;
-	case 5:
-		return step & 32 ? peer_sends_frame() : peer_sends_bytes();
-	case 6:
-		return fin_arrives(sk);
-	default:
-		return step & 32 ? rst_arrives(sk) : give_room(sk, amount());
-	}
-}
+static bool gave_up, deadlines;
 
 static bool interleave;
 

@@ -102,7 +102,19 @@ def build(name: str, *, libfuzzer: bool) -> Path:
         _compile([*flags, *main, *_kernel(work), *more, "-o", str(program)])
     else:
         objects = _lane_objects(work, [*flags, *part])
-        _compile([*flags, *main, *_python(), str(HARNESSES / "lane.c"), *more, *objects, *_python_library(), "-o", str(program)])
+        _compile(
+            [
+                *flags,
+                *main,
+                *_python(),
+                *map(str, sorted(HARNESSES.glob("lane*.c"))),
+                *more,
+                *objects,
+                *_python_library(),
+                "-o",
+                str(program),
+            ]
+        )
     return program
 
 
@@ -112,7 +124,7 @@ def _kernel(work: Path) -> list[str]:
         file = include / header
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text('#include "kernel_stand_in.h"\n')
-    sources = [HARNESSES / "kernel.c", HARNESSES / "kernel_stand_in.c", *(KERNEL / f"{name}.c" for name in KERNEL_FILES)]
+    sources = [*sorted(HARNESSES.glob("kernel*.c")), *(KERNEL / f"{name}.c" for name in KERNEL_FILES)]
     return [f"-I{include}", f"-I{HARNESSES}", f"-I{KERNEL}", "-Wno-pointer-arith", *map(str, sources)]
 
 
