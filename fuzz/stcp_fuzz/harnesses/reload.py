@@ -36,7 +36,7 @@ def one(data: bytes) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with structlog.testing.capture_logs(), mock.patch.object(log, "change"):
         trio.run(_play, Choices(data))
-    assert len(os.listdir("/proc/self/fd")) == before, "descriptors are left"
+    assert len(os.listdir("/proc/self/fd")) <= before, "descriptors are left"
 
 
 def _tunnel(name: str, choices: Choices, hosts: list[int]) -> TunnelPlan:

@@ -71,7 +71,7 @@ def one(data: bytes) -> None:
         found.append(_Play(script, compiled=compiled).run())
     if not (script.small_buffers and (script.breaks or script.spoiled)):  # TCP's timers decide then how much passes before
         assert all(each == found[0] for each in found), (found[0], found[-1])
-    assert len(os.listdir("/proc/self/fd")) == before, "descriptors are left"
+    assert len(os.listdir("/proc/self/fd")) <= before, "descriptors are left"
 
 
 def _engines() -> tuple[bool, ...]:
