@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from typing import Any, Final
 
@@ -22,6 +23,14 @@ LAST_WORDS: Final = 2.0
 """Seconds for the last answer, after the client has ended its side."""
 
 
+def is_local(address: Any) -> bool:
+    """Whether an address of `accept` belongs to a unix socket or to loopback."""
+    if not isinstance(address, tuple):
+        return True
+    ip = ipaddress.ip_address(address[0].partition("%")[0])
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
 class ClientStream:
     """The socket stream of one client, with deadlines. Hypercorn sends inside a shield, so only these deadlines end a send to a
     client that does not read.
@@ -33,6 +42,7 @@ class ClientStream:
 
     Attributes:
         source: the name of its source, from `source_of`.
+        local: whether the client is on this host, by its address.
         request: the current or last request, as `AccessControl` has marked it.
 
     Raises:
@@ -42,6 +52,7 @@ class ClientStream:
     def __init__(self, sock: socket.socket, address: Any, who: str) -> None:
         self.address: Final = address
         self.source: Final = source_of(address)
+        self.local: Final = is_local(address)
         self.who: Final = who
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self._unread = b""

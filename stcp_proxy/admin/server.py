@@ -236,10 +236,12 @@ class AdminServer:
             connections.start_soon(self._converse, stream, app, config)
 
     def _give_up_place(self) -> None:
-        """End the oldest connection of the source with the most connections; connections with the token come last."""
+        """End the oldest connection of the source with the most connections. Connections of this host come behind those of the
+        network, for they may be probes; connections with the token come last."""
         untrusted = [stream for stream in self._places if not stream.trusted] or list(self._places)
-        most, _ = collections.Counter(stream.source for stream in untrusted).most_common(1)[0]
-        oldest = next(stream for stream in untrusted if stream.source == most)
+        found = [stream for stream in untrusted if not stream.local] or untrusted
+        most, _ = collections.Counter(stream.source for stream in found).most_common(1)[0]
+        oldest = next(stream for stream in found if stream.source == most)
         del self._places[oldest]
         oldest.abort()
 
