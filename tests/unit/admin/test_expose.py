@@ -13,6 +13,8 @@ from stcp_proxy.admin.process_schema import Process
 from stcp_proxy.admin.report import Report
 from stcp_proxy.admin.status_schema import Connections, KeyStatus
 
+from .make_report import tunnel
+
 PROCESS = Process(version="1", started=1.0, uptime=1.0, state="ready", workers=[], engines=[])
 CONNECTIONS = Connections(total=0, order="newest", shown=[])
 REPORT = Report(time=2.0, process=PROCESS, tunnels=[], connections=CONNECTIONS, keys=[], refusals=[])
@@ -34,6 +36,12 @@ async def test_every_accept_header_has_an_answer(accept: str, ends: bytes) -> No
     assert b"stcp_ready 1.0" in body
     assert body.endswith(ends)
     assert content_type.isprintable()
+
+
+async def test_idle_tunnels_cost_little() -> None:
+    """No empty histograms: 1,500 idle tunnels made 5 MB once."""
+    body, _ = await expose(dataclasses.replace(REPORT, tunnels=[tunnel(f"tunnel-{number}") for number in range(100)]), "")
+    assert len(body) < 100 * 1500
 
 
 KEYS = [
