@@ -47,6 +47,8 @@ def _checked(parse: Callable[[Any], _T], *, text_only: bool = True) -> PlainVali
 
     def validate(value: object) -> _T:
         if text_only and not isinstance(value, str):
+            if parse in _OF_ADDRESSES and isinstance(value, int) and 0 < value < 1 << 16:
+                raise problem("an address belongs here", f"write ':{value}', or 'HOST:{value}'")
             raise problem("text belongs here", "put it in quotes")
         if isinstance(value, str) and VARIABLE.search(value):
             raise problem(NO_VARIABLES, "write the value itself, or make the file with envsubst")
@@ -155,6 +157,7 @@ class Kind:
 TIME: Final = Kind("time")
 
 
+_OF_ADDRESSES: Final = (_bind, _destination, _target)
 Name = Annotated[str, _checked(_name), _text(NAME), Kind("name")]
 File = Annotated[str, _checked(_file), _text(), Kind("file name")]
 Bind = Annotated[Address, _checked(_bind), _text(), Kind("address")]

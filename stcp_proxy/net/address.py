@@ -203,6 +203,8 @@ def _parse_tcp(text: str, role: Role) -> TcpAddress:
         raise ConfigError(f"{shown(text)} has no port", remedy=_FORMS)
     if host.startswith("[") and host.endswith("]"):
         host = _parse_v6(text, host[1:-1])
+    elif "," in host:
+        raise ConfigError(f"{shown(text)} has several addresses", remedy="write each by itself: a list in a file, --to for each")
     elif ":" in host:
         raise ConfigError(f"{shown(text)} has more than one colon", remedy="put an IPv6 address in brackets, [v6]:port")
     elif host:

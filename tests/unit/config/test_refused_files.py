@@ -51,7 +51,10 @@ from .plan_files import CONNECT, HEAD, LISTEN, SECRET, problems
         (HEAD + LISTEN % ", dial_timeout: 0", "tunnels.in.dial_timeout: this time must be more than zero"),
         ("drain: -1\n" + HEAD + LISTEN % "", "1: drain: -1 is not a time"),
         # addresses
-        (HEAD + "  in: {mode: listen, bind: 7443, to: :1, allow: app-host}\n", "tunnels.in.bind: text belongs here"),
+        (
+            HEAD + "  in: {mode: listen, bind: 7443, to: :1, allow: app-host}\n",
+            "bind: an address belongs here; write ':7443', or",
+        ),
         (
             HEAD + "  in: {mode: listen, bind: :1, to: [db:1, db2:70000], allow: app-host}\n",
             "tunnels.in.to[1]: the port of",

@@ -171,6 +171,7 @@ def test_unix() -> None:
         ("bücher.example:80", "to", "host name"),
         ("a" * 64 + ":80", "to", "host name"),
         (".".join(["abc"] * 64) + ":80", "to", "host name"),
+        ("db1:80,db2:80", "to", "has several addresses; write each by itself: a list in a file, --to for each"),
         ("http://db1:80", "to", "this is a URL, and an address belongs here; write db1:80"),
         ("0.0.0.0:80", "to", "not one to dial"),
         ("[::]:80", "to", "not one to dial"),
