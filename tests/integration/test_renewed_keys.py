@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.certificates import TestAuthority
 from harness.files import FileProxy
 from harness.proxies import Keys
 from harness.sockets import TIMEOUT, Target, connect, end_of, talk
@@ -182,3 +183,72 @@ def test_keys_are_replaced_in_place_under_traffic(tmp_path: Path, echo: Target) 
         assert hosts.app.log("connection closed", reason="peer_reset") == []
     finally:
         hosts.stop()
+
+
+class Certified:
+    """Two hosts with certificates of one authority, which both trust beside the next one. A gate stands between them."""
+
+    def __init__(self, folder: Path, to: str) -> None:
+        self.folder, self.authority, self.next = folder, TestAuthority(), TestAuthority(name="next")
+        self.authority.bundle(folder / "ca.crt")
+        self.next.bundle(folder / "next.crt")
+        tunnel = {"mode": "listen", "handshake_timeout": 60, "bind": "127.0.0.1:0", "to": to, "allow": "dns:app"}
+        self.db = FileProxy(folder, "db", self._config("db", {"in": tunnel}))
+        self.gate = Gate(self.db.address_of("in"))
+        host, port = self.gate.address
+        tunnel = {
+            "mode": "connect", "handshake_timeout": 60, "bind": "127.0.0.1:0", "to": f"{host}:{port}", "peer": "dns:db",
+        }  # fmt: skip
+        self.app = FileProxy(folder, "app", self._config("app", {"out": tunnel}))
+        self.address = self.app.address_of("out")
+
+    def _config(self, name: str, tunnels: dict[str, Any]) -> dict[str, Any]:
+        certificate = self.authority.issue(f"dns:{name}").write(self.folder, name)
+        return {"certificate": certificate, "authorities": {"prod": "ca.crt", "next": "next.crt"}, "tunnels": tunnels}
+
+    def renew(self, name: str, authority: TestAuthority) -> None:
+        """Replace a host's certificate and its key in place, and reload."""
+        authority.issue(f"dns:{name}").write(self.folder, name)
+        (self.app if name == "app" else self.db).reload()
+
+    def stop(self) -> None:
+        self.app.stop()
+        self.db.stop()
+        self.gate.close()
+
+
+@pytest.fixture
+def certified(tmp_path: Path, echo: Target) -> Iterator[Certified]:
+    hosts = Certified(tmp_path, echo.to)
+    yield hosts
+    hosts.stop()
+
+
+@pytest.mark.parametrize("name", ["app", "db"])
+def test_certificate_that_is_replaced_in_the_handshake(certified: Certified, name: str) -> None:
+    """The former certificate is still good: the handshake goes on, and the connection stays."""
+    certified.gate.shut()
+    with connect(certified.address) as client:
+        assert certified.gate.holds.wait(TIMEOUT)
+        certified.renew(name, certified.authority)
+        certified.gate.open()
+        talk(client)
+        with connect(certified.address) as other:
+            talk(other)
+        talk(client)
+    assert certified.app.log("connection refused") == certified.db.log("connection refused") == []
+
+
+def test_authority_that_is_exchanged_in_the_handshake(certified: Certified) -> None:
+    """The listener refuses the former certificate, dials nothing, and the connection comes again with the new one."""
+    certified.gate.shut()
+    with connect(certified.address) as client:
+        client.sendall(b"word")
+        assert certified.gate.holds.wait(TIMEOUT)
+        certified.renew("app", certified.next)
+        certified.db.reload(certified.db.config | {"authorities": {"next": "next.crt"}})
+        certified.gate.open()
+        client.settimeout(TIMEOUT)
+        assert client.recv(4, socket.MSG_WAITALL) == b"word"
+    assert certified.app.log("connection refused") == []
+    assert certified.db.wait_log("connection refused")[0]["reason"] == "key_revoked"
