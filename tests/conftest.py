@@ -40,18 +40,22 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, p
     return report
 
 
-LONGEST_FIRST = ("netns", "real", "integration", "lab", "contract")
+LONGEST_FILES = ("test_install", "test_interception", "test_guard", "test_4_idle", "test_takeover")
+"""Files that take half a minute or more. They start first."""
+LONGEST_FOLDERS = ("netns", "real", "integration", "lab", "contract")
 """Folders of tests in the order in which they start; the rest follows."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put long files first: by folder, then by their number of slow tests."""
+    """Put long files first: those of the list, then by folder, then by their number of slow tests."""
     slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: (_rank(item.path.parent.name), -slow[item.path]))
+    items.sort(
+        key=lambda item: (_rank(item.path.stem, LONGEST_FILES), _rank(item.path.parent.name, LONGEST_FOLDERS), -slow[item.path])
+    )
 
 
-def _rank(folder: str) -> int:
-    return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+def _rank(name: str, order: tuple[str, ...]) -> int:
+    return order.index(name) if name in order else len(order)
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

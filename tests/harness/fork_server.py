@@ -29,6 +29,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+import forked_reader
+
 REQUEST_SIZE = 1 << 20
 _CLONE_NEWNS, _CLONE_NEWNET = 0x20000, 0x40000000
 _CAP_DAC_OVERRIDE = 1
@@ -54,6 +56,7 @@ def load() -> None:
             importlib.import_module(module.name)
     for name in ("hypercorn.trio", "starlette.applications", "cryptography.x509", "dns.asyncresolver", "yaml"):
         importlib.import_module(name)
+    forked_reader.install()
     typer.main.get_command(importlib.import_module("stcp_proxy.cli.commands").app)  # fills caches of `typing`
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import socket
 import threading
@@ -110,8 +111,9 @@ def test_target_does_not_answer(tmp_path: Path) -> None:
 
 
 def test_five_hundred_resets_mid_transfer_leak_nothing(tmp_path: Path) -> None:
-    """Descriptors, threads and connections of both proxies are what they were before."""
-    blocks = bytes(1 << 16)
+    """Descriptors, threads and connections of both proxies are what they were before. Every tenth connection fills all buffers
+    on the way, so that the proxies hold bytes for a reader that does not read."""
+    block, numbers = bytes(1 << 16), itertools.count()
 
     def pour(sock: socket.socket) -> None:
         def swallow() -> None:
@@ -119,9 +121,11 @@ def test_five_hundred_resets_mid_transfer_leak_nothing(tmp_path: Path) -> None:
 
         reader = threading.Thread(target=swallow)
         reader.start()
+        fills = next(numbers) % 10 == 0
         try:
-            while True:
-                sock.sendall(blocks)
+            sock.sendall(4 * block)
+            while fills:
+                sock.sendall(block)
         finally:
             reader.join()
 

@@ -41,6 +41,12 @@ def pipes(proxy: Proxy) -> int:
     return sum(os.readlink(each).startswith("pipe:") for each in folder.iterdir())
 
 
+@pytest.fixture(autouse=True)
+def reader_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxies of other tests read by fork: `harness.forked_reader`."""
+    monkeypatch.setenv("STCP_TEST_READER", "program")
+
+
 @pytest.fixture
 def proxy(tmp_path: Path, workers: int) -> Iterator[FileProxy]:
     own = tmp_path / "own"

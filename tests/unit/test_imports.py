@@ -6,6 +6,7 @@ Imports inside functions and under TYPE_CHECKING count too: what a module knows 
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,7 @@ def faults(source: str, module: str) -> list[str]:
     return found
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name."""
     return {".".join(("stcp_proxy", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in PACKAGE.rglob("*.py")}

@@ -11,7 +11,6 @@ import pytest
 
 CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
 FINE = """
-import pytest
 def test_passes(): pass
 @pytest.mark.xfail(reason="known")
 def test_expected_to_fail(): assert False
@@ -21,35 +20,45 @@ SKIPS = {
     "call": "def test_it(): pytest.skip('no such program')",
     "fixture": "@pytest.fixture\ndef it(): pytest.skip('no such program')\ndef test_it(it): pass",
     "module": "pytest.skip('no such program', allow_module_level=True)",
-    "no parameters": "@pytest.mark.parametrize('it', [])\ndef test_it(it): pass",
+    "no_parameters": "@pytest.mark.parametrize('it', [])\ndef test_it(it): pass",
 }
 
 
-def run(folder: Path, text: str, *, no_skip: bool) -> tuple[int, str]:
-    """Exit status and output of pytest for one file of tests."""
+def run(folder: Path, files: dict[str, str], *, no_skip: bool) -> dict[str, str]:
+    """Run pytest once for files of tests. Returns the report about each file's tests and collection.
+
+    Args:
+        folder: where the files are written.
+        files: their texts by name.
+        no_skip: whether STCP_NO_SKIP is set.
+    """
     (folder / "conftest.py").write_text(CONFTEST.read_text(encoding="utf-8"), encoding="utf-8")
-    (folder / "test_them.py").write_text(text, encoding="utf-8")
-    env = {name: value for name, value in os.environ.items() if name != "STCP_NO_SKIP"} | (
-        {"STCP_NO_SKIP": "1"} if no_skip else {}
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, done.stdout
+    for name, text in files.items():
+        (folder / f"test_{name}.py").write_text(f"import pytest\n{text}", encoding="utf-8")
+    env = {name: value for name, value in os.environ.items() if name != "STCP_NO_SKIP"} | {"COLUMNS": "300"}
+    env |= {"STCP_NO_SKIP": "1"} if no_skip else {}
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "--continue-on-collection-errors", "-p", "no:cacheprovider", folder]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    return {name: "\n".join(line for line in lines if f"test_{name}.py" in line and line.split()[0].isupper()) for name in files}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["skips allowed", "no skip"])
+def reports(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[bool, dict[str, str]]:
+    """Whether STCP_NO_SKIP is set, and the reports about `SKIPS` and `FINE`."""
+    return request.param, run(tmp_path_factory.mktemp("tests"), SKIPS | {"fine": FINE}, no_skip=request.param)
 
 
 @pytest.mark.parametrize("how", SKIPS)
-def test_a_skip_is_a_failure(tmp_path: Path, how: str) -> None:
-    text = FINE + SKIPS[how]
-    assert run(tmp_path, text, no_skip=False)[0] in (0, pytest.ExitCode.NO_TESTS_COLLECTED)
-    status, said = run(tmp_path, text, no_skip=True)
-    assert status != 0
-    assert "nothing may be skipped here" in said
+def test_a_skip_is_a_failure(reports: tuple[bool, dict[str, str]], how: str) -> None:
+    no_skip, found = reports
+    if no_skip:
+        assert found[how].startswith(("FAILED", "ERROR"))
+        assert "nothing may be skipped here" in found[how]
+    else:
+        assert found[how].startswith("SKIPPED")
 
 
-def test_nothing_else_is(tmp_path: Path) -> None:
-    assert run(tmp_path, FINE, no_skip=True)[0] == 0
+def test_nothing_else_is(reports: tuple[bool, dict[str, str]]) -> None:
+    _, found = reports
+    assert [line.split()[0] for line in found["fine"].splitlines()] == ["PASSED", "XFAIL"]

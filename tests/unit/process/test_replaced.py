@@ -73,7 +73,7 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery) -> Rig:
+async def rig(monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery) -> Rig:
     return Rig(monkeypatch, nursery)
 
 
@@ -91,12 +91,23 @@ async def test_connections_that_the_file_no_longer_admits_end(rig: Rig, file: Pl
     assert [each.plan for each in rig.tunnels.serving] == list(BEFORE.tunnels)  # nothing else of the file counts
 
 
-async def test_a_key_that_comes_back_before_it_ends(rig: Rig) -> None:
+async def test_a_key_that_comes_back_before_it_ends(rig: Rig, mock_clock: MockClock) -> None:
     late = dataclasses.replace(plan(tunnel("a", WEB), tunnel("b", APP)), revoke_grace=5.0)
     assert await rig.reload(late) == []
     assert await rig.reload(BEFORE) == []
-    await trio.sleep(10)
+    mock_clock.jump(10)
+    await trio.testing.wait_all_tasks_blocked()
     assert rig.cut == []
+
+
+async def test_a_key_that_stays_away_ends_after_its_grace(rig: Rig, mock_clock: MockClock) -> None:
+    assert await rig.reload(dataclasses.replace(plan(tunnel("a", WEB), tunnel("b", APP)), revoke_grace=5.0)) == []
+    mock_clock.jump(4.9)
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.cut == []
+    mock_clock.jump(0.2)
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.cut == ["app KeyRevoked"]
 
 
 @pytest.mark.parametrize("file", [ConfigError("a mistake", remedy="correct it"), plan()])

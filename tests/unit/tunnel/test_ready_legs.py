@@ -131,6 +131,7 @@ async def test_peer_without_room_is_asked_less_and_less(ready: int, monkeypatch:
 
 async def test_peer_that_is_down_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready_legs, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(ready_legs, "_LOOK", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         to = TcpAddress(*closed.getsockname())
     async with connecting(to, ready=1) as near:
