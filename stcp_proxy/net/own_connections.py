@@ -3,8 +3,11 @@
 The rules of interception exempt the proxy by its user, or by the mark of its sockets. Rules made for another user redirect the
 proxy's own connections to it, and each would make another. So both addresses of a connection attempt are registered until the
 peer has authenticated: an accepted connection *from* the first address that was going *to* the second is this process's own. The
-first address alone is not enough: the system gives one local port to sockets with different destinations. With several workers
-another worker may accept the connection; its next attempt reaches the worker that made it in the end, and that ends the loop.
+first address alone is not enough: the system gives one local port to sockets with different destinations.
+
+A connection is not recognised in two cases: a different worker process accepts it, or NAT has changed its source port, because
+an earlier connection still has this port in connection tracking. Its session then dials again. The loop ends at the first
+connection that is recognised.
 """
 
 from __future__ import annotations

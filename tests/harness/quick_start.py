@@ -27,6 +27,8 @@ from stcp_proxy.net.listen import close_listeners
 from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.relay import trio_loop
 from stcp_proxy.relay.pump import PumpEngine
+from stcp_proxy.session import connect as session_connect
+from stcp_proxy.session import peer_leg
 from stcp_proxy.tunnel import quick_start
 from stcp_proxy.tunnel.connections import LiveConnections
 from stcp_proxy.tunnel.tunnel import Tunnel
@@ -215,7 +217,10 @@ def run(case: Case, *, quick: bool, compiled: bool = True, **options: Any) -> Se
 
     async def both() -> Seen:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(quick_start, "MOMENT", 10.0)  # a busy machine must not need a task
+            # Times after which a session takes another way. A busy machine must not reach them.
+            patch.setattr(quick_start, "MOMENT", 10.0)
+            patch.setattr(session_connect, "SILENCE", 30.0)
+            patch.setattr(peer_leg, "YOUNG", 60.0)
             if not quick:
                 patch.setattr(Tunnel, "_watching", None)
             async with pair(patch, compiled=compiled, **options) as rig:

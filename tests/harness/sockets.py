@@ -60,6 +60,16 @@ def end_of(sock: socket.socket) -> tuple[str, bytes]:
     return "eof", bytes(data)
 
 
+def end_of_new(address: tuple[str, int] | str) -> tuple[str, bytes]:
+    """Connect, and read to the end; as `end_of`. A listener that refuses at once may reset before `connect` returns."""
+    try:
+        sock = connect(address)
+    except ConnectionResetError:
+        return "reset", b""
+    with sock:
+        return end_of(sock)
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 on which nothing listens now.
 

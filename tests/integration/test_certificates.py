@@ -19,7 +19,7 @@ from harness.certificates import DAY, Leaf, TestAuthority
 from harness.files import FileProxy
 from harness.process import wait_for
 from harness.proxies import Keys, Proxy
-from harness.sockets import Target, connect, end_of, talk
+from harness.sockets import Target, connect, end_of, end_of_new, talk
 from harness.traffic import Pumping, busy
 
 DB, APP = "dns:db.prod.internal", "spiffe://prod/ns/web/sa/app"
@@ -160,16 +160,14 @@ def test_a_peer_that_is_revoked_by_a_list(fleet: Fleet) -> None:
     fleet.authority.revoke(fleet.folder / "ca.crl", fleet.client)
     listener = fleet.listener(authorities={"prod": {"bundle": "ca.crt", "crl": "ca.crl"}})
     connector = fleet.connector(listener)
-    with connect(connector.address_of("out")) as sock:
-        assert end_of(sock) == ("reset", b"")
+    assert end_of_new(connector.address_of("out")) == ("reset", b"")
     assert listener.wait_log("connection refused")[0]["reason"] == "certificate_revoked"
 
 
 def test_an_authority_that_may_not_vouch_for_a_name(fleet: Fleet) -> None:
     listener = fleet.listener(authorities={"prod": {"bundle": "ca.crt", "names": "dns:*.prod.internal"}})
     connector = fleet.connector(listener)
-    with connect(connector.address_of("out")) as sock:
-        assert end_of(sock) == ("reset", b"")
+    assert end_of_new(connector.address_of("out")) == ("reset", b"")
     assert listener.wait_log("connection refused")[0]["reason"] == "certificate_name"
 
 
@@ -177,8 +175,7 @@ def test_the_connector_refuses_another_host(fleet: Fleet) -> None:
     """A listener with a good certificate for another name gets no certificate and no byte."""
     listener = fleet.listener()
     connector = fleet.connector(listener, tunnel={"peer": "dns:web.prod.internal"})
-    with connect(connector.address_of("out")) as sock:
-        assert end_of(sock) == ("reset", b"")
+    assert end_of_new(connector.address_of("out")) == ("reset", b"")
     line = connector.wait_log("connection refused")[0]
     assert line["reason"] == "certificate_not_allowed"
     assert DB in line["why"]
@@ -193,8 +190,7 @@ def test_a_service_for_one_name_alone(fleet: Fleet) -> None:
         talk(sock)
     tunnel = connector.config["tunnels"]["out"] | {"service": "theirs"}
     connector.reload(connector.config | {"tunnels": {"out": tunnel}})
-    with connect(connector.address_of("out")) as sock:
-        assert end_of(sock) == ("reset", b"")
+    assert end_of_new(connector.address_of("out")) == ("reset", b"")
     assert listener.wait_log("connection refused")[0]["peer"] == APP
 
 
@@ -361,8 +357,7 @@ def test_live_connections_end_with_their_certificate(fleet: Fleet, change: Calla
         listener.reload(listener.config | change(fleet))
         assert end_of(sock) == ("reset", b"")
     assert "key revoked" in connector.ended(reason="peer_reset")[0]["why"]
-    with connect(connector.address_of("out")) as sock:
-        assert end_of(sock) == ("reset", b"")
+    assert end_of_new(connector.address_of("out")) == ("reset", b"")
 
 
 def test_a_rule_that_goes_takes_its_connections_along(fleet: Fleet) -> None:
@@ -388,11 +383,9 @@ def test_a_revoked_key_of_a_peer_without_certificate(fleet: Fleet) -> None:
         (fleet.folder / "revoked.txt").write_text(f"{keys.client.public}\n")
         listener.reload(config | {"revoked": "revoked.txt"})
         assert end_of(sock) == ("reset", b"")
-    with connect(connector.address_of("out")) as sock:
-        assert end_of(sock) == ("reset", b"")
+    assert end_of_new(connector.address_of("out")) == ("reset", b"")
     assert listener.wait_log("connection refused")[0]["reason"] == "unknown_peer"
     (fleet.folder / "revoked.txt").write_text(f"{keys.server.public}\n")
     connector.reload(connector.config | {"revoked": "revoked.txt"})
-    with connect(connector.address_of("out")) as sock:
-        assert end_of(sock) == ("reset", b"")
+    assert end_of_new(connector.address_of("out")) == ("reset", b"")
     assert connector.wait_log("connection refused", reason="key_revoked")

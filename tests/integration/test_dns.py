@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from harness.nameserver import NameServer
 from harness.proxies import Keys, Proxy
-from harness.sockets import Target, connect, end_of, free_port
+from harness.sockets import Target, end_of_new, free_port
 
 
 class Site:
@@ -59,10 +59,9 @@ def ask(proxy: Proxy) -> str:
     """Which target a connection reaches; empty where it is refused."""
     (line,) = proxy.log("listening", tunnel="near")
     host, _, port = line["address"].rpartition(":")
-    with connect((host, int(port))) as client:
-        how, said = end_of(client)
-        assert (how == "reset") == (said == b"")
-        return said.decode().strip()
+    how, said = end_of_new((host, int(port)))
+    assert (how == "reset") == (said == b"")
+    return said.decode().strip()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness.proxies import Keys, Pair, Proxy
-from harness.sockets import Target, connect, end_of, free_port, read_exactly, reset
+from harness.sockets import Target, connect, end_of_new, free_port, read_exactly, reset
 
 WORDS = random.Random(5).randbytes(30_000)
 
@@ -107,8 +107,7 @@ def test_a_peer_whose_target_is_down(peers: Peers) -> None:
 def test_all_down(peers: Peers) -> None:
     dead = f"127.0.0.1:{free_port()}"
     proxy = peers.connect("all-down", dead, "127.0.0.1:1")
-    with connect(proxy.address) as client:
-        assert end_of(client) == ("reset", b"")
+    assert end_of_new(proxy.address) == ("reset", b"")
     line = proxy.refused(reason="peer_unreachable")[0]
     assert "remedy" in line
     assert "127.0.0.1:1" in line["why"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from harness.files import FileProxy
-from harness.sockets import Target, connect, end_of, talk
+from harness.sockets import Target, connect, end_of, end_of_new, talk
 from harness.traffic import busy
 
 from stcp_proxy.ca import folder
@@ -124,8 +124,7 @@ def test_a_revoked_certificate_ends_its_connections(fleet: Fleet) -> None:
         fleet.ca.revoke([str(fleet.path / "app" / "tls.crt")], ask=bytes, now=now())
         fleet.copy(fleet.ca.path, "db", "ca.crl")
         assert end_of(client) == ("reset", b"")
-    with connect(fleet.address) as client:
-        assert end_of(client)[0] == "reset"
+    assert end_of_new(fleet.address)[0] == "reset"
     assert fleet.db.refused(reason="certificate_revoked")
 
 

@@ -16,7 +16,7 @@ from harness.admin import Admin
 from harness.files import FileProxy
 from harness.process import wait_for
 from harness.proxies import Keys, Pair, Proxy
-from harness.sockets import Target, connect, end_of, read_all, read_exactly, reset
+from harness.sockets import Target, connect, end_of, end_of_new, read_all, read_exactly, reset
 from harness.wire_path import WirePath
 
 
@@ -227,8 +227,7 @@ def test_first_connection_has_a_ready_leg(hosts: Hosts) -> None:
 def test_removed_key_ends_its_idle_legs(hosts: Hosts) -> None:
     hosts.db.reload(hosts.db.config | {"peers": {"app": str(hosts.second.public)}})
     hosts.idle(0)
-    with connect(hosts.address) as sock:
-        assert end_of(sock)[0] == "reset"
+    assert end_of_new(hosts.address)[0] == "reset"
     assert hosts.db.refused()[0]["reason"] == "unknown_peer"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from harness.files import FileProxy
 from harness.proxies import Keys
-from harness.sockets import Target, connect, end_of, talk
+from harness.sockets import Target, connect, end_of, end_of_new, talk
 
 
 class Hosts:
@@ -64,8 +64,7 @@ def test_another_secret_ends_the_connections(hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("hosts", [({"psk": "shared.psk"}, {"psk": "other.psk"})], indirect=True)
 def test_a_wrong_secret_shows_at_the_initiator(hosts: Hosts) -> None:
-    with connect(hosts.address) as sock:
-        assert end_of(sock) == ("reset", b"")
+    assert end_of_new(hosts.address) == ("reset", b"")
     refused = hosts.app.wait_log("connection refused")[0]
     assert refused["reason"] == "not_authentic"
     assert "shared secret" in refused["remedy"]
@@ -74,7 +73,6 @@ def test_a_wrong_secret_shows_at_the_initiator(hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("hosts", [({"psk": "shared.psk"}, {}), ({}, {"psk": "shared.psk"})], indirect=True)
 def test_one_side_without_the_secret_is_refused(hosts: Hosts) -> None:
-    with connect(hosts.address) as sock:
-        assert end_of(sock) == ("reset", b"")
+    assert end_of_new(hosts.address) == ("reset", b"")
     assert hosts.db.wait_log("connection refused")[0]["reason"] == "suite"
     assert hosts.app.wait_log("connection refused")[0]["reason"] == "handshake_closed"

@@ -13,7 +13,7 @@ import pytest
 from harness.leaks import find_secret, forbid
 from harness.process import wait_for
 from harness.proxies import COMMAND, Keys, Pair, Proxy
-from harness.sockets import Target, connect, end_of, free_port, read_all, read_exactly
+from harness.sockets import Target, connect, end_of, end_of_new, free_port, read_all, read_exactly
 
 from stcp_proxy.keys import format_private_key
 from stcp_proxy.protocol.secret import Secret
@@ -61,8 +61,7 @@ def test_wrong_key_is_explained_on_both_sides(tmp_path: Path) -> None:
         with Proxy([*listen, *allow], log=tmp_path / "listen.log") as there:
             arguments = ["connect", "--bind", "127.0.0.1:0", "--to", there.addresses[0], *keys.connect()]
             with Proxy(arguments, log=tmp_path / "connect.log") as here:
-                with connect(here.ready().address) as client:  # type: ignore[attr-defined]
-                    assert end_of(client) == ("reset", b"")
+                assert end_of_new(here.ready().address) == ("reset", b"")  # type: ignore[attr-defined]
                 refused = there.refused(reason="unknown_peer")[0]
                 assert refused["key"] == str(keys.client.public)
                 told = here.refused(reason="handshake_closed")[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness.peer import Peer
 from harness.proxies import Keys, Pair, Proxy
-from harness.sockets import Target, connect, end_of, read_exactly
+from harness.sockets import Target, connect, end_of_new, read_exactly
 
 from stcp_proxy.errors import Code
 from stcp_proxy.keys import PrivateKey
@@ -54,8 +54,7 @@ def test_the_connecting_side_is_told(tmp_path: Path) -> None:
         with connect(pair.address) as first:
             first.sendall(b"word")
             assert read_exactly(first, 4) == b"word"
-            with connect(pair.address) as second:
-                assert end_of(second) == ("reset", b"")
+            assert end_of_new(pair.address) == ("reset", b"")
         line = pair.connect.refused(reason="rejected")[0]
         assert "over its limit" in line["why"]
         with connect(pair.address) as third:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.process import wait_for
 from harness.proxies import Keys, Pair, Proxy
-from harness.sockets import Target, connect, end_of, free_port
+from harness.sockets import Target, end_of_new, free_port
 
 
 def speaker(port: int, words: bytes) -> Target:
@@ -20,8 +20,7 @@ def speaker(port: int, words: bytes) -> Target:
 
 
 def ask(proxy: Proxy) -> bytes:
-    with connect(proxy.address) as client:
-        return end_of(client)[1]
+    return end_of_new(proxy.address)[1]
 
 
 def test_the_first_target_is_used_again_when_it_is_back(tmp_path: Path) -> None:

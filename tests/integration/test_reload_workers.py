@@ -20,7 +20,7 @@ from harness import forked
 from harness.admin import Admin
 from harness.files import FileProxy
 from harness.proxies import Keys
-from harness.sockets import TIMEOUT, Target, connect, end_of, free_port, read_all, read_exactly, talk
+from harness.sockets import TIMEOUT, Target, connect, end_of, end_of_new, free_port, read_all, read_exactly, talk
 from harness.traffic import busy
 
 Config = dict[str, Any]
@@ -255,8 +255,7 @@ def test_a_file_that_changes_while_it_is_read(rig: Rig) -> None:
     rig.listen.wait_log("reloaded")
     assert answers(rig.address, b"word") == {b"word"}
     rig.listen.reload()  # now all have the other key
-    with connect(rig.address) as client:
-        assert end_of(client)[1] == b""
+    assert end_of_new(rig.address)[1] == b""
     assert rig.connect.wait_log("connection refused")
 
 

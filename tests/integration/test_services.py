@@ -11,7 +11,7 @@ from harness.admin import Admin
 from harness.peer import Peer
 from harness.process import wait_for
 from harness.proxies import Keys, Pair, Proxy, from_file
-from harness.sockets import Target, connect, end_of, free_port, read_exactly
+from harness.sockets import Target, connect, end_of, end_of_new, free_port, read_exactly
 
 from stcp_proxy.errors import Code
 from stcp_proxy.protocol.opening import Opening, decode_reason
@@ -131,8 +131,7 @@ def test_a_strangers_name_does_not_forge_a_line(listen: Proxy, keys: Keys) -> No
 def test_the_connecting_side_says_what_to_do(tmp_path: Path, listen: Proxy, keys: Keys) -> None:
     text = f"  out: {{mode: connect, bind: '127.0.0.1:0', to: '127.0.0.1:{listen.port}', peer: db-host, service: blue}}\n"
     with from_file(tmp_path, "connect", keys, text) as proxy:
-        with connect(proxy.address) as sock:  # type: ignore[attr-defined]
-            assert end_of(sock)[0] == "reset"
+        assert end_of_new(proxy.address)[0] == "reset"  # type: ignore[attr-defined]
         (line,) = proxy.refused()  # type: ignore[attr-defined]
     assert "unknown service" in line["why"]
     assert "name a service" in line["remedy"]
@@ -147,8 +146,7 @@ def test_services_from_flags(tmp_path: Path) -> None:
 
 def test_a_tunnel_without_services_has_none(tmp_path: Path) -> None:
     with Target() as target, Pair(tmp_path, target.to, connect=["--service", "red"]) as pair:
-        with connect(pair.address) as sock:
-            assert end_of(sock)[0] == "reset"
+        assert end_of_new(pair.address)[0] == "reset"
         (line,) = pair.listen.refused(reason="unknown_service")
         assert "has no services" in line["why"]
         assert target.dials == 0

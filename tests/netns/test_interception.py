@@ -225,7 +225,13 @@ def test_a_tunnel_that_is_dialled_itself_refuses(net: Net, tmp_path: Path, how: 
 
 @pytest.mark.parametrize("settings", ["", "    unmatched: pass-in-the-clear\n"], ids=["refuse", "pass"])
 def test_rules_for_another_user_make_no_loop(net: Net, echo: Target, tmp_path: Path, settings: str) -> None:
-    """The proxy's own connections are sent back to it, for the peer is not known to the rules by its number."""
+    """The proxy's own connections are sent back to it, for the peer is not known to the rules by its number.
+
+    Connection tracking remembers the connections of earlier tests. NAT gives a new one another port if one of these had the same,
+    and the proxy does not recognise it then.
+    """
+    require("conntrack")
+    net.client.run("conntrack", "-F", check=False)
     net.client.names({"peer.internal": net.server.ip4})
     with Sidecar(net, tmp_path, "redirect", at="peer.internal", settings=settings, spared=1) as sidecar:
         with net.watch() as watch:
