@@ -50,7 +50,7 @@ def _lines(each: CertificateStatus, now: float, limits: Limits, width: int) -> T
         second.append(f"authority {printable(each.issuer)}")
     third: list[str | Text] = [
         Text.assemble("tunnels ", names_text(each.tunnels, limits.names)),
-        Text.assemble("can it go? ", may_go_text(each.may_go, each.why)),
+        Text.assemble("can be removed: ", may_go_text(each.may_go, each.why)),
     ]
     return narrow_entry(first, second, third, width=width)
 

@@ -197,7 +197,7 @@ class View:
         tunnels = names_text(key.tunnels, self.limits.names)
         first: list[str | Text] = [Text(printable(key.name), style="bold"), _short(key), f"{key.connections:,} open"]
         first += [f"{key.total:,} handshakes", f"last use: {self._last_use(key)}"]
-        return first, [Text.assemble("tunnels ", tunnels), Text.assemble("can it go? ", may_go_text(key.may_go, key.why))]
+        return first, [Text.assemble("tunnels ", tunnels), Text.assemble("can be removed: ", may_go_text(key.may_go, key.why))]
 
     def _last_use(self, key: KeyStatus) -> str:
         if key.connections:

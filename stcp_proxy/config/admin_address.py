@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,16 +14,12 @@ from stcp_proxy.config.token import Token, load_token
 from stcp_proxy.config.yaml_file import file_source
 from stcp_proxy.errors import ConfigError, KeyFileError
 from stcp_proxy.net.address import Address, UnixAddress, clash, parse_address
+from stcp_proxy.net.special_addresses import is_loopback
 
 
 def is_local(address: Address) -> bool:
     """Whether only this machine can reach an address: a unix socket, or the loopback interface."""
-    if isinstance(address, UnixAddress) or address.host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return False  # every interface, or a name that may resolve to any address
+    return isinstance(address, UnixAddress) or is_loopback(address.host)
 
 
 def admin_plan(source: Source, config: ConfigModel) -> AdminPlan | None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stcp_proxy.config.plan import Mode, TunnelPlan
-from stcp_proxy.net.address import Address, Destination, TcpAddress
-from stcp_proxy.net.special_addresses import is_own_address
+from stcp_proxy.net.address import Destination, TcpAddress
+from stcp_proxy.net.special_addresses import is_loopback, is_own_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def exposures(tunnel: TunnelPlan) -> list[Exposure]:
 def _of_connect(tunnel: TunnelPlan) -> Iterator[Exposure]:
     if tunnel.accept_proxy is not None and tunnel.accept_proxy.senders is not None:
         return  # only the listed load balancers may connect
-    if isinstance(tunnel.bind, TcpAddress) and not _is_loopback(tunnel.bind):
+    if isinstance(tunnel.bind, TcpAddress) and not is_loopback(tunnel.bind.host):
         yield Exposure(
             str(tunnel.bind),
             "every host that reaches this address can use the tunnel with this host's key, and its bytes arrive unencrypted",
@@ -56,19 +56,9 @@ def _of_listen(tunnel: TunnelPlan) -> Iterator[Exposure]:
         seen.add(target)
 
 
-def _is_loopback(address: Address) -> bool:
-    """Whether only this host reaches a listening address. A name other than localhost may resolve to any address."""
-    if not isinstance(address, TcpAddress):
-        return True
-    try:
-        return ipaddress.ip_address(address.host.partition("%")[0]).is_loopback
-    except ValueError:
-        return address.host == "localhost"
-
-
 def _is_here(target: TcpAddress) -> bool:
     """Whether traffic to a target stays on this host. An empty host means this host; a name may resolve to a different host."""
-    if not target.host or _is_loopback(target):
+    if not target.host or is_loopback(target.host):
         return True
     try:
         return is_own_address(ipaddress.ip_address(target.host.partition("%")[0]))

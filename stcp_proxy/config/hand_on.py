@@ -6,7 +6,6 @@ admits every peer in any `allow`. The access to a service is decided after the p
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from stcp_proxy.credentials.names import NamePattern
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.net.address import Destination, UnixAddress
 from stcp_proxy.net.pattern import Pattern
+from stcp_proxy.net.special_addresses import is_loopback
 
 Entry = str | PublicKey | NamePattern
 _Find = Callable[[KeyPath, Entry], Sequence[Admitted]]
@@ -141,7 +141,7 @@ class Inbound:
             return None
         bind = self._tunnel.bind
         if rule.senders is None:
-            if not isinstance(bind, UnixAddress) and not _is_loopback(bind.host):
+            if not isinstance(bind, UnixAddress) and not is_loopback(bind.host):
                 what = f"every host that reaches {bind} could claim any client address"
                 self._source.report(path, what, "list the proxies that may send a header under 'from'")
             return AcceptProxy()
@@ -160,10 +160,3 @@ class Inbound:
                 self._source.report((*path, index), f"{rule} is a name", "write addresses or networks")
             elif not rule.every_port:
                 self._source.report((*path, index), f"{rule} has a port, which a client picks at random", "leave it out")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

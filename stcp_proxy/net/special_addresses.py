@@ -1,4 +1,4 @@
-"""Addresses that mean another host to the receiver than to the sender.
+"""Addresses that mean a different host to the receiver than to the sender.
 
 127.0.0.1 is each host's own loopback, 0.0.0.0 is the host that connects to it, and other programs of a host may trust that host's
 own addresses. To connect to such an address because a peer named it, or to believe a peer that claims it, bypasses a firewall.
@@ -26,7 +26,7 @@ _NETWORKS: Final = tuple(
         ("224.0.0.0/4", "a multicast address"),
         ("ff00::/8", "a multicast address"),
         ("240.0.0.0/4", "a reserved address"),
-        # IPv4 in other disguises than ::ffff:0:0/96, which is undressed: whatever stands behind them has not been looked at.
+        # Other forms of IPv4 addresses in IPv6. Only ::ffff:0:0/96 is converted, so the IPv4 address inside was not checked.
         ("::/96", "an IPv4-compatible address"),
         ("64:ff9b::/96", "a translated IPv4 address"),
         ("64:ff9b:1::/48", "a translated IPv4 address"),
@@ -42,6 +42,14 @@ LOCAL_TO_A_HOST: Final[tuple[IPNetwork, ...]] = tuple(
 """Addresses that have a meaning on one host and its links only."""
 
 OWN: Final = "an address of this host"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as a number or as `localhost`, is loopback. Any other name may resolve to any address, so it is not."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def special_network(ip: IPAddress) -> tuple[IPNetwork, str] | None:

@@ -78,7 +78,7 @@ def test_a_tunnel_at_work(browser: Browser, pair: Pair) -> None:
     with visit(browser, f"http://{admin(pair.listen)}/") as seen, contextlib.ExitStack() as open_ones:
         page = seen.page
         page.get_by_role("heading", name="All is well").wait_for()
-        page.get_by_text("None is open.").wait_for()
+        page.get_by_text("No connection is open.").wait_for()
         socks = [open_ones.enter_context(connect(pair.address)) for _ in range(3)]
         for sock in socks:
             sock.sendall(b"x" * 100_000)
@@ -99,10 +99,10 @@ def test_a_tunnel_at_work(browser: Browser, pair: Pair) -> None:
         (own, peer) = cells(page, "keys")
         assert own["Key of"].startswith("this proxy")
         assert str(pair.keys.client.public) in peer["Public key"].replace("\n", "")
-        assert peer["Can it go?"].startswith("No")
+        assert peer["Can be removed"].startswith("No")
         assert peer["Open"] == "3"
         open_ones.close()
-        page.get_by_text("None is open.").wait_for()
+        page.get_by_text("No connection is open.").wait_for()
         assert {line["channel"] for line in pair.listen.ended(3)} == channels
 
 

@@ -109,7 +109,7 @@ def test_little_and_much_on_a_phone(browser: Browser, dashboard_url: str, real_s
         Answers(seen, lambda at: STATES[state](real_status, at))
         page = shown(seen, dashboard_url)
         assert fits(page)
-        assert page.get_by_text("None is open.").is_visible() == (state == "empty")
+        assert page.get_by_text("No connection is open.").is_visible() == (state == "empty")
         assert page.get_by_text("Nothing has been refused.").is_visible() == (state == "empty")
         assert page.locator("#tunnels tbody tr").count() == {"empty": 1, "many": 60}[state]
         assert seen.faults == []
@@ -310,7 +310,7 @@ def test_certificates_are_shown_as_keys_are(browser: Browser, dashboard_url: str
         for words in ("spiffe://prod/ns/web/sa/app-0", "prod", "7" * 32, "listen", "in 59 min", "2"):
             assert words in rows.first.inner_text()
         note = page.locator("#peer-certificates-note").inner_text()
-        assert note == "Those with most open connections; 80 connections by further certificates."
+        assert note == "The certificates with most open connections; 80 connections by further certificates."
         assert fits(page)
         answers.make = lambda at: {**made(real_status, at=at), "certificates": [], "peer_certificates": []}
         turn(page, answers)

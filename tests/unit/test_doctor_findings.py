@@ -45,6 +45,15 @@ def test_engine_kernel_without_the_module(config: Path, monkeypatch: pytest.Monk
     assert finding.level is Level.OK
 
 
+@pytest.mark.parametrize(("why", "level"), [("", Level.OK), ("/proc/self/fd cannot be read; mount /proc", Level.WARN)])
+def test_an_engine_in_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch, why: str, level: Level) -> None:
+    monkeypatch.setattr(machine, "obstacle", lambda: why)
+    (finding,) = [each for each in machine.look() if each.subject == "event loop"]
+    assert finding.level is level
+    assert finding.remedy == ("mount /proc" if why else "")
+    assert finding.what.endswith("which is slower: /proc/self/fd cannot be read" if why else "runs in Trio's loop")
+
+
 @pytest.mark.parametrize(("built", "level"), [(True, Level.OK), (False, Level.WARN)])
 def test_a_byte_path_that_was_not_compiled(monkeypatch: pytest.MonkeyPatch, built: bool, level: Level) -> None:
     monkeypatch.setattr(machine, "compiled", lambda: built)

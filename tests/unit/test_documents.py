@@ -28,6 +28,8 @@ OF_LINUX = {
 }
 """Names in documents that belong to the system or to other programs."""
 TESTS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+WORDS = {*re.findall(r"\w+", SOURCE), *re.findall(r"\w+", TESTS)}
+"""Every name in the code."""
 
 
 @pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
@@ -94,8 +96,15 @@ def test_names_of_the_code(document: Path) -> None:
     if document.name == "KERNEL.md":
         return
     names = set(re.findall(r"`(?:stcp_proxy/)?([a-z]+(?:_[a-z0-9]+)+)`", document.read_text(encoding="utf-8"))) - OF_LINUX
-    known = {name for name in names if re.search(rf"\b{name}\b", SOURCE) or re.search(rf"\b{name}\b", TESTS)}
-    assert names - known == set()
+    assert names - WORDS == set()
+
+
+def test_every_room_and_every_file_of_a_tunnel_stands_in_the_tables_of_the_architecture() -> None:
+    text, package = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8"), ROOT / "stcp_proxy"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert {room for room in rooms if f"\n| `{room}/` |" not in text} == set()
+    files = {path.name for path in (package / "tunnel").glob("*.py")} - {"__init__.py"}
+    assert {name for name in files if f"`tunnel/{name}`" not in text} == set()
 
 
 def test_messages_of_troubleshooting() -> None:

@@ -1,4 +1,4 @@
-// The page: while its tab is visible, it asks the proxy every two seconds, and updates its elements in place.
+// The dashboard. While its tab is visible, it asks the proxy every two seconds, and updates its elements in place.
 
 import { drawCertificates, mayGo } from "./certificates.js";
 import { Chart, CONNECTIONS, spark, THROUGHPUT } from "./charts.js";
@@ -19,13 +19,13 @@ const rates = new Rates();
 const past = new Past();
 let pastAt = -Infinity; // time of the last request for the history, by the clock of the proxy
 let charts = null;
-let which = ""; // the tunnel whose throughput and connections are shown; "" means all tunnels
+let selected = ""; // the tunnel whose throughput and connections are shown; "" means all tunnels
 let status = null; // the last answer of /status
-let heardAt = null; // time of that answer, milliseconds
+let answeredAt = null; // time of that answer, milliseconds since 1970
 let paused = false;
 let timer = null;
-let asking = false;
-let session = 0; // its number; "Forget token" begins a new one, and answers to an older one are not shown
+let asking = false; // whether a request is under way
+let session = 0; // number of the session: "Forget token" begins a new one, and answers for an older one are dropped
 
 // -- requests ---------------------------------------------------------------------------------------------------------------
 
@@ -38,37 +38,38 @@ async function tick() {
   if (answer.found && answer.found.time - pastAt >= past.step) await askPast(answer.found.time, answer.found.tunnels);
   asking = false;
   if (mine !== session) return;
-  if (answer.refused) return logIn();
+  if (answer.refused) return askForToken();
   timer = setTimeout(tick, EVERY);
-  if (answer.lost) return lose(answer.lost);
+  if (answer.lost) return showLoss(answer.lost);
   try {
-    take(answer.found);
+    showStatus(answer.found);
   } catch (error) {
-    lose("The answer cannot be shown; reload this page, it may be older than the proxy");
-    throw error; // for the console: it is a bug of this page
+    showLoss("The answer cannot be shown; reload this page, it may be older than the proxy");
+    throw error; // a bug of this page: the browser's console shows it
   }
 }
 
-/** Request the new points of the history. A tunnel of the charts that is not among the first 50 needs its own request. */
+/** Request the new points of the history. The tunnel in the charts needs its own request if it is not among the first 50. */
 async function askPast(now, tunnels) {
   const points = past.wanted(now);
   const { found } = await ask("history", { points });
   if (!found) return;
   past.add(found);
   pastAt = now;
-  if (which === "" || past.has(which) || !tunnels.some(({ name: text }) => text === which)) return;
-  const own = await ask("history", { tunnel: which });
+  if (selected === "" || past.has(selected) || !tunnels.some(({ name: text }) => text === selected)) return;
+  const own = await ask("history", { tunnel: selected });
   if (own.found) past.add(own.found, false);
 }
 
 /** The query for /status: number, order and tunnel of the connections. */
 function wanted() {
-  return { connections: $("filter").value ? SEARCHED : LISTED, order: $("order").value, tunnel: which };
+  return { connections: $("filter").value ? SEARCHED : LISTED, order: $("order").value, tunnel: selected };
 }
 
-function take(answer) {
+/** Show an answer of /status. */
+function showStatus(answer) {
   status = answer;
-  heardAt = Date.now();
+  answeredAt = Date.now();
   show($("login"), false);
   show($("content"), true);
   show($("forget"), hasToken());
@@ -80,19 +81,21 @@ function take(answer) {
   draw();
 }
 
-function lose(why) {
+/** Show that the proxy does not answer. The figures on the page stay, and are marked as old. */
+function showLoss(why) {
   show($("login"), false);
   show($("content"), true);
   $("content").classList.add(status ? "stale" : "blank");
-  const then = status ? ` The last answer came at ${clock(heardAt / 1000)}; everything below is of that time.` : "";
-  const remedy = "see whether the proxy runs (`systemctl status`, its log), and whether a port forwarding between has ended";
+  const then = status ? ` The last answer came at ${clock(answeredAt / 1000)}; everything below is of that time.` : "";
+  const remedy = "check that the proxy runs (`systemctl status`, its log), and that a port forwarding to it still works";
   const fault = { level: "bad", what: [`${why}.${then}`], remedy };
   const found = { level: "bad", headline: "Connection lost", faults: [fault], more: 0 };
   drawVerdict(found, Date.now() / 1000, ["This page asks again every two seconds."]);
   say($("heartbeat"), "not connected");
 }
 
-function logIn() {
+/** Show the form for the token instead of the figures. */
+function askForToken() {
   show($("content"), false);
   show($("forget"), false);
   show($("login"), true);
@@ -109,7 +112,7 @@ function logIn() {
 function draw() {
   const { process } = status;
   say($("about"), `${process.version} · ${process.state} · up ${duration(process.uptime)}`);
-  say($("heartbeat"), paused ? "paused" : `updated ${clock(heardAt / 1000)}`);
+  say($("heartbeat"), paused ? "paused" : `updated ${clock(answeredAt / 1000)}`);
   const open = status.tunnels.reduce((sum, tunnel) => sum + tunnel.open, 0);
   const all = `${plural(status.tunnels.length, "tunnel")}, ${plural(open, "open connection")}.`;
   drawVerdict(status.verdict, status.time, [all]);
@@ -127,7 +130,7 @@ function drawVerdict(verdict, now, notes) {
   replace($("verdict-list"), verdictLines(verdict, now, notes));
 }
 
-/** Replace the children of an element, unless they are equal: the reader's selection stays. */
+/** Replace the children of an element, unless they are equal. So a selection of text stays. */
 function replace(parent, children) {
   const same =
     parent.children.length === children.length && children.every((child, at) => child.isEqualNode(parent.children[at]));
@@ -197,16 +200,16 @@ function drawTunnels() {
     lines.get(place)(past.get(tunnel));
   }
   const names = status.tunnels.map((tunnel) => tunnel.name);
-  if (which !== "" && !names.includes(which)) which = ""; // a reload removed it
+  if (selected !== "" && !names.includes(selected)) selected = ""; // a reload removed it
   for (const select of document.querySelectorAll(".which")) {
     replace(select, [el("option", { value: "" }, "all tunnels"), ...names.map((text) => el("option", { value: text }, text))]);
-    select.value = which;
+    select.value = selected;
   }
 }
 
 function drawPast() {
   charts ??= [new Chart($("throughput"), THROUGHPUT, 200), new Chart($("opened"), CONNECTIONS, 120)];
-  for (const chart of charts) chart.draw(past.get(which));
+  for (const chart of charts) chart.draw(past.get(selected));
 }
 
 const refusals = new Table($("refusals"), [
@@ -255,12 +258,12 @@ function drawConnections() {
   say(
     $("connections-note"),
     text
-      ? `${count(matching.length)} among ${among} contain it${shown.length < matching.length ? `; ${count(shown.length)} are shown` : ""}.`
+      ? `${count(matching.length)} among ${among} contain this text${shown.length < matching.length ? `; ${count(shown.length)} are shown` : ""}.`
       : shown.length < all
         ? `The ${count(shown.length)} ${$("order").value} of ${count(all)}.`
         : "",
   );
-  say($("connections-empty"), text ? "None contains that." : "None is open.");
+  say($("connections-empty"), text ? "No connection contains this text." : "No connection is open.");
   show($("connections-empty"), shown.length === 0);
 }
 
@@ -279,12 +282,12 @@ const keys = new Table($("keys"), [
     cell: ({ last_use: last }) =>
       last === null ? ["not since the start"] : [`${duration(status.time - last)} ago`, sub(clock(last))],
   },
-  { label: "Can it go?", wide: true, cell: mayGo },
+  { label: "Can be removed", wide: true, cell: mayGo },
 ]);
 
 function drawKeys() {
   keys.show(status.keys, ({ own, key }) => `${own} ${key}`);
-  say($("keys-empty"), "No keys: tunnels go by a shared secret or by certificates.");
+  say($("keys-empty"), "No keys: the tunnels use a shared secret or certificates.");
   show($("keys-empty"), status.keys.length === 0);
 }
 
@@ -326,7 +329,7 @@ $("forget").addEventListener("click", () => {
   forgetToken();
   session += 1;
   status = null;
-  logIn();
+  askForToken();
 });
 $("pause").addEventListener("click", () => {
   paused = !paused;
@@ -336,8 +339,8 @@ $("pause").addEventListener("click", () => {
 });
 for (const select of document.querySelectorAll(".which")) {
   select.addEventListener("change", () => {
-    which = select.value;
-    for (const other of document.querySelectorAll(".which")) other.value = which;
+    selected = select.value;
+    for (const other of document.querySelectorAll(".which")) other.value = selected;
     pastAt = -Infinity;
     drawPast();
     tick();

@@ -1,10 +1,10 @@
-// Certificates of this side, of authorities and of connected peers, and revocation lists. Long lists are shortened.
+// Tables of certificates: those of this side, of authorities and of connected peers, and revocation lists.
 
 import { $, el, few, mono, name, say, show, sub } from "./dom.js";
 import { count, duration, plural } from "./format.js";
 import { Table } from "./table.js";
 
-const MOST = 25;
+const MOST = 25; // rows of a table
 const MAY_GO = { yes: "Yes", no: "No", unknown: "Not known" };
 
 /** Whether a key or a certificate can be removed from the file, and why. */
@@ -12,7 +12,7 @@ export const mayGo = ({ may_go: answer, why }) => [MAY_GO[answer] ?? answer, why
 
 let now = 0; // the time of the shown status
 
-/** The end of a validity: its date in UTC, and the time that is left. */
+/** The cell for the end of a validity: its date in UTC, and the time until then. */
 function ends({ not_after: end, overdue }) {
   if (end === null) return ["no end"];
   const left = end - now;
@@ -32,7 +32,7 @@ const own = new Table($("certificates"), [
   { label: "Serial", wide: true, cell: ({ serial }) => [serial ? mono(serial) : "–"] },
   { label: "Ends", cell: ends },
   { label: "Open", number: true, cell: ({ connections }) => [count(connections)] },
-  { label: "Can it go?", wide: true, cell: mayGo },
+  { label: "Can be removed", wide: true, cell: mayGo },
 ]);
 
 const peers = new Table($("peer-certificates"), [
@@ -44,7 +44,7 @@ const peers = new Table($("peer-certificates"), [
   { label: "Open", number: true, cell: ({ connections }) => [count(connections)] },
 ]);
 
-/** Show the certificates of a status. Without any, the sections are hidden. */
+/** Show the certificates of an answer of /status. A section without certificates is hidden. */
 export function drawCertificates({ time, certificates, peer_certificates: ofPeers, connections_of_others: others }) {
   now = time;
   show($("certificates-section"), certificates.length > 0);
@@ -55,6 +55,6 @@ export function drawCertificates({ time, certificates, peer_certificates: ofPeer
   const rest = ofPeers.slice(MOST).reduce((sum, each) => sum + each.connections, others);
   say(
     $("peer-certificates-note"),
-    rest ? `Those with most open connections; ${plural(rest, "connection")} by further certificates.` : "",
+    rest ? `The certificates with most open connections; ${plural(rest, "connection")} by further certificates.` : "",
   );
 }

@@ -4,8 +4,8 @@ import { clock, count, rate } from "./format.js";
 import { say } from "./dom.js";
 
 const LEAST = 600; // seconds on the time axis of a proxy that has just started
-const MOST = 3600;
-const probe = document.createElement("span");
+const MOST = 3600; // seconds on the time axis later
+const probe = document.createElement("span"); // an element whose computed colour is read
 
 /** The colour of a variable of the style sheet, in the present theme. */
 function color(variable) {
@@ -17,7 +17,7 @@ function color(variable) {
   return getComputedStyle(probe).color;
 }
 
-/** A kind of chart: two lines, the format of their values, and the text beside it. */
+/** A kind of chart: its two lines, the lowest top of its axis, the format of its values, and the text beside it. */
 export const THROUGHPUT = {
   lines: [
     { key: "to_wire", variable: "--to-wire" },
@@ -99,6 +99,7 @@ export class Chart {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#plot.redraw());
   }
 
+  /** Show a history, in the form of `Past.get`. */
   draw(past) {
     this.#past = past;
     this.#plot.setData(data(this.#kind, past));

@@ -1,14 +1,14 @@
-// Text of peers, clients and the configuration is foreign text. It reaches the page through this file alone, as text nodes, with
-// invisible characters spelled out. No script parses text as HTML; the Content-Security-Policy forbids that too.
+// Text of peers, clients and the configuration is foreign text. Only this file puts it on the page: as text nodes, with escapes
+// for invisible characters. No script parses text as HTML; the Content-Security-Policy forbids that too.
 
 import { count } from "./format.js";
 
-const LONGEST = 300;
+const LONGEST = 300; // characters of a text on the page
 const INVISIBLE = /[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 export const $ = (id) => document.getElementById(id);
 
-/** Text that is safe to show: control and direction characters are spelled out, and long text is cut. */
+/** Text that is safe to show: control and direction characters become escapes, and long text is cut. */
 export function shown(value) {
   const text = String(value ?? "");
   const cut = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;

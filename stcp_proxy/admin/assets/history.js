@@ -6,7 +6,7 @@ const KEPT = 3600; // seconds
 const SERIES = ["to_wire", "to_plain", "open", "refused"];
 const none = () => ({ times: [], to_wire: [], to_plain: [], open: [], refused: [] });
 
-/** The last hour of each tunnel, joined from answers of /history. */
+/** The last hour of each tunnel, put together from answers of /history. */
 export class Past {
   #started = null;
   #times = [];
@@ -21,7 +21,7 @@ export class Past {
 
   /**
    * @param {{started: number, step: number, times: number[], series: object[]}} answer of /history
-   * @param {boolean} [whole] whether the answer has all tunnels; others are forgotten
+   * @param {boolean} [whole] whether the answer has all tunnels: a tunnel that it does not have is forgotten
    */
   add({ started, step, times, series }, whole = true) {
     this.step = step;
@@ -79,7 +79,7 @@ export class Past {
 
 /** Present rates: the growth of counters between the last two answers. */
 export class Rates {
-  #run = null;
+  #run = null; // start of the proxy, of the last answer
   #time = null;
   #counters = new Map();
   #rates = new Map();

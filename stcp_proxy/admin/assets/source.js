@@ -1,13 +1,14 @@
 // Requests to the admin address: /status and /history. The token is added when there is one.
 
-const TOKEN = "stcp-proxy admin token"; // in sessionStorage: it ends with the tab, and the browser never sends it by itself
+const TOKEN = "stcp-proxy admin token"; // key in sessionStorage, which ends with the tab and which the browser never sends
 const PATIENCE = 5000; // milliseconds for one answer
 
+/** Use sessionStorage; null where the browser does not allow it. */
 function storage(action) {
   try {
     return action(sessionStorage);
   } catch {
-    return null; // storage is switched off: the token is kept as long as the page
+    return null; // the token is then kept for as long as the page
   }
 }
 
@@ -54,6 +55,6 @@ export async function ask(path, wanted) {
   } catch (error) {
     if (error.name === "TimeoutError") return { lost: `No answer within ${PATIENCE / 1000} s` };
     if (error instanceof SyntaxError) return { lost: "The answer cannot be read" };
-    return { lost: "Nothing answers" };
+    return { lost: "The admin address does not answer" };
   }
 }

@@ -1,5 +1,5 @@
-// Sets the theme before the page is painted, so that it does not flash in the wrong colours. The choice is no secret and is
-// kept beyond the session.
+// Sets the theme before the page is painted, so that the wrong colours never appear. The choice is not secret, and is kept in
+// localStorage, beyond the session.
 (() => {
   const KEY = "stcp-proxy theme";
   const root = document.documentElement;
@@ -11,7 +11,7 @@
   try {
     kept = localStorage.getItem(KEY);
   } catch {
-    // storage is switched off: the setting of the system holds
+    // the browser does not allow storage: the theme of the system is used
   }
   apply(kept);
   document.addEventListener("DOMContentLoaded", () => {
@@ -22,7 +22,7 @@
       try {
         localStorage.setItem(KEY, select.value);
       } catch {
-        // as above
+        // the choice is then kept for as long as the page
       }
       document.dispatchEvent(new Event("theme"));
     });

@@ -5,7 +5,7 @@ import { clock, count, duration } from "./format.js";
 
 const SIGNS = { ok: "✓", warn: "▲", bad: "■" };
 
-/** The time of a fault: its begin, or its end and duration. */
+/** The time of a fault: its beginning, or its end and duration. */
 export function when({ since, until, last, times }, now) {
   const again = times > 1 ? `, ${count(times)} times since the start` : "";
   if (until !== null) return `over since ${clock(until, now)}, lasted ${duration(until - since)}${again}`;
@@ -13,7 +13,7 @@ export function when({ since, until, last, times }, now) {
   return `since ${clock(since, now)}, ${duration(now - since)}${repeated}${again}`;
 }
 
-/** The sentence of a fault: text of the proxy and foreign text in turn. */
+/** The sentence of a fault. Its parts at even places are text of the proxy, those at odd places are foreign text. */
 const sentence = (what) => what.flatMap((text, at) => (at % 2 ? [name(text)] : prose(text)));
 
 function item(fault, now) {
