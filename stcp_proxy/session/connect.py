@@ -18,25 +18,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-import structlog
 import trio
 
 from stcp_proxy.config import AcceptProxy, TunnelPlan
-from stcp_proxy.errors import (
-    ClientGone,
-    Code,
-    HandshakeClosed,
-    HandshakeError,
-    HandshakeTimedOut,
-    KeyRevoked,
-    NoAnswer,
-    PeerRejected,
-    TargetError,
-    Truncated,
-)
+from stcp_proxy.errors import ClientGone, Code, HandshakeError, HandshakeTimedOut, NoAnswer, PeerRejected, TargetError, Truncated
 from stcp_proxy.handshake import exchange
-from stcp_proxy.handshake.authenticate import authenticate
-from stcp_proxy.handshake.trust import Trust, revoked
+from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.dial import Dialled
 from stcp_proxy.net.first_steps import in_task, soon_readable
 from stcp_proxy.net.leg_stream import LegStream
@@ -48,13 +35,13 @@ from stcp_proxy.session.access_rule import AccessRule, Rules
 from stcp_proxy.session.client_address import endpoint_of, plain_endpoint
 from stcp_proxy.session.first_accepted import first_accepted
 from stcp_proxy.session.handover import hand_over
-from stcp_proxy.session.peer_leg import NEVER, Keeper, NoKeeper, PeerLeg, give_back, now
+from stcp_proxy.session.new_leg import new_leg
+from stcp_proxy.session.peer_leg import Keeper, NoKeeper, PeerLeg, give_back
 from stcp_proxy.session.proxy_header import read_announcement
 from stcp_proxy.session.record import Connection
 from stcp_proxy.upstream.attempt import Attempt, peer_unreachable
 from stcp_proxy.upstream.targets import Targets
 
-_log = structlog.get_logger("stcp_proxy.session")
 T = TypeVar("T")
 
 SILENCE: Final = 1.0
@@ -221,50 +208,22 @@ class ConnectSession:
             raise rejected from None
 
     async def _authenticate(self, dialled: Dialled, attempt: Attempt) -> PeerLeg:
-        """Do the handshake. Where the peer closes the connection, try the next pair of keys on a new connection."""
+        """Do the handshake, on a new connection to the same endpoint where the first one does not succeed."""
         await in_task()
-        record, sockets = self._record, [dialled.sock]
+        sockets = [dialled.sock]
 
         async def connect() -> socket.socket:
             sock = sockets.pop() if sockets else (await self._dial(attempt.again)).sock
-            record.target = dialled.name
+            self._record.target = dialled.name
             return sock
 
-        while True:
-            era = self._legs.era
-            try:
-                stream, channel, pair = await authenticate(
-                    connect,
-                    self._plan,
-                    self._rule.trust,
-                    address=dialled.name,
-                    step=record.ledger.handshakes.step,
-                    on_next_key=lambda: self._log_next_key(dialled.name),
-                    opens_at_once=True,
-                )
-            except (HandshakeClosed, KeyRevoked):
-                if not self._rule.renew():
-                    raise
-                continue
-            if self._rule.still_admits(channel.established):
-                break
-            stream.close()
-            if not self._rule.renew():  # the tunnel is gone too
-                raise revoked()
-        if not self._rule.trust.choice.is_preferred(pair):
-            era = NEVER  # keys are being rotated, and a kept leg would keep the old key in use
-        return PeerLeg(stream, channel, (self._rule.trust.choice, dialled.name), dialled.name, era, now())
+        return await new_leg(connect, self._plan, self._rule, self._legs, dialled.name, step=self._record.ledger.handshakes.step)
 
     def _note(self, leg: PeerLeg) -> None:
         """Write the leg and its peer into the record."""
         record = self._record
         record.channel, record.target, record.leg = leg.channel.leg.channel_id, leg.name, leg.kind
         record.proved(self._rule.trust.peer(leg.channel.established))
-
-    def _log_next_key(self, target: str) -> None:
-        _log.warning(
-            "handshake retried with the next key", tunnel=self._plan.name, target=target, why="the peer does not answer it"
-        )
 
     async def _ask(self, leg: PeerLeg, early: Callable[[], bytes]) -> None:
         """Send OPEN and wait for the peer's answer. Both share one cancel scope, because a scope costs as much as a frame."""
