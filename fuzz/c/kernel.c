@@ -263,6 +263,7 @@ static void finish(void)
 	do_all_work();
 	check_state();
 	CHECK(relay->ended);
+	CHECK(relay->end != STCP_END_PLAIN_RESET || broken_leg || deadlines); /* nobody else is blamed for a frame of the peer */
 	if (relay->end == STCP_END_FINISHED)
 		CHECK(plain.fin_sent && fin_frame && (wire.fin_sent == !relay->keep || broken_leg));
 }
