@@ -27,7 +27,7 @@ u8 byte(void)
 u32 amount(void)
 {
 	static const u32 common[] = {
-		1, 2, 3, 4, 16, 19, 20, 21, 255, 4095, 4096, 4097, 8192, 20000, STCP_MAX_PLAINTEXT - 1, STCP_MAX_PLAINTEXT
+		1, 2, 3, 4, 16, 19, 20, 21, 255, 4095, 4096, 4097, 8192, 20000, STCP_MAX_PLAINTEXT, STCP_MAX_PLAINTEXT + 3
 	};
 	u8 choice = byte();
 

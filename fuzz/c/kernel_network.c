@@ -16,8 +16,8 @@ static void expect(u8 type, u8 zero, const u8 *text, u32 len)
 {
 	if (spoiled || said_reset)
 		return;
-	if (zero || type > STCP_FRAME_RESET || (expected_fin && type != STCP_FRAME_RESET) || (type == STCP_FRAME_FIN && len) ||
-	    (type == STCP_FRAME_RESET && (len < STCP_CODE_LEN || len > STCP_CODE_LEN + STCP_MAX_TEXT))) {
+	if (zero || len > STCP_MAX_PLAINTEXT || type > STCP_FRAME_RESET || (expected_fin && type != STCP_FRAME_RESET) ||
+	    (type == STCP_FRAME_FIN && len) || (type == STCP_FRAME_RESET && (len < STCP_CODE_LEN || len > STCP_CODE_LEN + STCP_MAX_TEXT))) {
 		spoil();
 	} else if (type == STCP_FRAME_DATA) {
 		memcpy(expected + expected_end, text, len);

@@ -41,7 +41,7 @@ uint8_t byte(void)
 size_t amount(void)
 {
 	static const uint32_t common[] = {
-		1, 2, 3, 4, 16, 19, 20, 21, 255, 1004, 1024, 1025, 16383, 16384, MAX_PLAINTEXT - 1, MAX_PLAINTEXT
+		1, 2, 3, 4, 16, 19, 20, 21, 255, 1004, 1024, 1025, 16383, 16384, MAX_PLAINTEXT, MAX_PLAINTEXT + 3
 	};
 	uint8_t choice = byte();
 
@@ -78,7 +78,7 @@ static void peer_sends_frame(struct connection *c)
 	c->stream_end += OVERHEAD + len;
 	if (c->spoiled || c->said_reset)
 		return;
-	if (zero || type > 2 || (c->ended_stream && type != 2) || (type == 1 && len)) {
+	if (zero || type > 2 || len > MAX_PLAINTEXT || (c->ended_stream && type != 2) || (type == 1 && len)) {
 		c->spoiled = true;
 	} else if (type == 0) {
 		memcpy(c->expected + c->expected_end, text, len);
