@@ -129,4 +129,4 @@ def _plan_in(message: bytes, words: str) -> Plan:
 
 def _unread(why: str) -> ConfigError:
     what = f"the process that reads the configuration failed: {why}"
-    return ConfigError(what, remedy="make room in memory and on disk, or restart the proxy")
+    return ConfigError(what, remedy="restart the proxy if its program was updated; else make room in memory and on disk")

@@ -190,6 +190,22 @@ def test_by_keyboard_alone(browser: Browser, dashboard_url: str, real_status: St
         assert rows.count() == 1
 
 
+def test_wire_legs_at_rest_are_shown_where_there_are_some(browser: Browser, dashboard_url: str, real_status: Status) -> None:
+    with Visit(browser) as seen:
+
+        def make(at: float) -> Status:
+            status = made(real_status, tunnels=3, at=at)
+            for tunnel, legs in zip(status["tunnels"], (0, 1, 1500), strict=True):
+                tunnel["idle_legs"] = legs
+            return status
+
+        Answers(seen, make)
+        rows = shown(seen, dashboard_url).locator("#tunnels tbody tr")
+        assert [("idle" in text, "1 idle leg" in text, "1,500 idle legs" in text) for text in rows.all_inner_texts()] == [
+            (False, False, False), (True, True, False), (True, False, True),
+        ]  # fmt: skip
+
+
 def test_rows_are_kept(browser: Browser, dashboard_url: str, real_status: Status) -> None:
     """What does not change is not touched: a selection survives, and newcomers come where they belong."""
     with Visit(browser) as seen:

@@ -47,7 +47,9 @@ def test_a_child_that_cannot_start(file: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_child_that_fails(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the program's files have gone."""
     monkeypatch.setattr(sys, "path", [])
-    with pytest.raises(ConfigError, match="reads the configuration failed: ModuleNotFoundError"):
+    with pytest.raises(
+        ConfigError, match="reads the configuration failed: ModuleNotFoundError.*restart the proxy if its program was updated"
+    ):
         FileReading(str(file)).begin()()
 
 
