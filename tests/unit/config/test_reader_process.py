@@ -48,7 +48,7 @@ def test_a_child_that_fails(file: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """As where the program's files have gone."""
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(
-        ConfigError, match="reads the configuration failed: ModuleNotFoundError.*restart the proxy if its program was updated"
+        ConfigError, match=r"reads the configuration failed: ModuleNotFoundError.*restart the proxy if its program was updated"
     ):
         FileReading(str(file)).begin()()
 
