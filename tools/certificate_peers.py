@@ -3,7 +3,7 @@
 .venv/bin/python tools/certificate_peers.py --peers 10000
 
 One authority issues a certificate for each peer. Each peer connects once, as a stranger to the listener, then some of them again.
-The last lines compare the listener's processor time with that of handshakes by keys (suite 1). Rounds of the three kinds take
+The last lines compare the listener's processor time with that of handshakes by keys (suite 1). Rounds of the four kinds take
 turns, and each figure is the median of its rounds: other programs of the machine then disturb all kinds alike.
 """
 
@@ -53,6 +53,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 ROUND = 25
 """Handshakes of one kind before the next kind has its turn."""
+KINDS = ("known credential", "known certificate of a peer that has started again", "new certificate")
 WARM = 300
 """Handshakes before the first figure: they fill caches that do not grow with the number of peers."""
 
@@ -83,9 +84,9 @@ class Authority:
         key = self.make_leaf_key()
         return self._sign(x509.Name([]), key, name=name).public_bytes(Encoding.DER), key
 
-    def peer(self, number: int) -> Identity:
-        """What one peer presents."""
-        der, key = self.issue(f"app-{number}.prod.internal")
+    def peer(self, number: int, issued: tuple[bytes, LeafKey] | None = None) -> Identity:
+        """What one peer presents, by a certificate that was issued before or by a new one."""
+        der, key = issued or self.issue(f"app-{number}.prod.internal")
         static = KeyPair(key if isinstance(key, X25519PrivateKey) else Secret(os.urandom(32)))
         signing = None if isinstance(key, X25519PrivateKey) else key
         end = int(time.time()) + 86400
@@ -202,7 +203,9 @@ def measure(listener: Listener, authority: Authority, client: PrivateKey, *, pee
     for number in range(WARM):
         certified(warm)
         keyed(number)
-    identities = [authority.peer(number) for number in range(peers)]
+    issued = [authority.issue(f"app-{number}.prod.internal") for number in range(peers)]
+    identities = [authority.peer(number, each) for number, each in enumerate(issued)]
+    started_again = [authority.peer(number, each) for number, each in enumerate(issued[:again])]
     before = listener.memory
     for number in range(again, peers):
         certified(identities[number])
@@ -211,13 +214,14 @@ def measure(listener: Listener, authority: Authority, client: PrivateKey, *, pee
     for numbers in rounds:
         new = listener.cost(lambda number: certified(identities[number]), numbers)
         known = listener.cost(lambda number: certified(identities[number]), numbers)
-        costs.append((listener.cost(keyed, numbers), known, new))
+        renewed = listener.cost(lambda number: certified(started_again[number]), numbers)
+        costs.append((listener.cost(keyed, numbers), known, renewed, new))
     print(f"memory for each of {peers} peers: {(listener.memory - before) / peers:.0f} bytes")
     by_key, *others = (statistics.median(column) for column in zip(*costs, strict=True))
     print(f"processor time of a handshake: by key {by_key * 1e6:.0f} us")
-    for place, (kind, cost) in enumerate(zip(("a known", "a new"), others, strict=True), start=1):
+    for place, (kind, cost) in enumerate(zip(KINDS, others, strict=True), start=1):
         ratio = statistics.median(row[place] / row[0] for row in costs)
-        print(f"by {kind} certificate {cost * 1e6:.0f} us, {ratio:.2f} of it")
+        print(f"by a {kind} {cost * 1e6:.0f} us, {ratio:.2f} of it")
 
 
 if __name__ == "__main__":

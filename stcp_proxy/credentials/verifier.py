@@ -1,6 +1,7 @@
 """Verification of a peer's credential, with a bounded memory.
 
 Invariants:
+- Certificates are remembered with the role in which they were verified. Each new key of a handshake is bound to them anew.
 - A credential is remembered together with the static key and the role for which it was verified. Its bytes are public: alone they
   prove nothing.
 - Each use of a remembered credential checks its times. A change of authorities or revocations makes a new verifier.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography import x509
@@ -35,6 +36,8 @@ from stcp_proxy.protocol.wire import Role
 
 MAX_REMEMBERED: Final = 10_000
 """Most credentials that a verifier remembers. The one that was used longest ago is forgotten first."""
+_CREDENTIALS_FOR_A_CHAIN: Final = 4
+"""Remembered credentials for each remembered chain: a peer takes less than 2 KiB in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,9 @@ class Verifier:
         self._revocations = revocations or Revocations()
         self._remember = remember
         self._known: OrderedDict[bytes, Verified] = OrderedDict()
+        self._chains: OrderedDict[bytes, Verified] = OrderedDict()
+        """What verified certificates say, without the end of a binding. A peer that starts again presents the same certificates
+        with another key of the handshake; so does each of its worker processes."""
         self._root_keys = {key_bytes(root): (authority, root) for authority in authorities for root in authority.roots}
 
     def __len__(self) -> int:
@@ -117,15 +123,17 @@ class Verifier:
             self._check_lists(known, now)
             return known
         self._known.pop(digest, None)
+        certificates = _digest(credential.certificates, role)
+        _check_end(credential.not_after, now)
         try:
-            verified = self._verify(credential, static, role, now)
+            said = self._verify(credential, static, role, now, self._chains.get(certificates))
         except UNREADABLE:
             # `cryptography` reads many fields only when they are used.
             raise CertificateChainRefused("a certificate of the peer cannot be read") from None
+        verified = said if said.not_after <= credential.not_after else replace(said, not_after=credential.not_after)
         self._check_lists(verified, now)
-        self._known[digest] = verified
-        if len(self._known) > self._remember:
-            self._known.popitem(last=False)
+        _put(self._chains, certificates, said, most=max(1, self._remember // _CREDENTIALS_FOR_A_CHAIN))
+        _put(self._known, digest, verified, most=self._remember)
         return verified
 
     def check_again(self, verified: Verified, now: float) -> None:
@@ -152,9 +160,21 @@ class Verifier:
         self._check_revocation(verified, authority.name, key_id(verified.issuer_key))
         return certificate
 
-    def _verify(self, credential: Credential, static: bytes, role: Role, now: float) -> Verified:
+    def _verify(self, credential: Credential, static: bytes, role: Role, now: float, before: Verified | None) -> Verified:
+        """Verify the certificates of a peer, and that its key of the handshake is bound to them.
+
+        Args:
+            credential, static, role, now: as for `verify`.
+            before: what the same certificates said in the same role; None where they are new.
+
+        Returns:
+            What they say, without the end of the binding.
+        """
+        if before is not None and now <= before.not_after:
+            leaf = x509.load_der_x509_certificate(credential.certificates[0])
+            check_binding(credential, leaf.public_key(), role=role, static=static)
+            return before
         presented = [x509.load_der_x509_certificate(der) for der in credential.certificates]
-        _check_end(credential.not_after, now)
         chain = find_chain(presented, self._authorities, role=role, now=now)
         leaf, issuers, authority = chain.leaf, chain.issuers, chain.authority
         key = leaf.public_key()
@@ -168,7 +188,7 @@ class Verifier:
             "\n".join(names),
             authority.name,
             serial,
-            min(chain.not_after, credential.not_after),
+            chain.not_after,
             (key_id(key_bytes(leaf, key)), *(issuer.key_id for issuer in issuers[:-1])),
             tuple((issuer.key, number) for issuer, number in zip(issuers, serials, strict=True)),
         )
@@ -197,6 +217,19 @@ class Verifier:
         """
         if self._revocations.covers((*verified.key_ids, root), verified.issued, authority):
             raise CertificateRevoked(f"a certificate of {verified.names[0]} (serial {verified.serial:x}) is revoked")
+
+
+def _put(memory: OrderedDict[bytes, Verified], digest: bytes, verified: Verified, *, most: int) -> None:
+    """Remember something as the latest of at most `most`."""
+    memory[digest] = verified
+    memory.move_to_end(digest)
+    if len(memory) > most:
+        memory.popitem(last=False)
+
+
+def _digest(certificates: Sequence[bytes], role: Role) -> bytes:
+    """A name for certificates in a role."""
+    return hashlib.sha256(bytes([role]) + b"".join(len(der).to_bytes(4, "big") + der for der in certificates)).digest()
 
 
 def _check_end(not_after: float, now: float) -> None:

@@ -173,7 +173,7 @@ def test_a_remembered_credential_takes_less_than_2_kib() -> None:
     key = generate_private_key(65537, 4096)
     names = tuple(x509.DNSName(f"host-{n:02}.some.where.prod.internal") for n in range(20))
     credentials = [credential(root.issue("rsa", key=key, san=names)) for _ in range(30)]
-    verifier = Verifier([trusted(root)])
+    verifier = Verifier([trusted(root)], remember=30)
     verifier.verify(credentials[0], STATIC, role=INITIATOR, now=SECONDS)
     tracemalloc.start()
     try:
