@@ -61,17 +61,21 @@ def tune_accepted(sock: socket.socket, peer: object) -> None:
         peer: the address that `accept` gave for its other end.
     """
     if isinstance(peer, tuple):
-        with contextlib.suppress(OSError):
+        try:
             _spare_this_host(sock, peer[0])
+        except OSError:
+            return  # it is already dead: its reader sees it
 
 
 def tune_leg(sock: socket.socket) -> None:
     """Set the options of a connected leg; a unix socket needs none, and a socket that is already dead is left to its reader."""
-    with contextlib.suppress(OSError):
+    try:
         peer = sock.getpeername()
         if isinstance(peer, tuple):
             _set_options(sock)
             _spare_this_host(sock, peer[0])
+    except OSError:
+        return
 
 
 def _set_options(sock: socket.socket) -> None:

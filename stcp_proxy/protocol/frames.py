@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import ClassVar, Final, TypeAlias, cast
+from typing import ClassVar, Final, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -103,10 +103,12 @@ class CipherDirection:
         if not 0 <= counter <= REKEY_NONCE:
             raise ValueError("a counter has 64 bits")
         self._key = key
-        self._aead = cipher_of(key)
+        self._aead: AESGCM = key.cipher or cipher_of(key)
         self._n = counter
         # The next counter at which something is due: a rekey, or the end. Checked with one comparison for every frame.
-        self._check_at = min(-(-max(counter, 1) // REKEY_INTERVAL) * REKEY_INTERVAL, REKEY_NONCE)
+        self._check_at = REKEY_INTERVAL
+        if counter > REKEY_INTERVAL:
+            self._check_at = min(-(-counter // REKEY_INTERVAL) * REKEY_INTERVAL, REKEY_NONCE)
 
     @property
     def counter(self) -> int:
@@ -139,10 +141,10 @@ class CipherDirection:
 
 def cipher_of(key: Secret) -> AESGCM:
     """The cipher with this key. It is made once and stays with the key, which goes from object to object."""
-    cipher = key.cipher
+    cipher: AESGCM | None = key.cipher
     if cipher is None:
         cipher = key.cipher = AESGCM(key.reveal())
-    return cast(AESGCM, cipher)
+    return cipher
 
 
 def rekeyed(key: Secret) -> Secret:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from typing import ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 from stcp_proxy.protocol.wire import KEY_LEN
 
@@ -29,7 +29,7 @@ class Secret:
         if self.size is not None and len(raw) != self.size:
             raise ValueError(f"a secret is {self.size} bytes, not {len(raw)}")
         self._raw: Final = bytes(raw)
-        self.cipher: object = None
+        self.cipher: Any = None
         """What `frames` keeps here: the cipher with this key. To make one costs as much as to seal two small frames."""
 
     def reveal(self) -> bytes:

@@ -196,10 +196,10 @@ class Ends(Connection):
 
     def _limit(self) -> float | None:
         """Seconds that this connection may be idle in its present state; None is no limit."""
-        limits = [self._limits.idle]
-        if self._half_closed:
-            limits.append(self._limits.half_close)
-        return min((limit for limit in limits if limit is not None), default=None)
+        idle, half_close = self._limits.idle, self._limits.half_close
+        if not self._half_closed or half_close is None:
+            return idle
+        return half_close if idle is None else min(idle, half_close)
 
     def _set_deadline(self) -> None:
         """Set the deadline that follows from the last event."""

@@ -372,8 +372,9 @@ class PumpEngine:
         if self.again:
             pause = self._turns.pause(self._small)
             return pause if patience is None else min(pause, patience)
-        due = min((when for when in (self.deadlines.next(), self.stalls.next()) if when is not None), default=_NEVER)
-        due = min(due, self._look_at)
+        deadline, stall = self.deadlines.next(), self.stalls.next()
+        due = self._look_at if deadline is None else min(deadline, self._look_at)
+        due = due if stall is None else min(stall, due)
         if due == _NEVER:
             return patience
         wait = max(0.0, due - time.monotonic())

@@ -10,7 +10,6 @@ A peer can name any address in OPEN, so the address may be false. This side ther
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import ipaddress
 import socket
@@ -29,11 +28,11 @@ from stcp_proxy.session.record import Connection
 
 def endpoint_of(sock: socket.socket) -> Endpoint | None:
     """The IP address and port of the other end; None for a unix socket, and for a connection that has ended."""
-    with contextlib.suppress(OSError, ValueError):
+    try:
         name = sock.getpeername()
-        if isinstance(name, tuple):
-            return Endpoint(_ip(name[0]), name[1])
-    return None
+        return Endpoint(_ip(name[0]), name[1]) if isinstance(name, tuple) else None
+    except (OSError, ValueError):
+        return None
 
 
 @functools.lru_cache(maxsize=256)

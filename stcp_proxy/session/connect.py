@@ -309,7 +309,8 @@ class ConnectSession:
         Raises:
             StcpError: the peer refused the connection, or may have acted on bytes of the application.
         """
-        early = self._first_bytes() if leg.is_young else b""
+        is_young = leg.is_young
+        early = self._first_bytes() if is_young else b""
         frames = leg.channel.seal(FrameType.OPEN, self._offering(leg).encode())
         if early:
             frames += leg.channel.seal(FrameType.DATA, early)
@@ -322,7 +323,7 @@ class ConnectSession:
         asked = trio.current_time()
         try:
             unsent = frames[sent:]
-            if leg.is_young and not early and not unsent:
+            if is_young and not early and not unsent:
                 unsent = await self._send_first_bytes(leg)
             accepted = await self._answer(leg, unsent, asked + (self._patience if self._heard else SILENCE))
         except (Truncated, trio.BrokenResourceError):

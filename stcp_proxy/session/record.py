@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stcp_proxy.credentials.verifier import Verified
 
 _log = structlog.get_logger("stcp_proxy.connection")
+_DEBUG: Final = Severity.DEBUG.value
 
 
 @dataclass(slots=True)
@@ -223,7 +224,7 @@ class Connection:
         """Note the handover to an engine."""
         self.relay = relay
         self.ledger.refusals.note_served(self.client, time.time())
-        if not log.is_hidden(Severity.DEBUG.value):
+        if not log.is_hidden(_DEBUG):
             _log.debug("connection opened", **self._facts(), engine=relay.engine, log_class=LogClass.CONNECTIONS)
 
     def _facts(self, why: str = "", remedy: str = "") -> dict[str, str]:
@@ -241,8 +242,8 @@ class Connection:
         """Count and log the end of a relayed connection."""
         ledger, relay = self.ledger, self.relay
         engine = relay.engine if relay is not None else ""
-        to_wire = end.bytes_to_wire + self.early
-        ledger.ended[self.rule or UNKNOWN, engine, end.reason.value] += 1
+        to_wire, reason = end.bytes_to_wire + self.early, end.reason.value
+        ledger.ended[self.rule or UNKNOWN, engine, reason] += 1
         ledger.bytes_to_wire += to_wire
         ledger.bytes_to_plain += end.bytes_to_plain
         by_peer = end.code is not None and end.reason is EndReason.PEER_RESET
@@ -256,7 +257,7 @@ class Connection:
             "connection closed",
             why=end.text if end.code is None else describe(end.code, end.text),
             remedy=remedy,
-            reason=end.reason.value,
+            reason=reason,
             bytes_to_wire=to_wire,
             bytes_to_plain=end.bytes_to_plain,
             engine=engine,
@@ -265,7 +266,7 @@ class Connection:
 
     def made_ready(self) -> None:
         """Note that the peer has made its wire leg ready for a later connection. The record ends."""
-        if not log.is_hidden(Severity.DEBUG.value):
+        if not log.is_hidden(_DEBUG):
             _log.debug("wire leg made ready", **self._facts(), log_class=LogClass.CONNECTIONS)
         self._owner.forget(self)
 
