@@ -14,10 +14,11 @@ from __future__ import annotations
 import select
 import socket
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+import trio
 from trio.lowlevel import current_task
 
 T = TypeVar("T")
@@ -40,13 +41,17 @@ Steps = Coroutine[Wanted | None, bool, T]
 """A session without a task. It yields what it waits for, and None for a task. It is sent whether a socket is ready."""
 
 
-def in_trio_task() -> bool:
-    """Whether a Trio task runs this code; `trio.lowlevel` has such a function from Trio 0.28 on only."""
+def _has_task() -> bool:
+    """Whether a Trio task runs this code."""
     try:
         current_task()
     except RuntimeError:
         return False
     return True
+
+
+in_trio_task: Final[Callable[[], bool]] = getattr(trio.lowlevel, "in_trio_task", _has_task)
+"""Tells whether a Trio task runs this code. Trio has this function from 0.28 on; it makes no exception, and so costs less."""
 
 
 async def in_task() -> None:

@@ -20,7 +20,7 @@ from typing import Final
 from stcp_proxy.errors import FrameError
 from stcp_proxy.protocol.established import Established
 from stcp_proxy.protocol.frames import Opener, Sealer, key_at
-from stcp_proxy.protocol.opening import Opening, check_empty, decode_reason, parse_attributes, read_keep
+from stcp_proxy.protocol.opening import Opening, check_empty, decode_reason, parse_attributes, read_accept, read_keep
 from stcp_proxy.protocol.wire import CHANNEL_ID_LEN, HEADER_LEN, MAX_CONNECTIONS, FrameType, Role
 
 
@@ -306,7 +306,7 @@ class Leg:
             self.opening = opening
             return opening.keep
         if kind is FrameType.ACCEPT:
-            return self._accepted(read_keep(parse_attributes(plaintext)))
+            return self._accepted(read_accept(plaintext))
         if kind in (FrameType.RESET, FrameType.REJECT):
             decode_reason(plaintext)
         elif kind is not FrameType.DATA:

@@ -18,6 +18,8 @@ from stcp_proxy.protocol.wire import FrameType
 class Phase(enum.Enum):
     """Progress of one direction."""
 
+    __hash__ = object.__hash__  # Enum's own is a Python function
+
     EXPECT_OPEN = enum.auto()
     EXPECT_ACCEPT = enum.auto()
     STREAM = enum.auto()
@@ -45,7 +47,7 @@ def follow(phase: Phase, kind: int) -> Phase:
         FrameError: a frame of this type may not come now.
     """
     try:
-        return NEXT[phase, FrameType(kind)]
-    except (KeyError, ValueError):
+        return NEXT[phase, kind]  # type: ignore[index]  # a FrameType equals its number
+    except KeyError:
         name = FrameType(kind).name if kind in set(FrameType) else str(kind)
         raise FrameError(f"a {name} frame is out of place: the direction is in phase {phase.name}") from None

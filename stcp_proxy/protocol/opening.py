@@ -5,6 +5,7 @@ Attributes are a sequence of type (u8) ‖ length (u16) ‖ value. Unknown types
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from stcp_proxy.protocol.wire import (
     Attribute,
     FrameType,
 )
+
+_SHORT: Final = 16
+"""Bytes of an ACCEPT with KEEP, and some more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,21 @@ def read_keep(attributes: Mapping[int, bytes]) -> int | None:
     if len(value) != KEEP_LEN or not seconds:
         raise FrameError(f"a keep attribute is {KEEP_LEN} bytes and not zero")
     return seconds
+
+
+def read_accept(plaintext: bytes) -> int | None:
+    """Seconds of KEEP in ACCEPT, or None where it is missing.
+
+    Raises:
+        FrameError: malformed attributes.
+    """
+    return _read_short(plaintext) if len(plaintext) <= _SHORT else read_keep(parse_attributes(plaintext))
+
+
+@functools.lru_cache(maxsize=64)
+def _read_short(plaintext: bytes) -> int | None:
+    """Cached, because a pair of tunnels agrees on the same seconds again and again. Long contents would fill the memory."""
+    return read_keep(parse_attributes(plaintext))
 
 
 def _attribute(kind: Attribute, value: bytes) -> bytes:

@@ -73,9 +73,9 @@ class PeerLimits:
 
 def _unit_of(connection: Connection, plan: TunnelPlan) -> tuple[str, str]:
     """What a connection counts for: a unit, and its name in a message."""
+    if isinstance(plan.auth, KeyAuth) and not connection.audited:
+        return connection.peer, "the peer"
     host = source_of_client(connection.client).host
     if connection.audited:
         return f"{AUDITED} {host}", "the peer's host"
-    if isinstance(plan.auth, KeyAuth):
-        return connection.peer, "the peer"
     return host, "the peer's host" if host else "the peer, and all others on its unix socket,"

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stcp_proxy.errors import FrameError
-from stcp_proxy.protocol.opening import Endpoint, Opening, check_fin, decode_reason, encode_reason, parse_attributes
+from stcp_proxy.protocol import opening as contents
+from stcp_proxy.protocol.opening import (
+    Endpoint,
+    Opening,
+    check_fin,
+    decode_reason,
+    encode_keep,
+    encode_reason,
+    parse_attributes,
+    read_accept,
+)
 from stcp_proxy.protocol.wire import MAX_ATTRIBUTES, MAX_TEXT
 
 ADDRESSES = st.integers(0, 2**32 - 1).map(ipaddress.IPv4Address) | st.integers(0, 2**128 - 1).map(ipaddress.IPv6Address)
@@ -145,3 +155,16 @@ def test_fin_is_empty() -> None:
     check_fin(b"")
     with pytest.raises(FrameError):
         check_fin(b"\0")
+
+
+def test_only_a_short_accept_is_remembered() -> None:
+    """A peer's unknown attributes must not fill the memory."""
+    accept = encode_keep(31)
+    assert read_accept(b"") is None
+    assert [read_accept(accept) for _ in range(2)] == [31, 31]
+    before = contents._read_short.cache_info().currsize
+    assert read_accept(accept + b"\xee" + (4000).to_bytes(2, "big") + bytes(4000)) == 31
+    assert contents._read_short.cache_info().currsize == before
+    for _ in range(2):
+        with pytest.raises(FrameError, match="cut short"):
+            read_accept(accept[:-1])
