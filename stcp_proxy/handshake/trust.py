@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from stcp_proxy.config import KeyAuth, PskAuth
 from stcp_proxy.config.audit import AUDITED, Audit
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from stcp_proxy.handshake.certified import Admission, Certified
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """The identity of a peer that has completed a handshake.
 
     Attributes:

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from stcp_proxy.errors import FrameError
 from stcp_proxy.protocol.established import Established
@@ -155,8 +154,7 @@ class LegOpener(Opener):
     last_type = FrameType.BYE
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """A frame that authenticated and was in place.
 
     Attributes:

@@ -11,6 +11,8 @@ Invariants of every engine (PROTOCOL.md section 3):
    never a clean EOF. The plain leg only gets authenticated bytes.
 4. When a write to one leg would block, reading from the other leg stops. An idle connection owns no buffer.
 5. A wire leg is given back only after both FINs have passed it, and then nothing more is read from it or written to it.
+
+What is made for each connection is a NamedTuple: a frozen dataclass costs a call for each field.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from stcp_proxy.errors import Code, EndReason
 from stcp_proxy.protocol.secret import Secret
@@ -26,8 +28,7 @@ from stcp_proxy.protocol.secret import Secret
 __all__ = ["DirectionKey", "EndReason", "Engine", "Handover", "Relay", "RelayEnd", "RelayLimits", "WireLeg"]
 
 
-@dataclass(frozen=True, slots=True)
-class DirectionKey:
+class DirectionKey(NamedTuple):
     """One direction's cipher state at a frame boundary.
 
     Attributes:
@@ -55,8 +56,7 @@ class RelayLimits:
     linger: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class WireLeg:
+class WireLeg(NamedTuple):
     """A wire leg that an engine gives back after both FINs (PROTOCOL.md section 7). The receiver owns the socket.
 
     Attributes:
@@ -72,8 +72,7 @@ class WireLeg:
     rest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Handover:
+class Handover(NamedTuple):
     """A connection at a frame boundary, handed to an engine. The engine owns both sockets from here on.
 
     Attributes:
@@ -97,8 +96,7 @@ class Handover:
     give_back: Callable[[WireLeg], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RelayEnd:
+class RelayEnd(NamedTuple):
     """The end of a relayed connection.
 
     Attributes:
