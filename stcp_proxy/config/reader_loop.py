@@ -52,11 +52,12 @@ def _answer_one(control: socket.socket) -> bool:
     importlib.import_module(_READS)
     gc.freeze()  # the collector of a child then leaves the memory alone that it shares with this process
     alive, end = os.pipe()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), control.detach())
-        _read(json.loads(packet), answer)
+        _read(json.loads(packet), answer, parent)
     os.close(end)
     os.close(answer)
     status = _wait(child, alive, control)
@@ -71,11 +72,13 @@ def _answer_one(control: socket.socket) -> bool:
     return True
 
 
-def _read(request: dict[str, Any], answer: int) -> NoReturn:
+def _read(request: dict[str, Any], answer: int, parent: int) -> NoReturn:
     """In the child: read the file, send the plan or the failure, and end."""
     status = 1
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(status)  # it ended before this process asked to end with it
         from stcp_proxy.config import reader_process
 
         with open(answer, "wb") as file:

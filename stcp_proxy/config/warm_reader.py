@@ -7,8 +7,8 @@ Invariants:
 - The process itself reads no file. It forks a child for each reload, from the state after the imports, and the child ends after
   its answer. So nothing of an older file is left: no content, no cache, no secret.
 - It is a new program, not a fork of the serving process. It inherits the sandbox, and has no secret and no socket of a tunnel.
-- Its environment, folder and user are those of the serving process at the time of the reload. Where they differ, a new process is
-  started.
+- Its program on disk, environment, folder and user are those of the serving process at the time of the reload. Where they differ,
+  a new process is started.
 - It ends when the serving process ends or closes the control socket, and so does its child.
 
 On the control socket (SOCK_SEQPACKET) a message is the request as JSON, with two pipes as descriptors: for the answer and for
@@ -172,13 +172,17 @@ def _reap(child: subprocess.Popen[bytes], gone: threading.Event, ended: Callable
 
 def _world() -> tuple[object, ...]:
     """What decides beside the files about a reading: program, environment, folder, user."""
+    program = sys.executable, _version_of(__file__), *sys.path
+    return program, dict(os.environ), _version_of(".")[:2], os.getresuid(), os.getresgid(), os.getgroups()
+
+
+def _version_of(path: str) -> tuple[int, ...]:
+    """Which file a path names now, and when it was changed: an upgrade of the program replaces its files."""
     try:
-        folder = os.stat(".")
-        here: tuple[int, ...] = (folder.st_dev, folder.st_ino)
+        found = os.stat(path)
     except OSError:
-        here = ()
-    program = sys.executable, *sys.path
-    return program, dict(os.environ), here, os.getresuid(), os.getresgid(), os.getgroups()
+        return ()
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _pipe(ends: contextlib.ExitStack) -> tuple[BinaryIO, int]:

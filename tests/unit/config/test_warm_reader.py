@@ -131,19 +131,25 @@ def test_mistakes_cost_no_process(readers: Readers, file: Path) -> None:
     assert pid_of(second) == pid_of(first)
 
 
-@pytest.mark.parametrize("what", ["environment", "folder", "path"])
+@pytest.mark.parametrize("what", ["environment", "folder", "path", "upgrade"])
 def test_another_world_takes_a_new_process(
     readers: Readers, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, what: str
 ) -> None:
     """A warm process would resolve credentials and relative paths as the older one did."""
+    program = file.parent / "program"
+    program.touch()
+    monkeypatch.setattr(warm_reader, "__file__", str(program))
     first = begin(readers, file)
     plan_of(first)
     if what == "environment":
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(file.parent))
     elif what == "folder":
         monkeypatch.chdir(tmp_path_factory.mktemp("other"))
-    else:
+    elif what == "path":
         monkeypatch.syspath_prepend(str(file.parent))
+    else:
+        program.unlink()
+        program.touch()
     second = begin(readers, file)
     plan_of(second)
     assert pid_of(second) != pid_of(first)
@@ -192,9 +198,11 @@ def test_it_has_no_descriptor_of_the_serving_process(readers: Readers, file: Pat
         os.set_inheritable(other.fileno(), True)
         reading = begin(readers, file)
         plan_of(reading)
-        links = {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{pid_of(reading)}/fd").iterdir()}
-    assert links.pop(0).startswith("socket:")
-    assert links == {1: os.devnull, 2: os.devnull}
+        folder = f"/proc/{pid_of(reading)}/fd"
+        wait_for(lambda: sorted(os.listdir(folder)) == ["0", "1", "2"], words="it has closed the pipes of the reading")
+        links = [os.readlink(f"{folder}/{number}") for number in range(3)]
+    assert links[0].startswith("socket:")
+    assert links[1:] == [os.devnull, os.devnull]
 
 
 # -- its end -------------------------------------------------------------------------------------------------------------------
@@ -254,6 +262,27 @@ def test_the_death_of_the_process_ends_what_reads(readers: Readers, file: Path) 
     wait_for(lambda: not runs(child), words="the child ends, too")
     file.write_text(good)
     plan_of(begin(readers, file))
+
+
+def test_the_death_of_the_process_before_its_child_knows_of_it(
+    readers: Readers, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child of a process that dies at once never learns of its death from the kernel."""
+    late = file.parent / "late"
+    late.mkdir()
+    (late / "sitecustomize.py").write_text(
+        "import os, signal\nreal = os.fork\n"
+        "def fork():\n"
+        "    parent, child = os.getpid(), real()\n"
+        "    if child == 0:\n"
+        "        os.kill(parent, signal.SIGKILL)\n"
+        "        while os.getppid() == parent: pass\n"
+        "    return child\n"
+        "os.fork = fork\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(late))
+    slow(file)
+    assert begin(readers, file).finish()[0] == b""
 
 
 def test_the_end_of_the_serving_process_ends_both(readers: Readers, file: Path) -> None:
