@@ -70,7 +70,7 @@ def admin_of_file(path: str | Path) -> AdminPlan:
     source.raise_findings()
     if found is None:
         validate(whole, ConfigModel)  # a misspelt key is the more likely cause
-        raise ConfigError(f"{path} has no 'admin' address", remedy="add 'admin: 127.0.0.1:9901' to it and start the proxy again")
+        raise ConfigError(f"{path} has no 'admin' address", remedy="add 'admin: 127.0.0.1:9901' to it, and send the proxy SIGHUP")
     return found
 
 
