@@ -149,8 +149,12 @@ def rewrite(file: Path, old: str, new: str) -> None:
 
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> None:
-    """Run a program; its output is this program's."""
-    subprocess.run(command, check=True, cwd=cwd, env=os.environ | (env or {}))
+    """Run a program; its output is this program's.
+
+    `make release ARGS=…` hands its variables to every make below it, where ARGS would be pytest's: they are taken away.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "ARGS")}
+    subprocess.run(command, check=True, cwd=cwd, env=kept | (env or {}))
 
 
 def told(*command: str, cwd: Path = ROOT) -> str:

@@ -6,6 +6,8 @@ import datetime
 import importlib.util
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -62,6 +64,18 @@ def test_every_place_gets_the_version(tmp_path: Path) -> None:
 def test_a_version_that_is_none_or_not_later(version: str) -> None:
     with pytest.raises(release.Refused):
         release.refuse_unclean(version)
+
+
+def test_the_checks_do_not_get_the_arguments_of_the_release(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text("outer:\n\t@$(CALL)\ninner:\n\t@echo 'ARGS are <$(ARGS)>' >found\n", encoding="utf-8")
+    script = tmp_path / "call.py"
+    script.write_text(
+        f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT / 'tools')!r})\nsys.dont_write_bytecode = True\n"
+        "import release\nrelease.run('make', 'inner', cwd=Path('.'))\n",
+        encoding="utf-8",
+    )
+    subprocess.run(["make", "outer", "ARGS=--no-dist", f"CALL={sys.executable} {script}"], cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "found").read_text(encoding="utf-8") == "ARGS are <>\n"
 
 
 def test_the_lock_file_has_every_library() -> None:
