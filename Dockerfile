@@ -2,16 +2,21 @@
 #
 #   docker build --tag stcp-proxy .
 #   docker build --target intercept --tag stcp-proxy-intercept .      the same and what installs the rules of interception, as root
+#   docker build --target distroless --tag stcp-proxy-distroless .    without shell and package manager, for any neighbour
+#
+# For several processors, each stage runs on its own kind: docker buildx build --platform linux/amd64,linux/arm64 --tag stcp-proxy .
 #
 # Without a package index in reach of the build, put wheels into a folder wheels/ beside this file:
 #
 #   pip wheel --wheel-dir wheels . 'setuptools>=77'
 #   docker build --build-arg PIP_OPTIONS=--no-index --tag stcp-proxy .
 
-# Any image with Python 3.11 or later that can make a virtual environment; both stages are made from it, for one interpreter.
+# Any image with Python 3.11 or later.
 ARG BASE=python:3.13-slim
+# The same interpreter where it can make a virtual environment, and best with a compiler.
+ARG BUILD_BASE=${BASE}
 
-FROM ${BASE} AS build
+FROM ${BUILD_BASE} AS build
 ARG PIP_OPTIONS=
 WORKDIR /src
 # For the part of the byte path that is built in C; a base that has no compiler, and no apt to get one, goes without, and is slower.
@@ -26,9 +31,27 @@ RUN python3 -m venv /opt/pip \
     && /opt/pip/bin/pip --python /opt/stcp/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
         --root-user-action=ignore --find-links /src ${PIP_OPTIONS} . \
     && find /opt/stcp/bin ! -name "python*" ! -name stcp-proxy -type f -delete
-COPY tools/precompile.py packaging/trim ./
+COPY tools/precompile.py packaging/trim tools/distroless.py ./
 RUN sh trim /opt/stcp/lib/python3*/site-packages
-RUN /opt/stcp/bin/python precompile.py /opt/stcp/cache && mkdir /keys
+RUN /opt/stcp/bin/python -I precompile.py /opt/stcp/cache && mkdir /keys
+
+FROM build AS rootfs
+RUN python3 distroless.py /opt/stcp /rootfs
+
+FROM scratch AS distroless
+ARG VERSION=
+ARG REVISION=
+LABEL org.opencontainers.image.title="stcp-proxy" \
+      org.opencontainers.image.description="Transparent TCP proxy sidecar, in an image without shell and package manager" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=rootfs /rootfs /
+ENV PATH=/opt/stcp/bin:/usr/bin
+USER 47443:47443
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["stcp-proxy", "wait", "/etc/stcp/config.yaml", "--timeout", "2s"]
+ENTRYPOINT ["env", "--block-signal=HUP,INT,QUIT,TERM,USR1,USR2", "stcp-proxy"]
+CMD ["run", "/etc/stcp/config.yaml"]
 
 FROM ${BASE} AS proxy
 ARG VERSION=
@@ -43,6 +66,9 @@ COPY --from=build /opt/stcp /opt/stcp
 COPY --from=build --chown=47443:47443 /keys /var/lib/stcp
 # Behind the others: an application in an image made from this one keeps its own python.
 ENV PATH="${PATH}:/opt/stcp/bin"
+# The proxy's user has a name, and no program of the base gives a process the rights of another user.
+RUN echo "stcp:x:47443:47443:stcp-proxy:/var/lib/stcp:/usr/sbin/nologin" >>/etc/passwd && echo "stcp:x:47443:" >>/etc/group \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 RUN env --block-signal=TERM true || { echo "the base image needs an env that knows --block-signal (coreutils 8.31)" >&2; exit 1; }
 USER 47443:47443
 # Asks the proxy at the file's 'admin' address.

@@ -118,13 +118,14 @@ fuzz: $(FUZZ)  ## coverage-guided fuzzers, a minute each; ARGS="--seconds 600 --
 test-sanitized: $(EVERYTHING)  ## the engine's part in C under the address and undefined-behaviour sanitizers
 	tests/sanitized $(ARGS)
 
-test-image: $(EVERYTHING)  ## the container image: built, and two of them with Redis between two hosts (root, buildah, mmdebstrap)
-	tests/image/run
+# IMAGES=dist: the archives that `make dist` has made; else each of these makes its own.
+test-image: $(EVERYTHING)  ## the container images: two of them with Redis between two hosts (root, buildah, mmdebstrap)
+	tests/image/run $(IMAGES)
 
 test-engine: $(EVERYTHING)  ## configs/compose and configs/kubernetes, run by Podman with an unmodified Redis (root, buildah, mmdebstrap)
-	tests/engine/run $(ARGS)
+	tests/engine/run $(if $(IMAGES),--images $(IMAGES)) $(ARGS)
 
-dist: $(EVERYTHING) $(RELEASE)  ## everything that is released, in dist/: wheels, Debian packages, bill of materials, checksums (root, mmdebstrap)
+dist: $(EVERYTHING) $(RELEASE)  ## everything that is released, in dist/: wheels, packages, images, bills of materials, checksums (root, mmdebstrap, buildah)
 	packaging/dist dist
 
 test-packages: dist  ## the wheels and Debian packages of dist/: installed, used, upgraded, removed (root, mmdebstrap, lintian, dkms)

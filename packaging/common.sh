@@ -24,5 +24,28 @@ sources() {
 
 # python_root SUITE: print the folder of a root with Python, its headers and a compiler. Made at first use.
 python_root() {
-    tools/debian_root "$1" "$ROOTS/$1-python" python3,python3-venv,python3-dev,gcc,libc6-dev,iproute2,procps,openssl && echo "$ROOTS/$1-python"
+    local root=$ROOTS/$1-python$(root_suffix "${STCP_ARCH:-$(dpkg --print-architecture)}")
+    tools/debian_root "$1" "$root" python3,python3-venv,python3-dev,gcc,libc6-dev,iproute2,procps,openssl && echo "$root"
+}
+
+# machine ARCH: the kernel's name of a processor of Debian's.
+machine() {
+    case $1 in
+    amd64) echo x86_64 ;;
+    arm64) echo aarch64 ;;
+    *) fail "no name for the processor $1" ;;
+    esac
+}
+
+# root_suffix ARCH: what tells roots of another processor from those of this machine's.
+root_suffix() { [ "$1" = "$(dpkg --print-architecture)" ] || echo "-$1"; }
+
+# interpreter MINOR: print this machine's CPython of a version, with headers, of PATH or of pyenv.
+interpreter() {
+    local candidate
+    for candidate in "/usr/bin/python$1" "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/"python$1"; do
+        ! "$candidate" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null ||
+            { command -v "$candidate" && return; }
+    done
+    return 1
 }

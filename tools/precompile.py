@@ -1,16 +1,17 @@
 """Byte-code of everything that a running proxy imports, made once, for an image whose file system is read-only.
 
-Run by the Dockerfile, with the virtual environment's Python: python tools/precompile.py /opt/stcp/cache
+Run by the Dockerfile, with the virtual environment's Python: python -I tools/precompile.py /opt/stcp/cache
 
-- The package keeps its sources. Its byte-code holds the hash of its source and is ignored where the source has changed.
-- A library's module that the proxy imports is replaced by its byte-code: its source would be read by nobody. The other modules of
-  libraries stay sources.
-- The standard library belongs to the base. Where the base came without byte-code, as slim images do, it is made in the given
+- A module that the proxy imports is replaced by its byte-code: its source would be read by nobody. Its docstrings
+  go too, except those of the proxy's commands and settings, which are its help. The other modules stay sources.
+- The standard library belongs to the base. Where the base came without byte-code, as slim images are, it is made in the given
   folder, and the interpreter looks for all byte-code there.
 """
 
+import ast
 import importlib
 import importlib.util
+import marshal
 import os
 import pkgutil
 import py_compile
@@ -19,8 +20,9 @@ import sysconfig
 from pathlib import Path
 
 NOT_SERVED = ("stcp_proxy.lab", "stcp_proxy.demo", "stcp_proxy.__main__")
-HASH = py_compile.PycInvalidationMode.CHECKED_HASH
-NO_SOURCE = py_compile.PycInvalidationMode.UNCHECKED_HASH
+WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+NO_SOURCE = 1
+"""The flag of byte-code that is told from others by a hash of its source and is never compared with it."""
 
 
 def main(folder: Path) -> None:
@@ -34,23 +36,43 @@ def main(folder: Path) -> None:
     for module in pkgutil.walk_packages(package.__path__, "stcp_proxy."):
         if not module.name.startswith(NOT_SERVED):
             importlib.import_module(module.name)
+    own = libraries / "stcp_proxy"
+    if own not in map(Path, package.__path__):
+        sys.exit(f"precompile: imported {package.__path__}, not {own}")
     sources = {
         Path(file)
         for module in list(sys.modules.values())
         if (file := getattr(module, "__file__", None)) and file.endswith(".py")
     }
-    own = libraries / "stcp_proxy"
     for source in sorted(sources):
-        if own in source.parents:
-            py_compile.compile(str(source), doraise=True, invalidation_mode=HASH)
-        elif libraries in source.parents:
-            shown = str(source.relative_to(libraries))
-            py_compile.compile(str(source), f"{source}c", dfile=shown, doraise=True, invalidation_mode=NO_SOURCE)
+        if libraries in source.parents:
+            # The docstrings of the proxy's commands are its help, those of its settings its reference.
+            told = own / "cli" in source.parents or own / "config" in source.parents
+            code = compiled(source, str(source.relative_to(libraries)), docstrings=told)
+            source.with_suffix(".pyc").write_bytes(code)
             source.unlink()
         elif sys.pycache_prefix is not None:
-            py_compile.compile(str(source), doraise=True, invalidation_mode=HASH)
+            py_compile.compile(str(source), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     (libraries / "stcp_precompiled.pth").write_text(settings)
     print(f"{len(sources)} modules compiled")
+
+
+def compiled(source: Path, shown: str, *, docstrings: bool) -> bytes:
+    """The byte-code of a module, as a file that needs no source (PEP 552).
+
+    Args:
+        source: the module.
+        shown: its name in tracebacks.
+        docstrings: keep them.
+    """
+    text = source.read_bytes()
+    tree = ast.parse(text)
+    for node in () if docstrings else ast.walk(tree):
+        if isinstance(node, WITH_DOCSTRING) and ast.get_docstring(node, clean=False) is not None:
+            node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), node.body[0])]
+    code = compile(tree, shown, "exec", dont_inherit=True)
+    head = importlib.util.MAGIC_NUMBER + NO_SOURCE.to_bytes(4, "little") + importlib.util.source_hash(text)
+    return head + marshal.dumps(code)
 
 
 if __name__ == "__main__":
