@@ -7,11 +7,12 @@ from pathlib import Path
 from engine import (
     HOST,
     SECRET,
+    bait,
     check_drain,
     fails,
     fresh,
     inspect,
-    kill_process,
+    kill_and_wait,
     logs,
     public_key,
     redis,
@@ -20,6 +21,7 @@ from engine import (
     until,
     uses_redis,
     watched,
+    writing,
 )
 
 
@@ -45,9 +47,7 @@ def check() -> None:
 
 def check_killed(app: Path) -> None:
     """A client gets nothing past a proxy that was killed; the engine starts the proxy again, and 'up' its neighbours."""
-    before = inspect("stcp-app_stcp_1")["State"]["Pid"]
-    kill_process("stcp-app_stcp_1")
-    until(lambda: inspect("stcp-app_stcp_1")["State"]["Pid"] not in (0, before), "the proxy does not come back")
+    kill_and_wait("stcp-app_stcp_1")
     up(app, "--force-recreate")
     uses_redis("stcp-app_stcp_1", "127.0.0.1")
 
@@ -60,7 +60,7 @@ def check_interception(db_key: str, db: Path) -> None:
     compose(db, "exec", "stcp", "stcp-proxy", "reload", "/etc/stcp/config.yaml")
     replace(folder / "stcp.yaml", **{example_key(folder): db_key, "db.example:": f"{HOST}:"})
     replace(folder / "compose.yaml", **{"db.example": HOST})
-    with watched():
+    with watched(), bait(HOST, "--network", "host"):
         # Podman 5.4 starts nothing that depends on a container that has ended and depends on one that runs.
         compose(folder, "up", "--detach", "--no-build", "stcp", "rules")
         said("podman", "wait", "stcp-intercept_rules_1")
@@ -75,7 +75,22 @@ def check_interception(db_key: str, db: Path) -> None:
         assert fails(*redis("stcp-intercept_stcp_1", "-h", HOST, "-p", "6380", "set", "word", SECRET)), (
             "a destination without a route"
         )
+        check_killed_intercepted(folder)
     compose(folder, "down", "--volumes")
+
+
+def check_killed_intercepted(folder: Path) -> None:
+    """The network goes with the proxy's container: a client in it gets no answer at all, until 'up' makes all of it again."""
+    with writing("stcp-intercept_stcp_1", HOST, "1000:1000") as answers:
+        kill_and_wait("stcp-intercept_stcp_1")
+        before = len(answers())
+        until(lambda: len(answers()) > before + 3, "the client does not go on")
+        assert "OK" not in answers()[before:], "an answer without a proxy"
+    assert inspect("stcp-intercept_stcp_1")["State"]["Health"]["Status"] != "healthy", "healthy without its rules"
+    compose(folder, "down")
+    up(folder, "stcp", "rules")
+    until(lambda: inspect("stcp-intercept_stcp_1")["State"]["Health"]["Status"] == "healthy", "its rules did not come back")
+    uses_redis("stcp-intercept_stcp_1", HOST, user="1000:1000")
 
 
 # -- what the steps share ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 DEADLINE = 90.0
 """Seconds for anything to happen."""
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
 HOST = "192.0.2.1"
 """The address of this machine that published ports are reached at."""
 SECRET = "only-the-two-ends-may-read-this"
@@ -54,6 +56,10 @@ def prepare() -> None:
         "CMD": json.dumps(["redis-server"]),
     }
     changes = [word for name, value in image.items() for word in ("--change", f"{name} {value}")]
+    for archive in sorted(Path("/dist").glob(f"stcp-proxy*-{ARCHITECTURE}.oci.tar")):
+        name, version = re.fullmatch(r"(.+?)-(\d+\.\d+\.\d+)-.+", archive.name).groups()  # type: ignore[union-attr]
+        said("podman", "load", "--quiet", "--input", str(archive))
+        said("podman", "tag", f"localhost/{name}:{version}", f"localhost/{name}:latest")
     said("podman", "import", "--quiet", *changes, "/roots/bookworm-redis.tar", "docker.io/library/redis:7")
 
 
@@ -97,14 +103,20 @@ def kill_process(container: str) -> None:
     os.kill(int(inspect(container)["State"]["Pid"]), 9)
 
 
+def beside(container: str, *command: str, user: str = "0:0") -> list[str]:
+    """A command in a container of its own, in the network of another one."""
+    pod = inspect(container)["Pod"]
+    # In a pod it depends on no neighbour, so that the pod's stop reaches both at once.
+    where = ["--pod", pod] if pod else ["--network", f"container:{container}"]
+    return [
+        *("podman", "run", "--rm", "--restart", "no", *where, "--user", user),
+        *("docker.io/library/redis:7", *command),
+    ]
+
+
 def redis(network_of: str, *words: str, user: str = "0:0") -> list[str]:
     """The command of an unmodified redis-cli in the network of a container."""
-    pod = inspect(network_of)["Pod"]
-    where = ["--pod", pod] if pod else []
-    return [
-        *("podman", "run", "--rm", "--restart", "no", *where, "--network", f"container:{network_of}", "--user", user),
-        *("docker.io/library/redis:7", "timeout", "20", "redis-cli", *words),
-    ]
+    return beside(network_of, "timeout", "20", "redis-cli", *words, user=user)
 
 
 def uses_redis(network_of: str, host: str, user: str = "0:0") -> None:
@@ -114,23 +126,63 @@ def uses_redis(network_of: str, host: str, user: str = "0:0") -> None:
     assert said(*command, "get", "word") == SECRET
 
 
-def check_drain(proxy: str, server: str, host: str = "127.0.0.1") -> None:
+def check_drain(proxy: str, server: str, host: str = "127.0.0.1", pod: str = "") -> None:
     """A stop lets an open connection finish: its answer comes after the stop has begun.
 
     Args:
         proxy: the container of the client's proxy.
         server: the container of Redis.
         host: where the client finds Redis.
+        pod: stop this pod as a whole, with the client in it, which finishes what it has begun; else the proxy's container.
     """
-    command = redis(proxy, "-h", host, "blpop", "list", "15")
-    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    words = f"trap '' TERM; exec redis-cli -h {host} blpop list 60"
+    client = subprocess.Popen(beside(proxy, "sh", "-c", words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     until(lambda: "blpop" in said("podman", "exec", server, "redis-cli", "client", "list"), "the client does not wait")
-    stop = subprocess.Popen(["podman", "stop", "--time", "40", proxy], stdout=subprocess.DEVNULL)
-    until(lambda: '"stopping"' in logs(proxy), "the proxy does not drain")
+    # A pod's stop keeps `podman logs` waiting until it is over.
+    log = Path(inspect(proxy)["HostConfig"]["LogConfig"]["Path"])
+    command = ["podman", "pod", "stop", "--time", "40", pod] if pod else ["podman", "stop", "--time", "40", proxy]
+    stop = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    until(lambda: '"stopping"' in log.read_text(encoding="utf-8"), "the proxy does not drain")
     said("podman", "exec", server, "redis-cli", "rpush", "list", SECRET)
-    assert client.communicate(timeout=DEADLINE)[0].split() == ["list", SECRET], "the stop cut the connection"
+    answer = client.communicate(timeout=DEADLINE)[0]
+    assert answer.split() == ["list", SECRET], f"the stop cut the connection: {answer!r}\n{logs(proxy)}"
     assert stop.wait(DEADLINE) == 0
     assert inspect(proxy)["State"]["ExitCode"] == 0, logs(proxy)
+
+
+@contextlib.contextmanager
+def writing(container: str, host: str, user: str = "0:0") -> Iterator[Callable[[], list[str]]]:
+    """A client beside a container that writes all the time. Gives its answers so far, once it has had one."""
+    loop = f"while true; do timeout 5 redis-cli -h {host} set word {SECRET} 2>&1; sleep 0.05; done"
+    file = Path("/work/writes")
+
+    def answers() -> list[str]:
+        return file.read_text(encoding="utf-8").split("\n")[:-1]
+
+    with file.open("w") as output:
+        command = beside(container, "timeout", str(DEADLINE), "sh", "-c", loop, user=user)
+        client = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
+        until(lambda: "OK" in answers(), "the client does not write")
+        try:
+            yield answers
+        finally:
+            client.terminate()
+            client.wait(DEADLINE)
+
+
+def kill_and_wait(container: str) -> None:
+    """Kill a container's first process; the engine starts it again."""
+    before = inspect(container)["State"]["Pid"]
+    kill_process(container)
+    until(lambda: inspect(container)["State"]["Pid"] not in (0, before), f"{container} does not come back")
+
+
+def check_killed_while_writing(proxy: str, host: str, user: str = "0:0") -> None:
+    """A client writes on while its proxy is killed: it is refused meanwhile, and served again."""
+    with writing(proxy, host, user) as answers:
+        kill_and_wait(proxy)
+        until(lambda: any("refused" in each for each in answers()), "an answer without a proxy")
+        until(lambda: answers()[-1] == "OK", "the proxy that came back does not serve")
 
 
 def folder_of_keys(name: str) -> tuple[Path, str]:
@@ -176,6 +228,24 @@ class HealthChecks(contextlib.AbstractContextManager["HealthChecks"]):
     def __exit__(self, *exc: object) -> None:
         self._over.set()
         self._thread.join()
+
+
+@contextlib.contextmanager
+def bait(address: str, *network: str) -> Iterator[None]:
+    """A Redis without a proxy, at the address that an intercepted client dials. Whoever gets past the rules gets its answer.
+
+    Args:
+        address: where it listens, on port 6379.
+        network: options of `podman run` for its network.
+    """
+    server = ("podman", "run", "--detach", "--name", "bait", *network, "docker.io/library/redis:7")
+    said(*server, "--bind", address, "--protected-mode", "no")
+    until(lambda: "Ready to accept" in logs("bait"), "the bait does not listen")
+    try:
+        yield
+        assert said("podman", "exec", "bait", "redis-cli", "-h", address, "dbsize") == "0", "a client got past its proxy"
+    finally:
+        said("podman", "rm", "--force", "--time", "1", "bait")
 
 
 @contextlib.contextmanager

@@ -6,17 +6,19 @@ listed in docs/SIDECAR.md.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 from engine import (
     SECRET,
+    bait,
     check_drain,
+    check_killed_while_writing,
     fails,
     folder_of_keys,
     inspect,
-    kill_process,
     logs,
     public_key,
     redis,
@@ -41,15 +43,16 @@ def check() -> None:
         healthy("app-pod-stcp")
         until(lambda: "PONG" in logs("app-pod-app"), "the application had no answer")
         uses_redis("app-pod-stcp", "127.0.0.1")
-        check_killed()
+        check_killed_while_writing("app-pod-stcp", "127.0.0.1")
         said("podman", "stop", "--time", "1", "app-pod-app")  # its connection never ends
-        check_drain("app-pod-stcp", "redis-pod-redis")
+        check_drain("app-pod-stcp", "redis-pod-redis", pod="app-pod")
     said("podman", "kube", "down", "/work/files/client.yaml")
-    with watched():
+    with watched(), bait(address_of("redis-pod"), "--pod", "redis-pod"):
         play("intercept", client_keys, server_key)
         healthy("app-pod-stcp")  # which it is not without its rules
         until(lambda: "PONG" in logs("app-pod-app"), "the application had no answer, intercepted")
         uses_redis("app-pod-stcp", "redis-stcp", user="1000:1000")
+        check_killed_while_writing("app-pod-stcp", "redis-stcp", user="1000:1000")
         said("podman", "pause", "app-pod-stcp")
         assert fails(*redis("app-pod-stcp", "-h", "redis-stcp", "set", "word", SECRET, user="1000:1000")), (
             "an answer without a proxy"
@@ -59,13 +62,12 @@ def check() -> None:
     said("podman", "kube", "down", "/work/files/server.yaml")
 
 
-def check_killed() -> None:
-    """The pod's network stays: a client is refused while the sidecar is away, and served when it is back."""
-    before = inspect("app-pod-stcp")["State"]["Pid"]
-    kill_process("app-pod-stcp")
-    until(lambda: inspect("app-pod-stcp")["State"]["Pid"] not in (0, before), "the sidecar does not come back")
-    until(lambda: not fails(*redis("app-pod-stcp", "-h", "127.0.0.1", "ping")), "the sidecar that came back does not serve")
-    uses_redis("app-pod-stcp", "127.0.0.1")
+def address_of(pod: str) -> str:
+    """Where other pods find it."""
+    infra = json.loads(said("podman", "pod", "inspect", pod))
+    found = infra[0] if isinstance(infra, list) else infra
+    address: str = inspect(found["InfraContainerID"])["NetworkSettings"]["Networks"][NETWORK]["IPAddress"]
+    return address
 
 
 def healthy(container: str) -> None:
