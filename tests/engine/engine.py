@@ -106,10 +106,9 @@ def kill_process(container: str) -> None:
 def beside(container: str, *command: str, user: str = "0:0") -> list[str]:
     """A command in a container of its own, in the network of another one."""
     pod = inspect(container)["Pod"]
-    # In a pod it depends on no neighbour, so that the pod's stop reaches both at once.
-    where = ["--pod", pod] if pod else ["--network", f"container:{container}"]
+    where = ["--pod", pod] if pod else []
     return [
-        *("podman", "run", "--rm", "--restart", "no", *where, "--user", user),
+        *("podman", "run", "--rm", "--restart", "no", *where, "--network", f"container:{container}", "--user", user),
         *("docker.io/library/redis:7", *command),
     ]
 
@@ -126,23 +125,19 @@ def uses_redis(network_of: str, host: str, user: str = "0:0") -> None:
     assert said(*command, "get", "word") == SECRET
 
 
-def check_drain(proxy: str, server: str, host: str = "127.0.0.1", pod: str = "") -> None:
+def check_drain(proxy: str, server: str, host: str = "127.0.0.1") -> None:
     """A stop lets an open connection finish: its answer comes after the stop has begun.
 
     Args:
         proxy: the container of the client's proxy.
         server: the container of Redis.
         host: where the client finds Redis.
-        pod: stop this pod as a whole, with the client in it, which finishes what it has begun; else the proxy's container.
     """
-    words = f"trap '' TERM; exec redis-cli -h {host} blpop list 60"
-    client = subprocess.Popen(beside(proxy, "sh", "-c", words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = redis(proxy, "-h", host, "blpop", "list", "15")
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     until(lambda: "blpop" in said("podman", "exec", server, "redis-cli", "client", "list"), "the client does not wait")
-    # A pod's stop keeps `podman logs` waiting until it is over.
-    log = Path(inspect(proxy)["HostConfig"]["LogConfig"]["Path"])
-    command = ["podman", "pod", "stop", "--time", "40", pod] if pod else ["podman", "stop", "--time", "40", proxy]
-    stop = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    until(lambda: '"stopping"' in log.read_text(encoding="utf-8"), "the proxy does not drain")
+    stop = subprocess.Popen(["podman", "stop", "--time", "40", proxy], stdout=subprocess.DEVNULL)
+    until(lambda: '"stopping"' in logs(proxy), "the proxy does not drain")
     said("podman", "exec", server, "redis-cli", "rpush", "list", SECRET)
     answer = client.communicate(timeout=DEADLINE)[0]
     assert answer.split() == ["list", SECRET], f"the stop cut the connection: {answer!r}\n{logs(proxy)}"

@@ -45,7 +45,7 @@ def check() -> None:
         uses_redis("app-pod-stcp", "127.0.0.1")
         check_killed_while_writing("app-pod-stcp", "127.0.0.1")
         said("podman", "stop", "--time", "1", "app-pod-app")  # its connection never ends
-        check_drain("app-pod-stcp", "redis-pod-redis", pod="app-pod")
+        check_drain("app-pod-stcp", "redis-pod-redis")
     said("podman", "kube", "down", "/work/files/client.yaml")
     with watched(), bait(address_of("redis-pod"), "--pod", "redis-pod"):
         play("intercept", client_keys, server_key)
