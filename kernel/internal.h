@@ -132,6 +132,8 @@ struct stcp_leg {
 	u32 acknowledged;
 	bool eased;			/* TCP_USER_TIMEOUT is lifted ... */
 	u32 user_timeout;		/* ... and was this */
+	bool unanswered;		/* window probes stay without an answer ... */
+	unsigned long unanswered_since;	/* ... since this look, in jiffies */
 	/* what the handover has changed and STCP_GIVE_BACK restores; under lock_sock */
 	gfp_t allocation;
 	u32 notsent_lowat;
