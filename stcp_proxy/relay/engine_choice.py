@@ -9,6 +9,9 @@ from stcp_proxy.relay.kernel import KernelEngine, KernelUnavailable, probe
 from stcp_proxy.relay.pump import PumpEngine
 
 _BUILD = "install gcc and Python's headers, then stcp-proxy again"
+_LOADED = "the module stcp is loaded"
+_OLD = "the module is older than this program, and wire legs are not kept"
+_NEW = "build it again as docs/KERNEL.md says, and load it"
 _REMEDY = "modprobe stcp, build it as docs/KERNEL.md says, or use engine auto or python"
 
 
@@ -30,12 +33,13 @@ def choose(choice: str) -> tuple[Engine, str]:
     if choice == "python":
         return PumpEngine(), _as_built("configured")
     try:
-        probe()
+        gives_back = probe()
     except KernelUnavailable as exc:
         if choice == "kernel":
             raise ConfigError(f"engine kernel: {exc.strerror}", remedy=_REMEDY) from None
         return PumpEngine(), _as_built(str(exc.strerror))
-    return KernelEngine(), "configured" if choice == "kernel" else "the module stcp is loaded"
+    why = "configured" if choice == "kernel" else _LOADED
+    return KernelEngine(), why if gives_back else f"{why}; {_OLD}"
 
 
 def _as_built(why: str) -> str:
@@ -45,8 +49,8 @@ def _as_built(why: str) -> str:
 def describe_kernel() -> str:
     """Describe what ``engine: auto`` would choose on this machine now."""
     try:
-        probe()
+        gives_back = probe()
     except KernelUnavailable as exc:
         built = "compiled" if compiled() else f"not compiled and therefore slower: {_BUILD}"
         return f"kernel engine: not available, {exc.strerror}; engine auto is python, {built}"
-    return "kernel engine: the module stcp is loaded; engine auto is kernel"
+    return f"kernel engine: {_LOADED}; engine auto is kernel" + ("" if gives_back else f"; {_OLD}: {_NEW}")

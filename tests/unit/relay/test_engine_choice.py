@@ -18,8 +18,12 @@ def absent() -> None:
     raise KernelUnavailable(errno.ENOENT, "the module stcp is not loaded")
 
 
-def present() -> None:
-    pass
+def present() -> bool:
+    return True
+
+
+def old() -> bool:
+    return False
 
 
 @pytest.mark.parametrize(
@@ -30,6 +34,7 @@ def present() -> None:
         ("auto", absent, "python", "the module stcp is not loaded"),
         ("auto", present, "kernel", "the module stcp is loaded"),
         ("kernel", present, "kernel", "configured"),
+        ("auto", old, "kernel", "the module stcp is loaded; the module is older than this program, and wire legs are not kept"),
     ],
 )
 def test_choice(monkeypatch: pytest.MonkeyPatch, configured: str, probe: object, name: str, why: str) -> None:
@@ -56,7 +61,19 @@ def test_check_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_choice, "compiled", lambda: False)
     assert engine_choice.describe_kernel().startswith(f"{said}, not compiled and therefore slower: install gcc")
     monkeypatch.setattr(engine_choice, "probe", present)
-    assert "engine auto is kernel" in engine_choice.describe_kernel()
+    assert engine_choice.describe_kernel() == "kernel engine: the module stcp is loaded; engine auto is kernel"
+    monkeypatch.setattr(engine_choice, "probe", old)
+    assert engine_choice.describe_kernel().endswith("wire legs are not kept: build it again as docs/KERNEL.md says, and load it")
+
+
+def test_legs_are_not_kept_with_an_older_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (engine_choice, kernel):
+        monkeypatch.setattr(module, "probe", old)
+    engine, reason = engine_choice.choose("kernel")
+    assert reason == "configured; the module is older than this program, and wire legs are not kept"
+    engine.start()
+    assert not engine.keeps_legs
+    engine.close()
 
 
 class Ends:
