@@ -131,26 +131,34 @@ class KernelEngine:
         self.fallbacks: Final[collections.Counter[str]] = collections.Counter()
         """Connections that the user-space engine carries instead, by reason."""
         self._relays: dict[int, KernelRelay] = {}
-        self._python = PumpEngine()
+        self.fallback = PumpEngine()
+        """The user-space engine for refused connections."""
+        self._shares_fallback = False
         self._thread: threading.Thread | None = None
         self._stopping = False
 
     # -- from any thread ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Check the module, open the epoll set, start the thread and the user-space engine for refused connections.
+        """Check the module, open the epoll set, start the thread, and the user-space engine where it does not run yet.
 
         Raises:
             KernelUnavailable: the module is not there.
             OSError: the process is out of descriptors.
         """
         self.keeps_legs = probe()
-        self._python.start()
+        if not self.fallback.opened:
+            self.fallback.start()
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="stcp-kernel", daemon=True)
         self._thread.start()
+
+    def share(self, pump: PumpEngine) -> None:
+        """Let a running engine take the refused connections, which its owner closes. Call it before `start`."""
+        self.fallback = pump
+        self._shares_fallback = True
 
     def adopt(self, handover: Handover, on_end: Callable[[RelayEnd], None]) -> Relay:
         """Carry a connection until it ends; see `Engine.adopt`."""
@@ -194,16 +202,20 @@ class KernelEngine:
         if already:
             return
         if self._thread is None:  # it was not started, or not completely
-            self._python.close()
+            self._close_fallback()
             return
         os.eventfd_write(self._wake, 1)
         self._thread.join()
-        self._python.close()
+        self._close_fallback()
+
+    def _close_fallback(self) -> None:
+        if not self._shares_fallback:
+            self.fallback.close()
 
     def _fall_back(self, reason: str, handover: Handover, on_end: Callable[[RelayEnd], None]) -> Relay:
         with self.lock:
             self.fallbacks[reason] += 1
-        return FallenBack(self._python.adopt(handover, on_end), reason)
+        return FallenBack(self.fallback.adopt(handover, on_end), reason)
 
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 

@@ -185,6 +185,11 @@ class PumpEngine:
         return self._stopping
 
     @property
+    def opened(self) -> bool:
+        """Whether it has been started, or will be in a moment."""
+        return self._opened
+
+    @property
     def has_thread(self) -> bool:
         """Whether the engine has a thread of its own."""
         return self._own_thread is not None

@@ -10,6 +10,7 @@ from stcp_proxy.config import EngineChoice
 from stcp_proxy.relay import trio_loop
 from stcp_proxy.relay.engine import Engine
 from stcp_proxy.relay.engine_choice import choose
+from stcp_proxy.relay.kernel import KernelEngine
 from stcp_proxy.relay.pump import PumpEngine
 
 _log = structlog.get_logger("stcp_proxy.supervisor")
@@ -43,9 +44,9 @@ class Engines:
         found = {choice: choose(choice) for choice in dict.fromkeys(choices) if choice not in self._by_choice}
         # The pump looks for Trio's epoll set, and finds it while there is no other.
         for choice, (engine, why) in sorted(found.items(), key=lambda item: not isinstance(item[1][0], PumpEngine)):
-            running = next((known for known in self._by_choice.values() if known.name == engine.name), None)
+            running = self._running(engine.name)
             if running is None:
-                _start(engine)
+                self._start(engine)
             self._by_choice[choice] = running or engine
             self._reasons[str(choice)] = (engine.name, why)
             _log.info("engine", choice=str(choice), engine=engine.name, why=why)
@@ -53,8 +54,9 @@ class Engines:
     def limit_held(self, size: int) -> None:
         """Set how many bytes the connections of the user-space engine may hold for stalled readers before reads become short."""
         for engine in set(self._by_choice.values()):
-            if isinstance(engine, PumpEngine):
-                engine.held.limit = size
+            pump = engine.fallback if isinstance(engine, KernelEngine) else engine
+            if isinstance(pump, PumpEngine):
+                pump.held.limit = size
 
     def __getitem__(self, choice: EngineChoice) -> Engine:
         return self._by_choice[choice]
@@ -64,13 +66,28 @@ class Engines:
         for engine in set(self._by_choice.values()):
             engine.close()
 
+    def _running(self, name: str) -> Engine | None:
+        """The running engine of this name. Trio's loop drives one pump: the fallback of a kernel engine serves all tunnels."""
+        for known in self._by_choice.values():
+            if known.name == name:
+                return known
+            if isinstance(known, KernelEngine) and known.fallback.name == name:
+                return known.fallback
+        return None
 
-def _start(engine: Engine) -> None:
-    try:
-        if isinstance(engine, PumpEngine):
-            trio_loop.start(engine)
-        else:
-            engine.start()
-    except OSError:
-        engine.close()
-        raise
+    def _start(self, engine: Engine) -> None:
+        try:
+            if isinstance(engine, KernelEngine):
+                pump = self._running(PumpEngine.name)
+                if isinstance(pump, PumpEngine):
+                    engine.share(pump)
+                else:
+                    trio_loop.start(engine.fallback)
+                engine.start()
+            elif isinstance(engine, PumpEngine):
+                trio_loop.start(engine)
+            else:
+                engine.start()
+        except OSError:
+            engine.close()
+            raise

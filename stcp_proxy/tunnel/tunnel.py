@@ -19,6 +19,7 @@ from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.first_steps import in_trio_task
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.relay.engine import Engine
+from stcp_proxy.relay.kernel import KernelEngine
 from stcp_proxy.relay.pump import PumpEngine
 from stcp_proxy.relay.watcher import Watching
 from stcp_proxy.session.connect import ConnectSession
@@ -187,6 +188,8 @@ class Tunnel:
         plan, engine = self.plan, self.engine
         if plan.keep is None or plan.intercept is not None or plan.accept_proxy is not None:
             return None
+        if isinstance(engine, KernelEngine):
+            return engine.fallback
         return engine if isinstance(engine, PumpEngine) else None
 
     def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery, waited: float, ephemeral: bytes) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import os
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,9 @@ from stcp_proxy.keys import PrivateKey
 from stcp_proxy.net.address import TcpAddress
 from stcp_proxy.net.listen import close_listeners
 from stcp_proxy.protocol.wire import Suite
-from stcp_proxy.relay import trio_loop
+from stcp_proxy.relay import kernel, trio_loop
+from stcp_proxy.relay.engine import Handover
+from stcp_proxy.relay.kernel import KernelEngine
 from stcp_proxy.relay.pump import PumpEngine
 from stcp_proxy.session import connect as session_connect
 from stcp_proxy.session import peer_leg
@@ -164,12 +167,42 @@ async def driven(compiled: bool) -> AsyncIterator[PumpEngine]:
         engine.close()
 
 
+@contextlib.contextmanager
+def beside(pump: PumpEngine, patch: pytest.MonkeyPatch, *, module: bool) -> Iterator[KernelEngine]:
+    """A kernel engine beside a pump. Without the module it refuses every connection, as the module does a unix socket."""
+
+    def refuse(handover: Handover) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    if not module:
+        patch.setattr(kernel, "probe", lambda: True)
+        patch.setattr(kernel, "hand_over", refuse)
+    engine = KernelEngine()
+    engine.share(pump)
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
 @asynccontextmanager
 async def pair(
-    patch: pytest.MonkeyPatch, *, compiled: bool, greeting: bytes = b"", listen: Any = None, connect: Any = None
+    patch: pytest.MonkeyPatch,
+    *,
+    compiled: bool,
+    greeting: bytes = b"",
+    listen: Any = None,
+    connect: Any = None,
+    module: bool | None = None,
 ) -> AsyncIterator[Rig]:
+    """Both tunnels. `module`: they have the kernel engine, with the module or without it; None for the user-space engine."""
     target = Target(greeting)
-    async with driven(compiled) as engine, trio.open_nursery() as nursery, trio.open_nursery() as connections:
+    async with contextlib.AsyncExitStack() as stack:
+        pump = await stack.enter_async_context(driven(compiled))
+        engine = pump if module is None else stack.enter_context(beside(pump, patch, module=module))
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        connections = await stack.enter_async_context(trio.open_nursery())
         nursery.start_soon(target.serve)
         listening = Tunnel(plan(Mode.LISTEN, target.address, **(listen or {})), engine)
         listening.open()

@@ -30,6 +30,20 @@ def test_client_that_speaks_first(compiled: bool) -> None:
     assert seen.answers == seen.said == [b"words %d" % number for number in range(5)]
 
 
+def test_kernel_engine_whose_module_refuses_every_connection() -> None:
+    """The engine beside it watches the sockets, and carries the connections."""
+
+    async def case(rig: Rig) -> None:
+        for _ in range(5):
+            await rig.ask(b"words")
+            await rig.rest()
+
+    seen = same(case, listen_tasks=1, connect_tasks=1, module=False)
+    assert seen.answers == [b"words"] * 5
+    ends = [line for line in seen.lines if line["event"] == "connection closed"]
+    assert {line["why_engine"] for line in ends} == {"the module stcp refused it: Operation not supported"}
+
+
 def test_server_that_speaks_first() -> None:
     async def case(rig: Rig) -> None:
         for _ in range(3):
