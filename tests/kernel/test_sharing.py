@@ -18,7 +18,7 @@ import pytest
 
 from stcp_proxy.relay import kernel_abi as abi
 
-from .peer import DATA, FIN, KEY_DOWN, KEY_UP, Cipher, Relay, args, eventually, references, tcp_pair, ulp
+from .peer import DATA, FIN, KEY_DOWN, KEY_UP, Cipher, Relay, args, eventually, read_exactly, references, stat, tcp_pair, ulp
 
 NOBODY = 65534
 CGROUPS = Path("/sys/fs/cgroup")
@@ -237,3 +237,42 @@ def test_an_owner_has_a_limited_number_of_relays() -> None:
     first.close()
     for sock in (app, plain, peer, wire):
         sock.close()
+
+
+def test_a_cgroup_at_its_limit_waits_and_loses_nothing() -> None:
+    """Buffers that the cgroup refuses are asked for again, without a word in the kernel's log and without the OOM killer."""
+    legs = [(tcp_pair(), tcp_pair()) for _ in range(20)]
+    fds = [str(sock.fileno()) for (_, plain), (_, wire) in legs for sock in (plain, wire)]
+    script = (
+        "import signal, socket, sys; from tests.kernel.peer import abi, args, ulp;"
+        "fds = [socket.socket(fileno=int(fd)) for fd in sys.argv[1:]]; [ulp(leg) for leg in fds];"
+        "[w.setsockopt(abi.SOL_STCP, abi.RELAY, args(p.fileno())) for p, w in zip(fds[::2], fds[1::2])];"
+        "print('ready', flush=True); signal.pause()"
+    )
+    command = [sys.executable, "-c", script, *fds]
+    with cgroup("stcp-limit", 512 << 20) as group:
+        owner = subprocess.Popen(command, pass_fds=[int(fd) for fd in fds], stdout=subprocess.PIPE, text=True)
+        (CGROUPS / "cgroup.procs").write_text(str(os.getpid()))
+        assert owner.stdout is not None
+        try:
+            assert owner.stdout.readline() == "ready\n"
+            before = stat()["BufferFailures"]
+            limit = group / "memory.max"
+            limit.write_text(str(int((group / "memory.current").read_text()) + (512 << 10)))
+            frame = Cipher(KEY_DOWN).seal(DATA, bytes(60_000))
+            for _, (peer, _) in legs:
+                peer.sendall(frame[:-1])
+            eventually(lambda: stat()["BufferFailures"] > before + 10, "nothing was refused")
+            limit.write_text("max")
+            for (app, _), (peer, _) in legs:
+                peer.sendall(frame[-1:])
+                assert read_exactly(app, 60_000) == bytes(60_000)
+            assert "oom_kill 0" in (group / "memory.events").read_text()
+        finally:
+            owner.kill()
+            owner.wait()
+            owner.stdout.close()
+    for (app, plain), (peer, wire) in legs:
+        for sock in (app, plain, peer, wire):
+            sock.close()
+    eventually(lambda: references() == 0, "a relay is left")
