@@ -59,9 +59,10 @@ def complete_tunnel(ctx: typer.Context, incomplete: str) -> list[str]:
     """The tunnels of the file that has been typed already; nothing where it cannot be read."""
     from stcp_proxy.config.yaml_file import file_source
 
-    config = ctx.params.get("config")
+    # The option under way has no value yet. Click's parser stops there and leaves the words before it in `args`.
+    config = ctx.params.get("config") or next(iter(ctx.args), None)
     try:
-        names = list(file_source(config).data["tunnels"]) if config else []
+        names = list(file_source(Path(config)).data["tunnels"]) if config else []
     except (StcpError, KeyError, TypeError):
         return []
     return [name for name in names if name.startswith(incomplete)]

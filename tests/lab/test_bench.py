@@ -1,8 +1,10 @@
 """The benchmark itself, with the peers that are here, for a second or two."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -53,6 +55,20 @@ def test_json_and_markdown(measured: Results, tmp_path: Path) -> None:
     assert "`stcp-proxy bench`" in text
     assert "Left out: broken: keygen failed" in text
     assert "![a](bench/a.png)" in text
+
+
+def test_every_axis_of_a_plot_has_its_unit(measured: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plt = pytest.importorskip("matplotlib.pyplot", reason="matplotlib is not installed")
+    plan = dataclasses.replace(measured.plan, peers=peers.choose(["plain"]))
+    kept: list[Any] = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    assert len(report.plots.draw(Figures(dataclasses.replace(measured, plan=plan)), tmp_path)) == 3
+    units = [{axis.get_xlabel() for axis in figure.axes if axis.get_visible()} for figure in kept]
+    monkeypatch.undo()
+    plt.close("all")
+    assert units[0] == {"rt/s", "MB/s", "conn/s"}
+    assert units[1] == {"ms"}
+    assert units[2] == {"CPU s per 100,000", "CPU s per GB", "CPU s per 1,000"}
 
 
 @pytest.mark.parametrize("name", TLS)

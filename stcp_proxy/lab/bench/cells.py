@@ -88,12 +88,12 @@ def first_answers(figures: Figures) -> Table:
 
 def cpu(figures: Figures) -> Table:
     """CPU seconds of the processes of each pair for the same work."""
-    units = {Kind.BULK: "CPU s per GB", Kind.ROUND_TRIPS: "CPU s per 100,000", Kind.NEW_CONNECTIONS: "CPU s per 1,000"}
+    kinds = (Kind.BULK, Kind.ROUND_TRIPS, Kind.NEW_CONNECTIONS)
     peers = [peer for peer in figures.peers if peer.set_up]
     lines = [
-        [row.title, units[row.kind], *(number(figures.cpu_per_operation(row, peer.name)) for peer in peers)]
+        [row.title, row.cpu_unit, *(number(figures.cpu_per_operation(row, peer.name)) for peer in peers)]
         for row in figures.rows
-        if row.kind in units
+        if row.kind in kinds
     ]
     return Table("CPU time of a pair", ["", "", *(peer.name for peer in peers)], lines)
 

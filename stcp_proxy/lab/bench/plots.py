@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _COLOURS = {Role.OURS: "#0b6e4f", Role.TLS: "#5b7db1", Role.PEER: "#8da3c4", Role.YARDSTICK: "#c3c7cc"}
 Value = Callable[[Row, Peer], float | None]
 """The length of a bar; None without a measurement."""
+Unit = Callable[[Row], str]
+"""The unit of a row's axis."""
 
 
 def _pyplot() -> Any:
@@ -54,23 +56,26 @@ def draw(figures: Figures, folder: Path) -> list[Path]:
     costed = [row for row in rows if row.kind is not Kind.FAIRNESS]
     tunnels = [peer for peer in figures.peers if peer.role is not Role.YARDSTICK]
     proxies = [peer for peer in figures.peers if peer.set_up]
+    every = tunnels + [peer for peer in proxies if peer not in tunnels]
+    cpu = "CPU time of a pair for the same work (less is better)"
     drawn = [
-        _panels(folder / "rates.png", "Rate (more is better)", rows, tunnels + [p for p in proxies if p not in tunnels], of_rate),
-        _panels(folder / "p99.png", "p99 latency, ms (less is better)", timed, proxies, of_p99),
-        _panels(folder / "cpu.png", "CPU time of a pair for the same work (less is better)", costed, proxies, of_cpu),
+        _panels(folder / "rates.png", "Rate (more is better)", rows, every, of_rate, lambda row: row.unit),
+        _panels(folder / "p99.png", "p99 latency (less is better)", timed, proxies, of_p99, lambda _: "ms"),
+        _panels(folder / "cpu.png", cpu, costed, proxies, of_cpu, lambda row: row.cpu_unit),
     ]
     return [path for path in drawn if path is not None]
 
 
-def _panels(path: Path, title: str, rows: Sequence[Row], peers: Sequence[Peer], value: Value) -> Path | None:
+def _panels(path: Path, title: str, rows: Sequence[Row], peers: Sequence[Peer], value: Value, unit: Unit) -> Path | None:
     if not rows or not peers:
         return None
     plt, columns = _pyplot(), min(4, len(rows))
     lines = -(-len(rows) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(3.6 * columns, 0.6 + lines * (0.7 + 0.24 * len(peers))), squeeze=False)
+    figure, axes = plt.subplots(lines, columns, figsize=(3.6 * columns, 0.6 + lines * (0.85 + 0.24 * len(peers))), squeeze=False)
     flat = list(axes.flat)
     for axis, row in zip(flat, rows, strict=False):
         _bars(axis, row, peers, value)
+        axis.set_xlabel(unit(row), fontsize=8)
     for axis in flat[len(rows) :]:
         axis.set_visible(False)
     figure.suptitle(title)

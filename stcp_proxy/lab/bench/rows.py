@@ -47,6 +47,13 @@ class Row:
         units = {Kind.BULK: "MB/s", Kind.NEW_CONNECTIONS: "conn/s", Kind.FIRST_ANSWER: "conn/s", Kind.MEMORY: "KiB"}
         return units.get(self.kind, "rt/s")
 
+    @property
+    def cpu_unit(self) -> str:
+        """Unit of the row's processor time, as in `Figures.cpu_per_operation`."""
+        opened = "CPU s per 1,000"
+        units = {Kind.BULK: "CPU s per GB", Kind.NEW_CONNECTIONS: opened, Kind.FIRST_ANSWER: opened}
+        return units.get(self.kind, "CPU s per 100,000")
+
 
 OPENING: Final = frozenset({Kind.NEW_CONNECTIONS, Kind.FIRST_ANSWER})
 """Kinds of rows that measure the opening of connections."""

@@ -87,6 +87,16 @@ def test_files_are_left_to_bash(folder: Path, words: tuple[str, ...]) -> None:
     assert "complete -o default -F _stcp_proxy_completion stcp-proxy" in (folder / "script").read_text()
 
 
+@pytest.mark.parametrize("behind", [("--tunnel",), ("--tunnel", "="), ("--watch", "--tunnel")])
+def test_bash_offers_the_tunnels_of_the_file(folder: Path, behind: tuple[str, ...]) -> None:
+    file = folder / "tunnels.yaml"
+    file.write_text("tunnels: {web: {}, work: {}, mail: {}}\n")
+    last = () if behind[-1] == "=" else ("",)
+    assert typed(folder, "status", str(file), *behind, *last) == ["web", "work", "mail"]
+    assert typed(folder, "status", str(file), *behind, "w") == ["web", "work"]
+    assert typed(folder, "status", str(folder / "missing.yaml"), *behind, *last) == []
+
+
 def test_the_other_shells_have_a_script(tmp_path: Path) -> None:
     assert script("zsh", tmp_path).strip().startswith("#compdef stcp-proxy")
     assert script("fish", tmp_path).startswith("complete --command stcp-proxy")
