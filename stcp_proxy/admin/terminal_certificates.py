@@ -30,7 +30,7 @@ def certificates(status: Status, tunnel: str, limits: Limits, width: int, *, wid
     hidden = unlisted(len(found) - len(shown) if shown else 0, "certificate", "--all shows all")
     if not shown or not wide:
         return [*(_lines(each, status.time, limits, width) for each in shown), *hidden]
-    table = new_table("CERTIFICATE", "NAMES", "AUTHORITY", "SERIAL", "ENDS", ">OPEN", "CAN IT GO?")
+    table = new_table("CERTIFICATE", "NAMES", "AUTHORITY", "SERIAL", "ENDS", ">OPEN", "CAN BE REMOVED")
     for each in shown:
         serial = printable(each.serial) or "–"
         first, ends = Text(_title(each), style="bold"), _ends(each, status.time)

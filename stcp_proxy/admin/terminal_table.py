@@ -186,7 +186,7 @@ class View:
             names_column("NAME", (key.name for key in shown)),
             names_column("TUNNELS", (name for key in shown for name in key.tunnels)),
         )
-        table = new_table("=KEY", *columns, ">OPEN", ">HANDSHAKES", "LAST USE", "CAN IT GO?")
+        table = new_table("=KEY", *columns, ">OPEN", ">HANDSHAKES", "LAST USE", "CAN BE REMOVED")
         for key in shown:
             tunnels = names_text(key.tunnels, self.limits.names, "\n")
             counts = (f"{key.connections:,}", f"{key.total:,}")
