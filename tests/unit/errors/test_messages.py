@@ -12,6 +12,7 @@ import pytest
 
 from stcp_proxy import errors
 from stcp_proxy.errors import Code, EndReason, PeerRejected, StcpError, UnknownPeer
+from stcp_proxy.errors.judgement import LogClass
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = ROOT / "stcp_proxy"
@@ -69,6 +70,20 @@ def labels() -> set[str]:
 @pytest.mark.parametrize("label", sorted(labels()))
 def test_label_is_explained(label: str) -> None:
     assert f"\n| `{label}` |" in MESSAGES
+
+
+def classes(label: str) -> set[str]:
+    """The classes that silence the log lines of a label."""
+    judgements = [kind.judgement for kind in KINDS.values() if kind.label == label]
+    judgements += [reason.judgement for reason in EndReason if reason.value == label]
+    return {judgement.log_class.value if judgement.log_class else "never silenced" for judgement in judgements}
+
+
+@pytest.mark.parametrize("label", sorted(labels() - {"config", "key_file", "rules_refused"}))
+def test_label_has_its_classes(label: str) -> None:
+    """The last column of the table; a failure before anything starts is in no log."""
+    (row,) = re.findall(rf"^\| `{label}` \|.*\| ([^|]+) \|$", MESSAGES, re.MULTILINE)
+    assert set(re.findall("|".join((*LogClass, "never silenced")), row)) == classes(label)
 
 
 def test_nothing_else_is_explained() -> None:
