@@ -33,6 +33,7 @@ void open_leg(struct sock *sk, struct socket *socket, struct file *file, struct 
 			     .in = in,
 			     .out = out,
 			     .room = room,
+			     .snd_wnd = room,
 			     .size = room,
 			     .mss_cache = 1460 };
 }

@@ -115,6 +115,7 @@ static void rst_arrives(struct sock *sk)
 void give_room(struct sock *sk, u32 len)
 {
 	sk->room += min(len, sk->size - sk->room);
+	sk->snd_wnd = sk->room;
 	sk->snd_una = sk->write_seq - (sk->size - sk->room);
 	if (sk_stream_is_writeable(sk) && sk->sk_socket->flags & 1ul << SOCK_NOSPACE)
 		sk->sk_write_space(sk);

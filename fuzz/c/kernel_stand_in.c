@@ -374,6 +374,7 @@ int tcp_sendmsg_locked(struct sock *sk, struct msghdr *msg, size_t size)
 		memcpy(sk->out + sk->out_end, from->vec->bv_page->bytes + from->vec->bv_offset + from->skip, part);
 		sk->out_end += part;
 		sk->room -= min(part, sk->room);
+		sk->snd_wnd = sk->room;
 		sk->write_seq += part;
 		sent += part;
 		from->skip += part;

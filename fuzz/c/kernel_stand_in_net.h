@@ -77,7 +77,7 @@ struct sock {
 	void (*sk_error_report)(struct sock *sk);
 	struct stcp_leg *leg;
 	/* tcp_sock and inet_connection_sock */
-	u32 urg_data, urg_seq, copied_seq, notsent_lowat, window_clamp, rcv_tstamp, write_seq, snd_una, packets_out, mss_cache;
+	u32 urg_data, urg_seq, copied_seq, notsent_lowat, window_clamp, rcv_tstamp, write_seq, snd_una, snd_wnd, packets_out, mss_cache;
 	u32 icsk_user_timeout, icsk_probes_out;
 	/* the TCP of the harness */
 	u8 *in, *out;
