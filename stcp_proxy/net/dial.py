@@ -248,9 +248,11 @@ def summary(targets: Sequence[object], failures: Sequence[Failure]) -> TargetErr
         if failure.lack is not None:
             return failure.lack
     statuses = {failure.status for failure in failures}
-    what = f"cannot reach {' or '.join(map(str, targets))} ({'; '.join(map(str, failures))})"
-    if [str(target) for target in targets] == [failure.name for failure in failures]:
-        what = f"cannot reach {'; '.join(map(str, failures))}"
+    names = [str(target) for target in targets]
+    what = f"cannot reach {' or '.join(names)} ({'; '.join(map(str, failures))})"
+    if sorted(names) == sorted(failure.name for failure in failures):
+        # In the order of the file, whichever was tried first: one fault has one sentence, and is counted once.
+        what = f"cannot reach {'; '.join(map(str, sorted(failures, key=lambda failure: names.index(failure.name))))}"
     if errno.ETIMEDOUT in statuses:
         return TargetTimedOut(what, remedy="check that it is up and that no firewall drops its packets")
     if errno.ECONNREFUSED in statuses:
