@@ -10,6 +10,7 @@ import resource
 import select
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from harness.traffic import busy
 
 Config = dict[str, Any]
 _IN_CLOSE_NOWRITE = 0x10
+_IN_OPEN = 0x20
 _libc = ctypes.CDLL(None, use_errno=True)
 MANY = 24
 """New connections, of which each of two workers gets at least one: all but once in eight million times."""
@@ -86,13 +88,21 @@ def listens(port: int) -> bool:
 
 @contextlib.contextmanager
 def closing(path: Path) -> Iterator[Callable[[], None]]:
-    """Gives a function that waits until a process has read and closed this file since the beginning of the block (inotify(7))."""
+    """Gives a function that waits until this file was opened and closed twice since the beginning of the block (inotify(7)).
+
+    A reload reads a file twice: for its digest, by which later changes are noticed, and for the plan.
+    """
     fd = _libc.inotify_init1(os.O_CLOEXEC)
     try:
-        assert _libc.inotify_add_watch(fd, os.fsencode(path), _IN_CLOSE_NOWRITE) > 0
+        events = _IN_OPEN | _IN_CLOSE_NOWRITE  # two events that are equal and follow each other would be one
+        assert _libc.inotify_add_watch(fd, os.fsencode(path), events) > 0
 
         def wait() -> None:
-            assert select.select([fd], [], [], TIMEOUT)[0], f"{path} was not read"
+            closed = 0
+            while closed < 2:
+                assert select.select([fd], [], [], TIMEOUT)[0], f"{path} was not read"
+                masks = (mask for _, mask, _, _ in struct.iter_unpack("iIII", os.read(fd, 4096)))
+                closed += sum(bool(mask & _IN_CLOSE_NOWRITE) for mask in masks)
 
         yield wait
     finally:
