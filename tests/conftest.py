@@ -23,6 +23,13 @@ settings.load_profile("stcp")
 _NO_SKIP = bool(os.environ.get("STCP_NO_SKIP"))
 
 
+@pytest.fixture
+def not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make coverage` does not measure the processes that a test starts: to measure one, it imports modules in it."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -49,6 +49,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("not_measured")
 def test_what_serves_has_imported_nothing_that_only_reads(flags: list[str], file: Path) -> None:
     for arguments in (flags, ["run", file]):
         served = main(*arguments, program=_LIST)
@@ -58,6 +59,7 @@ def test_what_serves_has_imported_nothing_that_only_reads(flags: list[str], file
         assert loaded & (NEVER | ADMIN | UNUSED | {"libcrypto"}) == set()
 
 
+@pytest.mark.usefixtures("not_measured")
 def test_the_web_server_is_imported_for_an_admin_address_alone(flags: list[str]) -> None:
     loaded = set(main(*flags, "--admin", "127.0.0.1:0", program=_LIST).stdout.split())
     assert loaded & (NEVER | ADMIN) == ADMIN

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("not_measured")
 HEAD = "import sys\nfrom stcp_proxy.process.deferred_imports import defer, deferred, import_hashlib, without\n"
 
 
