@@ -66,6 +66,7 @@ def test_a_version_that_is_none_or_not_later(version: str) -> None:
         release.refuse_unclean(version)
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is missing")
 def test_the_checks_do_not_get_the_arguments_of_the_release(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("outer:\n\t@$(CALL)\ninner:\n\t@echo 'ARGS are <$(ARGS)>' >found\n", encoding="utf-8")
     script = tmp_path / "call.py"
