@@ -8,12 +8,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+from harness.certificates import TestAuthority
 
 from stcp_proxy import keys
 
@@ -50,27 +52,52 @@ def key(path: Path) -> str:
     return str(private.public)
 
 
-@pytest.fixture(scope="module", params=[("kernel", "kernel"), ("auto", "python")], ids=" and ".join)
+CERTIFIED: Final = ("auto", "python")
+"""The engines of the pair that authenticates by certificates, so by suite 5; the other pair has keys."""
+NAMES: Final = {"listen": "dns:db.prod.internal", "connect": "spiffe://prod/ns/web/sa/app"}
+
+
+@pytest.fixture(scope="module", params=[("kernel", "kernel"), CERTIFIED], ids=" and ".join)
 def engines(request: pytest.FixtureRequest) -> tuple[str, str]:
     """Engines of the listen and of the connect side."""
     chosen: tuple[str, str] = request.param
     return chosen
 
 
+Identities = tuple[dict[str, str], dict[str, tuple[str, ...]]]
+"""How each side is named by the other one, and the flags of its identity."""
+
+
+def by_keys(folder: Path) -> Identities:
+    files = {side: folder / f"{side}.key" for side in NAMES}
+    return {side: key(path) for side, path in files.items()}, {side: ("--key", str(path)) for side, path in files.items()}
+
+
+def by_certificates(folder: Path) -> Identities:
+    authority = TestAuthority()
+    authority.bundle(folder / "ca.crt")
+    flags = {}
+    for side, name in NAMES.items():
+        authority.issue(name).write(folder, side)
+        files = ("--certificate", f"{folder}/{side}.crt", "--certificate-key", f"{folder}/{side}-tls.key")
+        flags[side] = (*files, "--authority", f"prod={folder}/ca.crt")
+    return NAMES, flags
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, engines: tuple[str, str]) -> Iterator[Path]:
     """A listen and a connect side between ENTRY and TARGET; yields the folder of their logs."""
     folder = tmp_path_factory.mktemp("pair")
-    public = {side: key(folder / f"{side}.key") for side in ("listen", "connect")}
+    peers, identities = by_certificates(folder) if engines == CERTIFIED else by_keys(folder)
     here, wire, entry = (f"127.0.0.1:{port}" for port in (TARGET, WIRE, ENTRY))
     common = ("--log-format", "json")
     sides = {
-        "listen": ("--bind", wire, "--to", here, "--allow", public["connect"], "--engine", engines[0]),
-        "connect": ("--bind", entry, "--to", wire, "--peer", public["listen"], "--engine", engines[1]),
+        "listen": ("--bind", wire, "--to", here, "--allow", peers["connect"], "--engine", engines[0]),
+        "connect": ("--bind", entry, "--to", wire, "--peer", peers["listen"], "--engine", engines[1]),
     }
     with contextlib.ExitStack() as stack:
         for side, words in sides.items():
-            command = (sys.executable, "-m", "stcp_proxy", side, *words, "--key", str(folder / f"{side}.key"), *common)
+            command = (sys.executable, "-m", "stcp_proxy", side, *words, *identities[side], *common)
             stack.enter_context(running(*command, log=folder / f"{side}.log"))
         ready(WIRE)
         ready(ENTRY)
@@ -90,6 +117,52 @@ def check_engines(folder: Path, engines: tuple[str, str]) -> None:
         for line in closed(folder, side):
             assert line["engine"] == ("python" if engine == "python" else "kernel"), line
             assert "why_engine" not in line, line
+            assert line.get("authority") == ("prod" if engines == CERTIFIED else None), line
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """A server that reads to the end of the question, gives it back, and closes."""
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                with sock, contextlib.suppress(OSError):
+                    data = b""
+                    while chunk := sock.recv(65536):
+                        data += chunk
+                    sock.sendall(data)
+
+    with socket.create_server(("127.0.0.1", TARGET)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.timeout(900)
+def test_kept_wire_legs(pair: Path, engines: tuple[str, str]) -> None:
+    """Short connections, one after the other, go over the wire legs of those before."""
+    before, count = stat(), 40
+    with answering():
+        for number in range(count):
+            data = b"%d " % number * 3000
+            with socket.create_connection(("127.0.0.1", ENTRY), timeout=60) as sock:
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+                with sock.makefile("rb") as answer:
+                    assert answer.read() == data
+    eventually(lambda: len(closed(pair, "connect")) >= count, "connections are open")
+    check_engines(pair, engines)
+    kept = [line for line in closed(pair, "connect") if line.get("leg") == "kept"]
+    print(f"{len(kept)} of {count} connections over kept legs")
+    assert len(kept) >= count // 2
+    kernels = sum(engine != "python" for engine in engines)
+    assert stat()["LegsGivenBack"] - before["LegsGivenBack"] >= kernels * len(kept)
 
 
 @pytest.mark.timeout(900)

@@ -11,13 +11,16 @@ from collections.abc import Callable
 
 import pytest
 
-from .peer import DATA, PATIENCE, Relay, noise, read_exactly, tcp_pair
+from stcp_proxy.relay import kernel_abi as abi
+
+from .peer import DATA, PATIENCE, Relay, eventually, noise, read_exactly, tcp_pair
 
 TIMEOUT = 12.0
 """TCP_USER_TIMEOUT of both legs, seconds. After a loss of `LOST` the next retransmission may come at 6.4 s."""
 QUIET = TIMEOUT - 1
 """Seconds without a segment before the path is lost."""
 LOST = 5.0
+BUFFER = 65_536
 TABLE = "inet stcp_test"
 
 
@@ -40,13 +43,18 @@ class Case:
     Args:
         kind: "up", "down", "both": what is sent while it is lost. "peer reads nothing", "application reads nothing": what has
             closed a window before.
+        timeout: TCP_USER_TIMEOUT of both legs, seconds.
+        buffer: SO_RCVBUF of the application and of the peer, bytes; None lets it grow.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, timeout: float = TIMEOUT, buffer: int | None = None) -> None:
         self.kind = kind
         legs = *tcp_pair(), *tcp_pair()
+        if buffer is not None:
+            for end in (legs[0], legs[2]):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         for leg in (legs[1], legs[3]):
-            leg.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, int(1000 * TIMEOUT))
+            leg.setsockopt(socket.SOL_TCP, socket.TCP_USER_TIMEOUT, int(1000 * timeout))
         self.relay = Relay(legs=legs)
         application, peer = (leg.getsockname()[1] for leg in (legs[0], legs[2]))
         self.ports = {"up": [peer], "down": [application], "both": [application, peer]}.get(
@@ -127,3 +135,27 @@ def test_what_direct_connections_survive() -> None:
                 failed[f"{hook}: {case.kind}"] = exc
             case.relay.close()
     assert not failed
+
+
+@pytest.mark.timeout(240)
+def test_a_peer_that_is_lost_behind_a_closed_window_is_noticed() -> None:
+    """And not before both have passed: four unanswered probes and the time of TCP_USER_TIMEOUT."""
+    cases = [Case("peer reads nothing", 4.0, BUFFER), Case("application reads nothing", 4.0, BUFFER)]
+    for case in cases:
+        case.close_window()
+    for case in cases:  # the time between two probes doubles while a window is closed: close it anew
+        read_exactly(case.relay.peer if case.kind.startswith("peer") else case.relay.app, BUFFER)
+    time.sleep(0.5)
+    nft(f"table {TABLE} {{\n{loss('output', [port for case in cases for port in case.ports])}}}")
+    began = time.monotonic()
+    try:
+        time.sleep(3)
+        assert [case.relay.status().end for case in cases] == [abi.End.NONE] * 2
+        for case, end in zip(cases, (abi.End.TRUNCATED, abi.End.PLAIN_RESET), strict=True):
+            eventually(lambda case=case: case.relay.status().end != abi.End.NONE, "it goes on for ever", 90)  # type: ignore[misc]
+            assert case.relay.status().end is end
+            print(f"{case.kind}: noticed after {time.monotonic() - began:.1f} s")
+    finally:
+        nft(f"delete table {TABLE}")
+    for case in cases:
+        case.relay.close()
