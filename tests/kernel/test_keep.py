@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import select
-import signal
 import socket
 import struct
-import subprocess
-import sys
-import threading
 import time
 
 import pytest
 
 from stcp_proxy.relay import kernel_abi as abi
 
+from .kept import end_application, give_back, keep, take
 from .peer import (
     DATA,
     FIN,
-    KEY_DOWN,
-    KEY_UP,
     OPEN,
     PATIENCE,
     RESET,
@@ -41,27 +35,6 @@ from .refusals import refused
 NEXT = Cipher(bytes(32), 77).seal(OPEN, b"attributes") + Cipher(bytes(32), 78).seal(DATA, b"early")
 """What the peer sends for the next connection, with keys that the module does not have."""
 NOTSENT_LOWAT = 25
-
-
-def keep(**options: object) -> Relay:
-    return Relay(flags=abi.RELAY_KEEP, **options)  # type: ignore[arg-type]
-
-
-def give_back(r: Relay) -> None:
-    r.wire.setsockopt(abi.SOL_STCP, abi.GIVE_BACK, b"")
-
-
-def take(r: Relay) -> abi.Status:
-    """Waits for the end and takes the leg back."""
-    status = r.wait_ended()
-    assert (status.end, status.kept) == (abi.End.FINISHED, True)
-    give_back(r)
-    return status
-
-
-def end_application(r: Relay) -> None:
-    r.app.shutdown(socket.SHUT_WR)
-    assert r.read_frame() == (FIN, b"")
 
 
 def check_usable(r: Relay) -> None:
@@ -288,128 +261,3 @@ def test_what_cannot_be_given_back() -> None:
     for sock in (near, far):
         sock.close()
     r.close()
-
-
-def test_one_of_many_threads_takes_the_leg() -> None:
-    """Others may ask for its state or abort it meanwhile: with the checkers, a relay that is freed too early is seen."""
-    for _ in range(40):
-        r = keep()
-        taken: list[int] = []
-        go = threading.Barrier(4)
-
-        def take_it(r: Relay = r, taken: list[int] = taken, go: threading.Barrier = go) -> None:
-            go.wait(PATIENCE)
-            for _ in range(50):
-                with contextlib.suppress(OSError):
-                    r.status()
-                with contextlib.suppress(OSError):
-                    give_back(r)
-                    taken.append(1)
-                with contextlib.suppress(OSError):
-                    r.wire.setsockopt(abi.SOL_STCP, abi.ABORT, b"")
-
-        threads = [threading.Thread(target=take_it) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        end_application(r)
-        r.send(FIN)
-        go.wait(PATIENCE)
-        for thread in threads:
-            thread.join()
-        with contextlib.suppress(OSError):
-            give_back(r)
-            taken.append(1)
-        assert taken == [1]
-        r.close()
-    eventually(lambda: references() == 0, "a reference is left")
-
-
-OWNER = """
-import select, signal, socket, sys
-from tests.kernel.peer import abi, args, ulp
-legs = [socket.socket(fileno=int(fd)) for fd in sys.argv[1:]]
-for leg in legs:
-    ulp(leg)
-for plain, wire, _ in zip(legs[::3], legs[1::3], legs[2::3]):
-    wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(plain.fileno(), flags=abi.RELAY_KEEP))
-    plain.close()
-print("ready", flush=True)
-for place, wire in enumerate(legs[1::3]):
-    poll = select.poll()
-    poll.register(wire, 0)
-    if place >= 2:
-        assert poll.poll(30000)
-    if place >= 3:
-        wire.setsockopt(abi.SOL_STCP, abi.GIVE_BACK, b"")
-    if place >= 4:
-        wire.setsockopt(abi.SOL_STCP, abi.RELAY, args(legs[14].fileno()))
-print("there", flush=True)
-signal.pause()
-"""
-STATES = ["at rest", "one FIN", "ended", "given back", "handed over again"]
-
-
-def test_a_killed_owner_in_every_state() -> None:
-    """While a connection lives, both ends see a reset; a leg between two connections ends in order."""
-    legs = [(tcp_pair(), tcp_pair(), tcp_pair()) for _ in STATES]
-    fds = [sock.fileno() for (_, plain), (_, wire), (_, again) in legs for sock in (plain, wire, again)]
-    command = [sys.executable, "-c", OWNER, *map(str, fds)]
-    with subprocess.Popen(command, pass_fds=fds, stdout=subprocess.PIPE, text=True) as owner:
-        assert owner.stdout is not None
-        assert owner.stdout.readline() == "ready\n"
-        for state, ((app, plain), (peer, wire), (_, again)) in zip(STATES, legs, strict=True):
-            for sock in (plain, wire, again):
-                sock.close()
-            if state != "at rest":
-                app.shutdown(socket.SHUT_WR)
-                assert read_exactly(peer, 20) == Cipher(KEY_UP).seal(FIN)
-            if state not in ("at rest", "one FIN"):
-                peer.sendall(Cipher(KEY_DOWN).seal(FIN))
-        assert owner.stdout.readline() == "there\n"
-        owner.send_signal(signal.SIGKILL)
-        owner.wait(PATIENCE)
-    for state, ((app, _), (peer, _), (other, _)) in zip(STATES, legs, strict=True):
-        lives = state in ("at rest", "one FIN")
-        assert how_it_ends(app) == (0, "reset" if lives else "eof"), state
-        assert how_it_ends(peer) == (0, "reset" if lives or state == "handed over again" else "eof"), state
-        for sock in (app, peer, other):
-            sock.close()
-    eventually(lambda: references() == 0, "a leg outlived its owner")
-    assert stat()["RelaysLive"] == 0
-
-
-def memory_of(sock: socket.socket) -> tuple[int, ...]:
-    """SO_MEMINFO: what a socket holds in its queues, and what it has reserved."""
-    return struct.unpack("9I", sock.getsockopt(socket.SOL_SOCKET, 55, 36))[:6]
-
-
-def test_thousand_connections_over_one_leg() -> None:
-    """Nothing grows with them: references, memory of the leg, memory of the machine."""
-    peer, wire = tcp_pair()
-    up, down = Cipher(KEY_UP), Cipher(KEY_DOWN)
-    held: list[tuple[int, ...]] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        for number in range(1000):
-            app = socket.create_connection(listener.getsockname(), timeout=PATIENCE)
-            plain, _ = listener.accept()
-            legs = app, plain, peer, wire
-            r = keep(legs=legs, counters=(up.n, down.n), send_key=up.key, receive_key=down.key)
-            r.up, r.down = up, down
-            app.sendall(b"question")
-            app.shutdown(socket.SHUT_WR)
-            assert r.read_data(8) == b"question"
-            r.send(DATA, b"answer")
-            r.send(FIN)
-            assert read_exactly(app, 6) == b"answer"
-            assert how_it_ends(app) == (0, "eof")
-            assert r.read_frame() == (FIN, b"")
-            status = take(r)
-            assert (status.send_counter, status.receive_counter) == (up.n, down.n)
-            app.close()
-            if number in (99, 999):
-                held.append(memory_of(wire))
-    assert held[0] == held[1]
-    assert stat()["RelaysLive"] == 0
-    for sock in (peer, wire):
-        sock.close()
-    eventually(lambda: references() == 0, "a reference is left")
