@@ -52,7 +52,8 @@ void peer_sends_frame(void)
 			return spoil();
 		if (fault & 2)
 			len = at >= STCP_FRAME_OVERHEAD ? at - STCP_FRAME_OVERHEAD : 0;
-		frame[at] ^= (u8)(fault | 4);
+		/* a byte of what is left: what follows could be just the bytes that were cut */
+		frame[at % (STCP_FRAME_OVERHEAD + len)] ^= (u8)(fault | 4);
 		spoil();
 	}
 	expect(type, zero, text, len);

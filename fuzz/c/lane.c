@@ -73,7 +73,8 @@ static void peer_sends_frame(struct connection *c)
 			return;
 		if (fault & 2)
 			len = where >= OVERHEAD ? where - OVERHEAD : 0;
-		frame[where] ^= (uint8_t)(fault | 4);
+		/* a byte of what is left: what follows could be just the bytes that were cut */
+		frame[where % (OVERHEAD + len)] ^= (uint8_t)(fault | 4);
 	}
 	c->stream_end += OVERHEAD + len;
 	if (c->spoiled || c->said_reset)

@@ -19,7 +19,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=names, help="run this fuzzer; may be given several times")
     parser.add_argument("--seconds", type=int, help="seconds for each fuzzer [default: 60, or no limit with --runs]")
     parser.add_argument("--runs", type=int, help="inputs for each fuzzer [default: no limit]")
-    parser.add_argument("--replay", nargs=2, metavar=("NAME", "FILE"), help="run one input that broke a promise")
+    parser.add_argument(
+        "--replay", nargs=2, metavar=("NAME", "FILE"), help="run one input that broke a promise; FILE from the project's folder"
+    )
     parser.add_argument("--keep", action="store_true", help="make seeds of what the corpora have grown to, instead of fuzzing")
     asked = parser.parse_args()
     chosen = [named(name) for name in asked.only or names]
@@ -28,7 +30,7 @@ def main() -> int:
             print("\n".join(f"{fuzzer.name:14} {fuzzer.what}" for fuzzer in chosen))
             return 0
         if asked.replay:
-            return 1 if run.replay(named(asked.replay[0]), Path(asked.replay[1])) else 0
+            return 1 if run.replay(named(asked.replay[0]), PROJECT / asked.replay[1]) else 0
         if asked.keep:
             for fuzzer in chosen:
                 print(f"{fuzzer.name:14} {run.keep(fuzzer)} seeds")
