@@ -370,7 +370,8 @@ class PumpEngine:
             duplex.watch_if_active(since)
 
     def _carried(self) -> set[Duplex]:
-        return {each for each in map(_owner_of, self._handlers.values()) if isinstance(each, Duplex)}
+        owners = (getattr(handler, "__self__", None) for handler in self._handlers.values())
+        return {each for each in owners if isinstance(each, Duplex)}
 
     def _timeout(self, patience: float | None) -> float | None:
         """Seconds to wait for events: until the next deadline, at most `patience`. None is no limit."""
@@ -393,10 +394,6 @@ class PumpEngine:
             self._inbox.clear()
         for duplex, function in calls:
             guarded(duplex, function)
-
-
-def _owner_of(handler: Callable[[int], None]) -> object:
-    return getattr(handler, "__self__", None)
 
 
 def _nothing() -> None:
