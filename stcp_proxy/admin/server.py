@@ -43,7 +43,7 @@ from stcp_proxy.admin.report import Report, status_of
 from stcp_proxy.admin.shared_report import SharedReport
 from stcp_proxy.admin.snapshot import snapshot
 from stcp_proxy.admin.snapshot_request import SnapshotRequest
-from stcp_proxy.admin.source_limit import SourceLimit
+from stcp_proxy.admin.source_limit import BACKLOG, SourceLimit
 from stcp_proxy.admin.status_schema import Status
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import ConfigError, StcpError
@@ -56,7 +56,6 @@ from stcp_proxy.net.unix_socket import forget_file, in_place
 _log = structlog.get_logger("stcp_proxy.admin")
 
 PLACES: Final = 64
-_BACKLOG: Final = 1024
 _MAX_HEAD: Final = 16 * 1024
 
 
@@ -192,7 +191,7 @@ class AdminServer:
         if not lost:
             return
         try:
-            found = open_listeners(self._plan.address, backlog=_BACKLOG)
+            found = open_listeners(self._plan.address, backlog=BACKLOG)
         except ConfigError as exc:
             _log.error("admin address lost: its socket file was removed or replaced", why=exc.what, remedy=exc.remedy)
             return
@@ -295,7 +294,7 @@ def _nothing(*_: object) -> None: ...
 
 
 def _who(sock: socket.socket, address: Any) -> str:
-    """Who has connected, for the log: the process and its user as the kernel tells for a unix socket, else the address."""
+    """The client, for the log: on a unix socket the process and its user, which the kernel names; else the address."""
     if sock.family != socket.AF_UNIX:
         return describe_sockaddr(sock.family, address)
     peer = peer_credentials(sock)

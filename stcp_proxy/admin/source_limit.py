@@ -13,6 +13,8 @@ import trio
 from stcp_proxy.net import source
 from stcp_proxy.net.token_buckets import TokenBuckets
 
+BACKLOG: Final = 1024
+"""Connections that wait in the kernel until they are accepted: with fewer, a flood fills the places that a probe needs."""
 RATE: Final = 50.0
 """The rate, in connections or probes a second, that one source may sustain."""
 BURST: Final = 100.0

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from stcp_proxy.admin.server import AdminServer
     from stcp_proxy.process.running import Running
 
-_BACKLOG = 256
-
 
 class AdminCompanion:
     """See `stcp_proxy.process.companion.Companion`; a context manager.
@@ -45,7 +43,7 @@ class AdminCompanion:
         self._server: AdminServer | None = None
         self._wanted = trio.Event()
         if plan.admin is not None:
-            self._listeners = open_in_place_of([], plan.admin.address, backlog=_BACKLOG) if listeners is None else listeners
+            self._listeners = _open([], plan.admin) if listeners is None else listeners
             for listener in self._listeners:
                 remember_file(listener)
             self._load(plan.admin, self._listeners)
@@ -104,7 +102,7 @@ class AdminCompanion:
         """New listening sockets for a plan; None where the present ones serve it."""
         if self._plan is not None and self._plan.address == plan.address:
             return None
-        found = open_in_place_of(self.listeners, plan.address, backlog=_BACKLOG)
+        found = _open(self.listeners, plan)
         for listener in found:
             remember_file(listener)
         return found
@@ -177,6 +175,13 @@ class _Change:
     def close(self) -> None:
         """See `Change.close`."""
         close_listeners(self._listeners or [])
+
+
+def _open(leaving: list[socket.socket], plan: AdminPlan) -> list[socket.socket]:
+    """Listen on the address of a plan, in place of sockets that listen already."""
+    from stcp_proxy.admin.source_limit import BACKLOG
+
+    return open_in_place_of(leaving, plan.address, backlog=BACKLOG)
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

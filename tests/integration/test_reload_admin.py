@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from harness.proxies import Keys
 from harness.sockets import Target, end_of, free_port
 
 from stcp_proxy.admin.client import Unreachable
+from stcp_proxy.admin.source_limit import BACKLOG
 
 Config = dict[str, Any]
 
@@ -123,3 +125,12 @@ def test_a_unix_socket_comes_and_goes_with_its_file(proxy: FileProxy, tmp_path: 
     assert proxy.stop() == 0
     assert not paths[0].exists()
     assert not proxy.log("admin server failed")
+
+
+def test_a_flood_of_connections_waits_in_the_kernel(proxy: FileProxy) -> None:
+    """An address of a reload has the backlog that a flood needs; one of the start is opened by the same function (ss(8): Send-Q)."""
+    address = f"127.0.0.1:{free_port()}"
+    reload(proxy, admin=address)
+    done = subprocess.run(["ss", "-Hltn", f"src {address}"], capture_output=True, text=True, check=True, timeout=30)
+    limit = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    assert [int(line.split()[2]) for line in done.stdout.splitlines()] == [min(BACKLOG, limit)]
