@@ -246,9 +246,9 @@ static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
  * Send what the direction's buffer has to send. Return: bytes taken, or a negative
  * errno; -EINPROGRESS when somebody holds the socket.
  *
- * d->out moves under the lock: whoever has the lock later and finds an answer to
- * our bytes knows that they had left (stcp_wire_over()). d->beyond asks for room
- * that the send buffer does not have.
+ * d->out moves under the lock: a later owner of the lock that finds an answer to our
+ * bytes knows that they had left (stcp_wire_over()). d->beyond asks for room that
+ * the send buffer does not have.
  */
 int stcp_leg_send(struct stcp_leg *leg, struct stcp_direction *d, bool more)
 {

@@ -88,7 +88,7 @@ int stcp_relay_give_back(struct sock *sk)
 		relay->given_back = true;
 	spin_unlock(&relay->lock);
 	if (!err) {
-		/* It may still be waking whoever polls. */
+		/* It may still be waking those who poll. */
 		flush_delayed_work(&relay->finish);
 		stcp_relay_leave_wire(relay, true);
 		stcp_stat_add(sock_net(sk), STCP_STAT_LEGS_GIVEN_BACK, 1);

@@ -38,7 +38,7 @@ class ClientStream:
     Args:
         sock: the connection.
         address: the client's address, as `accept` returns it.
-        who: who has connected, for the log.
+        who: the client, for the log: its process or its address.
 
     Attributes:
         source: the name of its source, from `source_of`.

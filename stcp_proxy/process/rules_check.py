@@ -124,7 +124,7 @@ def captured(plan: Plan) -> CapturePlan | None:
 
 
 def warning(found: Seen) -> list[str]:
-    """Lines for whoever has reloaded or is about to; none where rules and egress filter are right."""
+    """Lines for the answer to `reload` and `reload --check`; none where rules and egress filter are right."""
     words = [(*_WORDS[found.rules], REMEDY)] if found.rules in _WORDS else []
     return [f"WARNING: {event}: {why}; {remedy}" for event, why, remedy in (*words, *_egress_words(found))]
 

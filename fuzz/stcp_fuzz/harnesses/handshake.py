@@ -82,7 +82,7 @@ def _genuine(suite: Suite) -> tuple[bytes, bytes]:
 
 
 def _hostile(suite: Suite, choices: Choices) -> bytes:
-    """Message 1 of somebody who has keys, with a payload or from a key that is not allowed."""
+    """A message 1 that is to be refused: it has a payload, or comes from a key that is not allowed."""
     static = choices.pick([CALLER, STRANGER])
     state = HandshakeState(
         PATTERNS[suite],
