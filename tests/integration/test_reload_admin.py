@@ -128,7 +128,7 @@ def test_a_unix_socket_comes_and_goes_with_its_file(proxy: FileProxy, tmp_path: 
 
 
 def test_a_flood_of_connections_waits_in_the_kernel(proxy: FileProxy) -> None:
-    """An address of a reload has the backlog that a flood needs; one of the start is opened by the same function (ss(8): Send-Q)."""
+    """Addresses of the start and of a reload are opened by one function (ss(8): Send-Q is the backlog)."""
     address = f"127.0.0.1:{free_port()}"
     reload(proxy, admin=address)
     done = subprocess.run(["ss", "-Hltn", f"src {address}"], capture_output=True, text=True, check=True, timeout=30)
