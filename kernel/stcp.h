@@ -159,4 +159,64 @@ struct stcp_status {
 	__u8	reserved[7];	/* 0 */
 };
 
+/* -- sockets of the protocol: socket(AF_INET, SOCK_STREAM, STCP_PROTOCOL) --- */
+
+/* Experimental by RFC 3692; the module parameter "protocol" replaces it. */
+#define STCP_PROTOCOL		253
+
+/* Options of such a socket at SOL_STCP, besides STCP_STATUS. */
+#define STCP_PEER		16	/* get: the authenticated name of the peer */
+#define STCP_CHANNEL_ID		17	/* get: STCP_CHANNEL_ID_LEN bytes */
+#define STCP_SERVICE		18	/* set, get: name, before connect() */
+#define STCP_IDENTITY		19	/* set, get: name, before connect() or listen() */
+
+#define STCP_MAX_NAME		64	/* of a service or an identity, without a NUL */
+#define STCP_MAX_PEER		255
+#define STCP_CHANNEL_ID_LEN	32
+
+/*
+ * The agent makes the handshake of these sockets in user space. It speaks
+ * generic netlink; enum stcp_command says who sends what.
+ */
+#define STCP_GENL_NAME		"stcp"
+#define STCP_GENL_VERSION	1
+#define STCP_GENL_GROUP		"agents"
+
+/* Any incompatible change of the commands and attributes is a new number. */
+#define STCP_AGENT_INTERFACE	1
+
+/* Most bytes of the wire that DONE may bring along. */
+#define STCP_MAX_WIRE_BYTES	(63 * 1024)
+
+enum stcp_command {
+	STCP_CMD_READY		= 1,	/* to the agent: a handshake is pending */
+	STCP_CMD_ACCEPT		= 2,	/* take the oldest pending handshake */
+	STCP_CMD_DONE		= 3,	/* end a handshake, once */
+	STCP_CMD_REGISTER	= 4,	/* become the agent of the namespace */
+};
+
+enum stcp_attr {
+	STCP_A_ID		= 1,	/* u64: one handshake; never used again */
+	STCP_A_FD		= 2,	/* s32: the TCP connection, in the agent */
+	STCP_A_ROLE		= 3,	/* u32: enum stcp_socket_role */
+	STCP_A_TIMEOUT_MS	= 4,	/* u32: what is left of its time */
+	STCP_A_UID		= 5,	/* u32: owner of the socket, as the agent sees it */
+	STCP_A_IDENTITY		= 6,	/* string: STCP_IDENTITY, or absent */
+	STCP_A_SERVICE		= 7,	/* string: STCP_SERVICE, or absent */
+	STCP_A_ERROR		= 8,	/* s32: 0 or a negative errno */
+	STCP_A_SEND_KEY		= 9,	/* STCP_KEY_LEN bytes */
+	STCP_A_SEND_COUNTER	= 10,	/* u64 */
+	STCP_A_RECEIVE_KEY	= 11,	/* STCP_KEY_LEN bytes */
+	STCP_A_RECEIVE_COUNTER	= 12,	/* u64 */
+	STCP_A_WIRE_BYTES	= 13,	/* bytes read beyond the handshake */
+	STCP_A_PEER		= 14,	/* string: authenticated name of the peer */
+	STCP_A_CHANNEL_ID	= 15,	/* STCP_CHANNEL_ID_LEN bytes */
+	STCP_A_INTERFACE	= 16,	/* u32: STCP_AGENT_INTERFACE */
+};
+
+enum stcp_socket_role {
+	STCP_INITIATOR		= 0,	/* connect() */
+	STCP_RESPONDER		= 1,	/* a connection to a listener */
+};
+
 #endif /* _STCP_H */
