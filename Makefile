@@ -15,7 +15,7 @@ ARGS ?=
 JOBS ?= 4
 COVERAGE_FLOOR := 66
 
-.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-engine test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak kept-legs model conformance fuzz test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-engine test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak soak-kinds kept-legs model conformance fuzz test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make
@@ -95,6 +95,9 @@ bench: $(EVERYTHING)  ## this project beside its peers on this machine
 
 soak: $(EVERYTHING)  ## five minutes of mixed load, with an eye on memory
 	$(BIN)/stcp-proxy bench --soak $(ARGS)
+
+soak-kinds: $(EVERYTHING)  ## sixteen kinds of tunnels side by side for an hour, every byte compared; ARGS="--minutes 90 keep-off"
+	$(BIN)/python tools/soak_campaign.py $(ARGS)
 
 kept-legs: $(EVERYTHING)  ## 500 kills of either proxy under churn, the thousandth connection of a leg, ten minutes of churn; ARGS="kills" for a part
 	$(BIN)/python tools/kept_leg_campaign.py $(ARGS)
