@@ -139,7 +139,7 @@ class Piece:
                 answer = b""
                 try:
                     answer = await _exchange(self.port, b"hello")
-                except* OSError:
+                except* (OSError, trio.BrokenResourceError):
                     await trio.sleep(0.1)
                 if answer:
                     return
