@@ -23,6 +23,7 @@ mistakes are listed at once, with file, line and key path. Nothing starts until 
 - ``original``        the part for `to: original` and its allowed targets
 - ``intercept``       the part for interception, which needs no keys
 - ``admin_address``   the admin address, and how to find it in a file that has mistakes elsewhere
+- ``unix_folder``     the folder of a unix socket, which has to exist
 - ``diff``            what a reload would change: the difference between two plans
 - ``exposure``        plain legs of a tunnel that are reachable from the network
 - ``file_access``     which other users may change a file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from stcp_proxy.config.models import AdminModel, ConfigModel
 from stcp_proxy.config.plan import AdminPlan
 from stcp_proxy.config.source import Source
 from stcp_proxy.config.token import Token, load_token
+from stcp_proxy.config.unix_folder import check_folder
 from stcp_proxy.config.yaml_file import file_source
 from stcp_proxy.errors import ConfigError, KeyFileError
 from stcp_proxy.net.address import Address, UnixAddress, clash, parse_address
@@ -37,8 +37,7 @@ def _plan(source: Source, address: Address | None, file: str | None) -> AdminPla
             what = "a token is set, and no admin address uses it"
             source.report(("admin_token",), what, f"set {source.key('admin')}, or remove it")
         return None
-    if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):
-        source.report(("admin",), f"the folder {folder} of the unix socket does not exist", "create it, or correct the path")
+    check_folder(source, ("admin",), address)
     token = _token(source, file)
     if file is None and not is_local(address):
         what = f"{address} can be reached from other machines, and no token protects it"

@@ -6,7 +6,6 @@ A mistake is noted and the work goes on, so that one run lists all mistakes. A v
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +37,7 @@ from stcp_proxy.config.plan import (
 from stcp_proxy.config.setting import Model
 from stcp_proxy.config.source import KeyPath, Source
 from stcp_proxy.config.tunnel_models import RouteModel, TunnelModel
+from stcp_proxy.config.unix_folder import check_folder
 from stcp_proxy.credentials.names import NamePattern
 from stcp_proxy.errors import KeyFileError, LogClass
 from stcp_proxy.keys import PUBLIC_PREFIX, PrivateKey, PublicKey, load_private_key, load_psk
@@ -323,21 +323,17 @@ class _Builder:
     # -- contradictions
 
     def _check_addresses(self, path: KeyPath, tunnel: TunnelModel) -> None:
-        self._check_folder((*path, "bind"), tunnel.bind)
+        check_folder(self.source, (*path, "bind"), tunnel.bind)
         if tunnel.intercept is None:
             check_target(self.source, path, tunnel)
         for at, target in target_lists(path, tunnel):
             self._check_destination(at, tunnel.bind, target)
 
     def _check_destination(self, at: KeyPath, bind: Address, target: Destination) -> None:
-        self._check_folder(at, target)
+        check_folder(self.source, at, target)
         if loops(bind, target):
             what = f"{target} is where this tunnel itself listens ({bind})"
             self.source.report(at, what, "name the address of the target")
-
-    def _check_folder(self, path: KeyPath, address: Destination) -> None:
-        if isinstance(address, UnixAddress) and not os.path.isdir(folder := os.path.dirname(address.path)):
-            self.source.report(path, f"the folder {folder} of the unix socket does not exist", "create it, or correct the path")
 
     def _check_takeover(self) -> None:
         where = self.config.takeover
@@ -347,7 +343,7 @@ class _Builder:
             what = f"{where} is no unix socket, and only a unix socket tells which user asks"
             self.source.report(("takeover",), what, "write unix:/path, in a folder that only this user may write to")
             return
-        self._check_folder(("takeover",), where)
+        check_folder(self.source, ("takeover",), where)
         taken = {"admin": self.config.admin} | {f"tunnel '{name}'": tunnel.bind for name, tunnel in self.config.tunnels.items()}
         for name, address in taken.items():
             if address == where:

@@ -21,6 +21,9 @@ from upgrade import DEADLINE, PROGRAM, connected, dpkg, exchange, said, serve_ec
 
 FOLDER = Path("/etc/stcp-proxy")
 SERVER, CLIENT = "stcp-proxy.service", "stcp-proxy@client.service"
+DOCUMENTED = Path("/work/systemd-run")
+"""The lines of docs/SYSTEMD.md that begin with systemd-run."""
+LOAD = "-p LoadCredential=host.key:/etc/stcp-proxy/host.key"
 WATCHDOG = 3
 """Seconds, in place of the unit's 30: the test waits for it."""
 
@@ -31,7 +34,9 @@ def main(package: str, later: str) -> None:
     echo = socket.create_server(("127.0.0.1", 6379))
     threading.Thread(target=serve_echo, args=(echo,), daemon=True).start()
     configure()
+    check_credentials_outside_the_unit()
     check_socket_activation()
+    check_credentials_outside_the_unit()
     check_hardening()
     check_reload()
     check_replacement()
@@ -82,6 +87,18 @@ tunnels:
 
 
 # -- what is checked -----------------------------------------------------------------------------------------------------------
+
+
+def check_credentials_outside_the_unit() -> None:
+    """The lines of docs/SYSTEMD.md that give a shell's command a copy of the key, whether the service runs or not."""
+    for line in DOCUMENTED.read_text(encoding="utf-8").splitlines():
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}: {done.returncode}\n{done.stdout}{done.stderr}"
+        without = line[line.index(f"{LOAD} ") + len(LOAD) :]
+        if state(SERVER) == "inactive":
+            assert subprocess.run(["sh", "-c", without], capture_output=True).returncode != 0, f"{without} needs no credential"
+    left = list(Path("/run/credentials").glob("run-*"))
+    assert not left, f"copies of the key are left: {left}"
 
 
 def check_socket_activation() -> None:
