@@ -15,6 +15,7 @@ from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.key_order import Pair
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net import path_mtu
+from stcp_proxy.net.first_steps import until
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.certified_handshake import CertifiedInitiator
@@ -103,12 +104,19 @@ async def _handshake(
         initiator = trust.certified.initiator()
     else:
         initiator = Initiator(plan.suites[0], Credentials(pair.own, trust.credentials.psk), remote_static=pair.peer)
-    with trio.move_on_after(timeout):
-        return await exchange.initiate(stream, initiator, opens_at_once=opens_at_once)
+    try:
+        steps = exchange.initiate(stream, initiator, opens_at_once=opens_at_once)
+        return await until(trio.current_time() + timeout, steps)
+    except trio.TooSlowError:
+        raise _too_slow(stream, timeout) from None
+
+
+def _too_slow(stream: LegStream, timeout: float) -> HandshakeTimedOut:
+    """The error for a handshake that the peer did not answer in time."""
     what = f"the peer did not answer the handshake within {timeout:g} s"
     if path_mtu.is_unacknowledged(stream.socket):
-        raise _lost(what)
-    raise HandshakeTimedOut(
+        return _lost(what)
+    return HandshakeTimedOut(
         what,
         remedy="check that `stcp-proxy listen` of the same version runs at that address; if it does, its log says whether its "
         "answer was lost on the way, as where the MTU of the path is too small",

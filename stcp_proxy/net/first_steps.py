@@ -3,8 +3,8 @@
 A session is a coroutine. `tunnel/quick_start` runs it in the engine's loop until it ends or needs Trio. It is the same coroutine
 with and without a task, so both ways decide alike. Without a task, a session may
 
-- wait for a moment until a socket is ready: `soon_readable`, `soon_writable`
-- and nothing else: before a scope, a checkpoint or any other wait it calls `in_task`, and goes on in a Trio task.
+- wait for a moment until a socket is ready: `soon_readable`, `soon_writable`, also below `until`
+- and nothing else: before a scope of Trio, a checkpoint or any other wait it calls `in_task`, and goes on in a Trio task.
 
 In a session that has a task, these functions return at once.
 """
@@ -76,6 +76,32 @@ async def soon_writable(sock: socket.socket) -> bool:
         As `soon_readable`.
     """
     return not in_trio_task() and await _ask(Wanted((sock,), select.EPOLLOUT))
+
+
+async def until(deadline: float, steps: Coroutine[Any, Any, T]) -> T:
+    """Run steps with a deadline: by a cancel scope in a task. Without a task, each wait is short, and begins before the deadline.
+
+    Args:
+        deadline: on Trio's clock.
+        steps: may use the waits of this module.
+
+    Raises:
+        trio.TooSlowError: the deadline has passed.
+    """
+    try:
+        if not in_trio_task():
+            try:
+                wanted = steps.send(None)
+                while wanted is not None and trio.current_time() < deadline and await _ask(wanted):
+                    wanted = steps.send(True)
+            except StopIteration as done:
+                result: T = done.value
+                return result
+            await in_task()
+        with trio.fail_at(deadline):
+            return await continued(steps)
+    finally:
+        steps.close()
 
 
 @types.coroutine

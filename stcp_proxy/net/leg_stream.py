@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from stcp_proxy.net.first_steps import in_task
+from stcp_proxy.net.first_steps import in_task, soon_readable
 from stcp_proxy.net.shortage import shortage
 
 _RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -20,6 +20,7 @@ class LegStream(trio.abc.HalfCloseableStream):
 
     `trio.SocketStream` sets TCP_NOTSENT_LOWAT, which the relay would inherit, and makes a checkpoint in every call. This stream
     tries first and waits only when the call would block; after a send it waits at once, because the answer cannot be there yet.
+    Only this wait may do without a task, once for each send. So bytes that trickle in give a session a task, which can end.
 
     Args:
         sock: connected, non-blocking stream socket; owned by the stream.
@@ -45,7 +46,8 @@ class LegStream(trio.abc.HalfCloseableStream):
         size = max_bytes or 32768
         if self._has_asked:
             self._has_asked = False
-            await self._wait_readable()
+            if not await soon_readable(self._sock):
+                await self._wait_readable()
         while True:
             try:
                 return self._sock.recv(size)

@@ -25,7 +25,7 @@ from stcp_proxy.errors import ClientGone, Code, HandshakeError, HandshakeTimedOu
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net.dial import Dialled
-from stcp_proxy.net.first_steps import in_task, soon_readable
+from stcp_proxy.net.first_steps import in_task, soon_readable, until
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.protocol.opening import Opening
 from stcp_proxy.protocol.wire import MAX_PLAINTEXT, FrameType
@@ -209,7 +209,6 @@ class ConnectSession:
 
     async def _authenticate(self, dialled: Dialled, attempt: Attempt) -> PeerLeg:
         """Do the handshake, on a new connection to the same endpoint where the first one does not succeed."""
-        await in_task()
         sockets = [dialled.sock]
 
         async def connect() -> socket.socket:
@@ -226,18 +225,18 @@ class ConnectSession:
         record.proved(self._rule.trust.peer(leg.channel.established))
 
     async def _ask(self, leg: PeerLeg, early: Callable[[], bytes]) -> None:
-        """Send OPEN and wait for the peer's answer. Both share one cancel scope, because a scope costs as much as a frame."""
+        """Send OPEN and wait for the peer's answer."""
         self._heard = True
-        opened = False
-        with trio.move_on_after(self._plan.handshake_timeout) as scope:
-            self._record.early = await exchange.open_channel(leg.stream, leg.channel, self._offering(leg), early)
-            self._heard, opened = self._record.early > 0, True
-            scope.deadline = trio.current_time() + self._patience
-            await exchange.read_answer(leg.stream, leg.channel)
-            return
-        if not opened:
-            raise HandshakeTimedOut("the peer stopped reading during the opening")
-        raise self._no_answer()
+        steps = exchange.open_channel(leg.stream, leg.channel, self._offering(leg), early)
+        try:
+            self._record.early = await until(trio.current_time() + self._plan.handshake_timeout, steps)
+        except trio.TooSlowError:
+            raise HandshakeTimedOut("the peer stopped reading during the opening") from None
+        self._heard = self._record.early > 0
+        try:
+            await until(trio.current_time() + self._patience, exchange.read_answer(leg.stream, leg.channel))
+        except trio.TooSlowError:
+            raise self._no_answer() from None
 
     @property
     def _patience(self) -> float:

@@ -31,7 +31,7 @@ from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.trust import Trust
 from stcp_proxy.net import path_mtu
 from stcp_proxy.net.dial import Dialled
-from stcp_proxy.net.first_steps import in_task
+from stcp_proxy.net.first_steps import in_task, until
 from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.pattern import Pattern
 from stcp_proxy.net.socket_options import tune_leg
@@ -133,24 +133,30 @@ class ListenSession:
             raise
 
     async def _prove(self) -> tuple[PeerLeg, Opening]:
-        await in_task()
+        """Let the peer authenticate, within the rest of its time. Returns the leg, and OPEN."""
+        timeout, record = self._plan.handshake_timeout, self._record
+        try:
+            return await until(trio.current_time() + max(0.0, timeout - record.waited), self._hear())
+        except trio.TooSlowError:
+            what = f"the peer did not authenticate within {timeout:g} s"
+            if path_mtu.is_unacknowledged(self._stream.socket):
+                why = f"{what}: this side's answer was never acknowledged"
+                raise HandshakeTimedOut(why, remedy=path_mtu.REMEDY) from None
+            missing = "first frame" if record.channel else "first message"
+            raise HandshakeTimedOut(f"{what}: its {missing} did not come") from None
+
+    async def _hear(self) -> tuple[PeerLeg, Opening]:
+        """Do the handshake and read OPEN."""
         plan, trust, record, era = self._plan, self._trust, self._record, self._legs.era
-        responder = trust.responder(plan.suites)
-        channel: exchange.Channel | None = None
-        with trio.move_on_after(max(0.0, plan.handshake_timeout - record.waited)):
-            channel, established = await exchange.respond(self._stream, responder)
-            record.channel = established.channel_id
-            self._gate.heard(record)
-            opening = await exchange.read_open(self._stream, channel)
-            leg = PeerLeg(self._stream, channel, None, record.client, era, now())
-            self._note(leg)  # not earlier: message 1 may be a replay
-            by_name = isinstance(plan.auth, KeyAuth) and not record.audited
-            leg.use = record.peer if by_name else source_of_client(record.client).host
-            return leg, opening
-        what = f"the peer did not authenticate within {plan.handshake_timeout:g} s"
-        if path_mtu.is_unacknowledged(self._stream.socket):
-            raise HandshakeTimedOut(f"{what}: this side's answer was never acknowledged", remedy=path_mtu.REMEDY)
-        raise HandshakeTimedOut(f"{what}: its {'first message' if channel is None else 'first frame'} did not come")
+        channel, established = await exchange.respond(self._stream, trust.responder(plan.suites))
+        record.channel = established.channel_id
+        self._gate.heard(record)
+        opening = await exchange.read_open(self._stream, channel)
+        leg = PeerLeg(self._stream, channel, None, record.client, era, now())
+        self._note(leg)  # not earlier: message 1 may be a replay
+        by_name = isinstance(plan.auth, KeyAuth) and not record.audited
+        leg.use = record.peer if by_name else source_of_client(record.client).host
+        return leg, opening
 
     def _note(self, leg: PeerLeg) -> None:
         """Write the leg and its peer into the record."""

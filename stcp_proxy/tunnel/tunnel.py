@@ -186,7 +186,7 @@ class Tunnel:
     def _watching(self) -> Watching | None:
         """The engine, where sessions of this tunnel may begin without a task."""
         plan, engine = self.plan, self.engine
-        if plan.keep is None or plan.intercept is not None or plan.accept_proxy is not None:
+        if plan.intercept is not None or plan.accept_proxy is not None:
             return None
         if isinstance(engine, KernelEngine):
             return engine.fallback
@@ -210,14 +210,14 @@ class Tunnel:
         if self.plan.max_lifetime is not None:
             self.live.lifetimes.begin(connection, self.plan.max_lifetime, connections)
         watching = self._watching
-        if watching is None or in_trio_task() or not (proved_before or len(self.legs)):
+        if watching is None:
             connections.start_soon(self.live.run_session, connection, sock, make, proved_before)
             if not in_trio_task():
                 trio.lowlevel.current_trio_token().run_sync_soon(self.live.wake, idempotent=True)
             return
         steps = self.live.begin_session(connection, sock, make, proved_before=proved_before)
-        QuickStart(self.live, watching, connection, steps, connections).run()
-        if self.plan.max_lifetime is not None:
+        QuickStart(self.live, watching, connection, steps, connections).start(sock)
+        if self.plan.max_lifetime is not None and not in_trio_task():
             watching.wake_trio()
 
     def _has_room(self) -> bool:

@@ -1,6 +1,7 @@
 """A pair of tunnels in this process, which runs a case with and without tasks and compares what was seen.
 
-Both tunnels share one engine in Trio's loop. Connection 1 of each case makes the wire leg that the later ones find at rest.
+Both tunnels share one engine in Trio's loop. With `keep`, connection 1 of each case makes the wire leg that the later ones find
+at rest.
 """
 
 from __future__ import annotations
@@ -150,9 +151,8 @@ Case = Callable[[Rig], Awaitable[None]]
 
 def plan(mode: Mode, to: TcpAddress, **changes: Any) -> TunnelPlan:
     other = ENDS[Mode.CONNECT if mode is Mode.LISTEN else Mode.LISTEN]
-    auth = KeyAuth(ENDS[mode], {other.public: "peer"})
-    bind, keep = TcpAddress("127.0.0.1", 0), KeepPlan()
-    return TunnelPlan(mode.value, mode, bind, (to,), auth, (Suite.HYBRID_KEYS,), keep=keep, **changes)
+    fields = {"auth": KeyAuth(ENDS[mode], {other.public: "peer"}), "suites": (Suite.HYBRID_KEYS,), "keep": KeepPlan()}
+    return TunnelPlan(mode.value, mode, TcpAddress("127.0.0.1", 0), (to,), **(fields | changes))
 
 
 @asynccontextmanager
