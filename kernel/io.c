@@ -302,8 +302,9 @@ bool stcp_leg_shutdown(struct stcp_leg *leg)
 
 /*
  * An RST to the other end. Return: false when somebody holds the socket.
- * tcp_abort() would wait for the lock, and what it calls is not exported but for
- * tcp_disconnect(). Nobody can use the socket for anything else afterwards.
+ * tcp_abort() would wait for the lock. What it calls is not exported, nor is
+ * tcp_disconnect() on every kernel; TCP's operations have it. Nobody can use the
+ * socket for anything else afterwards.
  */
 bool stcp_leg_abort(struct stcp_leg *leg, int err)
 {
@@ -315,7 +316,7 @@ bool stcp_leg_abort(struct stcp_leg *leg, int err)
 		return false;
 	local_bh_disable();
 	if (sk->sk_state != TCP_CLOSE) {
-		tcp_disconnect(sk, 0);
+		leg->base->disconnect(sk, 0);
 		WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
 		WRITE_ONCE(sk->sk_err, err);
 	}

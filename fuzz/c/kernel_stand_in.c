@@ -269,7 +269,7 @@ void tcp_abort(struct sock *sk, int err)
 	release_sock(sk);
 }
 
-int tcp_disconnect(struct sock *sk, int flags)
+static int tcp_disconnect(struct sock *sk, int flags)
 {
 	(void)flags;
 	CHECK(sk->sk_lock.owned);
@@ -292,7 +292,7 @@ static void tcp_release_cb(struct sock *sk)
 	CHECK(sk->sk_lock.slock.held);
 }
 
-struct proto tcp_prot = { .release_cb = tcp_release_cb, .shutdown = tcp_shutdown };
+struct proto tcp_prot = { .release_cb = tcp_release_cb, .shutdown = tcp_shutdown, .disconnect = tcp_disconnect };
 
 void fput(struct file *file)
 {

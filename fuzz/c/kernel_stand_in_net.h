@@ -42,6 +42,7 @@ struct sk_buff *stand_in_segments(struct sk_buff_head *queue);
 struct proto {
 	void (*release_cb)(struct sock *sk);
 	void (*shutdown)(struct sock *sk, int how);
+	int (*disconnect)(struct sock *sk, int flags);
 };
 struct proto_ops {
 	int unused;
@@ -113,7 +114,6 @@ void lock_sock(struct sock *sk);
 void release_sock(struct sock *sk);
 bool sk_stream_is_writeable(const struct sock *sk);
 void tcp_abort(struct sock *sk, int err);
-int tcp_disconnect(struct sock *sk, int flags);
 void fput(struct file *file);
 static inline int skb_copy_bits(const struct sk_buff *skb, u32 offset, void *to, u32 len)
 {
