@@ -267,6 +267,7 @@ static void finish(void)
 			continue;
 		CHECK(c->passed == c->plain.in_end || c->peer_opens.n == UINT64_MAX);
 		CHECK(c->spoiled || c->said_reset || c->plain.out_end == c->expected_end || c->stream_at < c->stream_end);
+		CHECK(c->spoiled || !c->said_reset || c->stream_at < c->stream_end); /* RESET, also behind FIN, ends it */
 		CHECK(c->fin_frame == c->plain.eof);
 	}
 	draining = false;

@@ -6,6 +6,7 @@ the owner aborts; the wire leg is given back where both have ended. Both engines
 Promises:
 - The application gets a prefix of what the peer sealed, and EOF only after an authentic FIN and all bytes before it.
 - The peer can open all frames. They hold a prefix of what the application sent, and FIN comes only after its end.
+- An authentic RESET of the peer, also behind its FIN, ends the connection with its code: the application gets a TCP RST.
 - Both engines end for the same reason, with the same bytes. No descriptor is left.
 """
 
@@ -29,7 +30,7 @@ from stcp_proxy.protocol.opening import encode_reason
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import HEADER_LEN, REKEY_INTERVAL, TAG_LEN, FrameType
 from stcp_proxy.relay import fast_path
-from stcp_proxy.relay.engine import DirectionKey, Handover, RelayEnd, RelayLimits, WireLeg
+from stcp_proxy.relay.engine import DirectionKey, EndReason, Handover, RelayEnd, RelayLimits, WireLeg
 from stcp_proxy.relay.pump import PumpEngine
 
 TO_WIRE, FROM_WIRE = Secret(bytes(range(32))), Secret(bytes(range(1, 33)))
@@ -53,6 +54,8 @@ class _Script:
     """Text of authentic DATA frames in their place."""
     fin: bool = False
     """Whether an authentic FIN follows them."""
+    reset: int | None = None
+    """Code of an authentic RESET in its place: before the peer's FIN or behind it."""
     written: bytes = b""
     """What the application may have sent."""
     app_ended: bool = False
@@ -112,11 +115,12 @@ def _script(choices: Choices) -> _Script:
 def _frame(script: _Script, peer: Sealer, choices: Choices) -> bytes:
     """One frame of the peer. It counts as said only if all before it was in order."""
     kind = choices.pick([0, 0, 0, 0, 1, 2, 3, 4, 5, 6])
-    content = b""
+    content, code = b"", 0
     if kind == FrameType.DATA:
         content = bytes([choices.byte()]) * choices.pick(SIZES)
     elif kind == FrameType.RESET:
-        content = encode_reason(choices.byte(), "why")
+        code = choices.byte()
+        content = encode_reason(code, "why")
     if choices.byte() % 32 == 0:
         content = choices.take(8)
     frame = peer.seal(kind, content)
@@ -127,6 +131,8 @@ def _frame(script: _Script, peer: Sealer, choices: Choices) -> bytes:
     elif in_order and kind == FrameType.FIN and not content:
         script.fin = True
     else:
+        if changed == frame and not script.spoiled and kind == FrameType.RESET and content == encode_reason(code, "why"):
+            script.reset = code
         script.spoiled = True
     return changed
 
@@ -290,6 +296,10 @@ class _Play:
             assert script.fin, "a leg was given back without the peer's FIN"
             assert FrameType.FIN in controls or not self.peer_open
         end = [(each.reason, each.code) for each in self.ends]
+        if script.reset is not None and not (script.breaks or script.small_buffers or self.app_ended or self.cut):
+            assert end == [(EndReason.PEER_RESET, script.reset)], f"the peer's RESET of code {script.reset} ended nothing: {end}"
+            assert not self.returned, "a leg was given back behind RESET"
+            assert self.app_sees == "RST" or self.app.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "RESET, but no RST"
         if not (self.ends or script.spoiled or script.breaks or self.cut):
             assert self.delivered == said, "bytes are left behind"
             assert text == self.written, "bytes of the application are left behind"
