@@ -52,9 +52,9 @@ _RECORDS: Final = 10.0
 """Refused callers of the lobby that get a record, for each reason and second. The others are only counted."""
 _RECORDS_BURST: Final = 100.0
 
-Admit = Callable[[socket.socket, str, trio.Nursery, float, bytes], None]
+Admit = Callable[[socket.socket, str, trio.Nursery, float, bytes], bool]
 """Takes an accepted socket, the client's address as text, the nursery for the connection's task, the seconds since accept, and
-the ephemeral key of a first message that has arrived."""
+the ephemeral key of a first message that has arrived. Returns whether a task runs the session."""
 
 
 class Acceptor:
@@ -208,9 +208,9 @@ class Acceptor:
 
     def _start(
         self, sock: socket.socket, address: Any, connections: trio.Nursery, waited: float = 0.0, ephemeral: bytes = b""
-    ) -> None:
+    ) -> bool:
         tune_accepted(sock, address)
-        self._admit(sock, _client(sock, address), connections, waited, ephemeral)
+        return self._admit(sock, _client(sock, address), connections, waited, ephemeral)
 
     # -- limits ------------------------------------------------------------------------------------------------------------
 
@@ -264,9 +264,9 @@ class Acceptor:
         unauthenticated.make_room()
         return False
 
-    def begin(self, caller: Caller, connections: trio.Nursery) -> None:
+    def begin(self, caller: Caller, connections: trio.Nursery) -> bool:
         """See `lobby.Host.begin`."""
-        self._start(caller.sock, caller.address, connections, trio.current_time() - caller.since, caller.ephemeral)
+        return self._start(caller.sock, caller.address, connections, trio.current_time() - caller.since, caller.ephemeral)
 
     def refuse(self, caller: Caller, failure: StcpError) -> None:
         """See `lobby.Host.refuse`."""

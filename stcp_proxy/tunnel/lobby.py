@@ -112,8 +112,8 @@ class Host(Protocol):
     def may_begin(self) -> bool:
         """Whether a further handshake may begin now."""
 
-    def begin(self, caller: Caller, connections: trio.Nursery) -> None:
-        """Start the session of a caller whose first message is complete; takes its socket."""
+    def begin(self, caller: Caller, connections: trio.Nursery) -> bool:
+        """Start the session of a caller whose first message is complete; takes its socket. Returns whether a task runs it."""
 
     def refuse(self, caller: Caller, failure: StcpError) -> None:
         """Count and log a refused caller; its socket is closed afterwards."""
@@ -146,6 +146,8 @@ class Lobby:
         self._in_order: Final = tuple(zip(Stage, self._stages, strict=True))
         self._seen_until = float("-inf")
         """When the task last saw all that callers had said, on Trio's clock."""
+        self._relays_until = float("-inf")
+        """Before this time no handshake begins, unless the relays have nothing to do; on Trio's clock."""
         self.replays: Final = Replays()
         self._epoll: select.epoll | None = None
         self._waiting: trio.CancelScope | None = None
@@ -268,7 +270,10 @@ class Lobby:
                     self._seen_until = trio.current_time()
                 self._expire()
                 if (places := self._begins) is not None and self._host.may_begin():
-                    await self._begin_one(places, connections)
+                    if trio.current_time() < self._relays_until:
+                        await self._let_relays_go_on()
+                    else:
+                        await self._begin_one(places, connections)
                 else:
                     await self._wait()
         finally:
@@ -341,23 +346,28 @@ class Lobby:
                 self._turn_away(caller, HandshakeTimedOut(f"{what}: its first message did not come"))
 
     async def _begin_one(self, places: FairPlaces[int], connections: trio.Nursery) -> None:
-        """Begin the handshake of the caller whose turn it is. Return when the relays have had as much time."""
+        """Do the handshake of the caller whose turn it is, up to this side's answer."""
         caller = self._callers[places.take()]
         assert self._epoll is not None  # noqa: S101
         self._epoll.unregister(caller.sock)
         self._leave(caller)
         began = trio.current_time()
-        self._host.begin(caller, connections)
-        for _ in range(2):  # the session computes in one of these turns, whichever task Trio runs first
+        has_task = self._host.begin(caller, connections)
+        for _ in range(2 if has_task else 1):  # the session computes in one of these turns, whichever task Trio runs first
             await trio.lowlevel.checkpoint()
         now = trio.current_time()
-        until = now + (now - began)
-        while now < until:
+        self._relays_until = now + (now - began)
+
+    async def _let_relays_go_on(self) -> None:
+        """Return when the relays have had the loop for as long as the last handshake took, or have nothing to do."""
+        now = trio.current_time()
+        while now < self._relays_until:
             before = now
             await trio.lowlevel.checkpoint()
             now = trio.current_time()
             if now - before < _IDLE:
-                return
+                break
+        self._relays_until = float("-inf")
 
 
 def _closed(stage: Stage) -> StcpError:

@@ -192,9 +192,9 @@ class Tunnel:
             return engine.fallback
         return engine if isinstance(engine, PumpEngine) else None
 
-    def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery, waited: float, ephemeral: bytes) -> None:
+    def _admit(self, sock: socket.socket, client: str, connections: trio.Nursery, waited: float, ephemeral: bytes) -> bool:
         connection = Connection(self.plan.name, client, self.live, waited=waited, ephemeral=ephemeral)
-        self._start(connection, sock, connections, self._session)
+        return self._start(connection, sock, connections, self._session)
 
     def _start(
         self,
@@ -204,8 +204,8 @@ class Tunnel:
         make: MakeSession,
         *,
         proved_before: bool = False,
-    ) -> None:
-        """Start a session: without a task where it may come to its handover that way."""
+    ) -> bool:
+        """Start a session: without a task where it may come to its handover that way. Returns whether it has a task."""
         self.live.add(connection, sock)
         if self.plan.max_lifetime is not None:
             self.live.lifetimes.begin(connection, self.plan.max_lifetime, connections)
@@ -214,11 +214,12 @@ class Tunnel:
             connections.start_soon(self.live.run_session, connection, sock, make, proved_before)
             if not in_trio_task():
                 trio.lowlevel.current_trio_token().run_sync_soon(self.live.wake, idempotent=True)
-            return
+            return True
         steps = self.live.begin_session(connection, sock, make, proved_before=proved_before)
         QuickStart(self.live, watching, connection, steps, connections).start(sock)
         if self.plan.max_lifetime is not None and not in_trio_task():
             watching.wake_trio()
+        return False
 
     def _has_room(self) -> bool:
         return len(self.live) < self.plan.max_connections and not self.live.descriptors.full

@@ -52,9 +52,14 @@ class Site:
     def may_begin(self) -> bool:
         return self.ready
 
-    def begin(self, caller: Caller, connections: trio.Nursery) -> None:
+    def begin(self, caller: Caller, connections: trio.Nursery) -> bool:
         self.begun.append(caller.address[0])
+        self.on_begin()
         caller.sock.close()
+        return False
+
+    def on_begin(self) -> None:
+        """What a handshake does meanwhile: nothing, unless a test says so."""
 
     def refuse(self, caller: Caller, failure: StcpError) -> None:
         if failure.label == "over_limit":
@@ -221,6 +226,55 @@ async def test_networks_take_turns(autojump_clock: MockClock, site: Site) -> Non
     site.ready = True
     await trio.sleep(0.1)
     assert site.begun == ["10.0.0.1", "10.0.6.1", "10.0.7.1", "10.0.8.1", *["10.0.0.1"] * 5]
+
+
+class Relays(trio.abc.Instrument):
+    """Use a tenth of a second of each turn of Trio's loop, where the engine does. `turns` counts them."""
+
+    def __init__(self, clock: MockClock) -> None:
+        self.clock = clock
+        self.turns = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.turns += 1
+        self.clock.jump(0.1)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_relays_have_as_much_time_as_a_handshake(
+    autojump_clock: MockClock, site: Site, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """A handshake takes half a second: the next one begins five turns later, whether its caller waits already or arrives then."""
+    relays, at = Relays(autojump_clock), []
+
+    def compute() -> None:
+        at.append(relays.turns)
+        autojump_clock.jump(0.5)
+
+    monkeypatch.setattr(site, "on_begin", compute)
+    trio.lowlevel.add_instrument(relays)
+    site.call("10.0.0.1", FIRST)
+    if waits:
+        site.call("10.0.1.1", FIRST)
+    while len(at) < 2:
+        await trio.lowlevel.checkpoint()
+        if at and not waits:
+            waits = True
+            site.call("10.0.1.1", FIRST)
+    trio.lowlevel.remove_instrument(relays)
+    assert 5 <= at[1] - at[0] <= 9
+
+
+async def test_a_handshake_begins_at_once_where_nothing_is_relayed(
+    autojump_clock: MockClock, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "on_begin", lambda: autojump_clock.jump(0.5))
+    began = trio.current_time()
+    for network in range(4):
+        site.call(f"10.0.{network}.1", FIRST)
+    while len(site.begun) < 4:
+        await trio.lowlevel.checkpoint()
+    assert trio.current_time() == began + 2.0
 
 
 async def test_hosts_whose_handshakes_fail_wait_for_the_others(autojump_clock: MockClock, site: Site) -> None:
