@@ -13,8 +13,8 @@ Four stages, each with fair shares by source (`fair_places`):
 When places are short, they are taken in this order. A caller that begins with other bytes, or with a first message that was used
 before (`replays`), is refused at once.
 
-A handshake takes most of a millisecond, and the relays of this process wait meanwhile. So one handshake begins at a time, and
-then the relays have the loop for as long as the handshake took, or until they have nothing to do. Networks take turns, and the
+A handshake takes most of a millisecond, and the relays of this process wait meanwhile. So one handshake begins at a time. Before
+the next one the relays have the loop for as long as it took, or until they have nothing to do. Networks take turns, and the
 suspect wait until nobody else does. So a flood of forged first messages delays the hosts that it comes from.
 """
 

@@ -1,8 +1,8 @@
 """Run the first steps of a session in the engine's loop, without a Trio task.
 
 Most new connections reach their handover without a task: on a kept leg, and on a new one whose handshake is answered within a
-moment. A task, its scopes and the turns of Trio's loop would double the cost of a connection on a kept leg. They are an eighth of
-the cost of a connection with a handshake.
+moment. A task, its scopes and the turns of Trio's loop would double the cost of a connection on a kept leg. They are about
+a tenth of the cost of a connection with a handshake.
 
 Only the driver differs. The steps are the coroutine of `ConnectSession` or `ListenSession`, which a task can run as well
 (`net/first_steps`). A session that waits for longer, or needs a function of Trio, goes on in a task from the same point.
