@@ -226,6 +226,17 @@ def test_a_connection_that_is_not_over_in_order_ends_the_leg(how: str) -> None:
     r.close()
 
 
+def test_bytes_of_the_next_connection_that_the_handover_brings_are_an_error() -> None:
+    """Also where the application has ended already: our FIN had not left when they were read."""
+    for _ in range(20):
+        app, plain, peer, wire = *tcp_pair(), *tcp_pair()
+        app.shutdown(socket.SHUT_WR)
+        r = keep(legs=(app, plain, peer, wire), wire_bytes=lambda cipher: cipher.seal(FIN) + NEXT)
+        status = r.wait_ended()
+        assert (status.end, status.kept) == (abi.End.BAD_FRAME, False)
+        r.close()
+
+
 def test_the_peer_may_end_the_stream_behind_its_fin() -> None:
     r = keep()
     end_application(r)

@@ -9,6 +9,9 @@ import struct
 import subprocess
 import sys
 import threading
+import time
+
+import pytest
 
 from stcp_proxy.relay import kernel_abi as abi
 
@@ -153,3 +156,36 @@ def test_thousand_connections_over_one_leg() -> None:
     for sock in (peer, wire):
         sock.close()
     eventually(lambda: references() == 0, "a reference is left")
+
+
+@pytest.mark.parametrize("what", ["bytes", "end of stream", "reset", "room"])
+def test_a_thread_that_sleeps_on_a_leg_that_came_back_is_woken(what: str) -> None:
+    """TCP's callbacks are those of the socket again, not the relay's."""
+    r = keep()
+    end_application(r)
+    r.send(FIN)
+    take(r)
+    r.wire.settimeout(None)
+    done: list[bytes | int | None] = []
+
+    def sleep() -> None:
+        with contextlib.suppress(ConnectionResetError):
+            done.append(r.wire.sendall(bytes(8 << 20)) if what == "room" else r.wire.recv(5))
+        done.append(1)
+
+    thread = threading.Thread(target=sleep, daemon=True)
+    thread.start()
+    time.sleep(1)
+    assert not done
+    if what == "bytes":
+        r.peer.sendall(b"bytes")
+    elif what == "end of stream":
+        r.peer.shutdown(socket.SHUT_WR)
+    elif what == "reset":
+        r.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        r.peer.close()
+    else:
+        read_exactly(r.peer, 8 << 20)
+    thread.join(PATIENCE)
+    assert done == {"bytes": [b"bytes", 1], "end of stream": [b"", 1], "reset": [1], "room": [None, 1]}[what]
+    r.close()
