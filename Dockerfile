@@ -8,7 +8,7 @@
 #
 # Without a package index in reach of the build, put wheels into a folder wheels/ beside this file:
 #
-#   pip wheel --wheel-dir wheels . 'setuptools>=77'
+#   pip wheel --wheel-dir wheels '.[otlp]' 'setuptools>=77'
 #   docker build --build-arg PIP_OPTIONS=--no-index --tag stcp-proxy .
 
 # Any image with Python 3.11 or later.
@@ -29,7 +29,7 @@ COPY stcp_proxy ./stcp_proxy
 RUN python3 -m venv /opt/pip \
     && python3 -m venv --without-pip /opt/stcp \
     && /opt/pip/bin/pip --python /opt/stcp/bin/python install --no-cache-dir --no-compile --disable-pip-version-check \
-        --root-user-action=ignore --find-links /src ${PIP_OPTIONS} . \
+        --root-user-action=ignore --find-links /src ${PIP_OPTIONS} '.[otlp]' \
     && find /opt/stcp/bin ! -name "python*" ! -name stcp-proxy -type f -delete
 COPY tools/precompile.py packaging/trim tools/distroless.py ./
 RUN sh trim /opt/stcp/lib/python3*/site-packages

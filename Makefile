@@ -139,9 +139,9 @@ test-packages: dist  ## the wheels and Debian packages of dist/: installed, used
 release: $(EVERYTHING) $(RELEASE)  ## prepare VERSION=1.2.3; a dry run unless APPLY=yes (docs/RELEASE.md)
 	$(BIN)/python tools/release.py $(VERSION) $(if $(filter yes,$(APPLY)),--apply) $(ARGS)
 
-lock: $(RELEASE)  ## packaging/requirements.txt: the newest libraries that pyproject.toml admits, with checksums
+lock: $(RELEASE)  ## packaging/requirements.txt: the newest libraries that pyproject.toml admits, those for spans included, with checksums
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--native-tls pyproject.toml --output-file packaging/requirements.txt
+		--native-tls --extra otlp pyproject.toml --output-file packaging/requirements.txt
 
 ASK_PYPI = $(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement packaging/requirements.txt
 audit: $(RELEASE)  ## known weaknesses of the locked libraries, asked of PyPI; ADVISORIES=FOLDER reads a copy of its advisory database

@@ -219,6 +219,10 @@ class Host(Protocol):
         """The number of log lines that could not be written without waiting."""
 
     @property
+    def spans(self) -> dict[str, int]:
+        """Spans by result: ``exported``, ``failed``, ``dropped``; empty without spans."""
+
+    @property
     def reloads(self) -> Reloads:
         """The counts of reloads, and the last reload."""
 

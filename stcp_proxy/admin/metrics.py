@@ -103,6 +103,11 @@ METRICS: Final[dict[str, Definition]] = {
     "stcp_limit_hits_total": Definition(
         "counter", "Times that a limit delayed or refused a new connection.", ("tunnel", "limit")
     ),
+    "stcp_spans_total": Definition(
+        "counter",
+        "Spans of connections by result: exported; failed, where the collector did not take them; dropped, where too many came.",
+        ("result",),
+    ),
     "stcp_key_connections": Definition("gauge", "Open connections that use a key.", ("key", "name", "own")),
     "stcp_key_handshakes_total": Definition("counter", "Successful handshakes with a key.", ("key", "name", "own")),
     "stcp_key_last_use_timestamp_seconds": Definition(
@@ -237,6 +242,8 @@ def _of_process(report: Report) -> Iterator[Sample]:
     yield Sample("stcp_ready", (), process.state == "ready")
     yield Sample("stcp_workers", (), sum(worker.state != "silent" for worker in process.workers))
     yield _histogram("stcp_event_loop_lag_seconds", (), report.loop_delay)
+    for result, number in process.spans.items():
+        yield Sample("stcp_spans_total", (result,), number)
     for worker in process.workers:
         labels = (str(worker.number),)
         yield Sample("process_resident_memory_bytes", labels, worker.memory)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
-from stcp_proxy.counters.merging import CONCATENATED, FIRST, MAX, MIN, Merge, by
+from stcp_proxy.counters.merging import CONCATENATED, FIRST, MAX, MIN, SUM_EACH, Merge, by
 
 State = Literal["starting", "ready", "draining"]
 
@@ -78,6 +78,8 @@ class Process:
         state: ``ready`` when every worker process is ready, ``draining`` when at least one drains.
         workers: all worker processes.
         engines: the selected engine for each configured choice.
+        spans: spans by result: ``exported``; ``failed``, where the collector did not take them; ``dropped``, where the exporter
+            did not keep up. Empty without `otlp`.
     """
 
     version: Annotated[str, FIRST]
@@ -86,3 +88,4 @@ class Process:
     state: Annotated[State, _STATE]
     workers: Annotated[list[Worker], CONCATENATED]
     engines: Annotated[list[EngineChoice], by(lambda engine: (engine.choice, engine.engine, engine.why))]
+    spans: Annotated[dict[str, int], SUM_EACH] = field(default_factory=dict)

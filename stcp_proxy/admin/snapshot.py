@@ -93,7 +93,13 @@ def _process(host: Host, now: float, count: int) -> Process:
     )
     engines = [EngineChoice(choice=choice, engine=engine, why=why) for choice, (engine, why) in host.engines.items()]
     return Process(
-        version=__version__, started=host.started, uptime=now - host.started, state=state, workers=[worker], engines=engines
+        version=__version__,
+        started=host.started,
+        uptime=now - host.started,
+        state=state,
+        workers=[worker],
+        engines=engines,
+        spans=host.spans,
     )
 
 

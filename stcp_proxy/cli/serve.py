@@ -84,14 +84,14 @@ def serve(plan: Plan, again: FileReading | None, *, replace: bool = False) -> in
         StcpError: it could not start.
     """
     from stcp_proxy import process
-    from stcp_proxy.cli.admin_companion import AdminCompanion
+    from stcp_proxy.cli.beside import Beside
     from stcp_proxy.process import sandbox
 
     read = None if again is None else sandbox.reading(again.begin)
     takeover = _take_over(plan) if replace else None
     try:
         listeners = None if takeover is None or plan.admin is None else takeover.admin(plan.admin)
-        with AdminCompanion(plan, listeners) as beside:
+        with Beside(plan, listeners) as beside:
             return process.run(plan, read, beside=beside, takeover=takeover)
     finally:
         if takeover is not None:

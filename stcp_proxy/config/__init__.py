@@ -22,6 +22,7 @@ mistakes are listed at once, with file, line and key path. Nothing starts until 
 - ``keep``            the part for kept wire legs
 - ``original``        the part for `to: original` and its allowed targets
 - ``intercept``       the part for interception, which needs no keys
+- ``otlp``            the part for spans and OpenTelemetry's variables; ``otlp_models`` its settings, ``otlp_plan`` the result
 - ``admin_address``   the admin address, and how to find it in a file that has mistakes elsewhere
 - ``unix_folder``     the folder of a unix socket, which has to exist
 - ``diff``            what a reload would change: the difference between two plans
@@ -40,6 +41,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from stcp_proxy.config.auth_plan import KeyAuth, PskAuth
+from stcp_proxy.config.otlp_plan import OtlpPlan
 from stcp_proxy.config.plan import (
     AcceptProxy,
     AdminPlan,
@@ -93,6 +95,7 @@ __all__ = [
     "LogFormat",
     "LogPlan",
     "Mode",
+    "OtlpPlan",
     "Plan",
     "PskAuth",
     "ServicePlan",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from stcp_proxy.config.certificate_models import CERTIFICATES, AuthorityModel, CertificateModel
+from stcp_proxy.config.otlp_models import OtlpModel
 from stcp_proxy.config.plan import LogFormat, LogPlan, Plan
 from stcp_proxy.config.setting import Flag, Model, Setting, default_of
 from stcp_proxy.config.tunnel_models import LIMITS, Engine, Ready, Suites, TunnelModel
@@ -222,3 +223,7 @@ class ConfigModel(Model):
     admin_token: AdminToken = None
     ready: Annotated[Ready | None, Setting("'ready' of tunnels that set none.", default="listening")] = None
     dns: Annotated[DnsModel, Setting("How names are looked up.")] = Field(default_factory=DnsModel)
+    otlp: Annotated[
+        OtlpModel | None,
+        Setting("Spans of connections for a collector of OpenTelemetry; they need the extra `stcp-proxy[otlp]`.", default="none"),
+    ] = None

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from stcp_proxy.config.audit import Audit
 from stcp_proxy.config.auth_plan import Admitted, KeyAuth, PskAuth
 from stcp_proxy.config.certificate_plan import Trusted
+from stcp_proxy.config.otlp_plan import OtlpPlan
 from stcp_proxy.config.token import Token
 from stcp_proxy.errors import LogClass
 from stcp_proxy.keys import PublicKey
@@ -337,6 +338,7 @@ class Plan:
         log: the selection and the format of log lines.
         admin: the admin address; None without one.
         dns: the settings for name look-ups; their defaults are in the resolver's module.
+        otlp: where the spans of connections go; None for no spans.
         whole: whether the file ends with YAML's end mark, `...`, which proves that nothing was cut off.
         known: every public key in the configuration, own keys included, used or unused, without those that are revoked.
         trusted: the authorities of the configuration, and what is revoked.
@@ -357,6 +359,7 @@ class Plan:
     log: LogPlan = LogPlan()
     admin: AdminPlan | None = None
     dns: DnsSettings = field(default_factory=DnsSettings)
+    otlp: OtlpPlan | None = None
     whole: bool = field(default=False, compare=False)
     known: frozenset[PublicKey] = field(default=frozenset(), compare=False)
     included: Mapping[PublicKey, str] = field(default_factory=dict, compare=False)

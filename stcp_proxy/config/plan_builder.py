@@ -21,6 +21,7 @@ from stcp_proxy.config.intercept import capture_plan, check_belonging, check_sin
 from stcp_proxy.config.keep import keep_plan
 from stcp_proxy.config.model_errors import validate
 from stcp_proxy.config.models import ConfigModel
+from stcp_proxy.config.otlp import otlp_plan
 from stcp_proxy.config.peers import Peers
 from stcp_proxy.config.plan import (
     Balance,
@@ -113,6 +114,7 @@ class _Builder:
             "log": LogPlan(**_as_they_are(config.log, LogPlan) | {"quiet": frozenset(map(LogClass, config.log.quiet))}),
             "dns": DnsSettings(**_as_they_are(config.dns, DnsSettings)),
             "admin": admin_plan(self.source, config),
+            "otlp": otlp_plan(self.source, config),
             "whole": self.source.whole,
         }
         return Plan(**_as_they_are(config, Plan) | made)

@@ -56,6 +56,7 @@ def describe_plan(plan: Plan) -> str:
         _dns(plan.dns),
         log,
         _admin(plan.admin),
+        f"spans: {plan.otlp or 'none'}",
         *(row.strip() for row in _others(plan, _WHOLE_BY_HAND)),
     ]
     return "\n\n".join([*blocks, "\n".join(whole)])
@@ -233,6 +234,7 @@ _WHOLE_BY_HAND: Final = {
     "sandbox",
     "log",
     "admin",
+    "otlp",
     "dns",
     "known",
     "included",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
-from stcp_proxy.config import certificate_models, models, tunnel_models
+from stcp_proxy.config import certificate_models, models, otlp_models, tunnel_models
 from stcp_proxy.config.setting import Model, Setting, bounds, choices, default_text, kind_text, settings
 from stcp_proxy.config.value_types import MAX_NAME
 
@@ -25,6 +25,7 @@ TABLES: Final[tuple[tuple[str, type[Model]], ...]] = (
     ("One authority, under `authorities`", certificate_models.AuthorityModel),
     ("`log`", models.LogModel),
     ("`dns`", models.DnsModel),
+    ("`otlp`", otlp_models.OtlpModel),
 )
 _HEAD: Final = f"""\
 # Settings

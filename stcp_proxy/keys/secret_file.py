@@ -67,6 +67,7 @@ MAKE_REMEDY: Final = {
     "key": "make one with 'stcp-proxy keygen --out {path}'",
     "certificate key": "name the private key of the certificate, often tls.key",
     "token": "make one with '(umask 077; openssl rand -hex 32 >{path})'",
+    "headers": "write 'authorization: Bearer …' into it with an editor, with mode 600",
     "passphrase": "write the passphrase into it with an editor, with mode 600",
     "authority's key": "name the folder that 'stcp-proxy ca init' made",
 }

@@ -12,6 +12,7 @@
 - ``successor``       SIGUSR2: start the new process; ``detach`` how it leaves the old one
 - ``drain``           let connections finish
 - ``replaced``        revocations in a process that was replaced and drains
+- ``span_exporter``   the program beside the proxy that exports spans
 - ``companion``       what is served beside the tunnels: the admin address; ``companion_change`` how a reload changes it
 - ``running``         a running process, as the admin address sees it
 - ``lifetimes_check`` which certificates should have been renewed, looked at while the proxy runs

@@ -17,6 +17,8 @@ _log = structlog.get_logger("stcp_proxy.supervisor")
 
 GRACE: Final = LINGER + 1.0
 """Seconds for RESET and REJECT to get out after the drain."""
+LAST_SPANS: Final = 10.0
+"""Seconds for the exporter to end after that. It sends spans for three of them at most, and may just have been started."""
 
 
 async def drain(tunnels: Tunnels, received: AsyncIterator[int], name: str) -> None:
@@ -35,7 +37,8 @@ async def drain(tunnels: Tunnels, received: AsyncIterator[int], name: str) -> No
     _log.info(
         "stopping", signal=name, open=tunnels.open_connections, drain_seconds=plan.drain, drain_outbound=plan.drain_outbound
     )
-    sd_notify.stopping(f"{tunnels.open_connections} connections may finish", seconds=plan.drain + 2 * GRACE)
+    seconds = plan.drain + 2 * GRACE + (LAST_SPANS if plan.otlp is not None else 0.0)
+    sd_notify.stopping(f"{tunnels.open_connections} connections may finish", seconds=seconds)
 
     async def second_signal(scope: trio.CancelScope) -> None:
         await _stop_signal(received)

@@ -17,6 +17,7 @@ from stcp_proxy.logs import log
 from stcp_proxy.process.lifetimes_check import LifetimesCheck
 from stcp_proxy.process.reload import Reloader
 from stcp_proxy.process.rules_check import RulesCheck, ask, captured, warning
+from stcp_proxy.spans import sink
 from stcp_proxy.tunnel.tunnel import Tunnel
 from stcp_proxy.tunnel.tunnels import Tunnels
 
@@ -87,6 +88,16 @@ class Running:
     def log_lines_dropped(self) -> int:
         """Log lines that could not be written without waiting."""
         return log.dropped_lines()
+
+    @property
+    def spans(self) -> dict[str, int]:
+        """What became of the spans; empty where none are wanted. The first worker process says what the exporter did for all."""
+        if (to := sink.current()) is None:
+            return {}
+        if self.worker != 0:
+            return {"dropped": to.dropped}
+        results = to.results
+        return {"exported": results.exported, "failed": results.failed, "dropped": to.dropped}
 
     @property
     def reloads(self) -> Reloads:

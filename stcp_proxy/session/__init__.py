@@ -11,5 +11,5 @@
 - ``services``        the services of a listen tunnel, and which of them a peer gets
 - ``original_target`` the destination of a peer's client, dialled when the file allows it
 - ``readiness``       the readiness check: whether a tunnel's far target answers, end to end
-- ``record``          the record of one connection, and its one log line
+- ``record``          the record of one connection, and its one log line; ``span`` what its span is made of
 """

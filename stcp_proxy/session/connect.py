@@ -223,6 +223,7 @@ class ConnectSession:
         record = self._record
         record.channel, record.target, record.leg = leg.channel.leg.channel_id, leg.name, leg.kind
         record.proved(self._rule.trust.peer(leg.channel.established))
+        record.suite = leg.channel.established.suite
 
     async def _ask(self, leg: PeerLeg, early: Callable[[], bytes]) -> None:
         """Send OPEN and wait for the peer's answer."""

@@ -163,6 +163,7 @@ class ListenSession:
         record = self._record
         record.channel, record.leg = leg.channel.leg.channel_id, leg.kind
         record.proved(self._trust.peer(leg.channel.established))
+        record.suite = leg.channel.established.suite
 
     def _answer(self, leg: PeerLeg, opening: Opening) -> int | None:
         """Seconds for which both sides can keep the leg, for ACCEPT; None where one of them does not."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
+from stcp_proxy.config import Mode
 from stcp_proxy.config.certificate_plan import time_text
 from stcp_proxy.counters import UNKNOWN, KeyUse, Ledger, Refusal
 from stcp_proxy.errors import (
@@ -17,10 +18,12 @@ from stcp_proxy.errors import (
     KeyRevoked,
     LifetimeOver,
     LogClass,
+    PeerRejected,
     Severity,
     StcpError,
     TargetError,
     UnknownPeer,
+    code_for,
     describe,
     remedy_for,
 )
@@ -28,7 +31,10 @@ from stcp_proxy.handshake.trust import Peer
 from stcp_proxy.keys import PublicKey
 from stcp_proxy.logs import log
 from stcp_proxy.logs.rate_limit import ONCE_MORE
+from stcp_proxy.protocol.wire import Suite
 from stcp_proxy.relay.engine import EndReason, Relay, RelayEnd
+from stcp_proxy.session import span
+from stcp_proxy.spans import sink
 from stcp_proxy.upstream.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -74,6 +80,10 @@ class Owner(Protocol):
     def ledger(self) -> Ledger:
         """The counters of the tunnel."""
 
+    @property
+    def mode(self) -> Mode:
+        """The end of the wire leg at which the tunnel is."""
+
     def settle(self, connection: Connection, end: RelayEnd) -> None:
         """Call `connection.ended(end)` in Trio's thread. Called from an engine's thread."""
 
@@ -110,6 +120,7 @@ class Connection:
         own: the public key of this side in that handshake; None in the same cases.
         rule: the part of the configuration that admits the peer, which is its label in metrics; see `Peer.rule`.
         certificate: the verified certificate of the peer; None without one.
+        suite: the suite of its wire leg; None before the handshake.
         service: the service that the initiator asks for.
         leg: whether its wire leg is `new` or `kept`; empty before OPEN.
         origin: address of the application's client from the peer or a PROXY header; empty without one.
@@ -148,6 +159,7 @@ class Connection:
         "rule",
         "service",
         "started",
+        "suite",
         "target",
         "tunnel",
         "unit",
@@ -167,6 +179,7 @@ class Connection:
         self.rule = ""
         self.certificate: Verified | None = None
         self.audited = False
+        self.suite: Suite | None = None
         self.service = ""
         self.leg = ""
         self.origin = ""
@@ -186,6 +199,16 @@ class Connection:
     def ledger(self) -> Ledger:
         """The counters of the tunnel."""
         return self._owner.ledger
+
+    @property
+    def mode(self) -> Mode:
+        """The end of the wire leg at which the tunnel is."""
+        return self._owner.mode
+
+    @property
+    def has_authenticated(self) -> bool:
+        """Whether the peer has authenticated."""
+        return self._identity is not None
 
     @property
     def identity(self) -> Peer:
@@ -218,7 +241,7 @@ class Connection:
     def unproved(self) -> None:
         """Forget the peer and its address, because the next one is tried."""
         self.channel = self.peer = self.rule = self.target = self.leg = ""
-        self.key = self.own = self.certificate = self._identity = None
+        self.key = self.own = self.certificate = self._identity = self.suite = None
 
     def served_by(self, relay: Relay) -> None:
         """Note the handover to an engine."""
@@ -261,6 +284,7 @@ class Connection:
             bytes_to_wire=to_wire,
             bytes_to_plain=end.bytes_to_plain,
             engine=engine,
+            code=end.code,
             **({"why_engine": relay.why_engine} if relay is not None and relay.why_engine else {}),
         )
 
@@ -284,7 +308,15 @@ class Connection:
         self._count(self._refusal(exc.label, exc.what, remedy, key=key, judgement=judgement, at_target=at_target))
         event = _event(exc)
         named = {"key": key} if key else {}
-        self._say(judgement, event, why=exc.what, remedy=remedy, **named, reason=exc.label, cause=exc.cause.value)
+        self._say(
+            judgement, event, why=exc.what, remedy=remedy, **named, reason=exc.label, cause=exc.cause.value, code=self._code(exc)
+        )
+
+    def _code(self, exc: StcpError) -> int | None:
+        """The wire code of a failure: the peer's, or this side's to an authenticated peer."""
+        if isinstance(exc, PeerRejected):
+            return exc.reason
+        return code_for(exc) if self.has_authenticated else None
 
     def _refusal(self, reason: str, why: str, remedy: str, **fields: Any) -> Refusal:
         return Refusal(time.time(), self.client, self.peer, reason, why, remedy, **fields)
@@ -297,12 +329,14 @@ class Connection:
         if not refusal.judgement.is_noise:
             self.ledger.refusals.add(refusal)
 
-    def _say(self, judgement: Judgement, event: str, *, why: str, remedy: str, **fields: object) -> None:
-        """Write the one log line of the connection. The record ends."""
+    def _say(self, judgement: Judgement, event: str, *, why: str, remedy: str, code: int | None = None, **fields: object) -> None:
+        """Write the one log line of the connection, and make its span. The record ends."""
         level = judgement.severity.value
         if not log.is_hidden(level):
             seconds = round(time.monotonic() - self.started, 3)
             getattr(_log, level)(event, **self._facts(why, remedy), **fields, seconds=seconds, log_class=judgement.log_class)
+        if (spans := sink.current()) is not None:
+            span.offer(spans, self, judgement, why, code, fields)
         if self.endpoint is not None:
             self.endpoint.live -= 1
             self.endpoint = None

@@ -124,7 +124,7 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def certificate_files(folder: Path) -> TestAuthority:
-    """Write the files that configs/many-tunnels.yaml names: a certificate, its authority, and what that has revoked."""
+    """Write the files that configs/many-tunnels.yaml names: a certificate, its authority, what that has revoked, and headers."""
     authority = TestAuthority()
     leaf = authority.issue("dns:host.prod.internal")
     put(folder / "tls.crt", leaf.certificate.public_bytes(Encoding.PEM))
@@ -132,4 +132,5 @@ def certificate_files(folder: Path) -> TestAuthority:
     authority.bundle(folder / "ca.crt")
     authority.revoke(folder / "ca.crl")
     put(folder / "revoked.txt", b"# nobody so far\n")
+    put(folder / "otlp.headers", b"authorization: Bearer 0123456789abcdef\n", mode=0o600)
     return authority

@@ -30,7 +30,9 @@ CERTIFICATES = {f"stcp_certificate_not_{end}_timestamp_seconds": {"kind", "name"
 """Metrics of proxies with certificates; tests/integration/test_certificates.py has such a proxy."""
 AUDITED = {"stcp_audited_connections_total": {"tunnel", "reason"}}
 """A metric of tunnels that audit; tests/integration/test_audit.py has such a tunnel."""
-OTHERS = INTERCEPTION | CERTIFICATES | AUDITED
+SPANS = {"stcp_spans_total": {"result"}}
+"""A metric of proxies that send spans; tests/integration/test_span_collector.py has such proxies."""
+OTHERS = INTERCEPTION | CERTIFICATES | AUDITED | SPANS
 
 
 def dashboard() -> list[str]:

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "stcp_proxy"
 
 LEAVES = {"acl", "errors", "protocol", "redact"}
 BASE = LEAVES | {"config", "credentials", "keys", "net", "relay"}
-SERVING = BASE | {"counters", "handshake", "logs", "session", "tunnel", "upstream"}
+SERVING = BASE | {"counters", "handshake", "logs", "session", "spans", "tunnel", "upstream"}
 
 MAY_IMPORT = {
     "acl": set(),
@@ -34,10 +34,11 @@ MAY_IMPORT = {
     # The rooms of a connection, in the order in which each builds on the next.
     "process": SERVING,
     "tunnel": SERVING - {"logs", "tunnel"},
-    "session": BASE | {"counters", "handshake", "logs", "upstream"},
+    "session": BASE | {"counters", "handshake", "logs", "spans", "upstream"},
     "upstream": BASE | {"handshake"},
     "handshake": BASE,
     "logs": {"config", "errors", "redact"},
+    "spans": {"config", "errors", "logs", "redact"},
     # These stand beside the rooms above and never import them; the lab drives the product through its public ports.
     "admin": BASE | {"counters"},
     "intercept": LEAVES | {"config", "keys", "net"},

@@ -84,7 +84,7 @@ def test_the_lock_file_has_every_library() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "packaging/requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
     locked = dict(lines)
-    for requirement in map(Requirement, project["dependencies"]):
+    for requirement in map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["otlp"]]):
         assert locked.get(requirement.name) in requirement.specifier, f"{requirement}: make lock"
 
 

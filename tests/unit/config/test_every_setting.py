@@ -49,6 +49,7 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("whole", "admin_token", "a.token"),
         ("whole", "ready", "target"),
         ("whole", "dns", "{ttl: 1s}"),
+        ("whole", "otlp", "{endpoint: https://collector:4318}"),
         ("certificates", "certificate", "a.crt, key: a-tls.key => b.crt, key: b-tls.key"),
         ("certificates", "authorities", "{prod: {bundle => {test: {bundle"),
         ("certificates", "revoked", "a.revoked => b.revoked"),
@@ -67,6 +68,16 @@ CHANGES: Final[dict[str, list[Change]]] = {
     "PeersModel": [("peers", "include", "peers.d")],
     "LogModel": [("log", "level", "debug"), ("log", "format", "json"), ("log", "quiet", "connections")],
     "DnsModel": [("dns", "ttl", "1s"), ("dns", "stale", "1s"), ("dns", "keep", "1s"), ("dns", "servers", "10.0.0.1")],
+    "OtlpModel": [
+        ("otlp", "endpoint", "https://another:4318"),
+        ("otlp", "headers_file", "a.headers"),
+        ("otlp", "ca", "a-ca.crt"),
+        ("otlp-plain", "insecure", "true"),
+        ("otlp", "service_name", "db-side"),
+        ("otlp", "attributes", "{deployment.environment.name: prod}"),
+        ("otlp", "sample", "0.5"),
+        ("otlp", "timeout", "5s"),
+    ],
     "TunnelModel": [
         ("connect", "mode", "listen"),
         ("listen", "bind", "127.0.0.1:99"),
@@ -220,6 +231,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("a", "b"):
         keys.write_secret_file(f"{name}.psk", keys.format_psk(keys.generate_psk()))
     keys.write_secret_file("a.token", "0123456789abcdef")
+    keys.write_secret_file("a.headers", "authorization: Bearer 0123456789abcdef")
     Path("peers.d").mkdir()
     Path("peers.d/five.pub").write_text(str(keys.PrivateKey.generate().public))
     _write_certificates(tmp_path)
@@ -238,6 +250,9 @@ def plans(file: Path, model: str, change: Change) -> tuple[Plan, Plan]:
         mapping = config.prepare(where)
         if where == "peers" and wanted:
             config.whole["peers"] = config.whole["peers"].replace("}", f", {key}: {value}}}")
+        elif where.startswith("otlp"):
+            collector = {"endpoint": "http://collector:4318" if wanted and where == "otlp-plain" else "https://collector:4318"}
+            config.whole["otlp"] = _flow(collector | ({key: value} if wanted else {}))
         elif where in ("log", "dns"):
             config.whole[where] = _flow({key: value} if wanted else {})
         elif where == "allow_mode":
