@@ -35,6 +35,13 @@ CERTIFIED: dict[str, Any] = {
     "config": {"tunnels": {"redis": {"mode": "listen", "bind": ":7379", "to": "redis:6379", "allow": "spiffe://prod/**"}}},
 }
 METRICS: dict[str, Any] = {"metrics": {"enabled": True, "podMonitor": {"enabled": True}, "rules": {"enabled": True}}}
+SPANS: dict[str, Any] = {
+    "config": LEAST["config"] | {"otlp": {"insecure": True, "headers_file": "/var/lib/stcp/otlp.headers"}},
+    "env": [
+        {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}},
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://$(NODE):4318"},
+    ],
+}
 PUBLISHED = {"Deployment", "Service", "ConfigMap", "Secret", "NetworkPolicy"}
 """Kinds whose schemas Kubernetes publishes."""
 
@@ -59,9 +66,10 @@ def document(path: Path, number: int = 0) -> dict[str, Any]:
         ({"secret": {"hostKey": "k", "adminToken": "t"}}, {"ConfigMap", "Deployment", "Service", "NetworkPolicy", "Secret"}),
         (METRICS, {"ConfigMap", "Deployment", "Service", "NetworkPolicy", "PodMonitor", "PrometheusRule"}),
         (CERTIFIED, {"ConfigMap", "Deployment", "Service", "NetworkPolicy", "Certificate"}),
+        (SPANS, {"ConfigMap", "Deployment", "Service", "NetworkPolicy"}),
         ({"gateway": {"enabled": False}}, {"ConfigMap"}),
     ],
-    ids=["least", "secret", "metrics", "certificate", "sidecar"],
+    ids=["least", "secret", "metrics", "certificate", "spans", "sidecar"],
 )
 def test_objects(values: dict[str, Any], kinds: set[str]) -> None:
     found = render({**LEAST, **values})
@@ -87,6 +95,23 @@ def test_its_configuration_is_one_that_the_proxy_reads(values: dict[str, Any], t
     assert admin.token is not None
 
 
+def test_spans_by_an_agent_on_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/HELM.md: the address of the node in a variable, a token in the Secret."""
+    found = render({**LEAST, **SPANS})
+    (container,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == SPANS["env"]
+    text = found["ConfigMap"]["data"]["config.yaml"].replace("/var/lib/stcp", str(tmp_path))
+    for name in ("host.key", "admin.token", "otlp.headers"):
+        content = keys.format_private_key(keys.PrivateKey.generate()) if name == "host.key" else "authorization: 0123456789abcdef"
+        keys.write_secret_file(tmp_path / name, content if name != "admin.token" else "0123456789abcdef")
+    (tmp_path / "config.yaml").write_text(text)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://10.1.2.3:4318")
+    plan = load_plan(tmp_path / "config.yaml").otlp
+    assert plan is not None
+    assert plan.endpoint == "http://10.1.2.3:4318/v1/traces"
+    assert [name for name, _ in plan.headers] == ["authorization"]
+
+
 @pytest.mark.parametrize(
     ("values", "why"),
     [
@@ -94,6 +119,7 @@ def test_its_configuration_is_one_that_the_proxy_reads(values: dict[str, Any], t
         ({"config": {"tunnels": {}}}, "name at least one tunnel"),
         ({"config": {"identity": "x", "tunnels": {}}}, "config"),
         ({"imgae": {}}, "imgae"),
+        ({"env": [{"value": "x"}]}, "name"),
         ({"gateway": {"ports": [{"name": "redis", "port": 70000}]}}, "port"),
         ({"certificate": {"enabled": True}}, "issuerRef"),
     ],

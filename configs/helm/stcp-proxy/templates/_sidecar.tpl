@@ -49,6 +49,10 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
+{{- with .Values.env }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 volumeMounts:
   - {name: stcp-config, mountPath: /etc/stcp, readOnly: true}
   - {name: stcp-keys, mountPath: /var/lib/stcp, readOnly: true}
