@@ -96,9 +96,14 @@ static int stcp_release(struct socket *sock)
 {
 	struct sock *sk = sock->sk;
 	struct inet_connection_sock *icsk = inet_csk(sk);
-	struct stcp_leg *leg = stcp_leg_of(sk);
-	const struct proto_ops *base_ops = leg->base_ops;
+	const struct proto_ops *base_ops;
+	struct stcp_leg *leg;
 
+	/* What accept() of a leg has made, before it failed: our operations, no socket. */
+	if (!sk)
+		return 0;
+	leg = stcp_leg_of(sk);
+	base_ops = leg->base_ops;
 	/* Only a wire leg gets here with a relay: a relay pins its plain leg. */
 	if (leg->relay)
 		stcp_relay_destroy(leg->relay);

@@ -15,7 +15,7 @@ import pytest
 
 from stcp_proxy.relay import kernel_abi as abi
 
-from .peer import FIN, Relay, args, how_it_ends, tcp_pair, ulp
+from .peer import FIN, Relay, args, eventually, how_it_ends, references, tcp_pair, ulp
 from .refusals import disconnect, refused
 
 
@@ -43,6 +43,28 @@ def test_the_bytes_of_a_relaying_leg_are_not_user_spaces(leg: str) -> None:
     disconnect(sock)
     r.check_alive()
     r.close()
+
+
+@pytest.mark.parametrize("leg", ["wire", "plain"])
+@pytest.mark.parametrize("role", ["bare", "relaying", "ended"])
+def test_accept_of_a_leg_is_refused(leg: str, role: str) -> None:
+    """The kernel makes a socket for the new connection before it asks TCP, with the operations of the leg, and closes it."""
+    app, plain, peer, wire = *tcp_pair(), *tcp_pair()
+    ulp(plain)
+    ulp(wire)
+    if role != "bare":
+        r = Relay(legs=(app, plain, peer, wire), keep_plain=True)
+    if role == "ended":
+        app.close()
+        r.send(FIN)
+        r.wait_ended()
+    sock = {"wire": wire, "plain": plain}[leg]
+    sock.settimeout(None)
+    with refused(errno.EINVAL):
+        sock.accept()
+    for sock in (app, plain, peer, wire):
+        sock.close()
+    eventually(lambda: references() == 0, "a reference is left")
 
 
 def test_a_relaying_wire_polls_nothing() -> None:
