@@ -72,6 +72,12 @@ def test_one_container_of_a_pod_may_change_its_network_and_it_has_no_key() -> No
     assert app["securityContext"]["runAsUser"] != stcp["securityContext"]["runAsUser"]
 
 
+def test_podman_installs_the_rules_at_every_start_of_the_pod() -> None:
+    """Without the annotation it runs init containers once. A pod that is started again has a new network, without rules."""
+    (deployment,) = (one for name, one in KUBERNETES if name == "intercept.yaml" and one["kind"] == "Deployment")
+    assert deployment["metadata"]["annotations"] == {"io.podman.annotations.init.container.type": "always"}
+
+
 def test_one_service_of_a_host_may_change_its_network_and_it_has_no_key() -> None:
     services = yaml.safe_load((CONFIGS / "compose/intercept/compose.yaml").read_text())["services"]
     assert {name: one.get("cap_add") for name, one in services.items()} == {"stcp": None, "rules": ["NET_ADMIN"], "app": None}
