@@ -102,8 +102,9 @@ soak-kinds: $(EVERYTHING)  ## sixteen kinds of tunnels side by side for an hour,
 kept-legs: $(EVERYTHING)  ## 500 kills of either proxy under churn, the thousandth connection of a leg, ten minutes of churn; ARGS="kills" for a part
 	$(BIN)/python tools/kept_leg_campaign.py $(ARGS)
 
-model:  ## the models of docs/models, all states of each (spin, gcc)
+model:  ## the models of docs/models, all states of each (spin, gcc); the handshakes where the prover ProVerif is installed
 	docs/models/check
+	docs/models/prove
 
 FIRST_VERSION = 21b20cdf02e39106f6cf8ca0f4e7f6d60d55978e
 CONFORMANCE = cd conformance && $(abspath $(BIN))/python
