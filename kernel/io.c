@@ -302,9 +302,8 @@ bool stcp_leg_shutdown(struct stcp_leg *leg)
 
 /*
  * An RST to the other end. Return: false when somebody holds the socket.
- * tcp_abort() would wait for the lock. What it calls is not exported, nor is
- * tcp_disconnect() on every kernel; TCP's operations have it. Nobody can use the
- * socket for anything else afterwards.
+ * tcp_abort() would wait for the lock, and newer kernels export no tcp_disconnect();
+ * TCP's operations have it. Nobody can use the socket for anything else afterwards.
  */
 bool stcp_leg_abort(struct stcp_leg *leg, int err)
 {
