@@ -3,7 +3,8 @@
 Run by the Dockerfile, with the virtual environment's Python: python -I tools/precompile.py /opt/stcp/cache
 
 - A module that the proxy imports is replaced by its byte-code: its source would be read by nobody. Its docstrings
-  go too, except those of the proxy's commands and settings, which are its help. The other modules stay sources.
+  go too, except those of the proxy's commands and settings, which are its help. The other modules stay sources, and so does
+  a module that reads its own source.
 - The standard library belongs to the base. Where the base came without byte-code, as slim images are, it is made in the given
   folder, and the interpreter looks for all byte-code there.
 """
@@ -20,6 +21,13 @@ import sysconfig
 from pathlib import Path
 
 NOT_SERVED = ("stcp_proxy.lab", "stcp_proxy.demo", "stcp_proxy.__main__")
+IMPORTED_LATER = (
+    *("dns.asyncresolver", "dns._trio_backend", "idna.uts46data"),
+    *(f"dns.rdtypes.{name}" for name in ("ANY.CNAME", "ANY.NS", "ANY.OPT", "ANY.SOA", "IN.A", "IN.AAAA", "IN.SRV")),
+)
+"""Modules that a running proxy imports with the first name that it looks up: it would compile them between two events."""
+READS_ITSELF = "install_lazy_importer()"
+"""What a module of anyio says that reads its own source: without it, it imports all of anyio at once."""
 WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 NO_SOURCE = 1
 """The flag of byte-code that is told from others by a hash of its source and is never compared with it."""
@@ -36,6 +44,8 @@ def main(folder: Path) -> None:
     for module in pkgutil.walk_packages(package.__path__, "stcp_proxy."):
         if not module.name.startswith(NOT_SERVED):
             importlib.import_module(module.name)
+    for name in IMPORTED_LATER:
+        importlib.import_module(name)
     own = libraries / "stcp_proxy"
     if own not in map(Path, package.__path__):
         sys.exit(f"precompile: imported {package.__path__}, not {own}")
@@ -45,7 +55,9 @@ def main(folder: Path) -> None:
         if (file := getattr(module, "__file__", None)) and file.endswith(".py")
     }
     for source in sorted(sources):
-        if libraries in source.parents:
+        if libraries in source.parents and READS_ITSELF in source.read_text(encoding="utf-8"):
+            py_compile.compile(str(source), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        elif libraries in source.parents:
             # The docstrings of the proxy's commands are its help, those of its settings its reference.
             told = own / "cli" in source.parents or own / "config" in source.parents
             code = compiled(source, str(source.relative_to(libraries)), docstrings=told)
