@@ -15,10 +15,11 @@ fail() {
     exit 1
 }
 
-# sources FOLDER: what git knows of the work tree, with that time.
+# sources FOLDER: what git knows of the work tree, with that time, and readable by everybody whatever the umask of the clone was.
 sources() {
     mkdir -p "$1"
     git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents --no-dereference --target-directory="$1"
+    chmod -R go=rX,u+rw "$1"
     find "$1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 }
 
@@ -26,6 +27,12 @@ sources() {
 python_root() {
     local root=$ROOTS/$1-python$(root_suffix "${STCP_ARCH:-$(dpkg --print-architecture)}")
     tools/debian_root "$1" "$root" python3,python3-venv,python3-dev,gcc,libc6-dev,iproute2,procps,openssl && echo "$root"
+}
+
+# clean_root SUITE: print the folder of a root for trials, with Python and what the Debian package depends on, but no compiler.
+clean_root() {
+    local root=$ROOTS/$1-clean$(root_suffix "${STCP_ARCH:-$(dpkg --print-architecture)}")
+    tools/debian_root "$1" "$root" python3,python3-venv,adduser,init-system-helpers,iproute2 && echo "$root"
 }
 
 # machine ARCH: the kernel's name of a processor of Debian's.
