@@ -15,7 +15,7 @@ ARGS ?=
 JOBS ?= 4
 COVERAGE_FLOOR := 66
 
-.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-engine test-packages dist release lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak soak-kinds kept-legs model conformance fuzz test-kernel test-kernel-debug bench-kernel clean
+.PHONY: help demo test quick coverage test-python313 test-lowest test-sanitized test-image test-engine test-packages dist release reproducible lock audit lint lint-kernel format check-1 check-2 check-3 check-4 check-5 check-6 bench soak soak-kinds kept-legs model conformance fuzz test-kernel test-kernel-debug bench-kernel clean
 .DEFAULT_GOAL := help
 
 help:  ## what there is to make

@@ -13,6 +13,7 @@ import argparse
 import datetime
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
-CHECKS = ("lint", "test")
-"""Targets of the Makefile that a release passes."""
+CHECKS = (("lint",), ("test", "ARGS=--reruns 1 --reruns-delay 5"))
+"""Targets of the Makefile that a release passes, with their arguments: those of CI."""
+PROGRAMS = {
+    "buildah": "buildah",
+    "dpkg-deb": "dpkg",
+    "gcc": "gcc",
+    "gzip": "gzip",
+    "mmdebstrap": "mmdebstrap",
+    "strip": "binutils",
+}
+"""What makes the artefacts, and the Debian package that has it."""
+NOWHERE_IN_DEBIAN = "3.12"
+"""The version of CPython that no Debian release has: packaging/wheels makes no root with it."""
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+")
 _PACKAGE = Path("stcp_proxy/__init__.py")
 _IMAGES = Path("configs/kubernetes")
@@ -45,8 +57,9 @@ def main(arguments: list[str]) -> None:
         if wanted.apply and (wanted.no_checks or wanted.no_dist):
             raise Refused("a release has its checks and its artefacts: leave --no-checks and --no-dist out")
         refuse_unclean(wanted.version)
+        refuse_incomplete(checks=not wanted.no_checks, dist=not wanted.no_dist)
         for check in () if wanted.no_checks else CHECKS:
-            run("make", check, cwd=ROOT)
+            run("make", *check, cwd=ROOT)
         release(wanted.version, apply=wanted.apply, dist=not wanted.no_dist)
     except Refused as why:
         sys.exit(f"release: {why}")
@@ -71,6 +84,28 @@ def refuse_unclean(version: str) -> None:
         raise Refused(f"releases are made of {BRANCH}: git switch {BRANCH}")
     if told("git", "tag", "--list", f"v{version}"):
         raise Refused(f"the tag v{version} exists; choose a later version")
+
+
+def refuse_incomplete(*, checks: bool, dist: bool) -> None:
+    """Refuse a machine that could not finish the release: the checks take long, and the artefacts come after them.
+
+    Raises:
+        Refused: with everything that is missing.
+    """
+    missing = []
+    if subprocess.run(("git", "var", "GIT_COMMITTER_IDENT"), cwd=ROOT, capture_output=True).returncode:
+        missing.append("git's user.name and user.email")
+    if checks and not shutil.which("npm"):
+        missing.append("npm (apt-get install npm)")
+    if dist:
+        missing += [f"{name} (apt-get install {package})" for name, package in PROGRAMS.items() if not shutil.which(name)]
+        if os.geteuid() != 0:
+            missing.append("root's rights")
+        interpreter = f". packaging/common.sh; interpreter {NOWHERE_IN_DEBIAN}"
+        if subprocess.run(("bash", "-c", interpreter), cwd=ROOT, capture_output=True).returncode:
+            missing.append(f"CPython {NOWHERE_IN_DEBIAN} with its headers, in PATH or of pyenv")
+    if missing:
+        raise Refused(f"this machine lacks {', '.join(missing)}")
 
 
 def release(version: str, *, apply: bool, dist: bool) -> None:

@@ -66,6 +66,24 @@ def test_a_version_that_is_none_or_not_later(version: str) -> None:
         release.refuse_unclean(version)
 
 
+def test_a_machine_that_could_not_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told everything that it lacks before the checks, which take long."""
+    for name in ("git", "bash", "cat"):
+        (tmp_path / name).symlink_to(shutil.which(name) or pytest.skip(f"{name} is missing"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    monkeypatch.setenv("GIT_COMMITTER_NAME", "")
+    with pytest.raises(release.Refused) as refused:
+        release.refuse_incomplete(checks=True, dist=True)
+    for what in ("user.name", "npm", "buildah (apt-get install buildah)", "mmdebstrap"):
+        assert what in str(refused.value)
+    if not Path("/usr/bin/python3.12").exists():
+        assert "CPython 3.12" in str(refused.value)
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is missing")
 def test_the_checks_do_not_get_the_arguments_of_the_release(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("outer:\n\t@$(CALL)\ninner:\n\t@echo 'ARGS are <$(ARGS)>' >found\n", encoding="utf-8")
