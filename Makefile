@@ -140,9 +140,14 @@ test-packages: dist  ## the wheels and Debian packages of dist/: installed, used
 release: $(EVERYTHING) $(RELEASE)  ## prepare VERSION=1.2.3; a dry run unless APPLY=yes (docs/RELEASE.md)
 	$(BIN)/python tools/release.py $(VERSION) $(if $(filter yes,$(APPLY)),--apply) $(ARGS)
 
+reproducible:  ## everything of the last commit made twice and compared byte by byte; AGAINST=dist compares with that folder
+	packaging/reproduce $(AGAINST)
+
 lock: $(RELEASE)  ## packaging/requirements.txt: the newest libraries that pyproject.toml admits, those for spans included, with checksums
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--native-tls --extra otlp pyproject.toml --output-file packaging/requirements.txt
+	echo setuptools | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--native-tls - --output-file packaging/build-requirements.txt
 
 ASK_PYPI = $(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement packaging/requirements.txt
 audit: $(RELEASE)  ## known weaknesses of the locked libraries, asked of PyPI; ADVISORIES=FOLDER reads a copy of its advisory database

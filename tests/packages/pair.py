@@ -85,7 +85,7 @@ def main(kind: str) -> None:
     for count in counts:
         for leg, read in count.items():
             share = read / SIZE
-            assert share < 0.01 if kind == "compiled" else share >= 1, (
+            assert share < 0.01 if kind == "compiled" else share > 0.9, (
                 f"{kind}: the interpreter read {read} bytes of the {leg} leg: {counts}"
             )
     print(f"{SIZE >> 20} MiB through the pair and back, {kind}; the interpreter read {counts}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 TRIM = Path(__file__).resolve().parents[2] / "packaging" / "trim"
 METADATA = "Metadata-Version: 2.4\nName: {}\nLicense-Expression: MIT\n\nA page on PyPI.\n"
+NO_LEXERS = "LEXERS: dict[str, tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {}\n"
 FILES = {
     "one-1.dist-info/METADATA": METADATA.format("one"),
     "two-1.dist-info/METADATA": METADATA.format("two"),
@@ -39,6 +40,8 @@ def test_trim(tmp_path: Path) -> None:
         "two-1.dist-info/licenses/LICENSE": "x",
         "dns/quic/__init__.py": "",
         "pygments/lexers/__init__.py": "",
+        "pygments/lexers/_mapping.py": NO_LEXERS,
+        "rich/_emoji_codes.py": "EMOJI: dict[str, str] = {}\n",
         "rich/_unicode_data/__init__.py": "",
         "rich/_unicode_data/_versions.py": 'VERSIONS = ("17.0.0",)\n',
         "rich/_unicode_data/unicode17-0-0.py": "",
