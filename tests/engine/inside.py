@@ -1,6 +1,6 @@
 """Run the files of configs/ for Compose and Kubernetes on Podman, with an unmodified Redis and its client.
 
-    python3 inside.py [compose] [kubernetes]
+    python3 inside.py [compose] [kubernetes] [pods]
 
 Root, in a root file system and a network of its own, as tests/engine/run makes them. Fails with the first thing that is wrong.
 """
@@ -12,9 +12,10 @@ import time
 
 import compose
 import kubernetes
+import pods
 from engine import HealthChecks, prepare
 
-PARTS = {"compose": compose.check, "kubernetes": kubernetes.check}
+PARTS = {"compose": compose.check, "kubernetes": kubernetes.check, "pods": pods.check}
 
 
 def main(*names: str) -> None:

@@ -7,6 +7,7 @@ listed in docs/SIDECAR.md.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,29 @@ def healthy(container: str) -> None:
     until(lambda: inspect(container)["State"]["Health"]["Status"] == "healthy", f"{container} is not healthy")
 
 
-def play(name: str, keys: Path, peer: str) -> None:
-    """Run one file of configs/kubernetes."""
-    documents = list(yaml.safe_load_all(Path(f"/configs/kubernetes/{name}.yaml").read_text(encoding="utf-8")))
+Documents = list[dict[str, Any]]
+
+
+def play(name: str, keys: Path, peer: str, change: Callable[[Documents], None] = lambda _: None) -> None:
+    """Run one file of configs/kubernetes.
+
+    Args:
+        name: the file without its ending.
+        keys: the folder with the key and the token.
+        peer: the public key of the other side.
+        change: what this test changes in the documents that Podman knows.
+    """
+    text = Path(f"/configs/kubernetes/{name}.yaml").read_text(encoding="utf-8")
+    documents = as_podman_knows(list(yaml.safe_load_all(text)), keys, peer)
+    change(documents)
     file = Path(f"/work/files/{name}.yaml")
     file.parent.mkdir(exist_ok=True)
-    file.write_text(yaml.safe_dump_all(as_podman_knows(documents, keys, peer)), encoding="utf-8")
+    file.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
     alias = f"{NETWORK}:alias=redis-stcp" if name == "server" else NETWORK
     said("podman", "kube", "play", "--network", alias, str(file))
 
 
-def as_podman_knows(documents: list[dict[str, Any]], keys: Path, peer: str) -> list[dict[str, Any]]:
+def as_podman_knows(documents: Documents, keys: Path, peer: str) -> Documents:
     """The documents without Service and NetworkPolicy, with the keys as a folder of the host, and with the peer's key."""
     found = [each for each in documents if each["kind"] in ("ConfigMap", "Deployment")]
     for each in found:
