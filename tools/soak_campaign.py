@@ -180,8 +180,7 @@ class Piece:
         while True:
             await trio.sleep(rng.uniform(0.5, 1.5) * pause)
             try:
-                with trio.fail_after(PATIENCE):
-                    await work(rng)
+                await work(rng)
             except* trio.TooSlowError:
                 self.wrong.append(f"no answer within {PATIENCE:g} s")
             except* (OSError, trio.BrokenResourceError) as failures:
@@ -194,14 +193,14 @@ class Piece:
         async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
             for _ in range(rng.randrange(10, 300)):
                 words = rng.randbytes(rng.choice((1, 100, 1400, 16384)))
-                await stream.send_all(words)
-                self._compare(words, await _read(stream, len(words)))
+                with trio.fail_after(PATIENCE):
+                    await stream.send_all(words)
+                    self._compare(words, await _read(stream, len(words)))
                 self.did["messages"] += 1
                 await trio.sleep(0.2)
 
     async def _short(self, rng: random.Random) -> None:
-        words = rng.randbytes(rng.choice((1, 100, 5000, 70_000)))
-        self._compare(words, await _exchange(self.port, words))
+        await self._echoed(rng.randbytes(rng.choice((1, 100, 5000, 70_000))))
         self.did["connections"] += 1
 
     async def _reset(self, rng: random.Random) -> None:
@@ -213,9 +212,12 @@ class Piece:
         self.did["resets"] += 1
 
     async def _large(self, rng: random.Random) -> None:
-        words = rng.randbytes(LARGE)
-        self._compare(words, await _exchange(self.port, words))
+        await self._echoed(rng.randbytes(LARGE))
         self.did["large"] += 1
+
+    async def _echoed(self, words: bytes) -> None:
+        with trio.fail_after(PATIENCE):
+            self._compare(words, await _exchange(self.port, words))
 
     def _compare(self, sent: bytes, back: bytes) -> None:
         if sent != back:
@@ -349,9 +351,9 @@ async def campaign(names: Sequence[str], minutes: float) -> int:
                             loads.start_soon(piece.load)
                 for piece in pieces:
                     print(piece.verdict())
-                    print("".join(f"WRONG: {piece.name}: {what}\n" for what in piece.wrong[:10]), end="")
-                    if piece.wrong:
-                        print(piece.log())
+                    for what, times in Counter(piece.wrong).most_common(10):
+                        print(f"WRONG: {piece.name}: {what} ({times} times)")
+                    print(piece.log() if piece.wrong else "", end="")
             finally:
                 for piece in pieces:
                     piece.stop()

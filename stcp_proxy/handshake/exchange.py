@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeAlias
 
 import trio
@@ -115,7 +116,7 @@ class Channel:
             Truncated: the wire leg ended or broke.
         """
         while (frame := self.next_frame()) is None:
-            self.rest += await _more(stream, Truncated("the peer closed the wire leg in the middle of the opening"))
+            self.rest += await _more(stream, partial(Truncated, "the peer closed the wire leg in the middle of the opening"))
         return frame
 
     async def reject(self, stream: trio.abc.HalfCloseableStream, code: int, text: str = "", *, waits: bool = True) -> None:
@@ -150,7 +151,7 @@ class Channel:
             Truncated: the wire leg broke.
         """
         frame = self.seal(FrameType.ACCEPT, encode_keep(keep))
-        await send(stream, frame, Truncated("the wire leg broke before the connection was accepted"))
+        await send(stream, frame, partial(Truncated, "the wire leg broke before the connection was accepted"))
 
 
 async def respond(stream: trio.abc.Stream, responder: AnyResponder) -> tuple[Channel, Established]:
@@ -160,8 +161,8 @@ async def respond(stream: trio.abc.Stream, responder: AnyResponder) -> tuple[Cha
         ConnectCheck: the connection ended before its first byte.
         HandshakeError: the handshake failed.
     """
-    closed = HandshakeClosed("the peer closed the connection during the handshake")
-    data = await _more(stream, ConnectCheck("the connection was closed before its first byte"))
+    closed = partial(HandshakeClosed, "the peer closed the connection during the handshake")
+    data = await _more(stream, partial(ConnectCheck, "the connection was closed before its first byte"))
     while not isinstance(answer := responder.receive(data), Established):
         if answer is not None:
             await send(stream, answer.reply, closed)
@@ -203,7 +204,8 @@ async def initiate(stream: trio.abc.Stream, initiator: Initiator | CertifiedInit
     Raises:
         HandshakeError: with the likely causes.
     """
-    closed = HandshakeClosed(
+    closed = partial(
+        HandshakeClosed,
         "the peer closed the connection during the handshake",
         remedy="it may not allow this side's key, suite or version, or not speak STCP at all: its log says which",
     )
@@ -247,7 +249,7 @@ async def open_channel(stream: trio.abc.Stream, channel: Channel, opening: Openi
     data = early()
     if data:
         frames += channel.seal(FrameType.DATA, data)
-    await send(stream, frames, Truncated("the wire leg broke during the opening"))
+    await send(stream, frames, partial(Truncated, "the wire leg broke during the opening"))
     return len(data)
 
 
@@ -299,22 +301,26 @@ def _is_accepted(channel: Channel, kind: FrameType, plaintext: bytes) -> bool:
     return channel.leg.state is not State.UNUSED
 
 
-async def _more(stream: trio.abc.ReceiveStream, ended: StcpError) -> bytes:
+# A failure is made where it is raised. A variable that held it would be part of its own traceback. Such a cycle, and all that the
+# session has with it, stays in memory until the garbage collector runs.
+
+
+async def _more(stream: trio.abc.ReceiveStream, ended: Callable[[], StcpError]) -> bytes:
     try:
         data = bytes(await stream.receive_some(_READ))
     except trio.BrokenResourceError as exc:
-        raise _given_up(exc, ended) from None
+        raise _given_up(exc, ended()) from None
     if not data:
-        raise ended
+        raise ended()
     return data
 
 
-async def send(stream: trio.abc.SendStream, data: bytes, broken: StcpError) -> None:
-    """Send all of `data`. Raises `broken`, or what says more, where the stream is broken."""
+async def send(stream: trio.abc.SendStream, data: bytes, broken: Callable[[], StcpError]) -> None:
+    """Send all of `data`. Raises what `broken` makes, or what says more, where the stream is broken."""
     try:
         await stream.send_all(data)
     except trio.BrokenResourceError as exc:
-        raise _given_up(exc, broken) from None
+        raise _given_up(exc, broken()) from None
 
 
 def _given_up(broken: trio.BrokenResourceError, failure: StcpError) -> StcpError:

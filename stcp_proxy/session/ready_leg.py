@@ -35,7 +35,7 @@ async def make_ready(stream: LegStream, channel: exchange.Channel, keep: int) ->
     """
     opening = Opening(service=READY_SERVICE, keep=keep)
     frames = channel.seal(FrameType.OPEN, opening.encode()) + channel.seal(FrameType.FIN)
-    await exchange.send(stream, frames, _broken())
+    await exchange.send(stream, frames, _broken)
     await exchange.read_answer(stream, channel)
     await _read_fin(stream, channel)
     return channel.leg.state is State.IDLE
@@ -54,7 +54,7 @@ async def answer_ready(stream: LegStream, channel: exchange.Channel, keep: int) 
         Truncated: the leg ended first.
     """
     frames = channel.seal(FrameType.ACCEPT, encode_keep(keep)) + channel.seal(FrameType.FIN)
-    await exchange.send(stream, frames, _broken())
+    await exchange.send(stream, frames, _broken)
     await _read_fin(stream, channel)
 
 
