@@ -5,7 +5,7 @@
  * A direction holds pages only for the bytes that it has: a peer that sends five
  * bytes of a frame makes us hold one page, whatever length the header announces.
  * The pages are charged to the memory cgroup of the relay's owner, which
- * stcp_turn() has made the active one. Allocation never sleeps: a carrier
+ * stcp_turn() has made the active one. A carrier's allocation never sleeps: it
  * serves all users, so it must not wait for the memory of one of them.
  *
  * Single pages are always found where there is memory at all; 64 KiB in one
@@ -16,13 +16,14 @@
 
 #include "internal.h"
 
-#define STCP_BUFFER_GFP	(GFP_NOWAIT | __GFP_NOWARN | __GFP_ACCOUNT)
-
-/* Make room for the first @size bytes. Return: 0 or -ENOBUFS. */
-int stcp_buffer_grow(struct stcp_buffer *b, u32 size)
+/*
+ * Make room for the first @size bytes. A relay's carrier asks with GFP_NOWAIT, a
+ * system call of a socket's owner with GFP_KERNEL. Return: 0 or -ENOBUFS.
+ */
+int stcp_buffer_grow(struct stcp_buffer *b, u32 size, gfp_t gfp)
 {
 	while (b->count * PAGE_SIZE < size) {
-		struct page *page = alloc_page(STCP_BUFFER_GFP);
+		struct page *page = alloc_page(gfp | __GFP_NOWARN | __GFP_ACCOUNT);
 
 		if (!page)
 			return -ENOBUFS;

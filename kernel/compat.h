@@ -7,6 +7,7 @@
 #ifndef _STCP_COMPAT_H
 #define _STCP_COMPAT_H
 
+#include <linux/net.h>
 #include <net/sock.h>
 
 /* Moved in 6.12. */
@@ -50,6 +51,73 @@ static inline int stcp_refuse_sendpage(struct sock *sk, struct page *page,
 }
 #else
 #define STCP_REFUSE_SENDPAGE(proto) do { } while (0)
+#endif
+
+/* The same for the operations of a socket: the socket layer copies without one. */
+#ifdef STCP_HAVE_SENDPAGE
+#define STCP_COPY_SENDPAGE(ops) ((ops)->sendpage = sock_no_sendpage)
+#define STCP_REFUSE_SENDPAGE_OP(ops) ((ops)->sendpage = stcp_refuse_sendpage_op)
+
+static inline ssize_t stcp_refuse_sendpage_op(struct socket *sock, struct page *page,
+					      int offset, size_t size, int flags)
+{
+	return -EBUSY;
+}
+#else
+#define STCP_COPY_SENDPAGE(ops) do { } while (0)
+#define STCP_REFUSE_SENDPAGE_OP(ops) do { } while (0)
+#endif
+
+/* Addresses got a type of their own in 7.x. */
+#ifdef STCP_SOCKADDR_UNSIZED
+#define STCP_SOCKADDR	struct sockaddr_unsized
+#define STCP_BIND_ARGS \
+	(struct socket *sock, struct sockaddr_unsized *uaddr, int addr_len)
+#define STCP_CONNECT_ARGS \
+	(struct socket *sock, struct sockaddr_unsized *uaddr, int addr_len, int flags)
+#else
+#define STCP_SOCKADDR	struct sockaddr
+#define STCP_BIND_ARGS \
+	(struct socket *sock, struct sockaddr *uaddr, int addr_len)
+#define STCP_CONNECT_ARGS \
+	(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)
+#endif
+
+/* accept() takes its arguments in a struct since 6.10. */
+#ifdef STCP_ACCEPT_STRUCT
+#define STCP_ACCEPT_ARGS \
+	(struct socket *sock, struct socket *newsock, struct proto_accept_arg *arg)
+#define STCP_ACCEPT_FLAGS	(arg->flags)
+#else
+#define STCP_ACCEPT_ARGS \
+	(struct socket *sock, struct socket *newsock, int flags, bool kern)
+#define STCP_ACCEPT_FLAGS	flags
+#endif
+
+/* Where IPv6 finds its part of a socket; before 6.5 it is always the end. */
+#ifdef STCP_IPV6_PINFO_OFFSET
+#define STCP_IPV6_OFFSET(prot, type, member) \
+	((prot).ipv6_pinfo_offset = offsetof(type, member))
+#else
+#define STCP_IPV6_OFFSET(prot, type, member) do { } while (0)
+#endif
+
+/* Renamed in 6.2, and the old names went away with 6.15. */
+#ifdef STCP_TIMER_DELETE
+#define stcp_timer_delete(timer)	timer_delete(timer)
+#define stcp_timer_delete_sync(timer)	timer_delete_sync(timer)
+#else
+#define stcp_timer_delete(timer)	del_timer(timer)
+#define stcp_timer_delete_sync(timer)	del_timer_sync(timer)
+#endif
+
+/* Tables of sysctl ended with an empty entry before they had a size, in 6.6. */
+#ifdef STCP_SYSCTL_SIZE
+#define stcp_register_sysctl(net, path, table, size) \
+	register_net_sysctl_sz(net, path, table, size)
+#else
+#define stcp_register_sysctl(net, path, table, size) \
+	register_net_sysctl(net, path, table)
 #endif
 
 /*

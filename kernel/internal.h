@@ -65,7 +65,7 @@ struct stcp_buffer {
 	u32 count;
 };
 
-int stcp_buffer_grow(struct stcp_buffer *b, u32 size);
+int stcp_buffer_grow(struct stcp_buffer *b, u32 size, gfp_t gfp);
 void stcp_buffer_free(struct stcp_buffer *b);
 void stcp_buffer_write(struct stcp_buffer *b, u32 at, const void *from, u32 len);
 void stcp_buffer_read(const struct stcp_buffer *b, u32 at, void *to, u32 len);
@@ -260,6 +260,7 @@ enum stcp_next stcp_seal_step(struct stcp_direction *d);
 enum stcp_next stcp_open_step(struct stcp_direction *d);
 u32 stcp_seal_want(const struct stcp_direction *d);
 u32 stcp_open_want(const struct stcp_direction *d);
+bool stcp_header_valid(const u8 *header, bool fin);
 extern struct workqueue_struct *stcp_queue;
 int stcp_pump_init(void);
 void stcp_pump_exit(void);

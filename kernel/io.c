@@ -84,7 +84,7 @@ static int stcp_read_segment(read_descriptor_t *desc, struct sk_buff *skb,
 	u32 n, taken = 0;
 
 	while (len && (n = min_t(u32, d->want(d) - d->in_end, len))) {
-		desc->error = stcp_buffer_grow(&d->buffer, d->in_end + n);
+		desc->error = stcp_buffer_grow(&d->buffer, d->in_end + n, GFP_NOWAIT);
 		if (!desc->error)
 			desc->error = stcp_buffer_write_skb(&d->buffer, d->in_end,
 							    skb, offset, n);

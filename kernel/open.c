@@ -34,8 +34,8 @@ static enum stcp_next stcp_open_plain_reset(struct stcp_direction *d, int err)
 	return STCP_NEXT_MORE;
 }
 
-/* Everything a header can say wrong. */
-static bool stcp_header_valid(const struct stcp_direction *d, const u8 *header)
+/* Everything a header can say wrong. @fin: the peer's FIN was received. */
+bool stcp_header_valid(const u8 *header, bool fin)
 {
 	u16 length = get_unaligned_be16(header + 2);
 
@@ -43,9 +43,9 @@ static bool stcp_header_valid(const struct stcp_direction *d, const u8 *header)
 		return false;
 	switch (header[0]) {
 	case STCP_FRAME_DATA:
-		return !d->fin;
+		return !fin;
 	case STCP_FRAME_FIN:
-		return !d->fin && length == STCP_TAG_LEN;
+		return !fin && length == STCP_TAG_LEN;
 	case STCP_FRAME_RESET:
 		return length >= STCP_TAG_LEN + STCP_CODE_LEN &&
 		       length <= STCP_TAG_LEN + STCP_CODE_LEN + STCP_MAX_TEXT;
@@ -76,7 +76,7 @@ u32 stcp_open_want(const struct stcp_direction *d)
 	if (d->in_end < STCP_HEADER_LEN)
 		return STCP_HEADER_LEN;
 	stcp_buffer_read(&d->buffer, 0, header, sizeof(header));
-	if (!stcp_header_valid(d, header))
+	if (!stcp_header_valid(header, d->fin))
 		return d->in_end;
 	return STCP_HEADER_LEN + get_unaligned_be16(header + 2);
 }
@@ -196,7 +196,7 @@ static enum stcp_next stcp_open_run(struct stcp_direction *d)
 		return STCP_NEXT_SETTLED;
 	if (d->in_end >= STCP_HEADER_LEN) {
 		stcp_buffer_read(&d->buffer, 0, header, sizeof(header));
-		if (!stcp_header_valid(d, header))
+		if (!stcp_header_valid(header, d->fin))
 			return stcp_open_bad(d, -EPROTO);
 		if (d->in_end == stcp_open_want(d))
 			return stcp_open_frame(d);

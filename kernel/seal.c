@@ -40,7 +40,7 @@ static enum stcp_next stcp_seal_frame(struct stcp_direction *d, u8 type, u32 len
 	int err;
 
 	/* There may be no memory for the tag: the text stays until there is. */
-	if (stcp_buffer_grow(&d->buffer, STCP_FRAME_OVERHEAD + len))
+	if (stcp_buffer_grow(&d->buffer, STCP_FRAME_OVERHEAD + len, GFP_NOWAIT))
 		return STCP_NEXT_RETRY;
 	err = stcp_cipher_seal(&d->cipher, &d->buffer, type, len);
 	if (err)
@@ -124,7 +124,7 @@ static enum stcp_next stcp_seal_reset(struct stcp_direction *d)
 		return stcp_leg_shutdown(d->to) ? STCP_NEXT_SETTLED : STCP_NEXT_WAIT;
 	/* Text that was not sealed yet goes nowhere. */
 	d->in_end = 0;
-	if (stcp_buffer_grow(&d->buffer, STCP_FRAME_OVERHEAD + len))
+	if (stcp_buffer_grow(&d->buffer, STCP_FRAME_OVERHEAD + len, GFP_NOWAIT))
 		return STCP_NEXT_RETRY;
 	/* code and text were set before the mode and do not change after it */
 	put_unaligned_be16(relay->code, code);

@@ -19,7 +19,7 @@ static int stcp_take_queued(struct stcp_direction *d)
 	u32 n, taken = 0;
 
 	while ((n = min(d->want(d) - d->in_end, d->queued_end - d->queued_at))) {
-		if (stcp_buffer_grow(&d->buffer, d->in_end + n))
+		if (stcp_buffer_grow(&d->buffer, d->in_end + n, GFP_NOWAIT))
 			return taken ?: -ENOBUFS;
 		stcp_buffer_write(&d->buffer, d->in_end, d->queued + d->queued_at, n);
 		d->in_end += n;

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Handshakes: what waits for the agent of a network namespace, and how it ends.
+ *
+ * A handshake is a part of its outer socket. It is on one of three lists while TCP
+ * connects, while it waits for the agent, and while the agent has it. It leaves the
+ * lists exactly once, by whichever comes first: the agent's DONE, the agent's death,
+ * the end of its time, the end of TCP's connection, or the outer socket's close(). All of
+ * these take agent->lock, and none sleeps. What holds a handshake is found by its
+ * number, never by a pointer, so nobody else keeps a socket alive.
+ *
+ * The end writes the outer socket's session or error and its state, in this order,
+ * and wakes whoever waits. For an embryo it tells the listener.
+ *
+ * DONE makes ciphers, which sleeps, so it marks the handshake first (FINISHING): a
+ * second DONE does not find it. It then comes back with the number, and if the
+ * handshake is gone by then, so is the session.
+ */
+#include <linux/file.h>
+#include <linux/memcontrol.h>
+#include <net/netns/generic.h>
+
+#include "sock_internal.h"
+
+static unsigned int stcp_agent_id __read_mostly;
+
+struct stcp_agent *stcp_agent_of(const struct net *net)
+{
+	return net_generic(net, stcp_agent_id);
+}
+
+bool stcp_agent_there(const struct net *net)
+{
+	return READ_ONCE(stcp_agent_of(net)->portid);
+}
+
+static struct stcp_sock *stcp_handshake_sock(struct stcp_handshake *hs)
+{
+	return container_of(hs, struct stcp_sock, handshake);
+}
+
+/*
+ * Take a handshake from its list: this is its end. Call under agent->lock, with a
+ * session or a negative errno, or with neither where nobody is to be told.
+ */
+static void stcp_handshake_leave(struct stcp_agent *agent, struct stcp_sock *s,
+				 struct stcp_session *session, int err)
+{
+	struct stcp_handshake *hs = &s->handshake;
+	struct sock *sk = stcp_outer(s);
+
+	list_del_init(&hs->list);
+	hs->state = STCP_HS_NONE;
+	agent->count--;
+	stcp_timer_delete(&hs->timer);
+	if (!session && !err)
+		return;
+	/* Whoever sees the session or the state sees what was written before. */
+	smp_store_release(&s->session, session);
+	if (err)
+		WRITE_ONCE(sk->sk_err, -err);
+	stcp_state_store(sk, session ? TCP_ESTABLISHED : TCP_CLOSE);
+	if (s->parent)
+		stcp_embryo_over(s, session);
+	else
+		sk->sk_state_change(sk);
+}
+
+/* It may come late, for the attempt after the one whose time was over. */
+void stcp_handshake_expired(struct timer_list *timer)
+{
+	struct stcp_handshake *hs = container_of(timer, struct stcp_handshake, timer);
+	struct stcp_sock *s = stcp_handshake_sock(hs);
+	struct stcp_agent *agent = stcp_agent_of(sock_net(stcp_outer(s)));
+
+	spin_lock_bh(&agent->lock);
+	if (hs->state > STCP_HS_CONNECTING && !time_before(jiffies, hs->deadline))
+		stcp_handshake_leave(agent, s, NULL, -ETIMEDOUT);
+	spin_unlock_bh(&agent->lock);
+}
+
+/* The name that the application has chosen, or else the namespace. */
+static void stcp_handshake_names(struct stcp_agent *agent, struct stcp_sock *s)
+{
+	struct stcp_handshake *hs = &s->handshake;
+
+	hs->service[0] = 0;
+	if (hs->role == STCP_INITIATOR)
+		strscpy(hs->service, s->service[0] ? s->service : agent->service,
+			sizeof(hs->service));
+	strscpy(hs->identity, s->identity[0] ? s->identity : agent->identity,
+		sizeof(hs->identity));
+}
+
+/*
+ * Begin: TCP is about to connect. @s->handshake has its user and its memcg. Return: 0;
+ * -ESRCH without an agent, -ENOBUFS when too many are under way.
+ */
+int stcp_handshake_begin(struct stcp_sock *s, u32 role)
+{
+	struct stcp_agent *agent = stcp_agent_of(sock_net(stcp_outer(s)));
+	struct stcp_handshake *hs = &s->handshake;
+	int err = 0;
+
+	spin_lock_bh(&agent->lock);
+	/* A listener's peers may wait for an agent that starts again. */
+	if (role == STCP_INITIATOR && !agent->portid) {
+		err = -ESRCH;
+	} else if (agent->count >= READ_ONCE(agent->max_embryos)) {
+		err = -ENOBUFS;
+	} else {
+		hs->role = role;
+		stcp_handshake_names(agent, s);
+		hs->id = ++agent->last_id;
+		hs->state = STCP_HS_CONNECTING;
+		list_add_tail(&hs->list, &agent->connecting);
+		agent->count++;
+		stcp_state_store(stcp_outer(s), TCP_SYN_SENT);
+	}
+	spin_unlock_bh(&agent->lock);
+	return err;
+}
+
+/* TCP has connected: from now on its time runs. */
+void stcp_handshake_connected(struct stcp_sock *s)
+{
+	struct net *net = sock_net(stcp_outer(s));
+	struct stcp_agent *agent = stcp_agent_of(net);
+	struct stcp_handshake *hs = &s->handshake;
+	bool pending = false;
+
+	spin_lock_bh(&agent->lock);
+	if (hs->state == STCP_HS_CONNECTING) {
+		hs->state = STCP_HS_PENDING;
+		hs->deadline = jiffies + msecs_to_jiffies(READ_ONCE(agent->handshake_ms));
+		mod_timer(&hs->timer, hs->deadline);
+		list_move_tail(&hs->list, &agent->pending);
+		pending = agent->portid;
+		if (!pending && hs->role == STCP_INITIATOR)
+			stcp_handshake_leave(agent, s, NULL, -ESRCH);
+	}
+	spin_unlock_bh(&agent->lock);
+	if (pending)
+		stcp_netlink_ready(net);
+}
+
+/* TCP's connection is over. What the agent has it finds out itself, and knows why. */
+void stcp_handshake_fail(struct stcp_sock *s, int err)
+{
+	struct stcp_agent *agent = stcp_agent_of(sock_net(stcp_outer(s)));
+	struct stcp_handshake *hs = &s->handshake;
+
+	spin_lock_bh(&agent->lock);
+	if (hs->state == STCP_HS_CONNECTING || hs->state == STCP_HS_PENDING)
+		stcp_handshake_leave(agent, s, NULL, -err);
+	spin_unlock_bh(&agent->lock);
+}
+
+/*
+ * The outer socket gives up: tell it @err, or nobody if that is 0. Once this has
+ * returned, nobody but the owner looks at the handshake. May sleep.
+ */
+void stcp_handshake_cancel(struct stcp_sock *s, int err)
+{
+	struct stcp_agent *agent = stcp_agent_of(sock_net(stcp_outer(s)));
+	struct stcp_handshake *hs = &s->handshake;
+
+	spin_lock_bh(&agent->lock);
+	if (hs->state != STCP_HS_NONE)
+		stcp_handshake_leave(agent, s, NULL, err);
+	spin_unlock_bh(&agent->lock);
+	stcp_timer_delete_sync(&hs->timer);
+}
+
+/* -- the agent's side -------------------------------------------------------- */
+
+/*
+ * ACCEPT: the oldest that is pending. @to becomes a copy of it, with a reference on
+ * the file of the inner socket in @file. Return: 0; -EPERM from anybody but the agent;
+ * -ENOENT.
+ */
+int stcp_handshake_take(struct stcp_agent *agent, u32 portid, struct stcp_taken *to)
+{
+	struct stcp_handshake *hs;
+	int err = -ENOENT;
+
+	spin_lock_bh(&agent->lock);
+	hs = list_first_entry_or_null(&agent->pending, struct stcp_handshake, list);
+	if (portid != agent->portid) {
+		err = -EPERM;
+	} else if (hs) {
+		hs->state = STCP_HS_ACCEPTED;
+		hs->taken = true;
+		list_move_tail(&hs->list, &agent->accepted);
+		to->id = hs->id;
+		to->role = hs->role;
+		to->user = hs->user;
+		to->left_ms = time_before(jiffies, hs->deadline) ?
+			      jiffies_to_msecs(hs->deadline - jiffies) : 0;
+		strscpy(to->service, hs->service, sizeof(to->service));
+		strscpy(to->identity, hs->identity, sizeof(to->identity));
+		to->file = get_file(stcp_handshake_sock(hs)->file);
+		err = 0;
+	}
+	spin_unlock_bh(&agent->lock);
+	return err;
+}
+
+static struct stcp_handshake *stcp_handshake_find(struct stcp_agent *agent, u64 id)
+{
+	struct stcp_handshake *hs;
+
+	list_for_each_entry(hs, &agent->accepted, list)
+		if (hs->id == id)
+			return hs;
+	return NULL;
+}
+
+/* DONE begins. Return: the file of the inner socket, and who pays; or an ERR_PTR(). */
+struct file *stcp_handshake_finishing(struct stcp_agent *agent, u64 id, u32 portid,
+				      struct mem_cgroup **memcg)
+{
+	struct file *file = ERR_PTR(-ENOENT);
+	struct stcp_handshake *hs;
+
+	spin_lock_bh(&agent->lock);
+	hs = stcp_handshake_find(agent, id);
+	if (portid != agent->portid) {
+		file = ERR_PTR(-EPERM);
+	} else if (hs && hs->state == STCP_HS_ACCEPTED) {
+		hs->state = STCP_HS_FINISHING;
+		file = get_file(stcp_handshake_sock(hs)->file);
+		*memcg = hs->memcg;
+		if (*memcg)
+			css_get(&(*memcg)->css);
+	}
+	spin_unlock_bh(&agent->lock);
+	return file;
+}
+
+/* DONE ends. Return: whether the handshake was still there, and has taken @session. */
+bool stcp_handshake_finish(struct stcp_agent *agent, u64 id,
+			   struct stcp_session *session, int err)
+{
+	struct stcp_handshake *hs;
+
+	spin_lock_bh(&agent->lock);
+	hs = stcp_handshake_find(agent, id);
+	if (hs)
+		stcp_handshake_leave(agent, stcp_handshake_sock(hs), session, err);
+	spin_unlock_bh(&agent->lock);
+	return hs;
+}
+
+/* REGISTER. Return: 0, or -EBUSY while there is another agent. */
+int stcp_agent_register(struct stcp_agent *agent, u32 portid)
+{
+	int err = 0;
+
+	spin_lock_bh(&agent->lock);
+	if (agent->portid && agent->portid != portid)
+		err = -EBUSY;
+	else
+		WRITE_ONCE(agent->portid, portid);
+	spin_unlock_bh(&agent->lock);
+	return err;
+}
+
+/* A netlink port was closed. If it was the agent's, what it had accepted fails. */
+void stcp_agent_gone(struct stcp_agent *agent, u32 portid)
+{
+	struct stcp_handshake *hs, *after;
+
+	spin_lock_bh(&agent->lock);
+	if (portid == agent->portid) {
+		WRITE_ONCE(agent->portid, 0);
+		list_for_each_entry_safe(hs, after, &agent->accepted, list)
+			stcp_handshake_leave(agent, stcp_handshake_sock(hs), NULL,
+					     -ECONNABORTED);
+	}
+	spin_unlock_bh(&agent->lock);
+}
+
+/* -- network namespaces ------------------------------------------------------ */
+
+static int __net_init stcp_agent_init(struct net *net)
+{
+	struct stcp_agent *agent = stcp_agent_of(net);
+
+	spin_lock_init(&agent->lock);
+	INIT_LIST_HEAD(&agent->connecting);
+	INIT_LIST_HEAD(&agent->pending);
+	INIT_LIST_HEAD(&agent->accepted);
+	agent->handshake_ms = 10000;
+	agent->max_embryos = 4096;
+	return stcp_sysctl_init(net, agent);
+}
+
+static void __net_exit stcp_agent_exit(struct net *net)
+{
+	stcp_sysctl_exit(stcp_agent_of(net));
+}
+
+static struct pernet_operations stcp_agent_ops = {
+	.init = stcp_agent_init,
+	.exit = stcp_agent_exit,
+	.id   = &stcp_agent_id,
+	.size = sizeof(struct stcp_agent),
+};
+
+int stcp_agents_init(void)
+{
+	return register_pernet_subsys(&stcp_agent_ops);
+}
+
+void stcp_agents_exit(void)
+{
+	unregister_pernet_subsys(&stcp_agent_ops);
+}

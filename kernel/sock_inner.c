@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The inner socket: the TCP connection under a socket of the protocol.
+ *
+ * It is made as if the application had asked for it (not as a kernel socket): its
+ * memory, its namespace and the rules of security modules and cgroups are those of
+ * the application. sk_user_data is claimed at once, so nobody else (a sockmap,
+ * KCM) can put callbacks on it, and points to the outer socket.
+ *
+ * Callbacks run under the inner socket's spinlock, often in softirq. They find the
+ * outer socket under sk_callback_lock, which stcp_inner_unhook() takes for writing.
+ * A child of a listener inherits the callbacks, but no outer socket (NOCOPY): they do
+ * nothing for it until stcp_inner_own().
+ *
+ * The agent may have set SO_LINGER: it is taken back before the last reference is
+ * dropped, for the kernel's only worker for delayed closes may drop it.
+ */
+#include <linux/file.h>
+
+#include "sock_internal.h"
+
+/* Wake those who wait for the outer socket. Needs no lock. */
+void stcp_wake(struct sock *sk, __poll_t events)
+{
+	struct socket_wq *wq;
+
+	rcu_read_lock();
+	wq = rcu_dereference(sk->sk_wq);
+	if (skwq_has_sleeper(wq))
+		wake_up_interruptible_poll(&wq->wait, events);
+	rcu_read_unlock();
+	if (events & EPOLLIN)
+		sk_wake_async(sk, SOCK_WAKE_WAITD, POLL_IN);
+	if (events & EPOLLOUT)
+		sk_wake_async(sk, SOCK_WAKE_SPACE, POLL_OUT);
+}
+
+/* -- callbacks --------------------------------------------------------------- */
+
+/* Call under sk_callback_lock. */
+static struct stcp_sock *stcp_outer_of(struct sock *isk)
+{
+	return (struct stcp_sock *)__locked_read_sk_user_data_with_flags(isk, 0);
+}
+
+static void stcp_inner_data_ready(struct sock *isk)
+{
+	struct stcp_session *e;
+	struct stcp_sock *s;
+
+	read_lock_bh(&isk->sk_callback_lock);
+	s = stcp_outer_of(isk);
+	if (!s)
+		goto out;
+	/* Pairs with stcp_handshake_finish(). */
+	e = smp_load_acquire(&s->session);
+	if (s->listener) {
+		stcp_listener_kick(s);
+	} else if (!e) {
+		s->inner_data_ready(isk);
+	} else {
+		stcp_inner_expect(e, isk);
+		if (stcp_inner_ready(isk))
+			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLRDNORM);
+	}
+out:
+	read_unlock_bh(&isk->sk_callback_lock);
+}
+
+static void stcp_inner_write_space(struct sock *isk)
+{
+	struct stcp_sock *s;
+
+	read_lock_bh(&isk->sk_callback_lock);
+	s = stcp_outer_of(isk);
+	if (s && sk_stream_is_writeable(isk)) {
+		s->inner_write_space(isk);
+		if (READ_ONCE(s->session))
+			stcp_wake(stcp_outer(s), EPOLLOUT | EPOLLWRNORM | EPOLLWRBAND);
+	}
+	read_unlock_bh(&isk->sk_callback_lock);
+}
+
+static void stcp_inner_state_change(struct sock *isk)
+{
+	struct stcp_sock *s;
+
+	read_lock_bh(&isk->sk_callback_lock);
+	s = stcp_outer_of(isk);
+	if (s && !s->listener) {
+		s->inner_state_change(isk);
+		if (isk->sk_state == TCP_ESTABLISHED)
+			stcp_handshake_connected(s);
+		else if (isk->sk_state == TCP_CLOSE)
+			stcp_handshake_fail(s, READ_ONCE(isk->sk_err) ?: ECONNRESET);
+		if (READ_ONCE(s->session))
+			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLRDNORM | EPOLLRDHUP |
+				  EPOLLOUT | EPOLLWRNORM);
+	}
+	read_unlock_bh(&isk->sk_callback_lock);
+}
+
+static void stcp_inner_error_report(struct sock *isk)
+{
+	struct stcp_sock *s;
+
+	read_lock_bh(&isk->sk_callback_lock);
+	s = stcp_outer_of(isk);
+	if (s && !s->listener) {
+		s->inner_error_report(isk);
+		if (READ_ONCE(s->session))
+			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLOUT | EPOLLERR);
+	}
+	read_unlock_bh(&isk->sk_callback_lock);
+}
+
+/* @like: a listener, whose callbacks the socket has inherited, or NULL. */
+static int stcp_inner_hook(struct stcp_sock *s, const struct stcp_sock *like)
+{
+	struct sock *isk = s->inner->sk;
+	int err = 0;
+
+	write_lock_bh(&isk->sk_callback_lock);
+	if (isk->sk_user_data) {
+		err = -EBUSY;
+	} else {
+		s->inner_data_ready = like ? like->inner_data_ready : isk->sk_data_ready;
+		s->inner_write_space = like ? like->inner_write_space : isk->sk_write_space;
+		s->inner_state_change = like ? like->inner_state_change :
+					       isk->sk_state_change;
+		s->inner_error_report = like ? like->inner_error_report :
+					       isk->sk_error_report;
+		isk->sk_data_ready = stcp_inner_data_ready;
+		isk->sk_write_space = stcp_inner_write_space;
+		isk->sk_state_change = stcp_inner_state_change;
+		isk->sk_error_report = stcp_inner_error_report;
+		__rcu_assign_sk_user_data_with_flags(isk, s, SK_USER_DATA_NOCOPY);
+	}
+	write_unlock_bh(&isk->sk_callback_lock);
+	return err;
+}
+
+/* Once this has returned, no callback sees the outer socket. */
+void stcp_inner_unhook(struct stcp_sock *s)
+{
+	struct sock *isk = s->inner->sk;
+
+	write_lock_bh(&isk->sk_callback_lock);
+	if (stcp_outer_of(isk) == s)
+		rcu_assign_sk_user_data(isk, NULL);
+	if (isk->sk_data_ready == stcp_inner_data_ready)
+		isk->sk_data_ready = s->inner_data_ready;
+	if (isk->sk_write_space == stcp_inner_write_space)
+		isk->sk_write_space = s->inner_write_space;
+	if (isk->sk_state_change == stcp_inner_state_change)
+		isk->sk_state_change = s->inner_state_change;
+	if (isk->sk_error_report == stcp_inner_error_report)
+		isk->sk_error_report = s->inner_error_report;
+	write_unlock_bh(&isk->sk_callback_lock);
+}
+
+/* -- making and closing ------------------------------------------------------ */
+
+/*
+ * Make @inner the inner socket of @s. @like: the listener that TCP has accepted it
+ * from, or NULL. An error has released it.
+ */
+int stcp_inner_own(struct stcp_sock *s, struct socket *inner,
+		   const struct stcp_sock *like)
+{
+	struct file *file = sock_alloc_file(inner, 0, NULL);
+	int err;
+
+	/* It has released the socket then. */
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	s->inner = inner;
+	s->file = file;
+	err = stcp_inner_hook(s, like);
+	if (err) {
+		s->inner = NULL;
+		fput(file);
+	}
+	return err;
+}
+
+int stcp_inner_create(struct stcp_sock *s)
+{
+	struct sock *sk = stcp_outer(s);
+	struct socket *inner;
+	int err = __sock_create(sock_net(sk), sk->sk_family, SOCK_STREAM, IPPROTO_TCP,
+				&inner, 0);
+
+	if (err)
+		return err;
+	stcp_inner_learn_ops(inner);
+	return stcp_inner_own(s, inner, NULL);
+}
+
+/* From now on, or no more, the inner socket's data_ready is for a listener. */
+void stcp_inner_listener(struct stcp_sock *s, struct stcp_listener *listener)
+{
+	struct sock *isk = s->inner->sk;
+
+	write_lock_bh(&isk->sk_callback_lock);
+	s->listener = listener;
+	write_unlock_bh(&isk->sk_callback_lock);
+}
+
+/*
+ * Charge the crypto objects, which the crypto API charges to nobody, to the inner
+ * socket, in a call of their user. Without memory the next call tries again.
+ */
+void stcp_inner_charge(struct stcp_sock *s)
+{
+	struct sock *isk = s->inner->sk;
+
+	lock_sock(isk);
+	if (sk_wmem_schedule(isk, STCP_CIPHERS_SIZE)) {
+		sk_mem_charge(isk, STCP_CIPHERS_SIZE);
+		s->session->charged = true;
+	}
+	release_sock(isk);
+}
+
+/*
+ * Let go of the inner socket: FIN behind what was sent, wait for it to be
+ * acknowledged for at most @timeout. What is still in the receive queue would
+ * make an RST of the FIN, so it is thrown away.
+ *
+ * Return: false when the agent holds it and the caller may not @sleep.
+ */
+bool stcp_inner_close(struct stcp_sock *s, long timeout, bool sleep)
+{
+	struct sock *isk = s->inner->sk;
+
+	if (sleep)
+		lock_sock(isk);
+	else if (!stcp_inner_trylock(isk))
+		return false;
+	stcp_inner_unhook(s);
+	sock_reset_flag(isk, SOCK_LINGER);
+	if (s->session && s->session->charged)
+		sk_mem_uncharge(isk, STCP_CIPHERS_SIZE);
+	if ((1 << isk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)) {
+		stcp_inner_drain(isk);
+		WRITE_ONCE(isk->sk_shutdown, isk->sk_shutdown | SEND_SHUTDOWN);
+		tcp_shutdown(isk, SEND_SHUTDOWN);
+	}
+	if (timeout)
+		sk_stream_wait_close(isk, timeout);
+	release_sock(isk);
+	s->inner = NULL;
+	fput(s->file);
+	return true;
+}
+
+/* An RST to the peer: there is nothing left to say to it. */
+void stcp_inner_abort(struct sock *isk)
+{
+	lock_sock(isk);
+	if (isk->sk_state != TCP_CLOSE) {
+		isk->sk_prot->disconnect(isk, 0);
+		WRITE_ONCE(isk->sk_shutdown, SHUTDOWN_MASK);
+	}
+	release_sock(isk);
+}

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Sockets of the protocol: socket(AF_INET, SOCK_STREAM, STCP_PROTOCOL).
+ *
+ * The application has the outer socket. It has no place in TCP; it owns an inner
+ * socket, an ordinary TCP connection, on which the frames travel. An agent in user
+ * space makes the handshake on the inner socket (sock_agent.c). From then on the
+ * data path runs in the system calls of the application, as in kTLS: send() seals
+ * and hands a whole frame to TCP, recv() takes a whole frame and opens it.
+ *
+ * Locks, in the order in which they may nest (outer first)
+ *   the outer socket lock    everything of the application's side: the session,
+ *                            frames that are received or sent, sk_state but for
+ *                            the exception below
+ *   the inner socket lock    every call of TCP; sk_rcvlowat of the inner socket and
+ *                            how much of a frame has been taken from it (in_end,
+ *                            header), which is written under both locks
+ *   inner sk_callback_lock   sk_user_data: which outer socket the callbacks see
+ *   agent->lock              the handshakes of a network namespace: their lists and
+ *                            states. While a handshake is on a list, this lock owns
+ *                            sk_state, sk_err and @session of its outer socket, so
+ *                            its end needs no lock that a user can hold
+ *   listener->lock           the embryos of a listener
+ *
+ * The agent, workers and callbacks never sleep for a lock that user space can hold:
+ * they try it. The agent serves all users of a namespace, a worker all of the
+ * machine, and the agent itself may be hostile: whoever makes a user namespace
+ * may be the agent in it.
+ *
+ * Lifetimes. The outer socket lives until its close(), an embryo (an outer socket
+ * that accept() has not given out) as long as its listener. It owns the inner
+ * socket: by its file once there is one, for the agent gets a descriptor of
+ * that. close() first takes the handshake from its list, then
+ * takes the callbacks off, and only then lets go of the inner socket; each of these
+ * steps excludes whoever could still look at the outer socket. The struct socket
+ * of an outer socket, struct proto and the inner operations hold references on
+ * the module. Both sockets hold references on the network namespace, so at its exit
+ * there is no socket and no handshake left.
+ */
+#ifndef _STCP_SOCK_INTERNAL_H
+#define _STCP_SOCK_INTERNAL_H
+
+#include <linux/cred.h>
+#include <linux/ipv6.h>
+#include <linux/timer.h>
+#include <net/inet_sock.h>
+
+#include "internal.h"
+
+struct stcp_sock;
+struct stcp_listener;
+
+/* -- a session: what the handshake has made (sock_session.c) ---------------- */
+
+/* A DATA frame that has been opened, and how much of its text was read. */
+struct stcp_text {
+	struct list_head list;
+	struct stcp_buffer buffer;
+	u32 at, end;
+};
+
+/*
+ * Under the outer socket lock. @in_end and @header are written under the inner lock
+ * too, and read under either.
+ */
+struct stcp_session {
+	struct stcp_cipher send, receive;
+
+	/* receiving: bytes from the agent, then from the inner socket */
+	u8 *queued;
+	u32 queued_at, queued_end;
+	bool queued_whole;		/* ... and they hold a whole frame */
+	struct stcp_text *next;		/* the frame that is being received */
+	u32 in_end;			/* bytes of it */
+	u8 header[STCP_HEADER_LEN];	/* the first of them */
+	struct list_head texts;
+	u32 text_len;			/* unread bytes in them */
+	bool eof;			/* FIN was received */
+
+	/* sending */
+	struct stcp_buffer out;		/* TCP had no memory for the rest of it */
+	u32 out_at, out_end;
+	bool fin;			/* FIN was sealed */
+	bool broken;			/* TCP takes nothing any more */
+
+	/* how it ended */
+	int fatal;			/* 0, or the errno that recv() repeats */
+	enum stcp_end end;
+	int error;
+	u16 code, reason_len;
+	u8 reason[STCP_MAX_TEXT];
+	u64 sent, received;		/* bytes of text */
+
+	bool charged;			/* STCP_CIPHERS_SIZE, to the inner socket */
+	u16 peer_len;
+	char peer[STCP_MAX_PEER];
+	u8 channel_id[STCP_CHANNEL_ID_LEN];
+};
+
+/* How long a frame is; no more than its header is wanted of one that is not allowed. */
+static inline u32 stcp_frame_size(const struct stcp_session *e, const u8 *header)
+{
+	return stcp_header_valid(header, e->eof) ?
+	       STCP_HEADER_LEN + get_unaligned_be16(header + 2) : STCP_HEADER_LEN;
+}
+
+/* What DONE brings. */
+struct stcp_session_args {
+	const u8 *send_key, *receive_key;
+	u64 send_counter, receive_counter;
+	const u8 *wire_bytes;
+	u32 wire_len;
+	const char *peer;
+	u32 peer_len;
+	const u8 *channel_id;
+};
+
+struct stcp_session *stcp_session_create(const struct stcp_session_args *args);
+void stcp_session_free(struct stcp_session *e);
+int stcp_session_grow(struct stcp_session *e, u32 size);
+void stcp_session_took(struct stcp_session *e, u32 n);
+int stcp_session_take_queued(struct stcp_session *e);
+int stcp_session_next(struct stcp_session *e);
+void stcp_text_free(struct stcp_text *text);
+bool stcp_session_end(struct stcp_sock *s, enum stcp_end end, int error, int fatal);
+void stcp_session_abort(struct stcp_sock *s, enum stcp_end end, int error);
+
+/* -- handshakes (sock_agent.c, sock_netlink.c) ------------------------------ */
+
+enum stcp_handshake_state {
+	STCP_HS_NONE,		/* on no list: not begun, or over */
+	STCP_HS_CONNECTING,	/* TCP connects */
+	STCP_HS_PENDING,	/* waits for the agent */
+	STCP_HS_ACCEPTED,	/* the agent has it */
+	STCP_HS_FINISHING,	/* DONE is being carried out */
+};
+
+struct stcp_handshake {
+	struct list_head list;		/* of the agent; this and @state: agent->lock */
+	enum stcp_handshake_state state;
+	u64 id;
+	struct timer_list timer;
+	unsigned long deadline;		/* jiffies */
+	u32 role;			/* enum stcp_socket_role */
+	bool taken;			/* the agent has had the inner socket */
+	kuid_t user;
+	struct mem_cgroup *memcg;	/* pays for the session */
+	char service[STCP_MAX_NAME + 1];
+	char identity[STCP_MAX_NAME + 1];
+};
+
+/* The agent of a network namespace, and what waits for it. */
+struct stcp_agent {
+	spinlock_t lock;		/* taken with bottom halves off */
+	u32 portid;			/* 0 without an agent */
+	u64 last_id;
+	struct list_head connecting, pending, accepted;
+	unsigned int count;		/* on all three lists */
+	/* sysctl */
+	struct ctl_table_header *sysctl;
+	struct ctl_table *table;
+	char service[STCP_MAX_NAME + 1];
+	char identity[STCP_MAX_NAME + 1];
+	unsigned int handshake_ms;
+	unsigned int max_embryos;
+};
+
+/* What ACCEPT tells of a handshake. */
+struct stcp_taken {
+	u64 id;
+	u32 role, left_ms;
+	kuid_t user;
+	char service[STCP_MAX_NAME + 1];
+	char identity[STCP_MAX_NAME + 1];
+	struct file *file;
+};
+
+struct stcp_agent *stcp_agent_of(const struct net *net);
+bool stcp_agent_there(const struct net *net);
+void stcp_handshake_expired(struct timer_list *timer);
+int stcp_handshake_begin(struct stcp_sock *s, u32 role);
+void stcp_handshake_connected(struct stcp_sock *s);
+void stcp_handshake_fail(struct stcp_sock *s, int err);
+void stcp_handshake_cancel(struct stcp_sock *s, int err);
+int stcp_handshake_take(struct stcp_agent *agent, u32 portid, struct stcp_taken *to);
+struct file *stcp_handshake_finishing(struct stcp_agent *agent, u64 id, u32 portid,
+				      struct mem_cgroup **memcg);
+bool stcp_handshake_finish(struct stcp_agent *agent, u64 id,
+			   struct stcp_session *session, int err);
+int stcp_agent_register(struct stcp_agent *agent, u32 portid);
+void stcp_agent_gone(struct stcp_agent *agent, u32 portid);
+int stcp_agents_init(void);
+void stcp_agents_exit(void);
+
+int stcp_netlink_init(void);
+void stcp_netlink_exit(void);
+void stcp_netlink_ready(struct net *net);
+
+int stcp_sysctl_init(struct net *net, struct stcp_agent *agent);
+void stcp_sysctl_exit(struct stcp_agent *agent);
+
+/* -- the outer socket (sock_life.c, sock_proto.c) ---------------------------------------- */
+
+/* What was copied from the options of the outer socket last. Without padding. */
+struct stcp_mirror {
+	unsigned long pacing;
+	u32 priority, mark;
+	int sndbuf, rcvbuf, device;
+	u8 reuse, reuseport, dontroute, keepalive;
+};
+
+struct stcp_sock {
+	struct inet_sock inet;		/* first */
+	struct socket *inner;
+	struct file *file;		/* of @inner */
+	void (*inner_data_ready)(struct sock *sk);
+	void (*inner_write_space)(struct sock *sk);
+	void (*inner_state_change)(struct sock *sk);
+	void (*inner_error_report)(struct sock *sk);
+	struct stcp_mirror mirror;
+	struct stcp_handshake handshake;
+	struct stcp_session *session;	/* from the end of the handshake on */
+	struct delayed_work retry;	/* sends what TCP had no memory for */
+	struct stcp_listener *listener;	/* from listen() on */
+	/* an embryo */
+	struct stcp_sock *parent;	/* the listener, until accept() */
+	struct list_head embryo;	/* on a list of it, under its lock */
+	struct in6_addr source;		/* the prefix that counts as one source */
+	char service[STCP_MAX_NAME + 1];	/* STCP_SERVICE */
+	char identity[STCP_MAX_NAME + 1];	/* STCP_IDENTITY */
+};
+
+struct stcp6_sock {
+	struct stcp_sock s;
+	struct ipv6_pinfo inet6;	/* last */
+};
+
+static inline struct stcp_sock *stcp_sk(const struct sock *sk)
+{
+	return (struct stcp_sock *)sk;
+}
+
+static inline struct sock *stcp_outer(struct stcp_sock *s)
+{
+	return (struct sock *)s;
+}
+
+/* Whoever sees the state of an outer socket sees what was written before it. */
+static inline void stcp_state_store(struct sock *sk, int state)
+{
+	/* Pairs with inet_sk_state_load(). */
+	smp_store_release(&sk->sk_state, state);
+}
+
+struct sock *stcp_embryo_alloc(struct sock *listener);
+void stcp_handshake_payer(struct stcp_sock *s);
+int stcp_sock_init(struct sock *sk);
+int stcp_connect(struct sock *sk, STCP_SOCKADDR *addr, int len);
+int stcp_disconnect(struct sock *sk, int flags);
+void stcp_sock_destroy(struct sock *sk);
+void stcp_sock_close(struct sock *sk, long timeout);
+int stcp_socks_init(void);
+void stcp_socks_exit(void);
+
+/* -- the inner socket (sock_inner.c) ---------------------------------------- */
+
+int stcp_inner_create(struct stcp_sock *s);
+int stcp_inner_own(struct stcp_sock *s, struct socket *inner,
+		   const struct stcp_sock *listener);
+void stcp_inner_listener(struct stcp_sock *s, struct stcp_listener *listener);
+void stcp_inner_charge(struct stcp_sock *s);
+bool stcp_inner_trylock(struct sock *isk);
+int stcp_inner_seize(struct socket *inner, struct stcp_session *e);
+void stcp_inner_unhook(struct stcp_sock *s);
+bool stcp_inner_close(struct stcp_sock *s, long timeout, bool sleep);
+void stcp_inner_abort(struct sock *isk);
+void stcp_wake(struct sock *sk, __poll_t events);
+void stcp_inner_learn_ops(const struct socket *inner);
+
+/* -- bytes of the inner socket (sock_stream.c) ------------------------------ */
+
+void stcp_inner_expect(struct stcp_session *e, struct sock *isk);
+bool stcp_inner_ready(const struct sock *isk);
+int stcp_inner_recv(struct stcp_session *e, struct sock *isk);
+int stcp_inner_send(struct stcp_session *e, struct sock *isk, bool more, bool sleep);
+void stcp_inner_drain(struct sock *isk);
+
+/* -- bytes (sock_send.c, sock_recv.c) --------------------------------------- */
+
+int stcp_sock_sendmsg(struct sock *sk, struct msghdr *msg, size_t len);
+int stcp_sock_flush(struct stcp_sock *s);
+void stcp_sock_retry(struct work_struct *work);
+int stcp_sock_say(struct stcp_sock *s, u8 type, u16 code);
+int stcp_sock_recv(struct sock *sk, struct msghdr *msg, size_t len, int flags);
+int stcp_sock_step(struct stcp_sock *s);
+u32 stcp_sock_look(struct stcp_sock *s, u32 enough);
+__poll_t stcp_sock_readable(struct stcp_sock *s);
+__poll_t stcp_sock_writable(struct stcp_sock *s);
+
+/* -- listening (sock_listen.c) ---------------------------------------------- */
+
+struct stcp_listener {
+	struct stcp_sock *s;
+	spinlock_t lock;		/* protects the rest but @work */
+	struct list_head embryos, ready, dead;
+	unsigned int embryo_count, ready_count;
+	unsigned int limit;		/* of both together */
+	bool closed;
+	const struct cred *cred;	/* of listen() */
+	struct delayed_work work;	/* accepts from TCP, buries the dead */
+};
+
+int stcp_sock_listen(struct socket *sock, int backlog);
+int stcp_listener_accept(struct socket *sock, struct socket *newsock, int flags);
+void stcp_listener_shutdown(struct stcp_sock *s);
+void stcp_listener_destroy(struct stcp_sock *s);
+void stcp_listener_kick(struct stcp_sock *s);
+void stcp_embryo_over(struct stcp_sock *s, bool good);
+
+/* -- options (sock_option.c) ------------------------------------------------ */
+
+void stcp_sock_mirror_init(struct stcp_sock *s);
+void stcp_sock_mirror(struct stcp_sock *s);
+int stcp_sock_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
+			 unsigned int optlen);
+int stcp_sock_getsockopt(struct sock *sk, int level, int optname,
+			 char __user *optval, int __user *optlen);
+
+#endif /* _STCP_SOCK_INTERNAL_H */

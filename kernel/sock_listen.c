@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Listening: accept() hands out only connections whose peer has authenticated.
+ *
+ * The inner socket listens. A work item takes what TCP has accepted and makes an
+ * embryo of it: an outer socket that no descriptor leads to, with a handshake for the
+ * agent. An embryo is on one of three lists: embryos (the handshake goes on), ready
+ * (for accept()), dead (the work item buries it). Embryos and ready ones together are
+ * bounded by the backlog; the rest waits in TCP's own queue, as ever. A source, that
+ * is an IPv4 address or an IPv6 /64, has at most three quarters of the embryos; what
+ * comes from it beyond that is closed. Each embryo has its time.
+ *
+ * The work item never sleeps for a lock that the agent can hold: an embryo whose
+ * inner socket is held is buried later. It acts with the credentials of
+ * listen() and allocates for its memory cgroup. It may wait for that memory, so it is
+ * not on the queue of the relays.
+ *
+ * An embryo's end (stcp_embryo_over()) comes under agent->lock; the listener's close()
+ * takes embryos off their lists first, then ends their handshakes one by one.
+ */
+#include <linux/file.h>
+#include <linux/memcontrol.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "sock_internal.h"
+
+#define STCP_LISTEN_RETRY	msecs_to_jiffies(50)
+
+void stcp_listener_kick(struct stcp_sock *s)
+{
+	struct stcp_listener *l = s->listener;
+
+	if (!READ_ONCE(l->closed))
+		mod_delayed_work(system_unbound_wq, &l->work, 0);
+}
+
+/* The handshake of an embryo is over; agent->lock is held. */
+void stcp_embryo_over(struct stcp_sock *s, bool good)
+{
+	struct stcp_listener *l = s->parent->listener;
+
+	spin_lock_bh(&l->lock);
+	/* It may be in the hands of the listener's close() already. */
+	if (!list_empty(&s->embryo)) {
+		list_move_tail(&s->embryo, good ? &l->ready : &l->dead);
+		if (good) {
+			l->embryo_count--;
+			WRITE_ONCE(l->ready_count, l->ready_count + 1);
+		}
+	}
+	spin_unlock_bh(&l->lock);
+	if (good)
+		stcp_wake(stcp_outer(s->parent), EPOLLIN | EPOLLRDNORM);
+	else
+		stcp_listener_kick(s->parent);
+}
+
+/* -- the work item ------------------------------------------------------------ */
+
+static struct stcp_sock *stcp_listener_pop(struct stcp_listener *l,
+					   struct list_head *list)
+{
+	struct stcp_sock *s;
+
+	spin_lock_bh(&l->lock);
+	s = list_first_entry_or_null(list, struct stcp_sock, embryo);
+	if (s) {
+		list_del_init(&s->embryo);
+		if (list == &l->ready)
+			WRITE_ONCE(l->ready_count, l->ready_count - 1);
+	}
+	spin_unlock_bh(&l->lock);
+	return s;
+}
+
+/* Return: false when the agent holds the inner socket of one that is dead. */
+static bool stcp_listener_bury(struct stcp_listener *l)
+{
+	struct stcp_sock *s;
+	bool buried;
+
+	while ((s = stcp_listener_pop(l, &l->dead))) {
+		stcp_handshake_cancel(s, 0);
+		buried = !s->inner || stcp_inner_close(s, 0, false);
+		spin_lock_bh(&l->lock);
+		if (buried)
+			l->embryo_count--;
+		else
+			list_add_tail(&s->embryo, &l->dead);
+		spin_unlock_bh(&l->lock);
+		if (!buried)
+			return false;
+		sk_common_release(stcp_outer(s));
+	}
+	return true;
+}
+
+static bool stcp_listener_room(struct stcp_listener *l)
+{
+	bool room;
+
+	spin_lock_bh(&l->lock);
+	room = !l->closed && l->embryo_count + l->ready_count < l->limit;
+	spin_unlock_bh(&l->lock);
+	return room;
+}
+
+static void stcp_embryo_source(struct stcp_sock *s)
+{
+	const struct sock *isk = s->inner->sk;
+
+	if (isk->sk_family == AF_INET) {
+		ipv6_addr_set_v4mapped(isk->sk_daddr, &s->source);
+		return;
+	}
+	s->source = isk->sk_v6_daddr;
+	if (!ipv6_addr_v4mapped(&s->source))
+		memset(s->source.s6_addr + 8, 0, 8);
+}
+
+/* Count an embryo in, unless its source has its share. */
+static bool stcp_listener_admit(struct stcp_listener *l, struct stcp_sock *s)
+{
+	unsigned int same = 0, share;
+	struct stcp_sock *other;
+	bool admit;
+
+	stcp_embryo_source(s);
+	spin_lock_bh(&l->lock);
+	list_for_each_entry(other, &l->embryos, embryo)
+		same += ipv6_addr_equal(&other->source, &s->source);
+	share = l->limit - l->limit / 4;
+	admit = !l->closed && same < share;
+	if (admit) {
+		list_add_tail(&s->embryo, &l->embryos);
+		l->embryo_count++;
+	}
+	spin_unlock_bh(&l->lock);
+	return admit;
+}
+
+static void stcp_listener_hatch(struct stcp_listener *l, struct stcp_sock *s)
+{
+	int err;
+
+	if (!stcp_listener_admit(l, s)) {
+		sk_common_release(stcp_outer(s));
+		return;
+	}
+	err = stcp_handshake_begin(s, STCP_RESPONDER);
+	if (err) {
+		spin_lock_bh(&l->lock);
+		if (!list_empty(&s->embryo))
+			list_move_tail(&s->embryo, &l->dead);
+		spin_unlock_bh(&l->lock);
+		return;
+	}
+	stcp_handshake_connected(s);
+	/* What happened before the callbacks were on has called nobody. */
+	if (inet_sk_state_load(s->inner->sk) == TCP_CLOSE)
+		stcp_handshake_fail(s, ECONNRESET);
+}
+
+/* Make an embryo of one connection. Return: 0; -EAGAIN when there is none. */
+static int stcp_listener_take(struct stcp_listener *l)
+{
+	struct stcp_sock *parent = l->s, *s;
+	struct socket *inner;
+	struct sock *sk;
+	int err = kernel_accept(parent->inner, &inner, O_NONBLOCK);
+
+	if (err)
+		return err;
+	sk = stcp_embryo_alloc(stcp_outer(parent));
+	if (!sk) {
+		sock_release(inner);
+		return -ENOMEM;
+	}
+	s = stcp_sk(sk);
+	err = stcp_inner_own(s, inner, parent);
+	if (err) {
+		sk_common_release(sk);
+		return err;
+	}
+	stcp_listener_hatch(l, s);
+	return 0;
+}
+
+static void stcp_listener_work(struct work_struct *work)
+{
+	struct stcp_listener *l = container_of(to_delayed_work(work),
+					       struct stcp_listener, work);
+	struct mem_cgroup *memcg = set_active_memcg(l->s->handshake.memcg);
+	const struct cred *cred = override_creds(l->cred);
+	bool again = !stcp_listener_bury(l);
+	int err = 0;
+
+	while (!err && stcp_listener_room(l)) {
+		err = stcp_listener_take(l);
+		if (err == -ECONNABORTED)
+			err = 0;
+		cond_resched();
+	}
+	again |= err && err != -EAGAIN && err != -EINVAL;
+	again |= !list_empty_careful(&l->dead);
+	revert_creds(cred);
+	set_active_memcg(memcg);
+	if (again && !READ_ONCE(l->closed))
+		queue_delayed_work(system_unbound_wq, &l->work, STCP_LISTEN_RETRY);
+}
+
+/* -- system calls ------------------------------------------------------------- */
+
+static struct stcp_listener *stcp_listener_create(struct stcp_sock *s)
+{
+	struct stcp_listener *l = kzalloc(sizeof(*l), GFP_KERNEL_ACCOUNT);
+
+	if (!l)
+		return NULL;
+	l->s = s;
+	spin_lock_init(&l->lock);
+	INIT_LIST_HEAD(&l->embryos);
+	INIT_LIST_HEAD(&l->ready);
+	INIT_LIST_HEAD(&l->dead);
+	INIT_DELAYED_WORK(&l->work, stcp_listener_work);
+	l->cred = get_current_cred();
+	stcp_handshake_payer(s);
+	return l;
+}
+
+static int stcp_listen_locked(struct socket *sock, int backlog)
+{
+	struct stcp_sock *s = stcp_sk(sock->sk);
+	struct sock *sk = sock->sk;
+	struct stcp_listener *l;
+	int err;
+
+	if (sock->state != SS_UNCONNECTED ||
+	    !((1 << sk->sk_state) & (TCPF_CLOSE | TCPF_LISTEN)) || s->handshake.taken)
+		return -EINVAL;
+	if (!s->listener) {
+		l = stcp_listener_create(s);
+		if (!l)
+			return -ENOMEM;
+		stcp_inner_listener(s, l);
+	}
+	l = s->listener;
+	stcp_sock_mirror(s);
+	spin_lock_bh(&l->lock);
+	l->limit = clamp_t(int, backlog, 1,
+			   READ_ONCE(stcp_agent_of(sock_net(sk))->max_embryos));
+	spin_unlock_bh(&l->lock);
+	err = kernel_listen(s->inner, backlog);
+	if (err)
+		return err;
+	WRITE_ONCE(l->closed, false);
+	stcp_state_store(sk, TCP_LISTEN);
+	stcp_listener_kick(s);
+	return 0;
+}
+
+int stcp_sock_listen(struct socket *sock, int backlog)
+{
+	int err;
+
+	lock_sock(sock->sk);
+	err = stcp_listen_locked(sock, backlog);
+	release_sock(sock->sk);
+	return err;
+}
+
+static struct stcp_sock *stcp_accept_wait(struct sock *sk, long timeo, int *err)
+{
+	struct stcp_listener *l = stcp_sk(sk)->listener;
+	struct stcp_sock *s;
+	DEFINE_WAIT(wait);
+
+	for (;;) {
+		prepare_to_wait_exclusive(sk_sleep(sk), &wait, TASK_INTERRUPTIBLE);
+		s = stcp_listener_pop(l, &l->ready);
+		if (s)
+			break;
+		*err = inet_sk_state_load(sk) != TCP_LISTEN ? -EINVAL :
+		       !timeo ? -EAGAIN :
+		       signal_pending(current) ? sock_intr_errno(timeo) : 0;
+		if (*err)
+			break;
+		timeo = schedule_timeout(timeo);
+	}
+	finish_wait(sk_sleep(sk), &wait);
+	return s;
+}
+
+int stcp_listener_accept(struct socket *sock, struct socket *newsock, int flags)
+{
+	struct sock *sk = sock->sk, *newsk;
+	struct stcp_sock *s;
+	int err = 0;
+
+	if (inet_sk_state_load(sk) != TCP_LISTEN)
+		return -EINVAL;
+	s = stcp_accept_wait(sk, sock_rcvtimeo(sk, flags & O_NONBLOCK), &err);
+	if (!s)
+		return err;
+	newsk = stcp_outer(s);
+	lock_sock(newsk);
+	s->parent = NULL;
+	sock_graft(newsk, newsock);
+	newsock->state = SS_CONNECTED;
+	release_sock(newsk);
+	stcp_listener_kick(stcp_sk(sk));
+	return 0;
+}
+
+/* shutdown(): no more of it, though what is there stays until close(). */
+void stcp_listener_shutdown(struct stcp_sock *s)
+{
+	struct sock *sk = stcp_outer(s);
+
+	WRITE_ONCE(s->listener->closed, true);
+	kernel_sock_shutdown(s->inner, SHUT_RDWR);
+	stcp_state_store(sk, TCP_CLOSE);
+	sk->sk_state_change(sk);
+}
+
+/* close(). Nobody else has a descriptor of the listener any more. */
+void stcp_listener_destroy(struct stcp_sock *s)
+{
+	struct stcp_listener *l = s->listener;
+	struct stcp_sock *embryo;
+
+	WRITE_ONCE(l->closed, true);
+	/* No callback kicks any more; an embryo sees @closed. */
+	stcp_inner_unhook(s);
+	cancel_delayed_work_sync(&l->work);
+	while ((embryo = stcp_listener_pop(l, &l->embryos)) ||
+	       (embryo = stcp_listener_pop(l, &l->ready)) ||
+	       (embryo = stcp_listener_pop(l, &l->dead)))
+		stcp_sock_close(stcp_outer(embryo), 0);
+	/* An embryo that was over meanwhile may have kicked in between. */
+	cancel_delayed_work_sync(&l->work);
+	put_cred(l->cred);
+	s->listener = NULL;
+	kfree(l);
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the agent says and hears: the generic netlink family "stcp".
+ *
+ * REGISTER, ACCEPT and DONE need CAP_NET_ADMIN over the network namespace, and the last
+ * two come from the port that has registered. READY is a hint to the group and may be
+ * lost: an agent that asks until ENOENT misses nothing.
+ *
+ * Commands run side by side (parallel_ops): none waits for the agent of another
+ * namespace. None waits for a lock that user space can hold, either, for generic
+ * netlink holds one of its own meanwhile, which everybody in the machine needs.
+ *
+ * The keys in a DONE are wiped from the message, whatever becomes of it.
+ */
+#include <linux/cred.h>
+#include <linux/fdtable.h>
+#include <linux/file.h>
+#include <linux/memcontrol.h>
+#include <linux/netlink.h>
+#include <linux/sched/mm.h>
+#include <net/genetlink.h>
+
+#include "sock_internal.h"
+
+static struct genl_family stcp_genl;
+
+static const struct nla_policy stcp_register_policy[STCP_A_INTERFACE + 1] = {
+	[STCP_A_INTERFACE]	= { .type = NLA_U32 },
+};
+
+static const struct nla_policy stcp_done_policy[STCP_A_INTERFACE + 1] = {
+	[STCP_A_ID]		= { .type = NLA_U64 },
+	[STCP_A_ERROR]		= { .type = NLA_S32 },
+	[STCP_A_SEND_KEY]	= NLA_POLICY_EXACT_LEN(STCP_KEY_LEN),
+	[STCP_A_SEND_COUNTER]	= { .type = NLA_U64 },
+	[STCP_A_RECEIVE_KEY]	= NLA_POLICY_EXACT_LEN(STCP_KEY_LEN),
+	[STCP_A_RECEIVE_COUNTER] = { .type = NLA_U64 },
+	[STCP_A_WIRE_BYTES]	= { .type = NLA_BINARY, .len = STCP_MAX_WIRE_BYTES },
+	[STCP_A_PEER]		= { .type = NLA_STRING, .len = STCP_MAX_PEER },
+	[STCP_A_CHANNEL_ID]	= NLA_POLICY_EXACT_LEN(STCP_CHANNEL_ID_LEN),
+};
+
+static struct stcp_agent *stcp_genl_agent(struct genl_info *info)
+{
+	return stcp_agent_of(genl_info_net(info));
+}
+
+static int stcp_genl_register(struct sk_buff *skb, struct genl_info *info)
+{
+	if (!info->attrs[STCP_A_INTERFACE])
+		return -EINVAL;
+	if (nla_get_u32(info->attrs[STCP_A_INTERFACE]) != STCP_AGENT_INTERFACE)
+		return -EPROTONOSUPPORT;
+	return stcp_agent_register(stcp_genl_agent(info), info->snd_portid);
+}
+
+static int stcp_put_taken(struct sk_buff *reply, const struct stcp_taken *t, int fd)
+{
+	if (nla_put_u64_64bit(reply, STCP_A_ID, t->id, 0) ||
+	    nla_put_s32(reply, STCP_A_FD, fd) ||
+	    nla_put_u32(reply, STCP_A_ROLE, t->role) ||
+	    nla_put_u32(reply, STCP_A_TIMEOUT_MS, t->left_ms) ||
+	    nla_put_u32(reply, STCP_A_UID, from_kuid_munged(current_user_ns(), t->user)))
+		return -EMSGSIZE;
+	if (t->identity[0] && nla_put_string(reply, STCP_A_IDENTITY, t->identity))
+		return -EMSGSIZE;
+	if (t->service[0] && nla_put_string(reply, STCP_A_SERVICE, t->service))
+		return -EMSGSIZE;
+	return 0;
+}
+
+static int stcp_reply_taken(struct genl_info *info, const struct stcp_taken *t, int fd)
+{
+	struct sk_buff *reply = genlmsg_new(NLMSG_GOODSIZE, GFP_KERNEL);
+	void *header;
+	int err;
+
+	if (!reply)
+		return -ENOMEM;
+	header = genlmsg_put_reply(reply, info, &stcp_genl, 0, STCP_CMD_ACCEPT);
+	err = header ? stcp_put_taken(reply, t, fd) : -EMSGSIZE;
+	if (err) {
+		nlmsg_free(reply);
+		return err;
+	}
+	genlmsg_end(reply, header);
+	return genlmsg_reply(reply, info);
+}
+
+static int stcp_genl_accept(struct sk_buff *skb, struct genl_info *info)
+{
+	struct stcp_agent *agent = stcp_genl_agent(info);
+	int fd = get_unused_fd_flags(O_CLOEXEC), err;
+	struct stcp_taken taken;
+
+	if (fd < 0)
+		return fd;
+	err = stcp_handshake_take(agent, info->snd_portid, &taken);
+	if (err)
+		goto err_fd;
+	err = stcp_reply_taken(info, &taken, fd);
+	if (err)
+		goto err_taken;
+	fd_install(fd, taken.file);
+	return 0;
+
+err_taken:
+	/* The agent does not know of it, so nobody would end it. */
+	stcp_handshake_finish(agent, taken.id, NULL, -ECONNABORTED);
+	fput(taken.file);
+err_fd:
+	put_unused_fd(fd);
+	return err;
+}
+
+static bool stcp_may_tell(int error)
+{
+	switch (-error) {
+	case EACCES: case EAGAIN: case ECONNABORTED: case ECONNREFUSED: case ECONNRESET:
+	case EHOSTUNREACH: case EKEYREJECTED: case EKEYEXPIRED: case EKEYREVOKED:
+	case ENETUNREACH: case ENOKEY: case EPERM: case EPROTO: case EPROTONOSUPPORT:
+	case ESRCH: case ETIMEDOUT: case EUSERS:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Return: 0; -EINVAL or -EKEYEXPIRED for what no session can be made of. */
+static int stcp_done_args(struct genl_info *info, struct stcp_session_args *args)
+{
+	struct nlattr **a = info->attrs;
+
+	if (!a[STCP_A_SEND_KEY] || !a[STCP_A_SEND_COUNTER] || !a[STCP_A_RECEIVE_KEY] ||
+	    !a[STCP_A_RECEIVE_COUNTER] || !a[STCP_A_CHANNEL_ID])
+		return -EINVAL;
+	args->send_key = nla_data(a[STCP_A_SEND_KEY]);
+	args->send_counter = nla_get_u64(a[STCP_A_SEND_COUNTER]);
+	args->receive_key = nla_data(a[STCP_A_RECEIVE_KEY]);
+	args->receive_counter = nla_get_u64(a[STCP_A_RECEIVE_COUNTER]);
+	args->channel_id = nla_data(a[STCP_A_CHANNEL_ID]);
+	if (a[STCP_A_WIRE_BYTES]) {
+		args->wire_bytes = nla_data(a[STCP_A_WIRE_BYTES]);
+		args->wire_len = nla_len(a[STCP_A_WIRE_BYTES]);
+	}
+	if (a[STCP_A_PEER]) {
+		args->peer = nla_data(a[STCP_A_PEER]);
+		args->peer_len = strnlen(args->peer, nla_len(a[STCP_A_PEER]));
+	}
+	if (args->send_counter == STCP_REKEY_NONCE ||
+	    args->receive_counter == STCP_REKEY_NONCE)
+		return -EKEYEXPIRED;
+	return 0;
+}
+
+/* A session of the inner socket in @file, paid for by @memcg; or an ERR_PTR(). */
+static struct stcp_session *stcp_done_session(const struct stcp_session_args *args,
+					      struct file *file, struct mem_cgroup *memcg)
+{
+	struct mem_cgroup *old = set_active_memcg(memcg);
+	struct stcp_session *session = stcp_session_create(args);
+	int err;
+
+	set_active_memcg(old);
+	if (IS_ERR(session))
+		return session;
+	err = stcp_inner_seize(sock_from_file(file), session);
+	if (!err)
+		return session;
+	stcp_session_free(session);
+	return ERR_PTR(err);
+}
+
+static int stcp_done(struct genl_info *info, const struct stcp_session_args *args, int err)
+{
+	struct stcp_agent *agent = stcp_genl_agent(info);
+	u64 id = nla_get_u64(info->attrs[STCP_A_ID]);
+	struct stcp_session *session = NULL;
+	struct mem_cgroup *memcg = NULL;
+	struct file *file;
+	int failed = 0;
+
+	file = stcp_handshake_finishing(agent, id, info->snd_portid, &memcg);
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	if (!err) {
+		session = stcp_done_session(args, file, memcg);
+		if (IS_ERR(session)) {
+			failed = PTR_ERR(session);
+			session = NULL;
+			err = failed == -ENOMEM ? failed : -ECONNABORTED;
+		}
+	}
+	if (!stcp_handshake_finish(agent, id, session, err)) {
+		if (session)
+			stcp_session_free(session);
+		failed = -ENOENT;
+	}
+	mem_cgroup_put(memcg);
+	fput(file);
+	return failed;
+}
+
+static void stcp_wipe(struct nlattr *key)
+{
+	if (key)
+		memzero_explicit(nla_data(key), nla_len(key));
+}
+
+static int stcp_genl_done(struct sk_buff *skb, struct genl_info *info)
+{
+	struct stcp_session_args args = {};
+	int error, err = -EINVAL;
+
+	if (!info->attrs[STCP_A_ID] || !info->attrs[STCP_A_ERROR])
+		goto out;
+	error = nla_get_s32(info->attrs[STCP_A_ERROR]);
+	if (error)
+		err = stcp_may_tell(error) ? 0 : -EINVAL;
+	else
+		err = stcp_done_args(info, &args);
+	if (!err)
+		err = stcp_done(info, &args, error);
+out:
+	stcp_wipe(info->attrs[STCP_A_SEND_KEY]);
+	stcp_wipe(info->attrs[STCP_A_RECEIVE_KEY]);
+	return err;
+}
+
+static const struct genl_ops stcp_genl_ops[] = {
+	{
+		.cmd		= STCP_CMD_REGISTER,
+		.flags		= GENL_UNS_ADMIN_PERM,
+		.doit		= stcp_genl_register,
+		.policy		= stcp_register_policy,
+		.maxattr	= STCP_A_INTERFACE,
+	},
+	{
+		.cmd		= STCP_CMD_ACCEPT,
+		.flags		= GENL_UNS_ADMIN_PERM,
+		.doit		= stcp_genl_accept,
+		.policy		= stcp_register_policy,
+		.maxattr	= STCP_A_INTERFACE,
+	},
+	{
+		.cmd		= STCP_CMD_DONE,
+		.flags		= GENL_UNS_ADMIN_PERM,
+		.doit		= stcp_genl_done,
+		.policy		= stcp_done_policy,
+		.maxattr	= STCP_A_INTERFACE,
+	},
+};
+
+static const struct genl_multicast_group stcp_genl_groups[] = {
+	{ .name = STCP_GENL_GROUP },
+};
+
+static struct genl_family stcp_genl = {
+	.name		= STCP_GENL_NAME,
+	.version	= STCP_GENL_VERSION,
+	.maxattr	= STCP_A_INTERFACE,
+	.module		= THIS_MODULE,
+	.netnsok	= true,
+	.parallel_ops	= true,
+	.ops		= stcp_genl_ops,
+	.n_ops		= ARRAY_SIZE(stcp_genl_ops),
+	.mcgrps		= stcp_genl_groups,
+	.n_mcgrps	= ARRAY_SIZE(stcp_genl_groups),
+};
+
+/* From softirq too. That it does not arrive is no loss. */
+void stcp_netlink_ready(struct net *net)
+{
+	struct sk_buff *skb = genlmsg_new(0, GFP_ATOMIC | __GFP_NOWARN);
+	void *header;
+
+	if (!skb)
+		return;
+	header = genlmsg_put(skb, 0, 0, &stcp_genl, 0, STCP_CMD_READY);
+	if (!header) {
+		nlmsg_free(skb);
+		return;
+	}
+	genlmsg_end(skb, header);
+	genlmsg_multicast_netns(&stcp_genl, net, skb, 0, 0, GFP_ATOMIC);
+}
+
+static int stcp_netlink_event(struct notifier_block *nb, unsigned long event, void *data)
+{
+	const struct netlink_notify *n = data;
+
+	if (event == NETLINK_URELEASE && n->protocol == NETLINK_GENERIC)
+		stcp_agent_gone(stcp_agent_of(n->net), n->portid);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block stcp_netlink_notifier = {
+	.notifier_call = stcp_netlink_event,
+};
+
+int stcp_netlink_init(void)
+{
+	int err = netlink_register_notifier(&stcp_netlink_notifier);
+
+	if (err)
+		return err;
+	err = genl_register_family(&stcp_genl);
+	if (err)
+		netlink_unregister_notifier(&stcp_netlink_notifier);
+	return err;
+}
+
+void stcp_netlink_exit(void)
+{
+	genl_unregister_family(&stcp_genl);
+	netlink_unregister_notifier(&stcp_netlink_notifier);
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Receiving: frames become texts, texts become what recv() returns.
+ *
+ * stcp_sock_step() takes one frame, authenticates it, and only then acts on it. Texts
+ * that were opened and not read stay in a list: most often there is at most one, more
+ * only where MSG_PEEK has looked further. Errors and EOF stand behind the texts.
+ *
+ * EOF is the peer's FIN and nothing else. The end of TCP's stream without it is
+ * ECONNRESET, and stays so for every later call.
+ */
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uio.h>
+
+#include "sock_internal.h"
+
+/* Frames without text that one call takes before it looks at signals and timeouts. */
+#define STCP_EMPTY_FRAMES	128
+
+static void stcp_step_data(struct stcp_session *e, u32 len)
+{
+	struct stcp_text *text = e->next;
+
+	e->next = NULL;
+	if (!len) {
+		stcp_text_free(text);
+		return;
+	}
+	text->at = STCP_HEADER_LEN;
+	text->end = text->at + len;
+	list_add_tail(&text->list, &e->texts);
+	WRITE_ONCE(e->text_len, e->text_len + len);
+	e->received += len;
+}
+
+static void stcp_step_fin(struct stcp_sock *s)
+{
+	struct sock *sk = stcp_outer(s);
+
+	WRITE_ONCE(s->session->eof, true);
+	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | RCV_SHUTDOWN);
+	sk->sk_state_change(sk);
+}
+
+static void stcp_step_reset(struct stcp_sock *s, u32 len)
+{
+	struct stcp_session *e = s->session;
+	u8 code[STCP_CODE_LEN];
+
+	stcp_buffer_read(&e->next->buffer, STCP_HEADER_LEN, code, sizeof(code));
+	e->code = get_unaligned_be16(code);
+	e->reason_len = len - STCP_CODE_LEN;
+	stcp_buffer_read(&e->next->buffer, STCP_HEADER_LEN + STCP_CODE_LEN, e->reason,
+			 e->reason_len);
+	stcp_session_end(s, STCP_END_PEER_RESET, 0, -ECONNRESET);
+}
+
+/* The next frame is whole, or its header is not allowed. */
+static void stcp_step_frame(struct stcp_sock *s)
+{
+	struct stcp_session *e = s->session;
+	u32 length = get_unaligned_be16(e->header + 2);
+	int err;
+
+	if (!stcp_header_valid(e->header, e->eof)) {
+		stcp_session_abort(s, STCP_END_BAD_FRAME, -EBADMSG);
+		return;
+	}
+	err = stcp_cipher_open(&e->receive, &e->next->buffer, length);
+	if (err) {
+		stcp_session_abort(s, stcp_cipher_blame(err), err);
+		return;
+	}
+	switch (e->header[0]) {
+	case STCP_FRAME_DATA:
+		stcp_step_data(e, length - STCP_TAG_LEN);
+		break;
+	case STCP_FRAME_FIN:
+		stcp_step_fin(s);
+		break;
+	case STCP_FRAME_RESET:
+		stcp_step_reset(s, length - STCP_TAG_LEN);
+		break;
+	}
+}
+
+/* Bring the next frame into its buffer. Return: as stcp_inner_recv(). */
+static int stcp_step_receive(struct stcp_session *e, struct sock *isk)
+{
+	int err = 0;
+
+	if (!e->queued)
+		return stcp_inner_recv(e, isk);
+	lock_sock(isk);
+	/* There was no memory to begin the next frame. */
+	if (!e->queued_whole)
+		err = stcp_session_next(e);
+	else
+		err = stcp_session_take_queued(e);
+	release_sock(isk);
+	return err ?: 1;
+}
+
+/*
+ * Take one frame, or find the end. The caller has the outer socket lock.
+ *
+ * Return: 1 after progress; 0 when there is nothing to take, or nothing any more;
+ * -ENOMEM.
+ */
+int stcp_sock_step(struct stcp_sock *s)
+{
+	struct sock *isk = s->inner->sk;
+	struct stcp_session *e = s->session;
+	int n;
+
+	if (e->fatal)
+		return 0;
+	n = stcp_step_receive(e, isk);
+	if (n == -ENOMEM)
+		return n;
+	if (n == -EAGAIN)
+		return 0;
+	if (n <= 0) {
+		if (!e->eof)
+			stcp_session_end(s, STCP_END_TRUNCATED, n,
+					 n == -ETIMEDOUT ? n : -ECONNRESET);
+		return !e->eof;
+	}
+	if (e->in_end < STCP_HEADER_LEN || e->in_end < stcp_frame_size(e, e->header))
+		return 1;
+	stcp_step_frame(s);
+	if (e->fatal)
+		return 1;
+	lock_sock(isk);
+	n = stcp_session_next(e);
+	stcp_inner_expect(e, isk);
+	release_sock(isk);
+	return n ?: 1;
+}
+
+/* Is there an end, whatever it is? Needs no lock, as the next two. */
+static bool stcp_recv_over(const struct stcp_sock *s)
+{
+	const struct sock *isk = s->inner->sk;
+
+	/* Pairs with stcp_session_end(). */
+	return smp_load_acquire(&s->session->fatal) || READ_ONCE(s->session->eof) ||
+	       READ_ONCE(isk->sk_err) || inet_sk_state_load(isk) == TCP_CLOSE ||
+	       (READ_ONCE(isk->sk_shutdown) & RCV_SHUTDOWN);
+}
+
+/* Is there a frame to take? */
+static bool stcp_recv_more(const struct stcp_sock *s)
+{
+	return READ_ONCE(s->session->queued_whole) || stcp_inner_ready(s->inner->sk);
+}
+
+/* What poll() asks. */
+__poll_t stcp_sock_readable(struct stcp_sock *s)
+{
+	struct stcp_session *e = s->session;
+	struct sock *isk = s->inner->sk;
+	int lowat = READ_ONCE(stcp_outer(s)->sk_rcvlowat);
+	u32 text = READ_ONCE(e->text_len);
+
+	if (stcp_recv_over(s) || text >= max(lowat, 1))
+		return EPOLLIN | EPOLLRDNORM;
+	if (!stcp_recv_more(s))
+		return 0;
+	/* Exact for one frame; how much text there is in more of them is a guess. */
+	if (lowat > 1 && text + max(tcp_inq(isk) - STCP_FRAME_OVERHEAD, 1) < lowat)
+		return 0;
+	return EPOLLIN | EPOLLRDNORM;
+}
+
+static int stcp_text_copy(const struct stcp_text *text, u32 at, u32 len,
+			  struct msghdr *msg, int flags)
+{
+	u32 part, done = 0;
+	const void *from;
+
+	if (flags & MSG_TRUNC)
+		return len;
+	for (; done < len; at += part, done += part) {
+		part = min_t(u32, len - done, PAGE_SIZE - offset_in_page(at));
+		from = page_address(text->buffer.pages[at / PAGE_SIZE]) + offset_in_page(at);
+		/* Not by page: a pipe would take ours, which no file stands behind. */
+		if (copy_to_iter(from, part, &msg->msg_iter) != part)
+			return -EFAULT;
+	}
+	return len;
+}
+
+/*
+ * Read from the texts: at most @len bytes, behind @skip bytes that were peeked at.
+ * Return: bytes or -EFAULT.
+ */
+static int stcp_texts_read(struct stcp_session *e, u32 skip, u32 len,
+			   struct msghdr *msg, int flags)
+{
+	struct stcp_text *text, *after;
+	int n, done = 0;
+	u32 have;
+
+	list_for_each_entry_safe(text, after, &e->texts, list) {
+		have = text->end - text->at;
+		if (skip >= have) {
+			skip -= have;
+			continue;
+		}
+		if (done == len)
+			break;
+		n = stcp_text_copy(text, text->at + skip, min(have - skip, len - done),
+				   msg, flags);
+		skip = 0;
+		if (n < 0)
+			return done ?: n;
+		done += n;
+		if (flags & MSG_PEEK)
+			continue;
+		text->at += n;
+		WRITE_ONCE(e->text_len, e->text_len - n);
+		if (text->at == text->end) {
+			list_del(&text->list);
+			stcp_text_free(text);
+		}
+	}
+	return done;
+}
+
+/* Return: 0 to look again, or a negative errno. */
+static int stcp_recv_wait(struct stcp_sock *s, long *timeo)
+{
+	DEFINE_WAIT_FUNC(wait, woken_wake_function);
+	struct sock *sk = stcp_outer(s);
+	int err;
+
+	if (!*timeo)
+		return -EAGAIN;
+	if (signal_pending(current))
+		return sock_intr_errno(*timeo);
+	add_wait_queue(sk_sleep(sk), &wait);
+	sk_set_bit(SOCKWQ_ASYNC_WAITDATA, sk);
+	/* Not for texts: those that are there were read or peeked at. */
+	err = sk_wait_event(sk, timeo, stcp_recv_more(s) || stcp_recv_over(s) ||
+			    sk->sk_shutdown & RCV_SHUTDOWN, &wait);
+	sk_clear_bit(SOCKWQ_ASYNC_WAITDATA, sk);
+	remove_wait_queue(sk_sleep(sk), &wait);
+	return min(err, 0);
+}
+
+/* Nothing was there to be read. Return: 0 to look again, 1 at the end, or an errno. */
+static int stcp_recv_nothing(struct stcp_sock *s, long *timeo)
+{
+	struct sock *sk = stcp_outer(s);
+
+	if (s->session->fatal) {
+		sock_error(sk);
+		return s->session->fatal;
+	}
+	if (sk->sk_shutdown & RCV_SHUTDOWN)
+		return 1;
+	return stcp_recv_wait(s, timeo);
+}
+
+static int stcp_recv_locked(struct stcp_sock *s, struct msghdr *msg, size_t len,
+			    int flags, long *timeo)
+{
+	int target = sock_rcvlowat(stcp_outer(s), flags & MSG_WAITALL, len);
+	struct stcp_session *e = s->session;
+	size_t done = 0;
+	int n, frames = 0;
+
+	while (done < len) {
+		n = stcp_texts_read(e, flags & MSG_PEEK ? done : 0,
+				    min_t(size_t, len - done, INT_MAX), msg, flags);
+		if (n < 0)
+			return done ?: n;
+		done += n;
+		frames = n ? 0 : frames;
+		/* A peek holds no more than a receive buffer would. */
+		if (done == len || (flags & MSG_PEEK && e->text_len >= STCP_MAX_QUEUED))
+			break;
+		n = stcp_sock_step(s);
+		if (n > 0 && ++frames % STCP_EMPTY_FRAMES)
+			continue;
+		if (n >= 0 && done >= target)
+			break;
+		if (n > 0)
+			n = signal_pending(current) ? sock_intr_errno(*timeo) :
+			    *timeo ? 0 : -EAGAIN;
+		else if (!n)
+			n = stcp_recv_nothing(s, timeo);
+		if (n)
+			return done ?: min(n, 0);
+	}
+	return done;
+}
+
+/* Wait for the end of a handshake. Return: 0 with a session. */
+static int stcp_recv_connected(struct sock *sk, long *timeo)
+{
+	switch (inet_sk_state_load(sk)) {
+	case TCP_ESTABLISHED:
+		return 0;
+	case TCP_SYN_SENT:
+		return sk_stream_wait_connect(sk, timeo);
+	default:
+		return sock_error(sk) ?: -ENOTCONN;
+	}
+}
+
+/*
+ * Take frames until there is text, or @enough of it. Return: how much text there is. A
+ * peer that sends frames without text does not keep the caller busy.
+ */
+u32 stcp_sock_look(struct stcp_sock *s, u32 enough)
+{
+	struct stcp_session *e = s->session;
+	int frames = 0;
+
+	while (e->text_len < enough && frames++ < 8 * STCP_EMPTY_FRAMES &&
+	       stcp_sock_step(s) > 0)
+		;
+	return e->text_len;
+}
+
+int stcp_sock_recv(struct sock *sk, struct msghdr *msg, size_t len, int flags)
+{
+	long timeo;
+	int n;
+
+	if (flags & MSG_ERRQUEUE)
+		return -EAGAIN;
+	if (flags & MSG_OOB)
+		return -EINVAL;
+	lock_sock(sk);
+	stcp_sock_mirror(stcp_sk(sk));
+	timeo = sock_rcvtimeo(sk, flags & MSG_DONTWAIT);
+	n = stcp_recv_connected(sk, &timeo);
+	if (!n)
+		n = stcp_recv_locked(stcp_sk(sk), msg, len, flags, &timeo);
+	release_sock(sk);
+	return n;
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Seizing: the end of the handshake takes the inner socket away from the agent.
+ *
+ * While the handshake lasts, the agent has a descriptor of the inner socket and uses
+ * it as any other. stcp_inner_seize() refuses an inner socket with which the agent has
+ * done more than talk, and puts operations on it that refuse everything. The
+ * descriptor may stay open. A call that began before and still waits is not
+ * recalled: an agent has the keys of its connections anyway.
+ *
+ * The module itself does not use the operations of the inner socket from then on,
+ * but calls TCP.
+ */
+#include <linux/delay.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <net/transp_v6.h>
+
+#include "sock_internal.h"
+
+/* connect() may still be on its way out of TCP when the agent is done already. */
+#define STCP_SEIZE_TRIES	50
+
+/* What the agent's descriptor becomes, and what it was, by family. */
+static struct proto_ops stcp_seized_ops[STCP_FAMILIES];
+static const struct proto_ops *stcp_inner_ops[STCP_FAMILIES];
+static DEFINE_MUTEX(stcp_inner_mutex);
+
+static int stcp_inner_family(const struct sock *isk)
+{
+	return isk->sk_family == AF_INET6 ? STCP_IPV6 : STCP_IPV4;
+}
+
+static int stcp_refuse_bind STCP_BIND_ARGS
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_connect STCP_CONNECT_ARGS
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_listen(struct socket *sock, int backlog)
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_shutdown(struct socket *sock, int how)
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_setsockopt(struct socket *sock, int level, int optname,
+				  sockptr_t optval, unsigned int optlen)
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_getsockopt(struct socket *sock, int level, int optname,
+				  char __user *optval, int __user *optlen)
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_send(struct socket *sock, struct msghdr *msg, size_t len)
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_recv(struct socket *sock, struct msghdr *msg, size_t len,
+			    int flags)
+{
+	return -EBUSY;
+}
+
+static ssize_t stcp_refuse_splice_read(struct socket *sock, loff_t *ppos,
+				       struct pipe_inode_info *pipe, size_t len,
+				       unsigned int flags)
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_lowat(struct sock *sk, int val)
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_mmap(struct file *file, struct socket *sock,
+			    struct vm_area_struct *vma)
+{
+	return -EBUSY;
+}
+
+static __poll_t stcp_seized_poll(struct file *file, struct socket *sock,
+				 struct poll_table_struct *wait)
+{
+	return EPOLLHUP;
+}
+
+/*
+ * inet6_stream_ops is not exported everywhere, so the operations are taken from the
+ * first inner socket of a family. The owner's reference keeps seized sockets from
+ * outliving the module.
+ */
+void stcp_inner_learn_ops(const struct socket *inner)
+{
+	int family = stcp_inner_family(inner->sk);
+	struct proto_ops *ops = &stcp_seized_ops[family];
+
+	mutex_lock(&stcp_inner_mutex);
+	if (!stcp_inner_ops[family]) {
+		*ops = *inner->ops;
+		ops->owner = THIS_MODULE;
+		ops->bind = stcp_refuse_bind;
+		ops->connect = stcp_refuse_connect;
+		ops->listen = stcp_refuse_listen;
+		ops->shutdown = stcp_refuse_shutdown;
+		ops->ioctl = stcp_refuse_ioctl;
+#ifdef CONFIG_COMPAT
+		ops->compat_ioctl = NULL;
+#endif
+		ops->setsockopt = stcp_refuse_setsockopt;
+		ops->getsockopt = stcp_refuse_getsockopt;
+		ops->sendmsg = stcp_refuse_send;
+		ops->recvmsg = stcp_refuse_recv;
+		STCP_REFUSE_SENDPAGE_OP(ops);
+		ops->splice_read = stcp_refuse_splice_read;
+		ops->set_rcvlowat = stcp_refuse_lowat;
+		ops->mmap = stcp_refuse_mmap;
+		ops->poll = stcp_seized_poll;
+		stcp_inner_ops[family] = inner->ops;
+	}
+	mutex_unlock(&stcp_inner_mutex);
+}
+
+/* As lock_sock(), where the socket is free. Give it back by release_sock(). */
+bool stcp_inner_trylock(struct sock *isk)
+{
+	bool free;
+
+	spin_lock_bh(&isk->sk_lock.slock);
+	free = !isk->sk_lock.owned;
+	if (free)
+		isk->sk_lock.owned = 1;
+	spin_unlock_bh(&isk->sk_lock.slock);
+#ifdef CONFIG_LOCKDEP
+	if (free)
+		lock_acquire(&isk->sk_lock.dep_map, 0, 1, 0, 1, NULL, _RET_IP_);
+#endif
+	return free;
+}
+
+static int stcp_inner_check(struct socket *inner)
+{
+	struct sock *isk = inner->sk;
+	const struct proto *prot = &tcp_prot;
+
+#if IS_ENABLED(CONFIG_IPV6)
+	if (isk->sk_family == AF_INET6)
+		prot = &tcpv6_prot;
+#endif
+	if (READ_ONCE(inner->ops) != stcp_inner_ops[stcp_inner_family(isk)] ||
+	    READ_ONCE(isk->sk_prot) != prot || inet_csk_has_ulp(isk))
+		return -ECONNABORTED;
+	/* A peer that has sent all it had to say may have closed already. */
+	if (!((1 << isk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)) ||
+	    (isk->sk_shutdown & SEND_SHUTDOWN) || tcp_sk(isk)->repair)
+		return -ECONNABORTED;
+	return 0;
+}
+
+/* A frame has to find room in the receive queue, which it leaves as a whole. */
+static void stcp_inner_tune(struct sock *isk)
+{
+	sock_reset_flag(isk, SOCK_LINGER);
+	WRITE_ONCE(isk->sk_tsflags, 0);
+	if (isk->sk_rcvbuf < 2 * STCP_MAX_FRAME) {
+		WRITE_ONCE(isk->sk_rcvbuf, 2 * STCP_MAX_FRAME);
+		WRITE_ONCE(tcp_sk(isk)->window_clamp,
+			   tcp_win_from_space(isk, 2 * STCP_MAX_FRAME));
+	}
+}
+
+/*
+ * Take the inner socket from the agent. Return: 0; -ECONNABORTED for one that is not as
+ * it was handed out or not connected any more; -EBUSY when a call of the agent goes on
+ * holding it.
+ */
+int stcp_inner_seize(struct socket *inner, struct stcp_session *e)
+{
+	struct sock *isk = inner->sk;
+	int err, tries;
+
+	for (tries = 0; !stcp_inner_trylock(isk); tries++) {
+		if (tries == STCP_SEIZE_TRIES)
+			return -EBUSY;
+		usleep_range(1000, 2000);
+	}
+	err = stcp_inner_check(inner);
+	if (!err) {
+		stcp_inner_tune(isk);
+		stcp_inner_expect(e, isk);
+		__module_get(THIS_MODULE);
+		WRITE_ONCE(inner->ops, &stcp_seized_ops[stcp_inner_family(isk)]);
+	}
+	release_sock(isk);
+	return err;
+}

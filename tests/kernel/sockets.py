@@ -1,0 +1,126 @@
+"""Sockets of the protocol, with a peer on plain TCP that speaks frames."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from stcp_proxy.relay import kernel_abi as abi
+
+from .peer import DATA, KEY_DOWN, KEY_UP, PATIENCE, Cipher, read_exactly
+
+PROTOCOL = 253
+
+
+def stcp_socket(family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM, PROTOCOL)
+    sock.settimeout(PATIENCE)
+    return sock
+
+
+def address(family: socket.AddressFamily) -> str:
+    return "127.0.0.1" if family == socket.AF_INET else "::1"
+
+
+def tcp_listener(family: socket.AddressFamily = socket.AF_INET, backlog: int = 16) -> socket.socket:
+    sock = socket.socket(family)
+    sock.bind((address(family), 0))
+    sock.listen(backlog)
+    sock.settimeout(PATIENCE)
+    return sock
+
+
+@contextmanager
+def sysctl(name: str, value: str) -> Iterator[None]:
+    path = Path("/proc/sys/net/stcp") / name
+    before = path.read_text()
+    path.write_text(value)
+    yield
+    path.write_text(before)
+
+
+def start(listener: socket.socket) -> socket.socket:
+    """A connection attempt that does not block."""
+    sock = stcp_socket()
+    sock.setblocking(False)
+    assert sock.connect_ex(listener.getsockname()) == errno.EINPROGRESS
+    return sock
+
+
+def outcome(sock: socket.socket, patience: float = 20) -> int:
+    """SO_ERROR of an attempt, once poll() says that it is over."""
+    assert select.select([], [sock], [], patience)[1] == [sock]
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+class Pair:
+    """An application's socket of the protocol, connected to a peer. An agent has to be there.
+
+    Attributes:
+        app: the socket of the protocol.
+        peer: the other end of its inner socket.
+        up: what the application's side seals with; `down`: what it opens with.
+    """
+
+    def __init__(
+        self, family: socket.AddressFamily = socket.AF_INET, *, counters: tuple[int, int] = (0, 0), listens: bool = False
+    ) -> None:
+        if listens:
+            with stcp_socket(family) as listener:
+                listener.bind((address(family), 0))
+                listener.listen()
+                self.peer = socket.create_connection(listener.getsockname()[:2], PATIENCE)
+                self.app, _ = listener.accept()
+        else:
+            with tcp_listener(family) as tcp:
+                self.app = stcp_socket(family)
+                self.app.connect(tcp.getsockname())
+                self.peer, _ = tcp.accept()
+        self.app.settimeout(PATIENCE)
+        self.peer.settimeout(PATIENCE)
+        keys = (KEY_DOWN, KEY_UP) if listens else (KEY_UP, KEY_DOWN)
+        self.up, self.down = Cipher(keys[0], counters[0]), Cipher(keys[1], counters[1])
+
+    def read_frame(self) -> tuple[int, bytes]:
+        header = read_exactly(self.peer, 4)
+        kind, zero, length = struct.unpack(">BBH", header)
+        assert zero == 0
+        assert 16 <= length <= 65532
+        return kind, self.up.open(header + read_exactly(self.peer, length))
+
+    def read_data(self, size: int) -> bytes:
+        out = bytearray()
+        while len(out) < size:
+            kind, text = self.read_frame()
+            assert kind == DATA
+            out += text
+        assert len(out) == size
+        return bytes(out)
+
+    def send(self, kind: int, text: bytes = b"") -> None:
+        self.peer.sendall(self.down.seal(kind, text))
+
+    def status(self) -> abi.Status:
+        return abi.Status.unpack(self.app.getsockopt(abi.SOL_STCP, abi.STATUS, abi.STATUS_ARGS.size))
+
+    def check_alive(self) -> None:
+        self.app.sendall(b"ping")
+        assert self.read_data(4) == b"ping"
+        self.send(DATA, b"pong")
+        assert read_exactly(self.app, 4) == b"pong"
+
+    def close(self) -> None:
+        self.app.close()
+        self.peer.close()
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

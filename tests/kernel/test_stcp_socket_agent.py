@@ -1,0 +1,165 @@
+"""The agent of sockets of the protocol: what it may do, what it may not, and what its death means."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+
+import pytest
+
+from stcp_proxy.relay import kernel_abi as abi
+
+from .netlink_agent import SEND_KEY, Agent, Link, attribute, done, take, wait_taken
+from .peer import eventually, how_it_ends, read_exactly
+from .refusals import refused
+from .sockets import outcome, start, tcp_listener
+
+
+def test_done_is_once(link: Link) -> None:
+    with tcp_listener() as listener, start(listener) as sock:
+        with pytest.raises(FileNotFoundError):
+            done(link, 1 << 60)
+        taken = wait_taken(link)
+        for changed in (
+            {"send_key": attribute(SEND_KEY, bytes(31))},
+            {"send_key": b""},
+            {"channel": b""},
+            {"receive_counter": b""},
+        ):
+            with pytest.raises(OSError, match="Errno"):
+                done(link, taken.number, **changed)
+        with refused(errno.EKEYEXPIRED):
+            done(link, taken.number, counters=((1 << 64) - 1, 0))
+        with refused(errno.EINVAL):
+            done(link, taken.number, errno.EINPROGRESS)
+        assert select.select([], [sock], [], 0)[1] == []
+        done(link, taken.number)
+        with pytest.raises(FileNotFoundError):
+            done(link, taken.number)
+        with pytest.raises(FileNotFoundError):
+            done(link, taken.number, errno.EACCES)
+        assert outcome(sock) == 0
+        os.close(taken.fd)
+
+
+def test_one_agent_and_only_the_agent(link: Link) -> None:
+    other = Link()
+    with refused(errno.EBUSY):
+        other.register()
+    with refused(errno.EPROTONOSUPPORT):
+        other.register(2)
+    with tcp_listener() as listener, start(listener) as sock:
+        with pytest.raises(PermissionError):
+            take(other)
+        taken = wait_taken(link)
+        with pytest.raises(PermissionError):
+            done(other, taken.number)
+        done(link, taken.number)
+        assert outcome(sock) == 0
+        os.close(taken.fd)
+    link.register()  # again, by itself
+    other.close()
+
+
+def test_not_for_everybody() -> None:
+    pid = os.fork()
+    if not pid:
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            Link().register()
+        except PermissionError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_the_agent_dies() -> None:
+    with tcp_listener() as listener:
+        link = Link()
+        link.register()
+        first = start(listener)
+        taken = wait_taken(link)
+        second = start(listener)
+        eventually(lambda: second.fileno() > 0, "")
+        time.sleep(0.1)
+        link.close()
+        os.close(taken.fd)
+        assert outcome(first) == errno.ECONNABORTED
+        # The second waits for the next agent.
+        assert select.select([], [second], [], 0.2)[1] == []
+        with Agent():
+            assert outcome(second) == 0
+        first.close()
+        second.close()
+
+
+def test_the_agents_descriptor_is_of_no_use_afterwards(link: Link) -> None:
+    with tcp_listener() as listener, start(listener) as sock:
+        taken = wait_taken(link)
+        kept = socket.socket(fileno=taken.fd)
+        kept.settimeout(5)
+        peer, _ = listener.accept()
+        kept.sendall(b"handshake")
+        assert read_exactly(peer, 9) == b"handshake"
+        done(link, taken.number)
+        assert outcome(sock) == 0
+        peer.sendall(b"text for the application")
+        for call in (
+            lambda: kept.recv(1),
+            lambda: kept.send(b"x"),
+            lambda: kept.shutdown(socket.SHUT_RDWR),
+            lambda: kept.setsockopt(socket.SOL_TCP, abi.TCP_ULP, abi.ULP_NAME),
+            lambda: kept.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 9),
+            lambda: kept.connect(listener.getsockname()),
+            lambda: kept.bind(("127.0.0.1", 0)),
+            lambda: os.splice(taken.fd, os.pipe()[1], 1),
+        ):
+            with refused(errno.EBUSY):
+                call()
+        poll = select.poll()
+        poll.register(kept, select.POLLIN)
+        assert poll.poll(1000) == [(kept.fileno(), select.POLLHUP)]
+        # It does not keep the connection alive either.
+        sock.close()
+        assert how_it_ends(peer)[1] in ("eof", "reset")
+        kept.close()
+        peer.close()
+
+
+@pytest.mark.parametrize("harm", ["shutdown", "ulp", "disconnect", "linger", "closed by the peer"])
+def test_an_agent_that_does_more_than_talk(link: Link, harm: str) -> None:
+    with tcp_listener() as listener, start(listener) as sock:
+        taken = wait_taken(link)
+        kept = socket.socket(fileno=taken.fd)
+        peer, _ = listener.accept()
+        if harm == "shutdown":
+            kept.shutdown(socket.SHUT_WR)
+        elif harm == "ulp":
+            kept.setsockopt(socket.SOL_TCP, abi.TCP_ULP, b"tls")
+        elif harm == "disconnect":
+            import ctypes
+
+            assert ctypes.CDLL(None).connect(taken.fd, bytes(16), 16) == 0
+        elif harm == "linger":
+            kept.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\xff\0\0\0")
+        else:
+            peer.close()
+            time.sleep(0.1)
+        if harm in ("linger", "closed by the peer"):
+            done(link, taken.number)
+            assert outcome(sock) == 0
+            began = time.monotonic()
+            sock.close()
+            kept.close()
+            peer.close()
+            assert time.monotonic() - began < 3
+            return
+        with pytest.raises(ConnectionAbortedError):
+            done(link, taken.number)
+        assert outcome(sock) == errno.ECONNABORTED
+        kept.close()
+        peer.close()
