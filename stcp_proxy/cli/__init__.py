@@ -21,7 +21,7 @@ WRONG_USAGE = 2
 _STREAMS = ("stdin", "stdout", "stderr")
 _OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 """What a write to the standard output fails with, for reasons that are not this program's."""
-_SERVING = ("run", "listen", "connect")
+_SERVING = ("run", "listen", "connect", "agent")
 
 
 def main() -> None:

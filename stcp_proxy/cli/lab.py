@@ -46,6 +46,18 @@ def _option(words: str, metavar: str | None = None, **more: Any) -> Any:
     return typer.Option(metavar=metavar, help=words, autocompletion=completion.of(metavar or ""), **more)
 
 
+_Protocol = Annotated[
+    int,
+    typer.Option(
+        "--socket",
+        metavar="N",
+        help="Protocol number of the sockets: 253 for those of the kernel module \\[default: TCP].",
+        min=0,
+        max=255,
+        show_default=False,
+    ),
+]
+
 # -- echo ------------------------------------------------------------------------------------------------------------------
 
 
@@ -53,12 +65,13 @@ def echo(
     port: Annotated[int, _option("Listen here; 0 takes a free port.", min=0, max=65535)] = 6667,
     host: Annotated[str, _option("Listen on this address.", "ADDRESS")] = "127.0.0.1",
     threads: Annotated[int, _option("Event loops that share the port.", min=1, max=64)] = 1,
+    protocol: _Protocol = 0,
 ) -> None:
     """Send back each message whole: a 4-byte big-endian length and that many bytes, at most 32 MiB."""
     check_installed()
     from stcp_proxy.lab.echo import EchoServer
 
-    with EchoServer(host, port, threads=threads) as server:
+    with EchoServer(host, port, threads=threads, protocol=protocol) as server:
         typer.echo(f"echo: listening on {host}:{server.port}")
         server.wait_for_signal()
 
@@ -90,6 +103,7 @@ def stress(
     ] = None,
     peer: Annotated[str | None, _option("The listening proxy's public key.", "PUBKEY")] = None,
     suite: Annotated[str, _option("With --key: the key exchange to send.", "hybrid|classic")] = "hybrid",
+    protocol: _Protocol = 0,
 ) -> None:
     """Exchange messages with an echo server and compare every byte. Exit status 1 when anything went wrong."""
     check_installed()
@@ -107,6 +121,7 @@ def stress(
         messages=messages_per_conn,
         timeout=timeout,
         raw=raw,
+        protocol=protocol,
     )
     run = Run(options, channel.link_maker(key, peer, suite))
     raise typer.Exit(display.stress(run, report_every=report_every, json_file=json_file))

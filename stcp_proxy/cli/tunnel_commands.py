@@ -1,4 +1,4 @@
-"""`stcp-proxy listen` and `stcp-proxy connect`: one tunnel from options, which are those of the settings' models.
+"""`stcp-proxy listen`, `connect` and `agent`: one tunnel, or the agent, from options, which are those of the settings' models.
 
 The models take pydantic. So the commands stand in the list as they are named here, and get their options when one of them is
 called, helped or completed.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TEXTS: Final = {
     "listen": "Beside the server: accept STCP, hand on plain TCP.",
     "connect": "Beside the client: accept plain TCP, hand on STCP.",
+    "agent": "For sockets of the kernel module: do their handshakes.",
 }
 
 
@@ -44,8 +45,7 @@ def build(name: str) -> Any:
 
 def callback(name: str) -> Callable[..., None]:
     """The function of a command: its parameters are the options of the settings' models."""
-    from stcp_proxy.config.flags import options
-    from stcp_proxy.config.plan import Mode
+    from stcp_proxy.config.flags import AGENT, options
 
     def work(*, replace: bool = False, **given: Any) -> None:
         from stcp_proxy.cli.serve import serve_plan
@@ -53,13 +53,14 @@ def callback(name: str) -> Callable[..., None]:
         def make() -> Plan:
             from stcp_proxy.config import plan_from_flags
 
-            return plan_from_flags(mode=Mode(name), **given)
+            return plan_from_flags(mode=name, **given)
 
         raise typer.Exit(serve_plan(make, replace=replace))
 
-    parameters = [_parameter(option) for option in options(Mode(name))]
+    parameters = [_parameter(option) for option in options(name)]
     kind = inspect.Parameter.KEYWORD_ONLY
-    parameters.append(inspect.Parameter("replace", kind, default=False, annotation=arguments.Replace))
+    if name != AGENT:
+        parameters.append(inspect.Parameter("replace", kind, default=False, annotation=arguments.Replace))
     work.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     work.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return work

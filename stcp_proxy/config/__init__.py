@@ -4,6 +4,7 @@ Both ways go through the same pydantic models, which refuse unknown keys, and th
 mistakes are listed at once, with file, line and key path. Nothing starts until the list is empty.
 
 - ``plan``            the result: frozen dataclasses, and every default; ``auth_plan`` is its part for keys, peers and secrets
+- ``agent_plan``      its part for the agent of kernel sockets; ``agent`` makes it, ``agent_models`` has its settings
 - ``models``          every setting: key, type, range, default, text, option; ``setting`` describes one field
 - ``tunnel_models``   the settings of a tunnel, its services and routes
 - ``certificate_models``  the settings of certificates; ``certificates`` makes their part of a plan, ``certificate_plan``
@@ -13,7 +14,7 @@ mistakes are listed at once, with file, line and key path. Nothing starts until 
 - ``value_types``     the types of values; ``duration`` and ``token`` two of them
 - ``source``          plain data, the place of each part, and the mistakes in it
 - ``yaml_file``       a YAML file as plain data; ``load`` makes a plan from it
-- ``flags``           the options of `listen` and `connect`, and the plan made from them
+- ``flags``           the options of `listen`, `connect` and `agent`, and the plan made from them
 - ``model_errors``    data to models, with each mistake in our own words
 - ``peers``           the peers of a file and of peer directories, and their groups
 - ``inputs``          the files that a plan was made of, by the digest of their content

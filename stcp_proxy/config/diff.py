@@ -159,8 +159,8 @@ def apply(diff: PlanDiff, old: Plan) -> Plan:
 
 
 def keys_of(plan: Plan) -> list[NamedKey]:
-    """Every key that a plan's tunnels use, own keys first. A key with two names is listed twice."""
-    auths = [tunnel.auth for tunnel in plan.tunnels if isinstance(tunnel.auth, KeyAuth)]
+    """Every key that a plan's tunnels and its agent use, own keys first. A key with two names is listed twice."""
+    auths = [auth for auth in plan.auths if isinstance(auth, KeyAuth)]
     own = [NamedKey(_OWN, "", identity.public) for auth in auths for identity in auth.ring]
     peers = [NamedKey(_PEER, name, key) for auth in auths for key, name in auth.peers.items()]
     return list(dict.fromkeys(own + peers))

@@ -1,17 +1,19 @@
-"""The options of `stcp-proxy listen` and `connect`, one for each field with a flag; and the plan made from their values."""
+"""The options of `stcp-proxy listen`, `connect` and `agent`, one for each field with a flag, and the plan of their values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
+from stcp_proxy.config.agent_models import AgentModel, IdentityModel
+from stcp_proxy.config.agent_plan import DEFAULT_IDENTITY
 from stcp_proxy.config.certificate_models import CertificateModel
 from stcp_proxy.config.models import ConfigModel, LogModel
-from stcp_proxy.config.plan import Mode, Plan
+from stcp_proxy.config.plan import Plan
 from stcp_proxy.config.plan_builder import build
 from stcp_proxy.config.setting import Flag, Setting, bounds, choices, default_text, settings
 from stcp_proxy.config.source import KeyPath, Source
@@ -56,22 +58,33 @@ class Option:
         return self.name.replace("-", "_")
 
 
-def options(mode: Mode) -> list[Option]:
-    """The options of the command for a kind of tunnel, in the order of the models' fields."""
-    found = list(_of_model(TunnelModel, ("tunnels", mode.value), mode))
-    found += _of_model(ConfigModel, (), mode)
-    found += _of_model(LogModel, ("log",), mode)
-    found += _of_model(CertificateModel, ("certificate",), mode)
+AGENT: Final = "agent"
+"""The command whose options describe no tunnel."""
+_OF_TUNNELS: Final = {"workers", "stalled_mib", "takeover", "takeover_drain"}
+"""Settings of a whole file that have no effect without a tunnel."""
+
+
+def options(command: str) -> list[Option]:
+    """The options of a command (`listen`, `connect` or `agent`), in the order of the models' fields."""
+    if command == AGENT:
+        found = list(_of_model(IdentityModel, (AGENT, "identities", DEFAULT_IDENTITY), command))
+        found += _of_model(AgentModel, (AGENT,), command)
+    else:
+        found = list(_of_model(TunnelModel, ("tunnels", command), command))
+    whole = _of_model(ConfigModel, (), command)
+    found += (option for option in whole if command != AGENT or option.path[-1] not in _OF_TUNNELS)
+    found += _of_model(LogModel, ("log",), command)
+    found += _of_model(CertificateModel, ("certificate",), command)
     return sorted(found, key=lambda option: (option.panel is not None, not option.required))
 
 
-def _of_model(model: Any, path: KeyPath, mode: Mode) -> Iterator[Option]:
+def _of_model(model: Any, path: KeyPath, command: str) -> Iterator[Option]:
     for key, field, setting in settings(model):
-        if setting.flag is not None and setting.mode in (None, mode.value):
-            yield _option((*path, key), field, setting, setting.flag, mode)
+        if setting.flag is not None and setting.mode in (None, command):
+            yield _option((*path, key), field, setting, setting.flag, command)
 
 
-def _option(path: KeyPath, field: FieldInfo, setting: Setting, flag: Flag, mode: Mode) -> Option:
+def _option(path: KeyPath, field: FieldInfo, setting: Setting, flag: Flag, command: str) -> Option:
     name = flag.name or str(path[-1])
     values = () if flag.value else tuple(choices(field.annotation))
     return Option(
@@ -79,13 +92,13 @@ def _option(path: KeyPath, field: FieldInfo, setting: Setting, flag: Flag, mode:
         path=path,
         value=flag.value or "|".join(values),
         text=flag.text or setting.text,
-        default=None if mode.value in flag.required else _default(field),
+        default=None if command in flag.required else _default(field),
         panel=flag.panel,
         choices=values,
         is_file=flag.value == "FILE",
         is_number=bounds(field) is not None,
-        repeated=mode.value in flag.repeated,
-        required=mode.value in flag.required,
+        repeated=command in flag.repeated,
+        required=command in flag.required,
     )
 
 
@@ -100,26 +113,28 @@ def _default(field: FieldInfo) -> str | None:
     return text.partition(", else ")[2] or None
 
 
-def plan_from_flags(*, mode: Mode, **given: object) -> Plan:
-    """The plan of one tunnel, named after its mode. A value that is None or empty gets the default of a file.
+def plan_from_flags(*, mode: str, **given: object) -> Plan:
+    """The plan of one tunnel, named after its mode, or of an agent. A value that is None or empty gets the default of a file.
 
     Args:
-        mode: the mode of the command.
+        mode: the command: `listen`, `connect` or `agent`.
         given: values by `Option.parameter`.
 
     Raises:
         ConfigError: lists every mistake with its flag.
     """
     known = {option.parameter: option for option in options(mode)}
-    data: dict[str, Any] = {"tunnels": {mode.value: {"mode": mode.value}}}
+    part: dict[str, Any] = {} if mode == AGENT else {"mode": str(mode)}
+    data: dict[str, Any] = {AGENT: {"identities": {DEFAULT_IDENTITY: part}}} if mode == AGENT else {"tunnels": {str(mode): part}}
     for name, value in given.items():
         if value is not None and value != []:
             _put(data, known[name].path, _plain(known[name], value))
-    tunnel = data["tunnels"][mode.value]
-    if "allow" in tunnel:
-        data["peers"], tunnel["allow"] = _named_keys(tunnel["allow"])
-    if "services" in tunnel:
-        tunnel["services"] = _named_targets(tunnel["services"])
+    if "allow" in part:
+        data["peers"], part["allow"] = _named_keys(part["allow"])
+    if "connect" in part:
+        part["connect"] = [_expected_peer(text) for text in part["connect"]]
+    if "services" in part and mode != AGENT:
+        part["services"] = _named_targets(part["services"])
     if "authorities" in data:
         data["authorities"] = _named_bundles(data["authorities"])
     return build(_source(data, mode))
@@ -140,19 +155,21 @@ def _plain(option: Option, value: object) -> object:
     return int(value) if option.is_number and isinstance(value, str) and value.isdecimal() else value
 
 
-def _source(data: Mapping[str, Any], mode: Mode) -> Source:
+def _source(data: Mapping[str, Any], mode: str) -> Source:
     """A source for the data of flags: a mistake is located by the flag's name."""
     names = {option.path: f"--{option.name}" for option in options(mode)}
+    inside: KeyPath = (AGENT, "identities", DEFAULT_IDENTITY) if mode == AGENT else ("tunnels", mode)
 
     def where(path: KeyPath) -> str:
         if path[:1] == ("peers",):
             return "--allow"
-        whole = path if path[:1] == ("tunnels",) else ("tunnels", mode.value, *path)
+        whole = path if path[:1] in (("tunnels",), (AGENT,)) else (*inside, *path)
         known = (place[:end] for place in (path, whole) for end in range(len(place), 0, -1))
         return next((names[place] for place in known if place in names), "")
 
     def key(name: str) -> str:
-        return names.get(("tunnels", mode.value, name)) or names.get((name,)) or repr(name)
+        name = "connect" if mode == AGENT and name == "peer" else name  # `peer` of an entry is a part of the option
+        return names.get((*inside, name)) or names.get((name,)) or repr(name)
 
     return Source("the flags", data, Path(), where, key, from_flags=True)
 
@@ -171,6 +188,14 @@ def _named_keys(allow: list[str]) -> tuple[dict[str, str], list[str]]:
         else:
             allowed.append(text)
     return peers, allowed
+
+
+def _expected_peer(text: str) -> dict[str, str]:
+    """Convert a `--peer` value of the agent to an entry of `connect` of a file."""
+    match, equals, peer = text.partition("=")
+    if match.lower().startswith("stcp-") or match.startswith("dns:") or "://" in match:
+        raise ConfigError("--peer: the address is missing", remedy="write ADDRESS=PEER, such as 10.0.0.5:6379=dns:redis.internal")
+    return {"match": match, "peer": peer} if equals else {"match": match}
 
 
 def _named_bundles(authorities: list[str]) -> dict[str, str]:

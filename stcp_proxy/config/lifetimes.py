@@ -92,9 +92,9 @@ def lifetimes(plan: Plan) -> list[Lifetime]:
 
 
 def _lifetimes(plan: Plan) -> Iterator[Lifetime]:
-    for tunnel in plan.tunnels:
-        if isinstance(tunnel.auth, KeyAuth) and tunnel.auth.certificates is not None:
-            yield Lifetime(CertificateKind.OWN, OWN, tunnel.auth.certificates.own.facts)
+    for auth in plan.auths:
+        if isinstance(auth, KeyAuth) and auth.certificates is not None:
+            yield Lifetime(CertificateKind.OWN, OWN, auth.certificates.own.facts)
     for authority in plan.trusted.authorities:
         for root in authority.roots:
             yield Lifetime(CertificateKind.AUTHORITY, authority.name, root.facts)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from stcp_proxy.config.agent_models import AgentModel
 from stcp_proxy.config.certificate_models import CERTIFICATES, AuthorityModel, CertificateModel
 from stcp_proxy.config.otlp_models import OtlpModel
 from stcp_proxy.config.plan import LogFormat, LogPlan, Plan
@@ -37,7 +38,7 @@ from stcp_proxy.net.dns_settings import DnsSettings
 
 LOGS: Final = "Logs"
 ADMIN: Final = "Admin address"
-_BOTH: Final = ("listen", "connect")
+_EACH: Final = ("listen", "connect", "agent")
 
 QuietClass = Literal["connections", "handshake-errors", "connection-errors"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -56,7 +57,7 @@ class LogModel(Model):
     quiet: Annotated[
         list[QuietClass],
         Several(),
-        Setting("Classes of log lines that are not written.", default="none", flag=Flag(panel=LOGS, repeated=_BOTH)),
+        Setting("Classes of log lines that are not written.", default="none", flag=Flag(panel=LOGS, repeated=_EACH)),
     ] = Field(default_factory=list)
 
 
@@ -158,7 +159,7 @@ class ConfigModel(Model):
                 name="authority",
                 panel=CERTIFICATES,
                 text="Certificates of an authority that may vouch for peers, as PEM.",
-                repeated=_BOTH,
+                repeated=_EACH,
             ),
         ),
     ] = Field(default_factory=dict)
@@ -168,7 +169,13 @@ class ConfigModel(Model):
     expired: Annotated[
         Literal["keep", "end"], Setting("Whether a connection goes on when the certificate of its peer expires.")
     ] = "keep"
-    tunnels: Annotated[dict[Name, TunnelModel], Field(min_length=1), Setting("The tunnels by name.")]
+    tunnels: Annotated[
+        dict[Name, TunnelModel], Field(min_length=1), Setting("The tunnels by name.", default="none; required without 'agent'")
+    ] = Field(default_factory=dict)
+    agent: Annotated[
+        AgentModel | None,
+        Setting("Do the handshakes of kernel sockets (docs/KERNEL.md). Only a restart adds or removes it.", default="none"),
+    ] = None
     suite: Annotated[Suites | None, Setting("Key exchange of tunnels that set none.", default="hybrid")] = None
     engine: Annotated[Engine | None, Setting("Engine of tunnels that set none.", default="auto")] = None
     drain: Annotated[Span, Setting("Time for open connections to finish after a stop.", flag=Flag("TIME", panel=LIMITS))] = (

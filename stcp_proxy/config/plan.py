@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal
 
+from stcp_proxy.config.agent_plan import AgentPlan
 from stcp_proxy.config.audit import Audit
 from stcp_proxy.config.auth_plan import Admitted, KeyAuth, PskAuth
 from stcp_proxy.config.certificate_plan import Trusted
@@ -324,7 +325,8 @@ class Plan:
     """Everything that one process runs.
 
     Attributes:
-        tunnels: at least one tunnel.
+        tunnels: the tunnels; at least one where there is no agent.
+        agent: the agent of kernel sockets; None without one.
         drain: seconds that connections may take to finish after a stop.
         drain_outbound: ``keep`` where connect tunnels continue to accept during the drain, until no listen tunnel has a
             connection.
@@ -347,6 +349,7 @@ class Plan:
     """
 
     tunnels: tuple[TunnelPlan, ...]
+    agent: AgentPlan | None = None
     drain: float = 30.0
     drain_outbound: Literal["stop", "keep"] = "stop"
     revoke_grace: float = 0.0
@@ -365,3 +368,9 @@ class Plan:
     included: Mapping[PublicKey, str] = field(default_factory=dict, compare=False)
     inputs: Mapping[str, bytes] = field(default_factory=dict, compare=False)
     trusted: Trusted = field(default=Trusted(), compare=False)
+
+    @property
+    def auths(self) -> list[KeyAuth | PskAuth]:
+        """The authentication of all tunnels, and of all identities of the agent."""
+        identities = () if self.agent is None else self.agent.identities.values()
+        return [*(tunnel.auth for tunnel in self.tunnels), *(auth for identity in identities for auth in identity.auths)]

@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from stcp_proxy.config.admin_address import admin_plan
+from stcp_proxy.config.agent import AgentBuilder
+from stcp_proxy.config.agent_plan import AgentPlan
 from stcp_proxy.config.audit import MAX_DAYS, Audit, is_too_far
 from stcp_proxy.config.auth_plan import Admitted, KeyAuth, PskAuth
 from stcp_proxy.config.certificates import Certificates
@@ -79,9 +81,9 @@ def _as_they_are(model: Model, plan: type) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
-def _used(tunnels: Sequence[TunnelPlan]) -> frozenset[PublicKey]:
-    """Every public key that a tunnel uses."""
-    auths = [tunnel.auth for tunnel in tunnels if isinstance(tunnel.auth, KeyAuth)]
+def _used(tunnels: tuple[TunnelPlan, ...], agent: AgentPlan | None) -> frozenset[PublicKey]:
+    """Every public key that a tunnel or the agent uses."""
+    auths = [auth for auth in Plan(tunnels, agent).auths if isinstance(auth, KeyAuth)]
     own = (identity.public for auth in auths for identity in auth.ring)
     return frozenset([*own, *(key for auth in auths for key in auth.peers)])
 
@@ -104,12 +106,16 @@ class _Builder:
         self._check_binds()
         self._check_takeover()
         check_single(self.source, config)
+        agent = None if config.agent is None else AgentBuilder(self.source, self._auth, self._suites).plan(config.agent)
+        if not config.tunnels and agent is None:
+            self.source.report(("tunnels",), "'tunnels' is missing", "describe at least one tunnel")
         found = tuple(tunnel for tunnel in tunnels if tunnel is not None)
         made = {
             "tunnels": found,
+            "agent": agent,
             "included": MappingProxyType(self._peers.included),
             "inputs": MappingProxyType(self.source.inputs),
-            "known": (frozenset(self._names) | _used(found)) - self._certificates.revoked_keys,
+            "known": (frozenset(self._names) | _used(found, agent)) - self._certificates.revoked_keys,
             "trusted": self._certificates.trusted,
             "log": LogPlan(**_as_they_are(config.log, LogPlan) | {"quiet": frozenset(map(LogClass, config.log.quiet))}),
             "dns": DnsSettings(**_as_they_are(config.dns, DnsSettings)),

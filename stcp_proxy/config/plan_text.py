@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from stcp_proxy.config.agent_plan import AgentPlan
 from stcp_proxy.config.audited_rules import AuditedRule
 from stcp_proxy.config.auth_plan import Admitted, KeyAuth
 from stcp_proxy.config.certificate_plan import Trusted
@@ -41,6 +42,7 @@ _SUITES: Final = {
 def describe_plan(plan: Plan) -> str:
     """Describe a plan for a person to check: every address, every key in full, every limit; no secrets."""
     blocks = ["\n".join(_tunnel(tunnel)) for tunnel in plan.tunnels]
+    blocks += [] if plan.agent is None else ["\n".join(_agent(plan.agent))]
     log = f"log: level {plan.log.level}, {plan.log.format or 'text on a terminal, JSON elsewhere'}"
     if plan.log.quiet:
         log += f", without lines about {' and '.join(sorted(plan.log.quiet))}"
@@ -60,6 +62,33 @@ def describe_plan(plan: Plan) -> str:
         *(row.strip() for row in _others(plan, _WHOLE_BY_HAND)),
     ]
     return "\n\n".join([*blocks, "\n".join(whole)])
+
+
+def _agent(agent: AgentPlan) -> Iterator[str]:
+    yield "agent of kernel sockets"
+    yield from _rows("limits", [f"{agent.max_handshakes} handshakes at a time"])
+    for name, identity in agent.identities.items():
+        yield f"identity {name}"
+        yield from _rows("users", ["all" if identity.users is None else ", ".join(map(str, sorted(identity.users)))])
+        yield from _rows("connects to", list(map(str, identity.peers)))
+        keys = [auth for auth in identity.auths if isinstance(auth, KeyAuth)]
+        yield from _rows("own key", list(dict.fromkeys(str(own.public) for auth in keys for own in auth.ring)))
+        certificates = [str(auth.certificates.own) for auth in keys if auth.certificates is not None]
+        yield from _rows("certificate", list(dict.fromkeys(certificates)))
+        for each in identity.peers:
+            if isinstance(each.auth, KeyAuth):
+                yield from _rows("peer", [f"{key}  {name}" for key, name in each.auth.peers.items()])
+        if identity.auth is None:
+            yield from _rows("listens", ["no"])
+        elif isinstance(identity.auth, KeyAuth):
+            admitted = [f"{key}  {name}" for key, name in identity.auth.peers.items()]
+            admitted += () if identity.auth.certificates is None else identity.auth.certificates.allow
+            yield from _rows("allowed", admitted)
+        else:
+            yield from _rows("allowed", ["every holder of the shared secret"])
+        yield from _rows("services", [", ".join(sorted(identity.services))] if identity.services else [])
+        suites = dict.fromkeys([*identity.suites, *(peer.suite for peer in identity.peers)])
+        yield from _rows("suite", [_SUITES[suite] for suite in suites])
 
 
 def _trusted(trusted: Trusted) -> Iterator[str]:
@@ -240,6 +269,7 @@ _WHOLE_BY_HAND: Final = {
     "included",
     "inputs",
     "trusted",
+    "agent",
     "whole",
 }
 """Fields of a plan with their own text above; other fields are shown by name."""

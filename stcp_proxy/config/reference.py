@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
-from stcp_proxy.config import certificate_models, models, otlp_models, tunnel_models
+from stcp_proxy.config import agent_models, certificate_models, models, otlp_models, tunnel_models
 from stcp_proxy.config.setting import Model, Setting, bounds, choices, default_text, kind_text, settings
 from stcp_proxy.config.value_types import MAX_NAME
 
@@ -20,6 +20,9 @@ TABLES: Final[tuple[tuple[str, type[Model]], ...]] = (
     ("`allow_mode` of a tunnel", tunnel_models.AllowModeModel),
     ("`health` of a tunnel", tunnel_models.HealthModel),
     ("`keep` of a tunnel", tunnel_models.KeepModel),
+    ("`agent`", agent_models.AgentModel),
+    ("One identity, under `identities` of the agent", agent_models.IdentityModel),
+    ("One entry of `connect` of an identity", agent_models.ExpectedPeerModel),
     ("`peers`, beside the names of peers", models.PeersModel),
     ("`certificate`", certificate_models.CertificateModel),
     ("One authority, under `authorities`", certificate_models.AuthorityModel),
@@ -45,7 +48,8 @@ the YAML file names it:
 - A file name is relative to the folder of the YAML file.
 - Where several values may stand, write a list, or one value alone.
 
-*Side* says which kind of tunnel has a setting. *Option* is the option of `stcp-proxy listen` and `connect` for the same setting.
+*Side* says which kind of tunnel has a setting. *Option* is the option of `stcp-proxy listen`, `connect` or `agent` for the same
+setting.
 A reload changes every setting, unless its text says that it needs a restart.
 """
 

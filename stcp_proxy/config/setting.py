@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from stcp_proxy.config.duration import duration_text
 from stcp_proxy.config.value_types import TIME, Kind
 
-ModeName = Literal["listen", "connect"]
+ModeName = Literal["listen", "connect", "agent"]
 
 
 class Model(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ GROUP_MARK: Final = "@"
 """In `allow`, before the name of a group."""
 MAX_NAME: Final = 63
 NAME: Final = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}"
+ALL_USERS: Final = "all"
+"""In `users` of an identity: every user."""
+_MAX_USER: Final = 2**32 - 2
 _INTERFACE: Final = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,13}[A-Za-z0-9*_-]?"
 
 
@@ -142,6 +146,22 @@ def _interface(text: str) -> str:
     return text
 
 
+def _user(value: object) -> int | Literal["all"]:
+    """Parse the number or the name of a user of this host."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 10:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_USER:
+        return value
+    if not isinstance(value, str):
+        raise ConfigError("the name or the number of a user belongs here", remedy=f"or write '{ALL_USERS}' for every user")
+    if value == ALL_USERS:
+        return "all"
+    try:
+        return pwd.getpwnam(value).pw_uid
+    except (KeyError, ValueError):
+        raise ConfigError(f"there is no user {shown(value)} here", remedy="give the number of the user") from None
+
+
 _DURATION_SCHEMA: Final = WithJsonSchema(
     {"anyOf": [{"type": "number", "minimum": 0, "maximum": MAX_SECONDS}, {"type": "string", "pattern": f"^{PATTERN}$"}]}
 )
@@ -173,6 +193,12 @@ Allowed = Annotated[
 Directory = Annotated[str, _checked(_directory), _text(), Kind("directory")]
 CertificateName = Annotated[NamePattern, _checked(_certificate_name), _text(), Kind("name of a certificate")]
 Interface = Annotated[str, _checked(_interface), _text(_INTERFACE), Kind("interface")]
+User = Annotated[
+    int | Literal["all"],
+    _checked(_user, text_only=False),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": _MAX_USER}, {"type": "string"}]}),
+    Kind("user name or number, or `all`"),
+]
 Span = Annotated[float, _checked(parse_duration, text_only=False), _DURATION_SCHEMA, TIME]
 Deadline = Annotated[float, _checked(_deadline, text_only=False), _DURATION_SCHEMA, TIME]
 Date = Annotated[float, _checked(midnight), _text(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"), Kind("date")]

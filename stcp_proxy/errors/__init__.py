@@ -42,10 +42,12 @@ from stcp_proxy.errors.handshake import (
 )
 from stcp_proxy.errors.judgement import REFUSED, Judgement, LogClass, NextPeer, Severity
 from stcp_proxy.errors.local import (
+    AgentUnavailable,
     ClientGone,
     ConfigError,
     KeyFileError,
     LifetimeOver,
+    NoIdentity,
     NoRoute,
     NotIntercepted,
     OverLimit,
@@ -76,6 +78,7 @@ from stcp_proxy.errors.peer import (
 
 __all__ = [
     "REFUSED",
+    "AgentUnavailable",
     "BindingRefused",
     "Cause",
     "CertificateChainRefused",
@@ -110,6 +113,7 @@ __all__ = [
     "MessageReplayed",
     "NextPeer",
     "NoAnswer",
+    "NoIdentity",
     "NoRoute",
     "NotIntercepted",
     "NotStcp",

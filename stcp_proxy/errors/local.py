@@ -82,6 +82,22 @@ class OwnConnection(StcpError):
     judgement = REFUSED
 
 
+class NoIdentity(StcpError):
+    """No rule of the agent gives a kernel socket an identity, or a peer at its address."""
+
+    cause = Cause.CONFIG
+    code = Code.DENIED
+    label = "no_identity"
+    judgement = REFUSED
+
+
+class AgentUnavailable(ConfigError):
+    """The kernel does not let this process be the agent of its sockets."""
+
+    label = "agent_unavailable"
+    judgement = REFUSED
+
+
 # -- the target -----------------------------------------------------------------------------------------------------------
 
 

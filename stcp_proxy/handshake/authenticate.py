@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import trio
 
-from stcp_proxy.config import TunnelPlan
 from stcp_proxy.errors import HandshakeClosed, HandshakeTimedOut, KeyRevoked
 from stcp_proxy.handshake import exchange
 from stcp_proxy.handshake.key_order import Pair
@@ -20,6 +19,19 @@ from stcp_proxy.net.leg_stream import LegStream
 from stcp_proxy.net.socket_options import tune_leg
 from stcp_proxy.protocol.certified_handshake import CertifiedInitiator
 from stcp_proxy.protocol.handshake import Credentials, Initiator
+from stcp_proxy.protocol.wire import Suite
+
+
+class Terms(Protocol):
+    """What a handshake needs of a plan: of a tunnel, or of a socket of the kernel."""
+
+    @property
+    def suites(self) -> tuple[Suite, ...]:
+        """The suite to send, alone."""
+
+    @property
+    def handshake_timeout(self) -> float:
+        """Seconds for each handshake."""
 
 
 class Authenticated(NamedTuple):
@@ -42,7 +54,7 @@ def _nothing() -> None:
 
 async def authenticate(
     connect: Callable[[], Awaitable[socket.socket]],
-    plan: TunnelPlan,
+    plan: Terms,
     trust: Trust,
     *,
     address: str,
@@ -96,16 +108,24 @@ async def authenticate(
         on_next_key()
 
 
-async def _handshake(
-    stream: LegStream, plan: TunnelPlan, trust: Trust, pair: Pair, timeout: float, *, opens_at_once: bool
-) -> exchange.Channel:
-    initiator: Initiator | CertifiedInitiator
+def initiator(suite: Suite, trust: Trust, pair: Pair) -> Initiator | CertifiedInitiator:
+    """The connecting side of one handshake.
+
+    Args:
+        suite: the suite to send.
+        trust: the access rule.
+        pair: the keys to use; without meaning where the peer has a certificate.
+    """
     if trust.certified is not None:
-        initiator = trust.certified.initiator()
-    else:
-        initiator = Initiator(plan.suites[0], Credentials(pair.own, trust.credentials.psk), remote_static=pair.peer)
+        return trust.certified.initiator()
+    return Initiator(suite, Credentials(pair.own, trust.credentials.psk), remote_static=pair.peer)
+
+
+async def _handshake(
+    stream: LegStream, plan: Terms, trust: Trust, pair: Pair, timeout: float, *, opens_at_once: bool
+) -> exchange.Channel:
     try:
-        steps = exchange.initiate(stream, initiator, opens_at_once=opens_at_once)
+        steps = exchange.initiate(stream, initiator(plan.suites[0], trust, pair), opens_at_once=opens_at_once)
         return await until(trio.current_time() + timeout, steps)
     except trio.TooSlowError:
         raise _too_slow(stream, timeout) from None

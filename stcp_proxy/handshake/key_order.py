@@ -69,6 +69,16 @@ class Choice:
             return list(self._pairs)
         return [known.pair, *(pair for pair in self._pairs if pair != known.pair)]
 
+    def is_settled(self, address: str, now: float) -> bool:
+        """Whether the first pair of `order` is the only one, or has worked at an address lately.
+
+        Args:
+            address: text of where the connection goes.
+            now: seconds, monotonic.
+        """
+        known = self._known.get(address)
+        return len(self._pairs) <= 1 or (known is not None and now < known.until)
+
     @property
     def is_empty(self) -> bool:
         """Whether there is no pair: then no handshake is begun."""

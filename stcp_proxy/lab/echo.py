@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from stcp_proxy.lab.link import LENGTH_LEN
+from stcp_proxy.lab.link import LENGTH_LEN, check_protocol
 from stcp_proxy.lab.loadgen import LabError
 
 MAX_MESSAGE: Final = 32 << 20
@@ -166,6 +166,18 @@ class _Loop:
         connection.sock.close()
 
 
+def _listen(family: socket.AddressFamily, protocol: int, address: tuple[str, int]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
 class EchoServer:
     """A running echo server. A context manager: leaving it closes everything.
 
@@ -173,15 +185,17 @@ class EchoServer:
         host: address to listen on.
         port: 0 takes a free port; the attribute `port` has its number.
         threads: the number of loops that share the listener.
+        protocol: the protocol number of the sockets; 0 is TCP.
 
     Raises:
-        LabError: the server cannot listen on the address.
+        LabError: the server cannot listen on the address, or the kernel has no such sockets.
     """
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 6667, *, threads: int = 1) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 6667, *, threads: int = 1, protocol: int = 0) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        check_protocol(family, protocol)
         try:
-            self._listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+            self._listener = _listen(family, protocol, (host, port))
         except OSError as exc:
             raise LabError(f"cannot listen on {host}:{port}: {exc.strerror}", remedy="choose another --host or --port") from exc
         self._listener.setblocking(False)

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from stcp_proxy.lab.loadgen import LabError
+
 if TYPE_CHECKING:
     from stcp_proxy.lab.tally import Tally
 
@@ -35,8 +37,24 @@ def messages(size: int, *, raw: bool, seed: int = 1) -> tuple[bytes, ...]:
     return tuple(prefix + source.randbytes(size) for _ in range(max(2, min(61, _BUDGET // size))))
 
 
+def check_protocol(family: socket.AddressFamily, protocol: int) -> None:
+    """Refuse a protocol number of which the kernel has no sockets.
+
+    Raises:
+        LabError: with what to load.
+    """
+    try:
+        socket.socket(family, socket.SOCK_STREAM, protocol).close()
+    except OSError as exc:
+        what = f"this kernel has no sockets of protocol {protocol}: {exc.strerror}"
+        raise LabError(what, remedy="load stcp.ko, and start 'stcp-proxy agent' (docs/KERNEL.md)") from None
+
+
 class Owner(Protocol):
     """The part of a run that its links use."""
+
+    protocol: int
+    """The protocol number of the sockets; 0 is TCP."""
 
     tally: Tally
     epoll: select.epoll
@@ -87,7 +105,7 @@ class Link:
         Raises:
             OSError: the connection is refused at once.
         """
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(family, socket.SOCK_STREAM, self._owner.protocol)
         sock.setblocking(False)
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

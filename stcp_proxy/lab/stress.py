@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from stcp_proxy.lab.link import LENGTH_LEN, Link, Owner, messages
+from stcp_proxy.lab.link import LENGTH_LEN, Link, Owner, check_protocol, messages
 from stcp_proxy.lab.loadgen import LabError
 from stcp_proxy.lab.mode import Mode as Mode
 from stcp_proxy.lab.tally import Summary, Tally
@@ -41,6 +41,7 @@ class Options:
         messages: in `churn`, the number of requests after which a new connection is opened.
         timeout: seconds that a request or a connection attempt may take.
         raw: send messages without their length prefix, for a server that echoes bytes without framing.
+        protocol: the protocol number of the sockets; 0 is TCP.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +53,7 @@ class Options:
     messages: int = 500
     timeout: float = 10.0
     raw: bool = False
+    protocol: int = 0
 
     @property
     def message_bytes(self) -> int:
@@ -76,6 +78,7 @@ class Run:
         self.tally = Tally()
         self.links: dict[int, Link] = {}
         self.sending = True
+        self.protocol = options.protocol
         self.per_connection = options.messages if options.mode is Mode.CHURN else 0
         self.epoll: select.epoll
         self._make_link = make_link
@@ -89,9 +92,10 @@ class Run:
             on_tick: called about five times a second with the seconds since the start.
 
         Raises:
-            LabError: the host has no address.
+            LabError: the host has no address, or the kernel has no such sockets.
         """
         self._family, self._address = _resolve(self.options)
+        check_protocol(self._family, self.protocol)
         _allow_descriptors(self.options.clients)
         with select.epoll() as self.epoll:
             began = time.monotonic()

@@ -14,6 +14,7 @@
 - ``replaced``        revocations in a process that was replaced and drains
 - ``span_exporter``   the program beside the proxy that exports spans
 - ``companion``       what is served beside the tunnels: the admin address; ``companion_change`` how a reload changes it
+- ``kernel_agent``    the agent of kernel sockets: start, reload, end
 - ``running``         a running process, as the admin address sees it
 - ``lifetimes_check`` which certificates should have been renewed, looked at while the proxy runs
 - ``rules_check``     which rules of interception the host has, asked while the proxy runs

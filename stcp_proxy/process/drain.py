@@ -21,13 +21,16 @@ LAST_SPANS: Final = 10.0
 """Seconds for the exporter to end after that. It sends spans for three of them at most, and may just have been started."""
 
 
-async def drain(tunnels: Tunnels, received: AsyncIterator[int], name: str) -> None:
+async def drain(
+    tunnels: Tunnels, received: AsyncIterator[int], name: str, handshakes: Callable[[], Awaitable[None]] | None = None
+) -> None:
     """Take nothing new and let connections finish, until the deadline or a second signal.
 
     Args:
         tunnels: what this process serves.
         received: the signals that arrive.
         name: the first signal, for the log.
+        handshakes: waits for the handshakes of kernel sockets; None without an agent.
     """
     plan = tunnels.plan
     keep = plan.drain_outbound == "keep"
@@ -54,6 +57,8 @@ async def drain(tunnels: Tunnels, received: AsyncIterator[int], name: str) -> No
                 await tunnels.wait_until_inbound_is_idle()
                 await tunnels.stop_accepting(Mode.CONNECT)
             await tunnels.wait_idle()
+            if handshakes is not None:
+                await handshakes()
             nursery.cancel_scope.cancel()
 
 

@@ -24,6 +24,7 @@ from stcp_proxy.errors import ConfigError, StcpError
 from stcp_proxy.logs import log
 from stcp_proxy.process import sd_notify
 from stcp_proxy.process.companion_change import Change, Changing
+from stcp_proxy.process.kernel_agent import check_same
 from stcp_proxy.process.reload_losses import check_losses
 from stcp_proxy.session.handover import stopping
 from stcp_proxy.tunnel.tunnels import Tunnels
@@ -215,6 +216,7 @@ def compared(old: Plan, new: Plan, *, force: bool = False) -> PlanDiff:
             before, after = setting.words()
             what = f"{setting.name} is {after} in the file and {before} here: only a new start changes {RESTART[setting.name]}"
             raise ConfigError(what, remedy=f"set {setting.name} back to {before}, or restart")
+    check_same(old, new)
     if not force:
         check_losses(old, new)
     return diff

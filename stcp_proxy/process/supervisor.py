@@ -27,6 +27,7 @@ from stcp_proxy.net.unix_socket import close_unix
 from stcp_proxy.process import resting_memory, sandbox, sd_notify, signals, successor
 from stcp_proxy.process.companion import Companion
 from stcp_proxy.process.drain import GRACE, drain, drain_replaced
+from stcp_proxy.process.kernel_agent import KernelAgent
 from stcp_proxy.process.own_listeners import InThisProcess, OwnListeners
 from stcp_proxy.process.reload import Read, Reloader
 from stcp_proxy.process.replaced import ReplacedReloader
@@ -125,16 +126,19 @@ async def serve(
     reloader = Reloader(tunnels, read, beside) if follow is None else follow(tunnels, own)
     running = Running(tunnels, reloader, worker=worker, workers=workers)
     change = _Change(own, None if follow is not None else plan.takeover, takeover)
+    agent = KernelAgent(plan, worker)
+    reloader.after.append(lambda: agent.change(tunnels.plan))
     try:
         change.open()
         tunnels.open(listeners)
         async with sd_notify.watchdog(), rate_limit.telling(log.REPEATS), trio.open_nursery() as companions:
             if beside is not None:
                 companions.start_soon(_accompany, beside, running)
-            cut_off = await _serve(tunnels, reloader, running, change)
+            cut_off = await _serve(tunnels, reloader, running, change, agent)
             companions.cancel_scope.cancel()
     finally:
         change.close()
+        agent.close()
         tunnels.close()
         if totals is not None:
             totals(tunnels.totals)
@@ -151,7 +155,7 @@ async def _accompany(beside: Companion, running: Running) -> None:
         _log.error("admin server failed", why=f"{type(exc).__name__}: {exc}", exc_info=exc)
 
 
-async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running, change: _Change) -> int:
+async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running, change: _Change, agent: KernelAgent) -> int:
     """Serve until a signal says stop, or a new process serves. Returns how many connections were cut off."""
     terminal = Terminal()
     with _signal_receiver() as received:
@@ -167,6 +171,7 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running, change:
                     accepting.start_soon(Watcher(reloader).serve)
                 resting_memory.settle()
                 if await change.take_over():
+                    agent.start(connections)
                     running.state = State.READY
                     _log.info("ready", tunnels=len(tunnels.serving))
                     sd_notify.ready(tunnels.status)
@@ -176,12 +181,16 @@ async def _serve(tunnels: Tunnels, reloader: Reloader, running: Running, change:
                     number = await _until_stopped(received, reloader, running, change, accepting, terminal)
                 running.state = State.DRAINING
                 reloader.stopping = True
+                agent.stop()
                 await change.stop()
                 if number is None:
                     replaced = ReplacedReloader(tunnels, reloader.read, reloader.now)
                     number = await drain_replaced(tunnels, received, Watcher(replaced).serve)
                 if number is not None:
-                    await drain(tunnels, received, signals.name(number))
+                    await drain(tunnels, received, signals.name(number), agent.wait_ended)
+                else:
+                    with trio.move_on_after(tunnels.plan.drain):
+                        await agent.wait_ended()
                 accepting.cancel_scope.cancel()
             tunnels.stop_listening()
             cut_off = tunnels.unfinished

@@ -297,7 +297,7 @@ class Tunnels:
             rules: the rule of each tunnel before.
             nursery: for what waits until the connections end.
         """
-        auths = [each.auth for each in plan.tunnels]
+        auths = plan.auths
         secrets = [auth.secret if isinstance(auth, PskAuth) else auth.psk for auth in auths]
         for tunnel, before in rules.items():
             live = tunnel.live

@@ -166,3 +166,15 @@ def test_ticks_come_while_it_runs() -> None:
     with EchoServer(port=0) as server:
         Run(Options(port=server.port, clients=1, duration=3 * stress.TICK)).execute(seen.append)
     assert len(seen) >= 2
+
+
+def test_sockets_of_a_protocol() -> None:
+    """TCP by its number. The kernel has no sockets of protocol 254, unless somebody made them."""
+    with EchoServer(port=0, protocol=socket.IPPROTO_TCP) as server:
+        summary, run = execute(server.port, protocol=socket.IPPROTO_TCP)
+    assert summary.clean
+    assert summary.requests > 0
+    assert run.protocol == socket.IPPROTO_TCP
+    for refused in (lambda: EchoServer(port=0, protocol=254), lambda: execute(1, protocol=254)):
+        with pytest.raises(loadgen.LabError, match=r"no sockets of protocol 254: .*; load stcp\.ko"):
+            refused()

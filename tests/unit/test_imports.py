@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "config": LEAVES | {"credentials", "keys", "net"},
     "counters": {"relay", "protocol", "errors"},
     # The rooms of a connection, in the order in which each builds on the next.
-    "process": SERVING,
+    "process": SERVING | {"agent"},
+    "agent": BASE | {"handshake"},
     "tunnel": SERVING - {"logs", "tunnel"},
     "session": BASE | {"counters", "handshake", "logs", "spans", "upstream"},
     "upstream": BASE | {"handshake"},

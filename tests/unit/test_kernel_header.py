@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stcp_proxy.agent import netlink_abi
 from stcp_proxy.protocol import wire
 from stcp_proxy.relay import kernel_abi as abi
 
@@ -72,6 +73,9 @@ def test_numbers_of_the_wire(name: str) -> None:
         ("stcp_frame_type", "STCP_FRAME_", [kind for kind in wire.FrameType if kind is not wire.FrameType.BYE]),
         ("stcp_code", "STCP_CODE_", wire.Code),
         ("stcp_end", "STCP_END_", abi.End),
+        ("stcp_command", "STCP_CMD_", netlink_abi.Command),
+        ("stcp_attr", "STCP_A_", netlink_abi.Attribute),
+        ("stcp_socket_role", "STCP_", netlink_abi.SocketRole),
     ],
 )
 def test_enumerations(name: str, prefix: str, python: Iterable[enum.IntEnum]) -> None:
@@ -84,6 +88,14 @@ def test_options() -> None:
     assert DEFINES["SOL_STCP"] == abi.SOL_STCP
     for name in ("INTERFACE", "RELAY", "RELAY_KEEP", "ABORT", "STATUS", "GIVE_BACK", "MAX_QUEUED"):
         assert DEFINES[f"STCP_{name}"] == getattr(abi, name)
+
+
+def test_sockets_and_their_agent() -> None:
+    assert DEFINES["STCP_GENL_NAME"] == netlink_abi.GENL_NAME
+    assert DEFINES["STCP_GENL_GROUP"] == netlink_abi.GENL_GROUP
+    names = ["PROTOCOL", "GENL_VERSION", "AGENT_INTERFACE", "MAX_NAME", "MAX_PEER", "CHANNEL_ID_LEN", "MAX_WIRE_BYTES"]
+    for name in [*names, "PEER", "CHANNEL_ID", "SERVICE", "IDENTITY"]:
+        assert DEFINES[f"STCP_{name}"] == getattr(netlink_abi, name)
 
 
 @pytest.mark.parametrize(

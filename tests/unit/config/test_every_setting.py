@@ -24,6 +24,16 @@ INTERCEPT: Final = {"bind": "127.0.0.1:5", "intercept": "redirect", "to": "127.0
 
 SOON, LATER = ((datetime.datetime.now(datetime.UTC) + days * DAY).date().isoformat() for days in (30, 60))
 
+AGENT: Final = """\
+agent:
+  max_handshakes: 9
+  identities:
+    default: {users: 7, allow: one, services: s,
+      connect: [{match: "10.0.0.0/8:1", peer: one, service: s}]
+    }
+"""
+"""The agent of a file. A change of it is text that is replaced: `old => new`."""
+
 Change = tuple[str, str, str]
 """Where a setting is put (whole, listen, connect, intercept, service, route, file), its key and its value."""
 
@@ -54,6 +64,25 @@ CHANGES: Final[dict[str, list[Change]]] = {
         ("certificates", "authorities", "{prod: {bundle => {test: {bundle"),
         ("certificates", "revoked", "a.revoked => b.revoked"),
         ("certificates", "expired", "keep => end"),
+        ("agent", "agent", f"{AGENT} => tunnels: {{a: {{mode: listen, allow: one, bind: '127.0.0.1:1', to: '127.0.0.1:2'}}}}"),
+    ],
+    "AgentModel": [
+        ("agent", "identities", "default: => other:"),
+        ("agent", "max_handshakes", "max_handshakes: 9 => max_handshakes: 8"),
+    ],
+    "IdentityModel": [
+        ("agent", "users", "users: 7 => users: [7, 8]"),
+        ("agent", "allow", "allow: one => allow: two"),
+        ("agent", "services", "services: s => services: [s, t]"),
+        ("agent", "connect", "connect: => connect: [{match: '10.0.0.1', peer: two}] #"),
+        ("agent", "identity", "users: 7, => users: 7, identity: other.key,"),
+        ("agent", "psk", "users: 7, => users: 7, psk: a.psk,"),
+        ("agent", "suite", "users: 7, => users: 7, suite: classic,"),
+    ],
+    "ExpectedPeerModel": [
+        ("agent", "match", "10.0.0.0/8:1 => 10.0.0.0/8:2"),
+        ("agent", "peer", "peer: one => peer: two"),
+        ("agent", "service", "service: s} => service: t}"),
     ],
     "CertificateModel": [
         ("certificates", "chain", "a.crt => renewed.crt"),
@@ -183,6 +212,9 @@ class Config:
         if where == "certificates":
             self.text = CERTIFIED
             return None
+        if where == "agent":
+            self.text = f"identity: host.key\npeers: {self.whole['peers']}\n{AGENT}"
+            return None
         if where == "file":
             self.text = "psk: b.psk\ntunnels: {a: {mode: listen, bind: 127.0.0.1:1, to: 127.0.0.1:2}}\n"
             return None
@@ -262,9 +294,10 @@ def plans(file: Path, model: str, change: Change) -> tuple[Plan, Plan]:
             config.connect[name] = _flow({key: value} if wanted else {})
         elif where == "file" and wanted:
             config.text = value
-        elif where == "certificates" and wanted:
-            config.text = CERTIFIED.replace(*value.split(" => "), 1)
-            assert config.text != CERTIFIED
+        elif where in ("certificates", "agent") and wanted:
+            before = config.text or ""
+            config.text = before.replace(*value.split(" => "), 1)
+            assert config.text != before
         elif mapping is not None and wanted:
             _put(config, mapping, key, value)
         elif key == "admin_token":

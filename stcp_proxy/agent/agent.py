@@ -1,0 +1,278 @@
+"""The agent of kernel sockets: takes pending handshakes from the module, does each in a task, and answers with keys or an errno.
+
+Invariants:
+- Each handshake that was taken is ended by exactly one DONE, whatever happens to its task.
+- The descriptor of a connection is closed after DONE.
+- At most `max_handshakes` are under way. A newcomer takes the place of a stranger, or waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+
+from stcp_proxy.agent import handshakes
+from stcp_proxy.agent.handshakes import Record
+from stcp_proxy.agent.messages import Opened, Pending
+from stcp_proxy.agent.netlink import Netlink, NetlinkError, open_netlink
+from stcp_proxy.agent.netlink_abi import SocketRole
+from stcp_proxy.agent.places import Places
+from stcp_proxy.agent.policy import Policy, Rule
+from stcp_proxy.agent.results import OTHER, errno_of
+from stcp_proxy.config.agent_plan import AgentPlan
+from stcp_proxy.errors import AgentUnavailable, HandshakeTimedOut, LogClass, OverLimit, StcpError, UnknownPeer
+from stcp_proxy.handshake.trust import Peer
+from stcp_proxy.keys import PublicKey
+from stcp_proxy.net.leg_stream import LegStream
+
+_log = structlog.get_logger("stcp_proxy.agent")
+
+_AGAIN: Final = 0.5
+"""Seconds between two attempts to register while another agent is registered."""
+_WHY: Final = {
+    errno.ENOENT: ("the kernel has no sockets of this protocol", "install and load stcp.ko (docs/KERNEL.md)"),
+    errno.ENODEV: ("the module was unloaded", "load stcp.ko again: this agent waits for it"),
+    errno.EPERM: ("this process may not register as agent", "give it CAP_NET_ADMIN, which the agent needs for this alone"),
+    errno.EPROTONOSUPPORT: ("the kernel module speaks a different interface", "install stcp.ko and stcp-proxy of one release"),
+}
+
+
+class Agent:
+    """The agent of this network namespace.
+
+    Args:
+        plan: the identities.
+        netlink: the connection to the module; owned by this object.
+        reopen: makes a new connection after the module was unloaded.
+
+    Attributes:
+        ended: is set when no handshake is under way any more, after `stop`.
+    """
+
+    def __init__(self, plan: AgentPlan, netlink: Netlink, reopen: Callable[[], Netlink] = open_netlink) -> None:
+        self.ended: Final = trio.Event()
+        self._policy = Policy(plan)
+        self._netlink = netlink
+        self._open: Final = reopen
+        self._registered = False
+        self._places: Final = Places(plan.max_handshakes)
+        self._taking: Final = trio.CancelScope()
+
+    def change(self, plan: AgentPlan) -> None:
+        """Use other rules from now on. A handshake under way that they do not cover fails."""
+        self._policy = Policy(plan, self._policy)
+        self._places.most = plan.max_handshakes
+
+    def close(self) -> None:
+        """Give up an agent that does not serve."""
+        self._netlink.close()
+
+    def stop(self) -> None:
+        """Take no further handshake. Those that wait in the kernel are for the next agent."""
+        self._taking.cancel()
+
+    def register(self) -> bool:
+        """Become the agent. Returns whether this process is it; False while another one is.
+
+        Raises:
+            AgentUnavailable: the module does not accept this agent.
+        """
+        try:
+            self._netlink.register()
+        except NetlinkError as exc:
+            if exc.errno == errno.EBUSY:
+                return False
+            raise unavailable(exc) from None
+        self._registered = True
+        _log.info("agent registered", identities=sorted(self._policy.plan.identities))
+        return True
+
+    async def serve(self) -> None:
+        """Serve until `stop`. Handshakes under way then end; cancel this to cut them off.
+
+        A module that was unloaded is waited for.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                with self._taking:
+                    while True:
+                        try:
+                            await self._wait_registered()
+                            await self._take_all(nursery)
+                        except (NetlinkError, AgentUnavailable) as exc:
+                            await self._find_again(exc if isinstance(exc, AgentUnavailable) else unavailable(exc))
+        finally:
+            self._netlink.close()
+            self.ended.set()
+
+    async def _wait_registered(self) -> None:
+        """Return when this process is the agent."""
+        if self._registered or self.register():
+            return
+        _log.warning(
+            "another agent is registered",
+            why="a network namespace has one agent",
+            remedy="stop the other agent; this one waits for its end",
+        )
+        while not self.register():  # noqa: ASYNC110  (the module does not tell)
+            await trio.sleep(_AGAIN)
+
+    async def _find_again(self, why: AgentUnavailable) -> None:
+        """Wait for a module that accepts this agent."""
+        _log.error("agent stopped", why=why.what, remedy=why.remedy)
+        while True:
+            self._netlink.close()
+            self._registered = False
+            await trio.sleep(_AGAIN)
+            try:
+                self._netlink = self._open()
+                self.register()
+            except (OSError, AgentUnavailable):
+                continue
+            return
+
+    async def _take_all(self, nursery: trio.Nursery) -> None:
+        while True:
+            while (pending := self._netlink.accept()) is None:
+                await self._netlink.wait_ready()
+            try:
+                sock = socket.socket(fileno=pending.fd)
+            except OSError:
+                os.close(pending.fd)
+                self._done(pending, OTHER)
+                continue
+            record = Record.of(pending, sock)
+            try:
+                place = await self._places.take(record)
+            except BaseException:
+                self._done(pending, OTHER)
+                sock.close()
+                raise
+            nursery.start_soon(self._serve_one, sock, record, place)
+            await trio.lowlevel.checkpoint()
+
+    async def _serve_one(self, sock: socket.socket, record: Record, place: trio.CancelScope) -> None:
+        """Bring one handshake to its end."""
+        result: Opened | int = OTHER
+        try:
+            with place:
+                result = await self._shake_hands(LegStream(sock), record)
+            if place.cancelled_caught:
+                raise OverLimit(
+                    "more handshakes are under way than max_handshakes, and this stranger lost its place to a newcomer"
+                )
+            _say(record)
+        except StcpError as exc:
+            result = errno_of(exc)
+            _say_failed(record, exc, result)
+        except Exception as exc:
+            _log.error("handshake failed", **_facts(record), why=f"{type(exc).__name__}: {exc}", exc_info=exc)
+        finally:
+            self._done(record.pending, result)
+            sock.close()
+            self._places.leave(record)
+
+    async def _shake_hands(self, stream: LegStream, record: Record) -> Opened:
+        pending = record.pending
+        stream.socket.setblocking(False)
+        rule = self._policy.rule(pending, record.remote)
+        record.identity = rule.identity
+        with trio.move_on_after(pending.timeout):
+            if pending.role is SocketRole.INITIATOR:
+                return await handshakes.connect(stream, rule, record, self._still(record))
+            return await handshakes.listen(stream, rule, record, self._still(record))
+        raise HandshakeTimedOut(f"the peer did not complete the handshake within {pending.timeout:g} s")
+
+    def _still(self, record: Record) -> Callable[[Rule, Peer], bool]:
+        """Make the check whether the rules in force admit a peer that authenticated by `rule`."""
+
+        def check(rule: Rule, peer: Peer) -> bool:
+            try:
+                now = self._policy.rule(record.pending, record.remote)
+            except StcpError:
+                return False
+            return now.trust.covers(rule.trust, peer)
+
+        return check
+
+    def _done(self, pending: Pending, result: Opened | int) -> None:
+        try:
+            self._netlink.done(pending.id, result)
+        except NetlinkError as exc:
+            if exc.errno in (errno.ENOENT, errno.EBADF):  # EBADF: the module was unloaded
+                _log.debug("handshake is not wanted any more", why=exc.strerror, handshake=pending.id)
+                return
+            _log.error("the module refused the end of a handshake", why=exc.strerror, handshake=pending.id)
+            if isinstance(result, Opened):
+                self._done(pending, OTHER)
+
+
+def open_agent(plan: AgentPlan) -> Agent:
+    """Make the agent of this network namespace, and register it unless another agent is. The kernel loads the module if it can.
+
+    Raises:
+        AgentUnavailable: there is no module with sockets, or it does not accept this agent.
+    """
+    try:
+        agent = Agent(plan, open_netlink())
+    except OSError as exc:
+        raise unavailable(exc) from None
+    try:
+        agent.register()
+    except BaseException:
+        agent.close()
+        raise
+    return agent
+
+
+def unavailable(exc: OSError) -> AgentUnavailable:
+    """The failure of an agent that the kernel refuses."""
+    what, remedy = _WHY.get(exc.errno or 0, (f"generic netlink: {exc.strerror or exc}", "see the kernel's log"))
+    return AgentUnavailable(what, remedy=remedy)
+
+
+# -- log lines -----------------------------------------------------------------------------------------------------------------
+
+
+def _facts(record: Record) -> dict[str, object]:
+    """The known facts about a handshake, for a log line."""
+    facts = {
+        "identity": record.identity or record.pending.identity,
+        "peer": record.peer,
+        "address": None if record.remote is None else str(record.remote),
+        "role": record.pending.role.name.lower(),
+        "user": record.pending.uid,
+        "channel": record.channel,
+        "service": record.service,
+    }
+    return {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def _say(record: Record) -> None:
+    seconds = round(time.monotonic() - record.started, 3)
+    _log.info("socket authenticated", **_facts(record), seconds=seconds, log_class=LogClass.CONNECTIONS)
+
+
+def _say_failed(record: Record, exc: StcpError, number: int) -> None:
+    seconds = round(time.monotonic() - record.started, 3)
+    remedy = {"remedy": exc.remedy} if exc.remedy else {}
+    key = {"key": str(PublicKey(exc.peer))} if isinstance(exc, UnknownPeer) else {}
+    getattr(_log, exc.judgement.severity.value)(
+        "handshake failed",
+        **_facts(record),
+        why=exc.what,
+        **remedy,
+        **key,
+        reason=exc.label,
+        cause=exc.cause.value,
+        errno=errno.errorcode.get(number, str(number)),
+        seconds=seconds,
+        log_class=exc.judgement.log_class,
+    )

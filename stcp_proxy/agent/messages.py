@@ -1,0 +1,132 @@
+"""What the module and its agent say to each other: a pending handshake, and how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stcp_proxy.agent import attributes
+from stcp_proxy.agent.attributes import MalformedMessage
+from stcp_proxy.agent.netlink_abi import CHANNEL_ID_LEN, MAX_NAME, MAX_PEER, MAX_WIRE_BYTES, Attribute, SocketRole
+from stcp_proxy.relay.engine import DirectionKey
+
+_U32, _U64 = 4, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A handshake that the agent has taken: the reply to ACCEPT.
+
+    Attributes:
+        id: its number, for DONE.
+        fd: descriptor of the TCP connection; owned by whoever receives this object.
+        role: this side's role.
+        timeout: seconds that are left for it.
+        uid: the effective user of the socket's owner.
+        identity: the name of STCP_IDENTITY; None without one.
+        service: the name of STCP_SERVICE; None without one.
+    """
+
+    id: int
+    fd: int
+    role: SocketRole
+    timeout: float
+    uid: int
+    identity: str | None = None
+    service: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The keys of a connection whose peer has authenticated, for DONE.
+
+    Attributes:
+        send: key and counter of the direction to the peer.
+        receive: key and counter of the other direction.
+        wire_bytes: bytes that were read beyond the opening.
+        peer: the peer's name; empty with a shared secret.
+        channel_id: the final handshake hash.
+    """
+
+    send: DirectionKey
+    receive: DirectionKey
+    wire_bytes: bytes
+    peer: str
+    channel_id: bytes
+
+
+def descriptor_of(found: Mapping[int, bytes]) -> int | None:
+    """The descriptor in a reply to ACCEPT, whatever else is wrong with it: somebody has to close it. None without one."""
+    try:
+        fd = attributes.number(found, Attribute.FD, _U32, signed=True)
+    except MalformedMessage:
+        return None
+    return fd if fd >= 0 else None
+
+
+def read_pending(found: Mapping[int, bytes]) -> Pending:
+    """Read the reply to ACCEPT.
+
+    Raises:
+        MalformedMessage: an attribute is missing or does not fit. The descriptor, if there is one, is open.
+    """
+    fd = descriptor_of(found)
+    role = attributes.number(found, Attribute.ROLE, _U32)
+    if fd is None:
+        raise MalformedMessage("a pending handshake without a descriptor")
+    if role not in list(SocketRole):
+        raise MalformedMessage(f"a pending handshake in role {role}")
+    return Pending(
+        id=attributes.number(found, Attribute.ID, _U64),
+        fd=fd,
+        role=SocketRole(role),
+        timeout=attributes.number(found, Attribute.TIMEOUT_MS, _U32) / 1000,
+        uid=attributes.number(found, Attribute.UID, _U32),
+        identity=attributes.text(found, Attribute.IDENTITY, MAX_NAME),
+        service=attributes.text(found, Attribute.SERVICE, MAX_NAME),
+    )
+
+
+def failed(number: int, error: int) -> bytearray:
+    """The attributes of DONE for a handshake that failed.
+
+    Args:
+        number: the handshake.
+        error: an errno for the application, greater than 0.
+    """
+    return attributes.pack(
+        {
+            Attribute.ID: attributes.encode_number(number, _U64),
+            Attribute.ERROR: attributes.encode_number(-error, _U32, signed=True),
+        }
+    )
+
+
+def succeeded(number: int, opened: Opened) -> bytearray:
+    """The attributes of DONE for a handshake that succeeded. They contain keys: overwrite them after they were sent.
+
+    Args:
+        number: the handshake.
+        opened: its result.
+
+    Raises:
+        ValueError: a part does not fit the format.
+    """
+    peer = opened.peer.encode()
+    fits = len(peer) <= MAX_PEER and b"\0" not in peer and len(opened.channel_id) == CHANNEL_ID_LEN
+    if not fits or len(opened.wire_bytes) > MAX_WIRE_BYTES:
+        raise ValueError("the result of a handshake does not fit into DONE")
+    found: dict[int, bytes] = {
+        Attribute.ID: attributes.encode_number(number, _U64),
+        Attribute.ERROR: attributes.encode_number(0, _U32),
+        Attribute.SEND_KEY: opened.send.key.reveal(),
+        Attribute.SEND_COUNTER: attributes.encode_number(opened.send.counter, _U64),
+        Attribute.RECEIVE_KEY: opened.receive.key.reveal(),
+        Attribute.RECEIVE_COUNTER: attributes.encode_number(opened.receive.counter, _U64),
+        Attribute.CHANNEL_ID: opened.channel_id,
+    }
+    if opened.wire_bytes:
+        found[Attribute.WIRE_BYTES] = opened.wire_bytes
+    if peer:
+        found[Attribute.PEER] = peer + b"\0"
+    return attributes.pack(found)

@@ -1,0 +1,155 @@
+"""Netlink messages as bytes: any bytes are parsed or refused, and what is packed is read back."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stcp_proxy.agent import attributes, messages
+from stcp_proxy.agent.attributes import MalformedMessage
+from stcp_proxy.agent.messages import Opened
+from stcp_proxy.agent.netlink_abi import MAX_PEER, MAX_WIRE_BYTES, SocketRole
+from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.relay.engine import DirectionKey
+
+from .fake_kernel import FD, ID, IDENTITY, ROLE, SERVICE, TIMEOUT, UID, attribute, describe, split
+
+KINDS = st.integers(0, 0x3FFF)
+
+
+@given(st.dictionaries(KINDS, st.binary(max_size=300), max_size=8))
+def test_what_is_packed_is_read_back(found: dict[int, bytes]) -> None:
+    packed = bytes(attributes.pack(found))
+    assert packed == b"".join(attribute(kind, value) for kind, value in found.items())
+    assert attributes.parse(packed) == found
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
+    for parse in (attributes.parse, lambda data: list(attributes.messages(data))):
+        with contextlib.suppress(MalformedMessage):
+            parse(data)
+
+
+@given(st.dictionaries(KINDS, st.binary(max_size=30), min_size=1, max_size=5), st.data())
+def test_a_cut_message_is_refused_or_shorter(found: dict[int, bytes], data: st.DataObject) -> None:
+    packed = bytes(attributes.pack(found))
+    cut = packed[: data.draw(st.integers(0, len(packed) - 1))]
+    try:
+        read = attributes.parse(cut)
+    except MalformedMessage:
+        return
+    assert read.items() <= found.items()
+
+
+@given(st.binary(max_size=120), st.integers(0, 60))
+def test_any_reply_to_accept_is_read_or_refused(noise: bytes, at: int) -> None:
+    body = describe(7, identity="db", service="orders")
+    changed = body[:at] + noise + body[at + len(noise) :]
+    try:
+        pending = messages.read_pending(attributes.parse(changed))
+    except MalformedMessage:
+        return
+    assert pending.fd >= 0
+    assert pending.role in SocketRole
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\x08", "cut short"),
+        (struct.pack("=HH", 3, 1), "3 bytes"),
+        (struct.pack("=HH", 9, 1) + bytes(4), "9 bytes"),
+        (struct.pack("=HH", 0, 1), "0 bytes"),
+        (attribute(1, b"a") + attribute(1, b"b"), "twice"),
+        (attribute(1, b"a") + attribute(1 | 0x8000, b"b"), "twice"),
+    ],
+)
+def test_malformed_attributes(data: bytes, why: str) -> None:
+    with pytest.raises(MalformedMessage, match=why):
+        attributes.parse(data)
+
+
+@pytest.mark.parametrize("length", [0, 15, 21, 0xFFFFFFFF])
+def test_a_message_with_a_wrong_length(length: int) -> None:
+    with pytest.raises(MalformedMessage, match="says it has"):
+        list(attributes.messages(struct.pack("=IHHII", length, 1, 0, 1, 0) + bytes(4)))
+
+
+def test_several_messages_in_a_datagram() -> None:
+    datagram = attributes.message(5, 0, 1, b"abc") + bytes(1) + attributes.message(6, 0, 2)
+    assert [(each.kind, each.sequence, each.body) for each in attributes.messages(bytes(datagram))] == [
+        (5, 1, b"abc"),
+        (6, 2, b""),
+    ]
+
+
+def test_a_pending_handshake() -> None:
+    found = messages.read_pending(attributes.parse(describe(9, id=2**63, role=1, timeout=1_500, uid=33, identity="web")))
+    assert (found.id, found.fd, found.role, found.timeout, found.uid) == (2**63, 9, SocketRole.RESPONDER, 1.5, 33)
+    assert (found.identity, found.service) == ("web", None)
+
+
+@pytest.mark.parametrize("missing", [ID, FD, ROLE, TIMEOUT, UID])
+def test_a_pending_handshake_without_one_of_its_parts(missing: int) -> None:
+    found = split(describe(9))
+    del found[missing]
+    with pytest.raises(MalformedMessage):
+        messages.read_pending(found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (FD, struct.pack("=i", -1)),
+        (FD, bytes(8)),
+        (ROLE, struct.pack("=I", 2)),
+        (ID, bytes(4)),
+        (IDENTITY, b"\0"),
+        (IDENTITY, b""),
+        (IDENTITY, b"a\0b\0"),
+        (IDENTITY, b"x" * 65),
+        (SERVICE, b"\xff\xfe"),
+    ],
+)
+def test_a_pending_handshake_with_a_wrong_part(kind: int, value: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        messages.read_pending(split(describe(9)) | {kind: value})
+
+
+def test_a_name_as_long_as_it_may_be() -> None:
+    assert messages.read_pending(split(describe(9)) | {IDENTITY: b"x" * 64 + b"\0"}).identity == "x" * 64
+
+
+def opened(**changes: object) -> Opened:
+    send, receive = DirectionKey(Secret(b"\1" * 32), 1), DirectionKey(Secret(b"\2" * 32), 2)
+    parts = {"send": send, "receive": receive, "wire_bytes": b"", "peer": "db", "channel_id": b"\3" * 32} | changes
+    return Opened(**parts)  # type: ignore[arg-type]
+
+
+def test_done() -> None:
+    found = split(bytes(messages.succeeded(5, opened(wire_bytes=b"frame"))))
+    assert found == {
+        1: struct.pack("=Q", 5), 8: bytes(4), 9: b"\1" * 32, 10: struct.pack("=Q", 1), 11: b"\2" * 32,
+        12: struct.pack("=Q", 2), 13: b"frame", 14: b"db\0", 15: b"\3" * 32,
+    }  # fmt: skip
+    assert split(bytes(messages.failed(6, 126))) == {1: struct.pack("=Q", 6), 8: struct.pack("=i", -126)}
+
+
+def test_done_without_a_name_and_with_most_bytes() -> None:
+    found = split(bytes(messages.succeeded(5, opened(peer="", wire_bytes=b"x" * MAX_WIRE_BYTES))))
+    assert 14 not in found
+    assert len(found[13]) == MAX_WIRE_BYTES
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"peer": "x" * (MAX_PEER + 1)}, {"peer": "a\0b"}, {"channel_id": b"short"}, {"wire_bytes": bytes(MAX_WIRE_BYTES + 1)}],
+)
+def test_what_does_not_fit_into_done(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        messages.succeeded(5, opened(**changes))

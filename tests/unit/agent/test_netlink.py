@@ -1,0 +1,187 @@
+"""Generic netlink to the module: requests and answers, and whatever an answer can lack."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+
+import pytest
+import trio
+
+from stcp_proxy.agent import netlink, netlink_abi
+from stcp_proxy.agent.messages import Opened
+from stcp_proxy.agent.netlink import NetlinkError
+from stcp_proxy.protocol.secret import Secret
+from stcp_proxy.relay.engine import DirectionKey
+
+from .fake_kernel import ACCEPT, FAMILY, GROUP, FakeKernel, acknowledgement, attribute, connected, describe, reply
+
+KEY = b"\x5a" * 32
+
+
+def descriptor() -> int:
+    """A descriptor that the kernel gives away."""
+    left, right = socket.socketpair()
+    right.close()
+    return left.detach()
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def test_the_family_is_found_and_the_group_joined(kernel: FakeKernel) -> None:
+    connected(kernel).close()
+    assert kernel.memberships == [(270, 1, 16), (270, 1, GROUP)]
+
+
+@pytest.mark.parametrize(("name", "group"), [("nlctrl", "notify"), ("ethtool", "monitor")])
+def test_a_family_of_this_kernel_is_found(monkeypatch: pytest.MonkeyPatch, name: str, group: str) -> None:
+    monkeypatch.setattr(netlink_abi, "GENL_NAME", name)
+    monkeypatch.setattr(netlink_abi, "GENL_GROUP", group)
+    try:
+        netlink.open_netlink().close()
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EPERM):
+            pytest.skip(f"this kernel: {exc}")
+        raise
+
+
+@pytest.mark.parametrize("groups", [b"", attribute(1, attribute(1, b"others\0"))])
+def test_a_family_without_its_group(kernel: FakeKernel, groups: bytes) -> None:
+    kernel.groups = groups
+    connected(kernel)
+    assert kernel.memberships == [(270, 1, 16)]
+
+
+@pytest.mark.parametrize("groups", [attribute(1, attribute(1, b"agents\0")), attribute(1, b"\x09"), b"\x01"])
+def test_a_malformed_family(kernel: FakeKernel, groups: bytes) -> None:
+    kernel.groups = groups
+    with pytest.raises(NetlinkError) as caught:
+        connected(kernel)
+    assert caught.value.errno == errno.EPROTO
+
+
+def test_register(kernel: FakeKernel) -> None:
+    there = connected(kernel)
+    there.register()
+    assert kernel.registered == [1]
+    kernel.busy = True
+    with pytest.raises(NetlinkError) as caught:
+        there.register()
+    assert caught.value.errno == errno.EBUSY
+
+
+def test_accept(kernel: FakeKernel) -> None:
+    there = connected(kernel)
+    assert there.accept() is None
+    fd = descriptor()
+    kernel.offer(describe(fd, id=3))
+    pending = there.accept()
+    assert pending is not None
+    assert (pending.id, pending.fd) == (3, fd)
+    assert there.accept() is None
+    os.close(fd)
+
+
+def test_a_malformed_handshake_leaves_no_descriptor_open(kernel: FakeKernel) -> None:
+    there = connected(kernel)
+    fd = descriptor()
+    kernel.offer(describe(fd, role=9))
+    with pytest.raises(NetlinkError) as caught:
+        there.accept()
+    assert caught.value.errno == errno.EPROTO
+    assert not is_open(fd)
+
+
+def test_an_answer_without_an_acknowledgement_leaves_no_descriptor_open(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = connected(kernel)
+    fd = descriptor()
+    kernel.offer(describe(fd))
+    answer = kernel.answer
+
+    def half(kind: int, sequence: int, command: int, found: dict[int, bytes]) -> int:
+        answer(kind, sequence, command, found)
+        kernel.push(b"")  # the acknowledgement is for another request
+        monkeypatch.setattr(kernel, "push", lambda datagram: None)
+        return 0
+
+    monkeypatch.setattr(kernel, "answer", half)
+    with pytest.raises(NetlinkError, match="did not answer"):
+        there.accept()
+    assert not is_open(fd)
+
+
+def test_a_late_answer_leaves_no_descriptor_open(kernel: FakeKernel) -> None:
+    there = connected(kernel)
+    fd = descriptor()
+    kernel.push(reply(FAMILY, 0xABCDEF, ACCEPT, describe(fd)))
+    assert there.accept() is None
+    assert not is_open(fd)
+
+
+def test_bytes_that_are_no_answer_change_nothing(kernel: FakeKernel) -> None:
+    there = connected(kernel)
+    for datagram in (b"\0" * 7, struct.pack("=IHHII", 999, FAMILY, 0, 0, 0), acknowledgement(99, errno.EIO), bytes(64)):
+        kernel.push(datagram)
+    there.register()
+    assert kernel.registered == [1]
+
+
+def test_a_message_of_another_process_does_not_count(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = connected(kernel)
+    receive = kernel.recvfrom
+    monkeypatch.setattr(kernel, "recvfrom", lambda size: (receive(size)[0], (4711, 0)))
+    with pytest.raises(NetlinkError, match="did not answer"):
+        there.register()
+
+
+def test_done_and_its_keys_are_overwritten(kernel: FakeKernel) -> None:
+    there = connected(kernel)
+    key = DirectionKey(Secret(KEY), 1)
+    there.done(4, Opened(key, key, b"", "db", bytes(32)))
+    there.done(5, errno.ENOKEY)
+    assert kernel.errors() == [0, errno.ENOKEY]
+    assert kernel.done[0][9] == KEY
+    assert all(request == bytes(len(request)) for request in kernel.sent)
+    kernel.unknown = {6}
+    with pytest.raises(NetlinkError) as caught:
+        there.done(6, errno.EACCES)
+    assert caught.value.errno == errno.ENOENT
+
+
+async def test_ready(kernel: FakeKernel) -> None:
+    there = connected(kernel)
+    with trio.move_on_after(0.05) as scope:
+        await there.wait_ready()
+    assert scope.cancelled_caught
+    kernel.notify()
+    with trio.fail_after(5):
+        await there.wait_ready()
+    kernel.notify()
+    there.register()  # reads the notification on its way
+    with trio.fail_after(5):
+        await there.wait_ready()
+
+
+async def test_a_lost_notification_is_taken_for_one(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = connected(kernel)
+    receive, full = kernel.recvfrom, [OSError(errno.ENOBUFS, "full")]
+
+    def lossy(size: int) -> tuple[bytes, tuple[int, int]]:
+        if full:
+            raise full.pop()
+        return receive(size)
+
+    monkeypatch.setattr(kernel, "recvfrom", lossy)
+    kernel.push(bytes(1))
+    with trio.fail_after(5):
+        await there.wait_ready()
