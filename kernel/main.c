@@ -8,8 +8,6 @@
  * a reference for each, and close() gives it back (leg.c).
  */
 #include <linux/module.h>
-#include <linux/genetlink.h>
-#include <net/genetlink.h>
 
 #include "sock_internal.h"
 
@@ -28,15 +26,9 @@ static int __init stcp_init(void)
 	if (err)
 		goto err_stat;
 	stcp_legs_init();
-	err = stcp_agents_init();
-	if (err)
-		goto err_pump;
-	err = stcp_netlink_init();
-	if (err)
-		goto err_agents;
 	err = stcp_socks_init();
 	if (err)
-		goto err_netlink;
+		goto err_pump;
 	err = tcp_register_ulp(&stcp_ulp_ops);
 	if (err)
 		goto err_socks;
@@ -47,10 +39,6 @@ static int __init stcp_init(void)
 
 err_socks:
 	stcp_socks_exit();
-err_netlink:
-	stcp_netlink_exit();
-err_agents:
-	stcp_agents_exit();
 err_pump:
 	stcp_pump_exit();
 err_stat:
@@ -62,9 +50,6 @@ static void __exit stcp_exit(void)
 {
 	tcp_unregister_ulp(&stcp_ulp_ops);
 	stcp_socks_exit();
-	stcp_netlink_exit();
-	/* It waits for callbacks of TCP that are on their way out of our code. */
-	stcp_agents_exit();
 	stcp_pump_exit();
 	stcp_stat_exit();
 }
@@ -76,8 +61,4 @@ MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("STCP/1 relay: authenticated encryption between two TCP sockets");
 MODULE_VERSION("1");
 MODULE_ALIAS_TCP_ULP(STCP_ULP_NAME);
-MODULE_ALIAS_GENL_FAMILY(STCP_GENL_NAME);
-/* socket() asks for these; the numbers cannot be made from an enum. */
-MODULE_ALIAS_NET_PF_PROTO_TYPE(2, 253, 1);
-MODULE_ALIAS_NET_PF_PROTO_TYPE(10, 253, 1);
 MODULE_SOFTDEP("pre: aesni-intel gcm");

@@ -15,9 +15,10 @@
 
 #include "sock_internal.h"
 
-static int protocol = STCP_PROTOCOL;
+/* Off until the kernel's checkers (KASAN, lockdep, kmemleak, KCSAN) have seen it. */
+static int protocol;
 module_param(protocol, int, 0444);
-MODULE_PARM_DESC(protocol, "Protocol number of socket(); 0: no such sockets");
+MODULE_PARM_DESC(protocol, "Protocol number of socket(): 253 or 254 [default: 0, no such sockets]");
 
 static int stcp_op_connect STCP_CONNECT_ARGS
 {
@@ -307,6 +308,26 @@ static void stcp_socks6_exit(void)
 }
 #endif
 
+static int stcp_socks4_init(void)
+{
+	int err;
+
+	stcp_protosw.protocol = protocol;
+	STCP_COPY_SENDPAGE(&stcp_ops);
+	err = proto_register(&stcp_prot, 1);
+	if (err)
+		return err;
+	inet_register_protosw(&stcp_protosw);
+	return 0;
+}
+
+static void stcp_socks4_exit(void)
+{
+	inet_unregister_protosw(&stcp_protosw);
+	proto_unregister(&stcp_prot);
+}
+
+/* Everything about sockets of the protocol, where the module's parameter asks for it. */
 int stcp_socks_init(void)
 {
 	int err;
@@ -316,17 +337,23 @@ int stcp_socks_init(void)
 	/* The others belong to somebody. */
 	if (protocol != 253 && protocol != 254)
 		return -EINVAL;
-	stcp_protosw.protocol = protocol;
-	STCP_COPY_SENDPAGE(&stcp_ops);
-	err = proto_register(&stcp_prot, 1);
+	err = stcp_agents_init();
 	if (err)
 		return err;
-	inet_register_protosw(&stcp_protosw);
+	err = stcp_netlink_init();
+	if (err)
+		goto err_agents;
+	err = stcp_socks4_init();
+	if (err)
+		goto err_netlink;
 	err = stcp_socks6_init();
 	if (!err)
 		return 0;
-	inet_unregister_protosw(&stcp_protosw);
-	proto_unregister(&stcp_prot);
+	stcp_socks4_exit();
+err_netlink:
+	stcp_netlink_exit();
+err_agents:
+	stcp_agents_exit();
 	return err;
 }
 
@@ -335,6 +362,8 @@ void stcp_socks_exit(void)
 	if (!protocol)
 		return;
 	stcp_socks6_exit();
-	inet_unregister_protosw(&stcp_protosw);
-	proto_unregister(&stcp_prot);
+	stcp_socks4_exit();
+	stcp_netlink_exit();
+	/* It waits for callbacks of TCP that are on their way out of our code. */
+	stcp_agents_exit();
 }

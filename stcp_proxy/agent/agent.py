@@ -37,8 +37,11 @@ _log = structlog.get_logger("stcp_proxy.agent")
 _AGAIN: Final = 0.5
 """Seconds between two attempts to register while another agent is registered."""
 _WHY: Final = {
-    errno.ENOENT: ("the kernel has no sockets of this protocol", "install and load stcp.ko (docs/KERNEL.md)"),
-    errno.ENODEV: ("the module was unloaded", "load stcp.ko again: this agent waits for it"),
+    errno.ENOENT: (
+        "the kernel has no sockets of this protocol",
+        "install stcp.ko and load it with `modprobe stcp protocol=253` (docs/KERNEL.md)",
+    ),
+    errno.ENODEV: ("the module was unloaded", "load it again with `modprobe stcp protocol=253`: this agent waits for it"),
     errno.EPERM: ("this process may not register as agent", "give it CAP_NET_ADMIN, which the agent needs for this alone"),
     errno.EPROTONOSUPPORT: ("the kernel module speaks a different interface", "install stcp.ko and stcp-proxy of one release"),
 }

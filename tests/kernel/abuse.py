@@ -287,7 +287,7 @@ def reload(module: bytes) -> bool:
     """Try to unload; load again where that worked."""
     if LIBC.syscall(DELETE_MODULE, b"stcp", os.O_NONBLOCK):
         return False
-    if LIBC.syscall(INIT_MODULE, module, ctypes.c_ulong(len(module)), b""):
+    if LIBC.syscall(INIT_MODULE, module, ctypes.c_ulong(len(module)), b"protocol=253"):
         raise OSError(ctypes.get_errno(), "the module does not load again")
     return True
 

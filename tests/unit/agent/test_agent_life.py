@@ -238,7 +238,7 @@ async def test_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
         raise NetlinkError(errno.ENOENT, "no such family")
 
     monkeypatch.setattr(agents, "open_netlink", missing)
-    with pytest.raises(AgentUnavailable, match=r"install and load stcp\.ko"):
+    with pytest.raises(AgentUnavailable, match="modprobe stcp protocol=253"):
         agents.open_agent(both_sides())
 
 

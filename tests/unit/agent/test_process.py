@@ -103,4 +103,7 @@ def test_a_machine_without_the_module(tmp_path: Path, how: str) -> None:
         command = ["run", str(tmp_path / "c.yaml")]
     with Proxy(command, log=tmp_path / "log") as proxy:
         assert wait_for(lambda: proxy.status, words="the end of the proxy") == 2
-        assert "the kernel has no sockets of this protocol; install and load stcp.ko" in proxy.text()
+        assert (
+            "the kernel has no sockets of this protocol; install stcp.ko and load it with `modprobe stcp protocol=253`"
+            in proxy.text()
+        )
