@@ -55,7 +55,7 @@ static void stcp_handshake_leave(struct stcp_agent *agent, struct stcp_sock *s,
 	stcp_timer_delete(&hs->timer);
 	if (!session && !err)
 		return;
-	/* Whoever sees the session or the state sees what was written before. */
+	/* A reader of the session or the state sees earlier writes too. */
 	smp_store_release(&s->session, session);
 	if (err)
 		WRITE_ONCE(sk->sk_err, -err);

@@ -165,7 +165,7 @@ struct stcp_agent {
 	unsigned int max_embryos;
 };
 
-/* What ACCEPT tells of a handshake. */
+/* The reply to ACCEPT. */
 struct stcp_taken {
 	u64 id;
 	u32 role, left_ms;
@@ -245,7 +245,7 @@ static inline struct sock *stcp_outer(struct stcp_sock *s)
 	return (struct sock *)s;
 }
 
-/* Whoever sees the state of an outer socket sees what was written before it. */
+/* A reader of the state sees earlier writes too. */
 static inline void stcp_state_store(struct sock *sk, int state)
 {
 	/* Pairs with inet_sk_state_load(). */
@@ -307,7 +307,7 @@ struct stcp_listener {
 	unsigned int limit;		/* of both together */
 	bool closed;
 	const struct cred *cred;	/* of listen() */
-	struct delayed_work work;	/* accepts from TCP, buries the dead */
+	struct delayed_work work;	/* accepts from TCP, frees the dead */
 };
 
 int stcp_sock_listen(struct socket *sock, int backlog);

@@ -150,7 +150,7 @@ static bool stcp_sock_unread(struct stcp_sock *s)
 							tcp_inq(s->inner->sk) > 0));
 }
 
-static void stcp_sock_goodbye(struct stcp_sock *s)
+static void stcp_sock_last_frame(struct stcp_sock *s)
 {
 	struct sock *sk = stcp_outer(s);
 	struct stcp_session *e = s->session;
@@ -194,7 +194,7 @@ void stcp_sock_close(struct sock *sk, long timeout)
 	stcp_handshake_cancel(s, 0);
 	lock_sock(sk);
 	if (s->session)
-		stcp_sock_goodbye(s);
+		stcp_sock_last_frame(s);
 	WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
 	release_sock(sk);
 	cancel_delayed_work_sync(&s->retry);

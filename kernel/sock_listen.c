@@ -5,13 +5,13 @@
  * The inner socket listens. A work item takes what TCP has accepted and makes an
  * embryo of it: an outer socket that no descriptor leads to, with a handshake for the
  * agent. An embryo is on one of three lists: embryos (the handshake goes on), ready
- * (for accept()), dead (the work item buries it). Embryos and ready ones together are
+ * (for accept()), dead (the work item frees it). Embryos and ready ones together are
  * bounded by the backlog; the rest waits in TCP's own queue, as ever. A source, that
  * is an IPv4 address or an IPv6 /64, has at most three quarters of the embryos; what
  * comes from it beyond that is closed. Each embryo has its time.
  *
  * The work item never sleeps for a lock that the agent can hold: an embryo whose
- * inner socket is held is buried later. It acts with the credentials of
+ * inner socket is held is freed later. It acts with the credentials of
  * listen() and allocates for its memory cgroup. It may wait for that memory, so it is
  * not on the queue of the relays.
  *
@@ -76,21 +76,21 @@ static struct stcp_sock *stcp_listener_pop(struct stcp_listener *l,
 }
 
 /* Return: false when the agent holds the inner socket of one that is dead. */
-static bool stcp_listener_bury(struct stcp_listener *l)
+static bool stcp_listener_reap(struct stcp_listener *l)
 {
 	struct stcp_sock *s;
-	bool buried;
+	bool freed;
 
 	while ((s = stcp_listener_pop(l, &l->dead))) {
 		stcp_handshake_cancel(s, 0);
-		buried = !s->inner || stcp_inner_close(s, 0, false);
+		freed = !s->inner || stcp_inner_close(s, 0, false);
 		spin_lock_bh(&l->lock);
-		if (buried)
+		if (freed)
 			l->embryo_count--;
 		else
 			list_add_tail(&s->embryo, &l->dead);
 		spin_unlock_bh(&l->lock);
-		if (!buried)
+		if (!freed)
 			return false;
 		sk_common_release(stcp_outer(s));
 	}
@@ -141,7 +141,7 @@ static bool stcp_listener_admit(struct stcp_listener *l, struct stcp_sock *s)
 	return admit;
 }
 
-static void stcp_listener_hatch(struct stcp_listener *l, struct stcp_sock *s)
+static void stcp_listener_begin(struct stcp_listener *l, struct stcp_sock *s)
 {
 	int err;
 
@@ -184,7 +184,7 @@ static int stcp_listener_take(struct stcp_listener *l)
 		sk_common_release(sk);
 		return err;
 	}
-	stcp_listener_hatch(l, s);
+	stcp_listener_begin(l, s);
 	return 0;
 }
 
@@ -194,7 +194,7 @@ static void stcp_listener_work(struct work_struct *work)
 					       struct stcp_listener, work);
 	struct mem_cgroup *memcg = set_active_memcg(l->s->handshake.memcg);
 	const struct cred *cred = override_creds(l->cred);
-	bool again = !stcp_listener_bury(l);
+	bool again = !stcp_listener_reap(l);
 	int err = 0;
 
 	while (!err && stcp_listener_room(l)) {

@@ -54,13 +54,17 @@ static int stcp_genl_register(struct sk_buff *skb, struct genl_info *info)
 	return stcp_agent_register(stcp_genl_agent(info), info->snd_portid);
 }
 
+/*
+ * A user that the agent's namespace does not know is (uid_t)-1, which no rule can name.
+ * The overflow user would be "nobody", whom a rule may name.
+ */
 static int stcp_put_taken(struct sk_buff *reply, const struct stcp_taken *t, int fd)
 {
 	if (nla_put_u64_64bit(reply, STCP_A_ID, t->id, 0) ||
 	    nla_put_s32(reply, STCP_A_FD, fd) ||
 	    nla_put_u32(reply, STCP_A_ROLE, t->role) ||
 	    nla_put_u32(reply, STCP_A_TIMEOUT_MS, t->left_ms) ||
-	    nla_put_u32(reply, STCP_A_UID, from_kuid_munged(current_user_ns(), t->user)))
+	    nla_put_u32(reply, STCP_A_UID, from_kuid(current_user_ns(), t->user)))
 		return -EMSGSIZE;
 	if (t->identity[0] && nla_put_string(reply, STCP_A_IDENTITY, t->identity))
 		return -EMSGSIZE;
