@@ -101,7 +101,48 @@ def args(plain_fd: int, **changed: object) -> bytearray:
     return raw
 
 
-class Relay:
+class FramePeer:
+    """The peer's end of a wire leg: it speaks frames over plain TCP.
+
+    Attributes:
+        app: the application's socket at the other side.
+        peer: its socket.
+        up: opens what arrives.
+        down: seals what it sends.
+    """
+
+    app: socket.socket
+    peer: socket.socket
+    up: Cipher
+    down: Cipher
+
+    def read_frame(self) -> tuple[int, bytes]:
+        header = read_exactly(self.peer, 4)
+        kind, zero, length = struct.unpack(">BBH", header)
+        assert zero == 0
+        assert 16 <= length <= 65532
+        return kind, self.up.open(header + read_exactly(self.peer, length))
+
+    def read_data(self, size: int) -> bytes:
+        out = bytearray()
+        while len(out) < size:
+            kind, text = self.read_frame()
+            assert kind == DATA
+            out += text
+        assert len(out) == size
+        return bytes(out)
+
+    def send(self, kind: int, text: bytes = b"") -> None:
+        self.peer.sendall(self.down.seal(kind, text))
+
+    def check_alive(self) -> None:
+        self.app.sendall(b"ping")
+        assert self.read_data(4) == b"ping"
+        self.send(DATA, b"pong")
+        assert read_exactly(self.app, 4) == b"pong"
+
+
+class Relay(FramePeer):
     """A relay in this machine's kernel between an application and a peer, both in our hands.
 
     Attributes:
@@ -155,31 +196,6 @@ class Relay:
 
     def status(self) -> abi.Status:
         return abi.Status.unpack(self.wire.getsockopt(abi.SOL_STCP, abi.STATUS, abi.STATUS_ARGS.size))
-
-    def read_frame(self) -> tuple[int, bytes]:
-        header = read_exactly(self.peer, 4)
-        kind, zero, length = struct.unpack(">BBH", header)
-        assert zero == 0
-        assert 16 <= length <= 65532
-        return kind, self.up.open(header + read_exactly(self.peer, length))
-
-    def read_data(self, size: int) -> bytes:
-        out = bytearray()
-        while len(out) < size:
-            kind, text = self.read_frame()
-            assert kind == DATA
-            out += text
-        assert len(out) == size
-        return bytes(out)
-
-    def send(self, kind: int, text: bytes = b"") -> None:
-        self.peer.sendall(self.down.seal(kind, text))
-
-    def check_alive(self) -> None:
-        self.app.sendall(b"ping")
-        assert self.read_data(4) == b"ping"
-        self.send(DATA, b"pong")
-        assert read_exactly(self.app, 4) == b"pong"
 
     def wait_ended(self, patience: float = PATIENCE) -> abi.Status:
         """Waits for EPOLLHUP on the wire, as an engine does."""

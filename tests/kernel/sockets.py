@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import select
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from types import TracebackType
 
 from stcp_proxy.relay import kernel_abi as abi
 
-from .peer import DATA, KEY_DOWN, KEY_UP, PATIENCE, Cipher, read_exactly
+from .peer import KEY_DOWN, KEY_UP, PATIENCE, Cipher, FramePeer
 
 PROTOCOL = 253
 
@@ -59,7 +58,7 @@ def outcome(sock: socket.socket, patience: float = 20) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-class Pair:
+class Pair(FramePeer):
     """An application's socket of the protocol, connected to a peer. An agent has to be there.
 
     Attributes:
@@ -87,33 +86,8 @@ class Pair:
         keys = (KEY_DOWN, KEY_UP) if listens else (KEY_UP, KEY_DOWN)
         self.up, self.down = Cipher(keys[0], counters[0]), Cipher(keys[1], counters[1])
 
-    def read_frame(self) -> tuple[int, bytes]:
-        header = read_exactly(self.peer, 4)
-        kind, zero, length = struct.unpack(">BBH", header)
-        assert zero == 0
-        assert 16 <= length <= 65532
-        return kind, self.up.open(header + read_exactly(self.peer, length))
-
-    def read_data(self, size: int) -> bytes:
-        out = bytearray()
-        while len(out) < size:
-            kind, text = self.read_frame()
-            assert kind == DATA
-            out += text
-        assert len(out) == size
-        return bytes(out)
-
-    def send(self, kind: int, text: bytes = b"") -> None:
-        self.peer.sendall(self.down.seal(kind, text))
-
     def status(self) -> abi.Status:
         return abi.Status.unpack(self.app.getsockopt(abi.SOL_STCP, abi.STATUS, abi.STATUS_ARGS.size))
-
-    def check_alive(self) -> None:
-        self.app.sendall(b"ping")
-        assert self.read_data(4) == b"ping"
-        self.send(DATA, b"pong")
-        assert read_exactly(self.app, 4) == b"pong"
 
     def close(self) -> None:
         self.app.close()
