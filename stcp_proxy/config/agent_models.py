@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stcp_proxy.config.agent_plan import AgentPlan
 from stcp_proxy.config.setting import Flag, Model, Setting, default_of
-from stcp_proxy.config.tunnel_models import KEYS, LIMITS, OnePeer, Suites
+from stcp_proxy.config.tunnel_models import KEY_FLAG, KEYS, LIMITS, PSK_FLAG, OnePeer, Suites
 from stcp_proxy.config.value_types import Allowed, File, Identity, Limit, Name, Rule, Several, User
 
 _AGENT: Final = ("agent",)
@@ -90,7 +90,7 @@ class IdentityModel(Model):
         Setting(
             "The identity's own private key files.",
             default="the file's 'identity'",
-            flag=Flag("FILE", name="key", panel=KEYS, text="The private key of this side."),
+            flag=KEY_FLAG,
         ),
     ] = None
     psk: Annotated[
@@ -98,9 +98,7 @@ class IdentityModel(Model):
         Setting(
             "A file with a shared secret, the same on both sides: instead of keys, or beside them as a second proof.",
             default="the file's 'psk' where the identity has no keys",
-            flag=Flag(
-                "FILE", panel=KEYS, text="A file with a shared secret, the same on both sides: instead of keys, or beside them."
-            ),
+            flag=PSK_FLAG,
         ),
     ] = None
     suite: Annotated[

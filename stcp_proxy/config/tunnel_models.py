@@ -36,6 +36,10 @@ from stcp_proxy.net.address import Destination
 
 KEYS: Final = "Keys"
 LIMITS: Final = "Limits and deadlines"
+KEY_FLAG: Final = Flag("FILE", name="key", panel=KEYS, text="The private key of this side.")
+PSK_FLAG: Final = Flag(
+    "FILE", panel=KEYS, text="A file with a shared secret, the same on both sides: instead of keys, or beside them."
+)
 _BOTH: Final = ("listen", "connect")
 
 Engine = Literal["auto", "kernel", "python"]
@@ -276,7 +280,7 @@ class TunnelModel(HandOnModel):
         Setting(
             "The tunnel's own private key files.",
             default="the file's 'identity'",
-            flag=Flag("FILE", name="key", panel=KEYS, text="The private key of this side."),
+            flag=KEY_FLAG,
         ),
     ] = None
     psk: Annotated[
@@ -284,9 +288,7 @@ class TunnelModel(HandOnModel):
         Setting(
             "A file with a shared secret, the same on both sides: instead of keys, or beside them as a second proof.",
             default="the file's 'psk' where the tunnel has no keys",
-            flag=Flag(
-                "FILE", panel=KEYS, text="A file with a shared secret, the same on both sides: instead of keys, or beside them."
-            ),
+            flag=PSK_FLAG,
         ),
     ] = None
     suite: Annotated[
