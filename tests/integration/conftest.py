@@ -14,6 +14,7 @@ from harness.proxies import Keys, Pair, Proxy
 from harness.sockets import Target
 
 if TYPE_CHECKING:
+    from harness.collector import Collector
     from playwright.sync_api import Browser
 
 
@@ -55,3 +56,12 @@ def real_status(dashboard_url: str) -> dict[str, Any]:
     assert len(found["tunnels"]) == 1
     assert len(found["keys"]) == 2
     return found
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector of spans."""
+    from harness.collector import collecting  # few tests need the library for spans
+
+    with collecting() as found:
+        yield found

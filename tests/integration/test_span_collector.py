@@ -8,7 +8,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,18 +24,6 @@ ADMIN = {"admin": "127.0.0.1:0"}
 TOKEN = "Bearer k7Yq2mZ5vT9xWb4nRf6cHd8j"
 
 
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    with collecting() as found:
-        yield found
-
-
-@pytest.fixture
-def target() -> Iterator[Target]:
-    with Target() as found:
-        yield found
-
-
 def exporter_of(side: FileProxy) -> int:
     """The process id of the exporter of a proxy."""
     return wait_for(lambda: exporters_of(side), words="an exporter")[0]
@@ -45,13 +32,13 @@ def exporter_of(side: FileProxy) -> int:
 # -- TLS and headers
 
 
-def test_tls_and_headers(tmp_path: Path, target: Target) -> None:
+def test_tls_and_headers(tmp_path: Path, echo: Target) -> None:
     authority = TestAuthority()
     authority.issue("dns:localhost").write(tmp_path, "collector")
     authority.bundle(tmp_path / "ca.pem")
     write_secret_file(tmp_path / "headers", f"Authorization: {TOKEN}\nx-team: db\n")
     with collecting((tmp_path / "collector.crt", tmp_path / "collector-tls.key")) as collector:
-        pair = Pair(tmp_path, target.to, {"endpoint": collector.url, "ca": "ca.pem", "headers_file": "headers"})
+        pair = Pair(tmp_path, echo.to, {"endpoint": collector.url, "ca": "ca.pem", "headers_file": "headers"})
         pair.talk()
         collector.wait(2)
         commands = Path(f"/proc/{exporter_of(pair.listen)}/cmdline").read_bytes()
@@ -62,12 +49,12 @@ def test_tls_and_headers(tmp_path: Path, target: Target) -> None:
         assert TOKEN.encode() not in text
 
 
-def test_an_unknown_authority_is_refused(tmp_path: Path, target: Target) -> None:
+def test_an_unknown_authority_is_refused(tmp_path: Path, echo: Target) -> None:
     authority = TestAuthority()
     authority.issue("dns:localhost").write(tmp_path, "collector")
     TestAuthority(name="another").bundle(tmp_path / "ca.pem")
     with collecting((tmp_path / "collector.crt", tmp_path / "collector-tls.key")) as collector:
-        pair = Pair(tmp_path, target.to, {"endpoint": collector.url, "ca": "ca.pem"})
+        pair = Pair(tmp_path, echo.to, {"endpoint": collector.url, "ca": "ca.pem"})
         pair.talk()
         line = pair.listen.wait_log("spans not accepted")[0]
         pair.stop()
@@ -76,12 +63,12 @@ def test_an_unknown_authority_is_refused(tmp_path: Path, target: Target) -> None
         assert collector.heads == []
 
 
-def test_a_name_that_is_not_in_the_certificate_is_refused(tmp_path: Path, target: Target) -> None:
+def test_a_name_that_is_not_in_the_certificate_is_refused(tmp_path: Path, echo: Target) -> None:
     authority = TestAuthority()
     authority.issue("dns:other.example").write(tmp_path, "collector")
     authority.bundle(tmp_path / "ca.pem")
     with collecting((tmp_path / "collector.crt", tmp_path / "collector-tls.key")) as collector:
-        pair = Pair(tmp_path, target.to, {"endpoint": collector.url, "ca": "ca.pem"})
+        pair = Pair(tmp_path, echo.to, {"endpoint": collector.url, "ca": "ca.pem"})
         pair.talk()
         assert "certificate is refused" in pair.listen.wait_log("spans not accepted")[0]["why"]
         pair.stop()
@@ -91,9 +78,9 @@ def test_a_name_that_is_not_in_the_certificate_is_refused(tmp_path: Path, target
 # -- failures
 
 
-def test_garbage_loses_spans_and_nothing_else(tmp_path: Path, collector: Collector, target: Target) -> None:
+def test_garbage_loses_spans_and_nothing_else(tmp_path: Path, collector: Collector, echo: Target) -> None:
     collector.kind, collector.body = "text/html", b"<html>log in first</html>"
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url}, **ADMIN)
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url}, **ADMIN)
     pair.talk()
     assert pair.results(pair.listen, failed=1)["exported"] == 0
     assert "OTLP" in pair.listen.wait_log("spans not accepted")[0]["why"]
@@ -105,9 +92,9 @@ def test_garbage_loses_spans_and_nothing_else(tmp_path: Path, collector: Collect
     pair.stop()
 
 
-def test_rejected_spans_are_counted(tmp_path: Path, collector: Collector, target: Target) -> None:
+def test_rejected_spans_are_counted(tmp_path: Path, collector: Collector, echo: Target) -> None:
     collector.rejects = 1
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url}, **ADMIN)
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url}, **ADMIN)
     pair.talk()
     pair.results(pair.listen, exported=0, failed=1)
     assert "not today" in pair.listen.wait_log("spans not accepted")[0]["why"]
@@ -115,9 +102,9 @@ def test_rejected_spans_are_counted(tmp_path: Path, collector: Collector, target
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "headers_file"), (404, "endpoint"), (307, "endpoint")])
-def test_a_refusal_names_its_remedy(tmp_path: Path, collector: Collector, target: Target, status: int, words: str) -> None:
+def test_a_refusal_names_its_remedy(tmp_path: Path, collector: Collector, echo: Target, status: int, words: str) -> None:
     collector.status, collector.headers = status, {"Location": f"{collector.url}/elsewhere"}
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url}, **ADMIN)
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url}, **ADMIN)
     pair.talk()
     pair.results(pair.listen, failed=1)
     line = pair.listen.wait_log("spans not accepted")[0]
@@ -127,9 +114,9 @@ def test_a_refusal_names_its_remedy(tmp_path: Path, collector: Collector, target
     assert set(collector.paths) == {"/v1/traces"}  # no redirect is followed
 
 
-def test_a_collector_that_comes_late_gets_the_spans(tmp_path: Path, target: Target) -> None:
+def test_a_collector_that_comes_late_gets_the_spans(tmp_path: Path, echo: Target) -> None:
     port = free_port()
-    pair = Pair(tmp_path, target.to, {"endpoint": f"http://127.0.0.1:{port}"}, **ADMIN)
+    pair = Pair(tmp_path, echo.to, {"endpoint": f"http://127.0.0.1:{port}"}, **ADMIN)
     pair.talk()
     assert "cannot be reached" in pair.listen.wait_log("spans not accepted")[0]["why"]
     with collecting(port=port) as collector:
@@ -138,9 +125,9 @@ def test_a_collector_that_comes_late_gets_the_spans(tmp_path: Path, target: Targ
     pair.stop()
 
 
-def test_a_busy_collector_is_asked_again(tmp_path: Path, collector: Collector, target: Target) -> None:
+def test_a_busy_collector_is_asked_again(tmp_path: Path, collector: Collector, echo: Target) -> None:
     collector.status, collector.headers = 503, {"Retry-After": "1"}
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url})
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url})
     pair.talk()
     pair.listen.wait_log("spans not accepted")
     collector.status = 200
@@ -149,12 +136,12 @@ def test_a_busy_collector_is_asked_again(tmp_path: Path, collector: Collector, t
 
 
 @pytest.mark.parametrize("silence", ["no answer", "no end of the answer"])
-def test_a_silent_collector_delays_neither_connections_nor_the_stop(tmp_path: Path, target: Target, silence: str) -> None:
+def test_a_silent_collector_delays_neither_connections_nor_the_stop(tmp_path: Path, echo: Target, silence: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         if silence == "no end of the answer":
             drip(listener)
         endpoint = "http://{}:{}".format(*listener.getsockname())
-        pair = Pair(tmp_path, target.to, {"endpoint": endpoint, "timeout": "30s"})
+        pair = Pair(tmp_path, echo.to, {"endpoint": endpoint, "timeout": "30s"})
         for _ in range(3):
             began = time.monotonic()
             pair.talk()
@@ -188,8 +175,8 @@ def drip(listener: socket.socket) -> None:
     threading.Thread(target=accept, daemon=True).start()
 
 
-def test_a_killed_exporter_is_replaced(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url}, **ADMIN)
+def test_a_killed_exporter_is_replaced(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url}, **ADMIN)
     first = exporter_of(pair.listen)
     os.kill(first, signal.SIGKILL)
     pair.listen.wait_log("the exporter of spans has ended", status=-9)
@@ -200,8 +187,8 @@ def test_a_killed_exporter_is_replaced(tmp_path: Path, collector: Collector, tar
     pair.stop()
 
 
-def test_signals_that_end_programs_do_not_end_the_exporter(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url})
+def test_signals_that_end_programs_do_not_end_the_exporter(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url})
     pair.talk()
     collector.wait(2)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -212,8 +199,8 @@ def test_signals_that_end_programs_do_not_end_the_exporter(tmp_path: Path, colle
     assert pair.listen.log("the exporter of spans has ended") == []
 
 
-def test_records_that_find_no_room_are_counted(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url}, **ADMIN)
+def test_records_that_find_no_room_are_counted(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url}, **ADMIN)
     pair.talk()
     collector.wait(2)
     os.kill(exporter_of(pair.connect), signal.SIGSTOP)

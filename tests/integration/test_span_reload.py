@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,21 +14,9 @@ from harness.sockets import Target
 from harness.span_pair import Pair, exporters_of
 
 
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    with collecting() as found:
-        yield found
-
-
-@pytest.fixture
-def target() -> Iterator[Target]:
-    with Target() as found:
-        yield found
-
-
 @pytest.mark.parametrize("workers", [1, 2])
-def test_spans_begin_move_and_end_with_a_reload(tmp_path: Path, collector: Collector, target: Target, workers: int) -> None:
-    pair = Pair(tmp_path, target.to, None, workers=workers)
+def test_spans_begin_move_and_end_with_a_reload(tmp_path: Path, collector: Collector, echo: Target, workers: int) -> None:
+    pair = Pair(tmp_path, echo.to, None, workers=workers)
     pair.talk()
     without = pair.listen.config
     assert exporters_of(pair.listen) == []
@@ -53,8 +40,8 @@ def test_spans_begin_move_and_end_with_a_reload(tmp_path: Path, collector: Colle
     assert len(other.spans) == 4
 
 
-def test_a_reload_loses_no_span(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url})
+def test_a_reload_loses_no_span(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url})
     whole = pair.listen.config
     for number in range(5):
         pair.talk()
@@ -64,8 +51,8 @@ def test_a_reload_loses_no_span(tmp_path: Path, collector: Collector, target: Ta
     assert [span.name for span in collector.spans].count("listen in") == 6
 
 
-def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url})
+def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url})
     whole = pair.listen.config
     line = pair.listen.reload_refused(whole | {"otlp": {"endpoint": "http://collector.example:4318"}})
     assert "unencrypted" in line["why"]
@@ -74,8 +61,8 @@ def test_a_reload_that_is_refused_changes_nothing(tmp_path: Path, collector: Col
     pair.stop()
 
 
-def test_worker_processes_share_one_exporter(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url}, workers=2, admin="127.0.0.1:0")
+def test_worker_processes_share_one_exporter(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url}, workers=2, admin="127.0.0.1:0")
     assert len(exporters_of(pair.listen)) == 1
     for _ in range(24):  # each worker process gets at least one
         pair.talk()
@@ -85,16 +72,16 @@ def test_worker_processes_share_one_exporter(tmp_path: Path, collector: Collecto
     assert len(collector.requests[0].resource_spans) == 1
 
 
-def test_the_last_spans_of_worker_processes_arrive(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url}, workers=2)
+def test_the_last_spans_of_worker_processes_arrive(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url}, workers=2)
     for _ in range(12):
         pair.talk()
     pair.stop()
     assert len(collector.spans) == 24
 
 
-def test_an_exporter_does_not_outlive_a_proxy_that_is_killed(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url})
+def test_an_exporter_does_not_outlive_a_proxy_that_is_killed(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url})
     pair.talk()
     pid = exporters_of(pair.listen)[0]
     pair.listen.wait_log("connection closed")
@@ -104,9 +91,9 @@ def test_an_exporter_does_not_outlive_a_proxy_that_is_killed(tmp_path: Path, col
     assert sorted(span.name for span in collector.spans) == ["connect out", "listen in"]
 
 
-def test_old_and_new_process_both_export(tmp_path: Path, collector: Collector, target: Target) -> None:
+def test_old_and_new_process_both_export(tmp_path: Path, collector: Collector, echo: Target) -> None:
     takeover = {"takeover": f"unix:{tmp_path}/takeover.sock", "takeover_drain": "1m"}
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url}, takeover)
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url}, takeover)
     held = pair.held()
     new = Proxy(["run", str(pair.listen.file), "--replace"], log=tmp_path / "new.log").ready()
     pair.talk()

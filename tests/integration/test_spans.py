@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from harness.collector import Collector, attributes, collecting
+from harness.collector import Collector, attributes
 from harness.files import FileProxy
 from harness.sockets import Target, connect, end_of, free_port
 from harness.span_pair import Pair
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 
-@pytest.fixture
-def collector() -> Iterator[Collector]:
-    with collecting() as found:
-        yield found
-
-
-@pytest.fixture
-def target() -> Iterator[Target]:
-    with Target() as found:
-        yield found
-
-
-def test_two_proxies_make_one_trace(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url, "attributes": {"deployment.environment.name": "test"}})
+def test_two_proxies_make_one_trace(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url, "attributes": {"deployment.environment.name": "test"}})
     pair.talk()
     by_kind = {span.kind: span for span in collector.wait(2)}
     pair.stop()
@@ -45,7 +31,7 @@ def test_two_proxies_make_one_trace(tmp_path: Path, collector: Collector, target
     assert found["stcp.engine"] == line["engine"]
     assert found["stcp.end_reason"] == line["reason"]
     assert (found["network.peer.address"], found["network.transport"]) == ("127.0.0.1", "tcp")
-    assert f"{found['server.address']}:{found['server.port']}" == target.to
+    assert f"{found['server.address']}:{found['server.port']}" == echo.to
     assert client.start_time_unix_nano <= server.start_time_unix_nano < server.end_time_unix_nano
     assert {span.status.code for span in (client, server)} == {Status.STATUS_CODE_UNSET}
     resource = attributes(collector.requests[0].resource_spans[0].resource)
@@ -68,8 +54,8 @@ def test_a_failure_is_the_status_of_both_spans(tmp_path: Path, collector: Collec
         assert found["error.type"] == found["stcp.end_reason"] == line["reason"]
 
 
-def test_strangers_and_health_checks_make_no_span(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url})
+def test_strangers_and_health_checks_make_no_span(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url})
     with connect(pair.listen.address_of("in")) as sock:
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
         end_of(sock)
@@ -80,8 +66,8 @@ def test_strangers_and_health_checks_make_no_span(tmp_path: Path, collector: Col
     assert sorted(span.name for span in collector.spans) == ["connect out", "listen in"]
 
 
-def test_a_peer_that_cannot_be_reached_makes_a_span_of_its_own(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url})
+def test_a_peer_that_cannot_be_reached_makes_a_span_of_its_own(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url})
     pair.listen.stop()
     with connect(pair.connect.address_of("out")) as sock:
         end_of(sock)
@@ -94,8 +80,8 @@ def test_a_peer_that_cannot_be_reached_makes_a_span_of_its_own(tmp_path: Path, c
     assert "stcp.channel" not in attributes(span)
 
 
-def test_both_sides_choose_the_same_connections(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url, "sample": 0.5})
+def test_both_sides_choose_the_same_connections(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url, "sample": 0.5})
     for _ in range(40):
         pair.talk()
     pair.stop()
@@ -104,8 +90,8 @@ def test_both_sides_choose_the_same_connections(tmp_path: Path, collector: Colle
     assert 5 < len(traces["listen in"]) < 35  # outside once in two million times
 
 
-def test_each_connection_over_a_kept_leg_is_a_trace(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url})
+def test_each_connection_over_a_kept_leg_is_a_trace(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url})
     for _ in range(3):
         pair.talk()
         pair.listen.wait_log("connection closed")
@@ -115,8 +101,8 @@ def test_each_connection_over_a_kept_leg_is_a_trace(tmp_path: Path, collector: C
     assert {attributes(span)["stcp.leg"] for span in spans} == {"new", "kept"}
 
 
-def test_the_last_spans_arrive_after_the_stop(tmp_path: Path, collector: Collector, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, {"endpoint": collector.url})
+def test_the_last_spans_arrive_after_the_stop(tmp_path: Path, collector: Collector, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, {"endpoint": collector.url})
     pair.talk()
     began = time.monotonic()
     pair.stop()
@@ -124,8 +110,8 @@ def test_the_last_spans_arrive_after_the_stop(tmp_path: Path, collector: Collect
     assert time.monotonic() - began < 10
 
 
-def test_without_the_setting_nothing_is_started(tmp_path: Path, target: Target) -> None:
-    pair = Pair(tmp_path, target.to, None)
+def test_without_the_setting_nothing_is_started(tmp_path: Path, echo: Target) -> None:
+    pair = Pair(tmp_path, echo.to, None)
     pair.talk()
     for side in (pair.connect, pair.listen):
         assert children(side) == []
