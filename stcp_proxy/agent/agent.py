@@ -42,7 +42,7 @@ _WHY: Final = {
         "install stcp.ko and load it with `modprobe stcp protocol=253` (docs/KERNEL.md)",
     ),
     errno.ENODEV: ("the module was unloaded", "load it again with `modprobe stcp protocol=253`: this agent waits for it"),
-    errno.EPERM: ("this process may not register as agent", "give it CAP_NET_ADMIN, which the agent needs for this alone"),
+    errno.EPERM: ("this process may not register as agent", "give it CAP_NET_ADMIN"),
     errno.EPROTONOSUPPORT: ("the kernel module speaks a different interface", "install stcp.ko and stcp-proxy of one release"),
 }
 
@@ -166,7 +166,7 @@ class Agent:
         result: Opened | int = OTHER
         try:
             with place:
-                result = await self._shake_hands(LegStream(sock), record)
+                result = await self._do_handshake(LegStream(sock), record)
             if place.cancelled_caught:
                 raise OverLimit(
                     "more handshakes are under way than max_handshakes, and this stranger lost its place to a newcomer"
@@ -182,7 +182,7 @@ class Agent:
             sock.close()
             self._places.leave(record)
 
-    async def _shake_hands(self, stream: LegStream, record: Record) -> Opened:
+    async def _do_handshake(self, stream: LegStream, record: Record) -> Opened:
         pending = record.pending
         stream.socket.setblocking(False)
         rule = self._policy.rule(pending, record.remote)
@@ -218,7 +218,7 @@ class Agent:
 
 
 def open_agent(plan: AgentPlan) -> Agent:
-    """Make the agent of this network namespace, and register it unless another agent is. The kernel loads the module if it can.
+    """Make the agent of this network namespace, and register it unless there is one already.
 
     Raises:
         AgentUnavailable: there is no module with sockets, or it does not accept this agent.

@@ -53,7 +53,7 @@ class Netlink:
         self._sock.close()
 
     def find(self) -> None:
-        """Find the family of the module, which the kernel loads where it can, and join the groups of its messages.
+        """Find the family of the module, and join the groups of its messages.
 
         Raises:
             NetlinkError: ENOENT where the kernel has no such family.

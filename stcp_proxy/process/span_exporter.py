@@ -69,13 +69,13 @@ class SpanExporter:
         self._thread: threading.Thread | None = None
         self._is_wanted = False
         self._was_told = False
-        """Whether the present child was told to end."""
+        """Whether the current child has been asked to end."""
         self._wake = threading.Event()
         """Ends the pause before another start."""
         self._choose()
 
     def forked(self, worker: int | None) -> None:
-        """Behind a fork: keep only what this process needs.
+        """After a fork: keep only what this process needs.
 
         Args:
             worker: which worker process this is; None is the parent, which looks after the exporter.
