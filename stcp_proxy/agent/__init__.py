@@ -6,5 +6,5 @@
 - ``policy``       which socket may use which identity and have which peer
 - ``results``      the errno of each failure
 - ``netlink``      generic netlink to the module; ``messages`` what they say to each other
-- ``attributes``   netlink messages as bytes; ``netlink_abi`` the numbers of kernel/stcp.h
+- ``netlink_abi``  the numbers of kernel/stcp.h
 """

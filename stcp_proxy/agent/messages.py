@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stcp_proxy.agent import attributes
-from stcp_proxy.agent.attributes import MalformedMessage
 from stcp_proxy.agent.netlink_abi import CHANNEL_ID_LEN, MAX_NAME, MAX_PEER, MAX_WIRE_BYTES, Attribute, SocketRole
+from stcp_proxy.net import netlink_messages as nl
+from stcp_proxy.net.netlink_messages import MalformedMessage
 from stcp_proxy.relay.engine import DirectionKey
 
 _U32, _U64 = 4, 8
@@ -58,7 +58,7 @@ class Opened:
 def descriptor_of(found: Mapping[int, bytes]) -> int | None:
     """The descriptor in a reply to ACCEPT, whatever else is wrong with it: somebody has to close it. None without one."""
     try:
-        fd = attributes.number(found, Attribute.FD, _U32, signed=True)
+        fd = nl.number(found, Attribute.FD, _U32, signed=True)
     except MalformedMessage:
         return None
     return fd if fd >= 0 else None
@@ -71,19 +71,19 @@ def read_pending(found: Mapping[int, bytes]) -> Pending:
         MalformedMessage: an attribute is missing or does not fit. The descriptor, if there is one, is open.
     """
     fd = descriptor_of(found)
-    role = attributes.number(found, Attribute.ROLE, _U32)
+    role = nl.number(found, Attribute.ROLE, _U32)
     if fd is None:
         raise MalformedMessage("a pending handshake without a descriptor")
     if role not in list(SocketRole):
         raise MalformedMessage(f"a pending handshake in role {role}")
     return Pending(
-        id=attributes.number(found, Attribute.ID, _U64),
+        id=nl.number(found, Attribute.ID, _U64),
         fd=fd,
         role=SocketRole(role),
-        timeout=attributes.number(found, Attribute.TIMEOUT_MS, _U32) / 1000,
-        uid=attributes.number(found, Attribute.UID, _U32),
-        identity=attributes.text(found, Attribute.IDENTITY, MAX_NAME),
-        service=attributes.text(found, Attribute.SERVICE, MAX_NAME),
+        timeout=nl.number(found, Attribute.TIMEOUT_MS, _U32) / 1000,
+        uid=nl.number(found, Attribute.UID, _U32),
+        identity=nl.text(found, Attribute.IDENTITY, MAX_NAME),
+        service=nl.text(found, Attribute.SERVICE, MAX_NAME),
     )
 
 
@@ -94,10 +94,10 @@ def failed(number: int, error: int) -> bytearray:
         number: the handshake.
         error: an errno for the application, greater than 0.
     """
-    return attributes.pack(
+    return nl.pack(
         {
-            Attribute.ID: attributes.encode_number(number, _U64),
-            Attribute.ERROR: attributes.encode_number(-error, _U32, signed=True),
+            Attribute.ID: nl.encode_number(number, _U64),
+            Attribute.ERROR: nl.encode_number(-error, _U32, signed=True),
         }
     )
 
@@ -117,16 +117,16 @@ def succeeded(number: int, opened: Opened) -> bytearray:
     if not fits or len(opened.wire_bytes) > MAX_WIRE_BYTES:
         raise ValueError("the result of a handshake does not fit into DONE")
     found: dict[int, bytes] = {
-        Attribute.ID: attributes.encode_number(number, _U64),
-        Attribute.ERROR: attributes.encode_number(0, _U32),
+        Attribute.ID: nl.encode_number(number, _U64),
+        Attribute.ERROR: nl.encode_number(0, _U32),
         Attribute.SEND_KEY: opened.send.key.reveal(),
-        Attribute.SEND_COUNTER: attributes.encode_number(opened.send.counter, _U64),
+        Attribute.SEND_COUNTER: nl.encode_number(opened.send.counter, _U64),
         Attribute.RECEIVE_KEY: opened.receive.key.reveal(),
-        Attribute.RECEIVE_COUNTER: attributes.encode_number(opened.receive.counter, _U64),
+        Attribute.RECEIVE_COUNTER: nl.encode_number(opened.receive.counter, _U64),
         Attribute.CHANNEL_ID: opened.channel_id,
     }
     if opened.wire_bytes:
         found[Attribute.WIRE_BYTES] = opened.wire_bytes
     if peer:
         found[Attribute.PEER] = peer + b"\0"
-    return attributes.pack(found)
+    return nl.pack(found)

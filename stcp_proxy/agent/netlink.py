@@ -19,11 +19,12 @@ from typing import Final
 
 import trio
 
-from stcp_proxy.agent import attributes, messages
+from stcp_proxy.agent import messages
 from stcp_proxy.agent import netlink_abi as abi
-from stcp_proxy.agent.attributes import MalformedMessage, Message
 from stcp_proxy.agent.messages import Opened, Pending
 from stcp_proxy.agent.netlink_abi import Attribute, Command
+from stcp_proxy.net import netlink_messages as nl
+from stcp_proxy.net.netlink_messages import MalformedMessage, Message
 
 _SIZE: Final = 128 * 1024
 """Bytes of one read: more than the kernel puts into one datagram here."""
@@ -58,18 +59,18 @@ class Netlink:
         Raises:
             NetlinkError: ENOENT where the kernel has no such family.
         """
-        name = attributes.pack({abi.CTRL_ATTR_FAMILY_NAME: abi.GENL_NAME.encode() + b"\0"})
+        name = nl.pack({abi.CTRL_ATTR_FAMILY_NAME: abi.GENL_NAME.encode() + b"\0"})
         answer = self._request(abi.GENL_ID_CTRL, abi.CTRL_CMD_GETFAMILY, abi.CTRL_VERSION, name)
         if answer is None:
             raise NetlinkError(errno.EPROTO, "the kernel does not describe its family")
         try:
-            found = attributes.parse(answer.body[abi.GENL_HEADER.size :])
-            self._family = attributes.number(found, abi.CTRL_ATTR_FAMILY_ID, 2)
+            found = nl.parse(answer.body[abi.GENL_HEADER.size :])
+            self._family = nl.number(found, abi.CTRL_ATTR_FAMILY_ID, 2)
             groups = [abi.CTRL_GROUP, *_group(found)]
         except MalformedMessage as exc:
             raise NetlinkError(errno.EPROTO, str(exc)) from None
         for group in groups:
-            self._sock.setsockopt(abi.SOL_NETLINK, abi.NETLINK_ADD_MEMBERSHIP, group)
+            self._sock.setsockopt(nl.SOL_NETLINK, nl.NETLINK_ADD_MEMBERSHIP, group)
 
     def register(self) -> None:
         """Become the agent of this network namespace.
@@ -78,7 +79,7 @@ class Netlink:
             NetlinkError: EBUSY where there is one already, EPERM without CAP_NET_ADMIN, EPROTONOSUPPORT for a module with another
                 interface.
         """
-        self._ask(Command.REGISTER, attributes.pack({Attribute.INTERFACE: attributes.encode_number(abi.AGENT_INTERFACE, 4)}))
+        self._ask(Command.REGISTER, nl.pack({Attribute.INTERFACE: nl.encode_number(abi.AGENT_INTERFACE, 4)}))
 
     def accept(self) -> Pending | None:
         """Take the oldest pending handshake; None without one.
@@ -95,7 +96,7 @@ class Netlink:
         if answer is None:
             raise NetlinkError(errno.EPROTO, "the kernel does not describe a pending handshake")
         try:
-            return messages.read_pending(attributes.parse(answer.body[abi.GENL_HEADER.size :]))
+            return messages.read_pending(nl.parse(answer.body[abi.GENL_HEADER.size :]))
         except MalformedMessage as exc:
             self._drop(answer)
             raise NetlinkError(errno.EPROTO, str(exc)) from None
@@ -141,7 +142,7 @@ class Netlink:
         self._read(None)  # makes room for the answer
         self._sequence = self._sequence % 0xFFFFFFFF + 1
         head = abi.GENL_HEADER.pack(command, version, 0)
-        request = attributes.message(family, abi.NLM_F_REQUEST | abi.NLM_F_ACK, self._sequence, head, body)
+        request = nl.message(family, nl.NLM_F_REQUEST | nl.NLM_F_ACK, self._sequence, head, body)
         try:
             self._sock.send(request)
         except OSError as exc:
@@ -159,15 +160,15 @@ class Netlink:
 
     def _is_own(self, message: Message) -> bool:
         """Whether a message of the controller is about the module's family."""
-        found = attributes.parse(message.body[abi.GENL_HEADER.size :])
-        return attributes.number(found, abi.CTRL_ATTR_FAMILY_ID, 2) == self._family
+        found = nl.parse(message.body[abi.GENL_HEADER.size :])
+        return nl.number(found, abi.CTRL_ATTR_FAMILY_ID, 2) == self._family
 
     def _drop(self, answer: Message | None) -> None:
         """Close the descriptor in an answer that nobody takes."""
         if answer is None or answer.kind != self._family or answer.body[:1] != bytes([Command.ACCEPT]):
             return
         with contextlib.suppress(MalformedMessage):
-            fd = messages.descriptor_of(attributes.parse(answer.body[abi.GENL_HEADER.size :]))
+            fd = messages.descriptor_of(nl.parse(answer.body[abi.GENL_HEADER.size :]))
             if fd is not None:
                 os.close(fd)
 
@@ -188,10 +189,10 @@ class Netlink:
             if isinstance(address, tuple) and address[0] != 0:
                 continue
             with contextlib.suppress(MalformedMessage):  # the answer is missing then
-                for message in attributes.messages(datagram):
-                    if message.sequence == sequence and message.kind == abi.NLMSG_ERROR and len(message.body) >= abi.ERROR.size:
-                        status = -abi.ERROR.unpack_from(message.body)[0]
-                    elif message.sequence == sequence and message.kind != abi.NLMSG_ERROR:
+                for message in nl.messages(datagram):
+                    if message.sequence == sequence and message.error is not None:
+                        status = message.error
+                    elif message.sequence == sequence and message.kind != nl.NLMSG_ERROR:
                         answer = message
                     elif message.kind == self._family and message.body[:1] == bytes([Command.READY]):
                         self._is_ready = True
@@ -207,7 +208,7 @@ def open_netlink() -> Netlink:
     Raises:
         NetlinkError: see `Netlink.find`.
     """
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, abi.NETLINK_GENERIC)
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, nl.NETLINK_GENERIC)
     try:
         sock.connect((0, 0))
         netlink = Netlink(sock)
@@ -220,8 +221,8 @@ def open_netlink() -> Netlink:
 
 def _group(found: dict[int, bytes]) -> list[int]:
     """The number of the multicast group of agents; none where the module sends READY to its agent alone."""
-    for nested in attributes.parse(found.get(abi.CTRL_ATTR_MCAST_GROUPS, b"")).values():
-        group = attributes.parse(nested)
-        if attributes.text(group, abi.CTRL_ATTR_MCAST_GRP_NAME, abi.MAX_NAME) == abi.GENL_GROUP:
-            return [attributes.number(group, abi.CTRL_ATTR_MCAST_GRP_ID, 4)]
+    for nested in nl.parse(found.get(abi.CTRL_ATTR_MCAST_GROUPS, b"")).values():
+        group = nl.parse(nested)
+        if nl.text(group, abi.CTRL_ATTR_MCAST_GRP_NAME, abi.MAX_NAME) == abi.GENL_GROUP:
+            return [nl.number(group, abi.CTRL_ATTR_MCAST_GRP_ID, 4)]
     return []

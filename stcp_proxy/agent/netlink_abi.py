@@ -1,7 +1,6 @@
-"""The numbers that stcp.ko and its agent share: those of kernel/stcp.h, and those of generic netlink itself.
+"""The numbers that stcp.ko and its agent share: those of kernel/stcp.h, and those of generic netlink.
 
-A test compares the first part with kernel/stcp.h. The second part is the stable interface of Linux: linux/netlink.h and
-linux/genetlink.h.
+A test compares the first part with kernel/stcp.h. The second part is the stable interface of Linux: linux/genetlink.h.
 """
 
 from __future__ import annotations
@@ -69,25 +68,8 @@ class SocketRole(enum.IntEnum):
 
 # -- generic netlink -----------------------------------------------------------------------------------------------------------
 
-NETLINK_GENERIC: Final = 16
-SOL_NETLINK: Final = 270
-NETLINK_ADD_MEMBERSHIP: Final = 1
-
-NLMSG_HEADER: Final = struct.Struct("=IHHII")
-"""struct nlmsghdr: length, type, flags, sequence number, port."""
 GENL_HEADER: Final = struct.Struct("=BBH")
 """struct genlmsghdr: command, version, reserved."""
-ATTRIBUTE_HEADER: Final = struct.Struct("=HH")
-"""struct nlattr: length with the header, type."""
-ERROR: Final = struct.Struct("=i")
-"""Beginning of struct nlmsgerr."""
-ALIGN: Final = 4
-TYPE_MASK: Final = 0x3FFF
-"""Bits of an attribute's type; the other two are flags."""
-
-NLMSG_ERROR: Final = 2
-NLM_F_REQUEST: Final = 1
-NLM_F_ACK: Final = 4
 GENL_ID_CTRL: Final = 0x10
 CTRL_VERSION: Final = 2
 CTRL_CMD_DELFAMILY: Final = 2

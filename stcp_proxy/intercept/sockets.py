@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -9,18 +10,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from stcp_proxy.net.netlink_messages import NETLINK_SOCK_DIAG, MalformedMessage, attributes, dump, number
 from stcp_proxy.net.pattern import IPAddress, plain_ip
 from stcp_proxy.net.special_addresses import is_own_address
 
-_NETLINK_SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20
-_REQUEST_DUMP: Final = 0x301
-_ERROR, _DONE, _MARK = 2, 3, 15
-"""NLMSG_ERROR, NLMSG_DONE, INET_DIAG_MARK."""
-_HEADER: Final = struct.Struct("=IHHII")
+_MARK: Final = 15
+"""INET_DIAG_MARK."""
 _REQUEST: Final = struct.Struct("=BBBxI48x")
 _SOCKET: Final = struct.Struct("=BBBx2s2s16s16s12xIIIII")
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _LISTENING: Final = 10
 _WITHOUT_DATA: Final = {2, 6, 7}
 """SYN_SENT, TIME_WAIT, CLOSE: sockets in these states send no data."""
@@ -91,27 +89,13 @@ def _has_data(sock: TcpSocket) -> bool:
 
 
 def _dump(family: int) -> Iterator[TcpSocket]:
-    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF)
-    request = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0) + body
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as sock:
         sock.settimeout(5)
-        sock.sendto(request, (0, 0))
-        while True:
-            for kind, message in _messages(sock.recv(1 << 18)):
-                if kind == _DONE:
-                    return
-                if kind == _ERROR:
-                    raise OSError(-struct.unpack_from("=i", message)[0], "sock_diag")
+        for message in dump(sock, _SOCK_DIAG_BY_FAMILY, _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF)):
+            try:
                 yield _parse(message)
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The netlink messages in a datagram: type and body."""
-    at = 0
-    while at + _HEADER.size <= len(data):
-        length, kind, *_ = _HEADER.unpack_from(data, at)
-        yield kind, data[at + _HEADER.size : at + length]
-        at += max(length + 3 & ~3, _HEADER.size)
+            except (MalformedMessage, struct.error) as exc:
+                raise OSError(errno.EPROTO, f"sock_diag: {exc}") from None
 
 
 def _parse(message: bytes) -> TcpSocket:
@@ -119,14 +103,6 @@ def _parse(message: bytes) -> TcpSocket:
     size = 4 if family == socket.AF_INET else 16
     mine, peer = (plain_ip(ipaddress.ip_address(raw[:size])) for raw in (ip, peer_ip))
     ports = (int.from_bytes(each, "big") for each in (port, peer_port))
-    return TcpSocket(mine, next(ports), peer, next(ports), state, uid, _mark(message))
-
-
-def _mark(message: bytes) -> int:
-    at = _SOCKET.size
-    while at + _ATTRIBUTE.size <= len(message):
-        length, kind = _ATTRIBUTE.unpack_from(message, at)
-        if kind == _MARK:
-            return int(struct.unpack_from("=I", message, at + _ATTRIBUTE.size)[0])
-        at += max(length + 3 & ~3, _ATTRIBUTE.size)
-    return 0
+    found = dict(attributes(message[_SOCKET.size :]))
+    mark = number(found, _MARK, 4) if _MARK in found else 0
+    return TcpSocket(mine, next(ports), peer, next(ports), state, uid, mark)

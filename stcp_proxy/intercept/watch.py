@@ -20,11 +20,9 @@ from stcp_proxy.intercept.hold import Hold
 from stcp_proxy.intercept.install import OPEN, apply, chains_of, counted, installed, listing
 from stcp_proxy.intercept.policy_routing import add_routing
 from stcp_proxy.intercept.rules import Rules
+from stcp_proxy.net.netlink_messages import NETLINK_ADD_MEMBERSHIP, NETLINK_NETFILTER, SOL_NETLINK
 
-_NETLINK_NETFILTER: Final = 12
 _GROUP_NFTABLES: Final = 7
-_SOL_NETLINK: Final = 270
-_NETLINK_ADD_MEMBERSHIP: Final = 1
 _PERIOD: Final = 5.0
 _RETRY: Final = 0.5
 """Seconds before the next attempt after a failure."""
@@ -141,9 +139,9 @@ class Watcher:
 @contextlib.contextmanager
 def _changes() -> Iterator[socket.socket]:
     """A socket that is readable after every change of a table."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER) as sock:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_NETFILTER) as sock:
         sock.bind((0, 0))
-        sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _GROUP_NFTABLES)
+        sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, _GROUP_NFTABLES)
         yield sock
 
 

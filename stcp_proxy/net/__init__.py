@@ -21,6 +21,7 @@
 - ``own_connections``    connections that this process makes, which no rule may intercept
 - ``original``           the destination of an intercepted connection
 - ``rules_sign``         which rules of interception are installed, asked without privilege
+- ``netlink_messages``   messages to the kernel and from it, as bytes; lists that it is asked for
 - ``egress_filters``     interfaces without the egress filter, found without privilege
 - ``proxy_header``       the PROXY protocol's header, both versions, written and read
 - ``leg_stream``         a Trio stream over a socket that is going to be handed over

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from stcp_proxy.net.netlink_messages import MalformedMessage, attributes, dump
+
 MAGIC: Final = 0x53544350
 """Loaded by the first instruction of an egress filter, by which it is recognised: "STCP"."""
 
@@ -23,19 +25,13 @@ _FIRST_INSTRUCTION: Final = struct.pack("=HBBI", 0, 0, 0, MAGIC)
 _EGRESS: Final = 0xFFFFFFF3
 """The parent of filters for packets that leave (TC_H_CLSACT, TC_H_MIN_EGRESS)."""
 _GETLINK, _GETTFILTER = 18, 46
-_REQUEST_DUMP: Final = 0x301
-_ERROR, _DONE = 2, 3
 _LOOPBACK: Final = 772
 _IFF_UP: Final = 1
 _IFNAME, _MASTER, _LINKINFO, _SLAVE_KIND = 3, 10, 18, 4
 _OPTIONS: Final = 2
 _BPF_OPS: Final = 5
-_TYPE_MASK: Final = 0x3FFF
-"""The type of an attribute without its flags."""
-_HEADER: Final = struct.Struct("=IHHII")
 _LINK: Final = struct.Struct("=BxHiII")
 _FILTER: Final = struct.Struct("=BxxxiIII")
-_ATTRIBUTE: Final = struct.Struct("=HH")
 _TIMEOUT: Final = 1.0
 """Seconds; the kernel answers at once."""
 
@@ -95,7 +91,7 @@ def egress_filters() -> EgressFilters | None:
                     bare.append(link.name)
                 elif any(pref < min(ours) for pref, is_ours in prefs if not is_ours):
                     behind.append(link.name)
-    except (OSError, struct.error):
+    except (OSError, struct.error, MalformedMessage):
         return None
     return EgressFilters(tuple(bare), tuple(behind))
 
@@ -105,49 +101,18 @@ def _links(sock: socket.socket) -> Iterator[_Link]:
 
     A member of a VRF has addresses; other members (of a bridge, a bond) carry frames of others.
     """
-    for message in _dump(sock, _GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
+    for message in dump(sock, _GETLINK, _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)):
         _, kind, index, flags, _ = _LINK.unpack_from(message)
-        found = dict(_attributes(message[_LINK.size :]))
-        member_of = dict(_attributes(found.get(_LINKINFO, b""))).get(_SLAVE_KIND, b"").rstrip(b"\0")
+        found = dict(attributes(message[_LINK.size :]))
+        member_of = dict(attributes(found.get(_LINKINFO, b""))).get(_SLAVE_KIND, b"").rstrip(b"\0")
         if kind != _LOOPBACK and flags & _IFF_UP and (_MASTER not in found or member_of == b"vrf"):
             yield _Link(index, os.fsdecode(found.get(_IFNAME, b"").rstrip(b"\0")))
 
 
 def _prefs(sock: socket.socket, index: int) -> Iterator[tuple[int, bool]]:
     """The preference of each filter for packets that leave by an interface, and whether it is an egress filter of ours."""
-    for message in _dump(sock, _GETTFILTER, _FILTER.pack(socket.AF_UNSPEC, index, 0, _EGRESS, 0)):
-        options = dict(_attributes(message[_FILTER.size :])).get(_OPTIONS)
+    for message in dump(sock, _GETTFILTER, _FILTER.pack(socket.AF_UNSPEC, index, 0, _EGRESS, 0)):
+        options = dict(attributes(message[_FILTER.size :])).get(_OPTIONS)
         if options is not None:
-            program = dict(_attributes(options)).get(_BPF_OPS, b"")
+            program = dict(attributes(options)).get(_BPF_OPS, b"")
             yield _FILTER.unpack_from(message)[-1] >> 16, program.startswith(_FIRST_INSTRUCTION)
-
-
-# -- rtnetlink -----------------------------------------------------------------------------------------------------------------
-
-
-def _dump(sock: socket.socket, kind: int, body: bytes) -> Iterator[memoryview]:
-    """The bodies of all messages that answer a request for a list.
-
-    Raises:
-        OSError: the kernel refuses.
-    """
-    sock.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_DUMP, 0, 0) + body)
-    while True:
-        batch = memoryview(sock.recv(1 << 17))
-        while len(batch) >= _HEADER.size:
-            size, kind, *_ = _HEADER.unpack_from(batch)
-            if kind == _DONE:
-                return
-            message = batch[_HEADER.size : size]
-            if kind == _ERROR:
-                code = -struct.unpack_from("=i", message)[0]
-                raise OSError(code, os.strerror(code))
-            yield message
-            batch = batch[max(_HEADER.size, size + 3 & ~3) :]
-
-
-def _attributes(data: memoryview | bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= _ATTRIBUTE.size:
-        size, kind = _ATTRIBUTE.unpack_from(data)
-        yield kind & _TYPE_MASK, bytes(data[_ATTRIBUTE.size : size])
-        data = data[max(_ATTRIBUTE.size, size + 3 & ~3) :]

@@ -11,6 +11,7 @@ import socket
 import struct
 from typing import Final
 
+from stcp_proxy.net import netlink_messages as nl
 from stcp_proxy.net.pattern import IPAddress, IPNetwork, plain_ip
 from stcp_proxy.net.shortage import shortage
 
@@ -80,11 +81,10 @@ def is_local_to_a_host(ip: IPAddress) -> bool:
 
 # -- the host's own --------------------------------------------------------------------------------------------------------
 
-_REQUEST, _ROUTE, _ASK, _DESTINATION = 1, 24, 26, 1
-"""NLM_F_REQUEST, RTM_NEWROUTE, RTM_GETROUTE, RTA_DST."""
-_HEADER, _MESSAGE = "=IHHII", "=BBBBBBBBI"
-_KIND: Final = struct.Struct("=4xH10x7xB")
-"""Of an answer, the message's type and the route's."""
+_ROUTE, _ASK, _DESTINATION = 24, 26, 1
+"""RTM_NEWROUTE, RTM_GETROUTE, RTA_DST."""
+_RTMSG: Final = struct.Struct("=BBBBBBBBI")
+"""struct rtmsg; the eighth is the type of the route."""
 _DELIVERED_HERE: Final = {2, 3, 4, 5}
 """RTN_LOCAL, RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST."""
 
@@ -99,9 +99,8 @@ def is_own_address(ip: IPAddress) -> bool:
     """
     ip = plain_ip(ip)
     family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
-    body = struct.pack(_MESSAGE, family, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
-    body += struct.pack("=HH", 4 + len(ip.packed), _DESTINATION) + ip.packed
-    question = struct.pack(_HEADER, struct.calcsize(_HEADER) + len(body), _ASK, _REQUEST, 1, 0) + body
+    body = _RTMSG.pack(family, ip.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    question = nl.message(_ASK, nl.NLM_F_REQUEST, 1, body, nl.pack({_DESTINATION: ip.packed}))
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE) as sock:
             sock.sendto(question, (0, 0))
@@ -111,5 +110,10 @@ def is_own_address(ip: IPAddress) -> bool:
         if lack is not None:
             raise lack from None
         return True
-    message, route = _KIND.unpack_from(answer)
-    return message == _ROUTE and route in _DELIVERED_HERE  # an error instead says that no route leads there
+    try:
+        first = next(nl.messages(answer))
+        return (
+            first.kind == _ROUTE and _RTMSG.unpack_from(first.body)[7] in _DELIVERED_HERE
+        )  # an error says that no route leads there
+    except (nl.MalformedMessage, struct.error, StopIteration):
+        return True

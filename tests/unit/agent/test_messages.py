@@ -1,49 +1,21 @@
-"""Netlink messages as bytes: any bytes are parsed or refused, and what is packed is read back."""
+"""What the module and its agent say to each other: any bytes are read or refused."""
 
 from __future__ import annotations
 
-import contextlib
 import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stcp_proxy.agent import attributes, messages
-from stcp_proxy.agent.attributes import MalformedMessage
+from stcp_proxy.agent import messages
 from stcp_proxy.agent.messages import Opened
 from stcp_proxy.agent.netlink_abi import MAX_PEER, MAX_WIRE_BYTES, SocketRole
+from stcp_proxy.net.netlink_messages import MalformedMessage, parse
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.relay.engine import DirectionKey
 
-from .fake_kernel import FD, ID, IDENTITY, ROLE, SERVICE, TIMEOUT, UID, attribute, describe, split
-
-KINDS = st.integers(0, 0x3FFF)
-
-
-@given(st.dictionaries(KINDS, st.binary(max_size=300), max_size=8))
-def test_what_is_packed_is_read_back(found: dict[int, bytes]) -> None:
-    packed = bytes(attributes.pack(found))
-    assert packed == b"".join(attribute(kind, value) for kind, value in found.items())
-    assert attributes.parse(packed) == found
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
-    for parse in (attributes.parse, lambda data: list(attributes.messages(data))):
-        with contextlib.suppress(MalformedMessage):
-            parse(data)
-
-
-@given(st.dictionaries(KINDS, st.binary(max_size=30), min_size=1, max_size=5), st.data())
-def test_a_cut_message_is_refused_or_shorter(found: dict[int, bytes], data: st.DataObject) -> None:
-    packed = bytes(attributes.pack(found))
-    cut = packed[: data.draw(st.integers(0, len(packed) - 1))]
-    try:
-        read = attributes.parse(cut)
-    except MalformedMessage:
-        return
-    assert read.items() <= found.items()
+from .fake_kernel import FD, ID, IDENTITY, ROLE, SERVICE, TIMEOUT, UID, describe, split
 
 
 @given(st.binary(max_size=120), st.integers(0, 60))
@@ -51,45 +23,15 @@ def test_any_reply_to_accept_is_read_or_refused(noise: bytes, at: int) -> None:
     body = describe(7, identity="db", service="orders")
     changed = body[:at] + noise + body[at + len(noise) :]
     try:
-        pending = messages.read_pending(attributes.parse(changed))
+        pending = messages.read_pending(parse(changed))
     except MalformedMessage:
         return
     assert pending.fd >= 0
     assert pending.role in SocketRole
 
 
-@pytest.mark.parametrize(
-    ("data", "why"),
-    [
-        (b"\x08", "cut short"),
-        (struct.pack("=HH", 3, 1), "3 bytes"),
-        (struct.pack("=HH", 9, 1) + bytes(4), "9 bytes"),
-        (struct.pack("=HH", 0, 1), "0 bytes"),
-        (attribute(1, b"a") + attribute(1, b"b"), "twice"),
-        (attribute(1, b"a") + attribute(1 | 0x8000, b"b"), "twice"),
-    ],
-)
-def test_malformed_attributes(data: bytes, why: str) -> None:
-    with pytest.raises(MalformedMessage, match=why):
-        attributes.parse(data)
-
-
-@pytest.mark.parametrize("length", [0, 15, 21, 0xFFFFFFFF])
-def test_a_message_with_a_wrong_length(length: int) -> None:
-    with pytest.raises(MalformedMessage, match="says it has"):
-        list(attributes.messages(struct.pack("=IHHII", length, 1, 0, 1, 0) + bytes(4)))
-
-
-def test_several_messages_in_a_datagram() -> None:
-    datagram = attributes.message(5, 0, 1, b"abc") + bytes(1) + attributes.message(6, 0, 2)
-    assert [(each.kind, each.sequence, each.body) for each in attributes.messages(bytes(datagram))] == [
-        (5, 1, b"abc"),
-        (6, 2, b""),
-    ]
-
-
 def test_a_pending_handshake() -> None:
-    found = messages.read_pending(attributes.parse(describe(9, id=2**63, role=1, timeout=1_500, uid=33, identity="web")))
+    found = messages.read_pending(parse(describe(9, id=2**63, role=1, timeout=1_500, uid=33, identity="web")))
     assert (found.id, found.fd, found.role, found.timeout, found.uid) == (2**63, 9, SocketRole.RESPONDER, 1.5, 33)
     assert (found.identity, found.service) == ("web", None)
 
