@@ -17,7 +17,7 @@ _log = structlog.get_logger("stcp_proxy.supervisor")
 
 GRACE: Final = LINGER + 1.0
 """Seconds for RESET and REJECT to get out after the drain."""
-LAST_SPANS: Final = 10.0
+LAST_SPANS: Final = 5.0
 """Seconds for the exporter to end after that. It sends spans for three of them at most, and may just have been started."""
 
 

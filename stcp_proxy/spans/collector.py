@@ -12,9 +12,10 @@ import http.client
 import json
 import signal
 import ssl
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import Message
 from types import FrameType
@@ -30,6 +31,8 @@ from stcp_proxy.spans.orders import Orders
 MOST_ANSWER: Final = 1 << 16
 _MOST_WORDS: Final = 200
 _MOST_WAIT: Final = 60.0
+_TICK: Final = 0.2
+"""Seconds between two looks at the deadline: the end of the proxy brings it forward."""
 _RETRIED: Final = (429, 502, 503, 504)
 """The statuses that the specification of OTLP calls retryable."""
 _PROTOBUF: Final = "application/x-protobuf"
@@ -85,19 +88,19 @@ class Collector:
         ):
             self._opener.add_handler(handler)
 
-    def send(self, body: bytes, spans: int, *, seconds: float | None = None) -> Outcome:
+    def send(self, body: bytes, spans: int, *, is_over: Callable[[], bool] = lambda: False) -> Outcome:
         """Send one request.
 
         Args:
             body: the request.
             spans: how many spans it has.
-            seconds: the deadline, where it is shorter than the configured one.
+            is_over: asked several times a second; ends the request before its deadline.
         """
-        timeout = self._orders.timeout if seconds is None else min(seconds, self._orders.timeout)
+        timeout = self._orders.timeout
         headers = {"Content-Type": _PROTOBUF, "User-Agent": f"stcp-proxy/{__version__}", **self._orders.headers}
         request = urllib.request.Request(self._orders.endpoint, data=body, headers=headers, method="POST")  # noqa: S310  (http, https)
         try:
-            with _deadline(timeout):
+            with _deadline(timeout, is_over):
                 try:
                     with self._opener.open(request, timeout=timeout) as answer:
                         return _judged(answer.read(MOST_ANSWER), answer.headers.get_content_type(), spans)
@@ -115,14 +118,16 @@ class Collector:
 
 
 @contextlib.contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
+def _deadline(seconds: float, is_over: Callable[[], bool]) -> Iterator[None]:
     """Raise Late in the main thread when the time is over: a timeout of a socket begins anew with every byte."""
+    end = time.monotonic() + seconds
 
     def ring(_number: int, _frame: FrameType | None) -> None:
-        raise Late
+        if time.monotonic() >= end or is_over():
+            raise Late
 
     before = signal.signal(signal.SIGALRM, ring)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    timer = signal.setitimer(signal.ITIMER_REAL, min(seconds, _TICK), _TICK)
     try:
         yield
     finally:

@@ -175,10 +175,16 @@ class Exporter:
         self._due = time.monotonic() + DELAY
 
     def _send(self, body: bytes, spans: int) -> Outcome:
-        left = None if self._end is None else self._end - time.monotonic()
-        if left is not None and left <= 0:
+        outcome = Outcome(spans) if self._is_over() else self._collector.send(body, spans, is_over=self._is_over)
+        if outcome.refused and self._is_over():
             return Outcome(spans, f"not all spans were accepted within {LAST:g} s after the end of the proxy", _REMEDY_AT_END)
-        return self._collector.send(body, spans, seconds=left)
+        return outcome
+
+    def _is_over(self) -> bool:
+        """Whether there is no time left for spans. During a request it is asked by a signal handler."""
+        if self._end is None and _poll(0, self._control):
+            self._hear()
+        return self._end is not None and time.monotonic() >= self._end
 
     def _pause(self, seconds: float) -> None:
         """Wait between two attempts; the end is heard meanwhile."""

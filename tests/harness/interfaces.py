@@ -17,17 +17,19 @@ from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from stcp_proxy import cli, errors
 from stcp_proxy.admin import http_app
 from stcp_proxy.admin.metrics import METRICS
 from stcp_proxy.admin.status_schema import Status
 from stcp_proxy.cli import commands, tunnel_commands
-from stcp_proxy.config import reference
+from stcp_proxy.config import Mode, reference
 from stcp_proxy.config.setting import bounds, choices, settings
 from stcp_proxy.errors import Code, EndReason, LogClass, StcpError
 from stcp_proxy.process import application
 from stcp_proxy.protocol.wire import FrameType, Suite
+from stcp_proxy.spans.span import span_of
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FILE: Final = ROOT / "tests" / "vectors" / "interfaces.json"
@@ -48,6 +50,7 @@ def today() -> Interfaces:
         "metrics": {name: {"kind": one.kind, "labels": list(one.labels)} for name, one in METRICS.items()},
         "reasons": {label: {} for label in sorted(_reasons())},
         "events": {event: {} for event in _events()},
+        "spans": dict(_spans()),
         "exit status": {
             "done": 0,
             "failed, or connections were cut off": cli.FAILED,
@@ -181,6 +184,17 @@ def _events() -> list[str]:
     table = page.partition("## Events of connections and endpoints")[2].partition("\n## ")[0]
     events = [event for event in re.findall(r"^\| `([a-z ]+)` \|", table, re.MULTILINE) if f'"{event}' in source]
     return events + [f"class {each.value}" for each in LogClass]
+
+
+def _spans() -> Iterator[tuple[str, str | dict[str, str]]]:
+    """Names, kinds and attributes of spans, from a connection of each side whose record has every field."""
+    texts = ("channel", "peer", "engine", "suite", "leg", "service", "reason", "code", "why")
+    record = dict.fromkeys(texts, "00" * 8) | dict.fromkeys(("client", "target", "origin", "original"), "192.0.2.1:1")
+    record |= {"tunnel": "TUNNEL", "seconds": 1.0, "ended": 1 << 60, "to_wire": 1, "to_plain": 1, "failed": True}
+    for mode in Mode:
+        span = span_of(record | {"mode": mode.value})
+        attributes = {each.key: str(each.value.WhichOneof("value")).removesuffix("_value") for each in span.attributes}
+        yield span.name, {"kind": Span.SpanKind.Name(span.kind)} | attributes
 
 
 def merged(frozen: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

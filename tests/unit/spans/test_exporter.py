@@ -143,11 +143,22 @@ def test_the_end_has_a_deadline(site: Site, collector: Collector, monkeypatch: p
     monkeypatch.setattr(exporter, "BATCH", 10)
     collector.delay = 30
     site.records(100)
-    site.stop()  # a request that is under way at the stop has its own time limit
+    site.stop()
     began = time.monotonic()
     found = site.run(collector.url)
     assert time.monotonic() - began < 10
     assert found == Counts(100, 0, 100)
+
+
+def test_the_end_shortens_a_request_under_way(site: Site, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "LAST", 0.5)
+    collector.delay = 300
+    site.records(3)
+
+    def under_way() -> None:
+        wait_for(lambda: collector.paths, words="a request")
+
+    assert site.run(collector.url, under_way, site.stop, timeout=600.0) == Counts(3, 0, 3)
 
 
 def test_what_a_killed_exporter_had_taken_is_lost(site: Site, collector: Collector) -> None:
