@@ -33,7 +33,8 @@ RUN python3 -m venv /opt/pip \
     && find /opt/stcp/bin ! -name "python*" ! -name stcp-proxy -type f -delete
 COPY tools/precompile.py packaging/trim tools/distroless.py ./
 RUN sh trim /opt/stcp/lib/python3*/site-packages
-RUN /opt/stcp/bin/python -I precompile.py /opt/stcp/cache && mkdir /keys
+# Without columns of lines: a traceback underlines nothing where there are no sources.
+RUN /opt/stcp/bin/python -I -X no_debug_ranges precompile.py /opt/stcp/cache && mkdir /keys
 
 FROM build AS rootfs
 RUN python3 distroless.py /opt/stcp /rootfs
