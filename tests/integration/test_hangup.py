@@ -24,6 +24,7 @@ def test_terminal_that_is_closed(tmp_path: Path, echo: Target, workers: str) -> 
     command = [*COMMAND, *arguments(tmp_path, echo.to, workers, free_port())]
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # `nohup make test` ignores it
         os.execvp(command[0], command)
     seen = b""
     while seen.count(b"ready") < int(workers):

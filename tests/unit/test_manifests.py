@@ -60,6 +60,13 @@ def test_a_sidecar_that_lives_longer_than_its_neighbours(pod: dict[str, Any]) ->
     assert pod["securityContext"]["fsGroup"] == stcp["securityContext"]["runAsGroup"]
 
 
+def test_every_pod_has_the_same_sidecar() -> None:
+    """Requests and limits, probes and rights of client.yaml; chart, component and injection are compared with it elsewhere."""
+    sidecars = [{**pod["initContainers"][-1], "ports": None} for pod in PODS]
+    assert len(sidecars) == 3
+    assert all(each == sidecars[0] for each in sidecars)
+
+
 def test_one_container_of_a_pod_may_change_its_network_and_it_has_no_key() -> None:
     """It ends before the proxy starts; the application is not whom its rules leave alone."""
     (pod,) = [pod for pod in PODS if len(pod["initContainers"]) > 1]
