@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import re
@@ -187,9 +188,20 @@ def test_from_a_file(hosts: Hosts) -> None:
     assert hosts.stop() == [0, 0]
 
 
-def test_the_command_of_the_installation() -> None:
-    """`test_install` runs it."""
-    assert blocks("Install") == [["pip install ."]]
+def test_the_commands_of_the_installation() -> None:
+    """`test_install` runs the one from a clone, `make test-packages` and `make test-engine` those for what is released."""
+    check = "gpg --verify SHA256SUMS.asc SHA256SUMS && sha256sum --check --ignore-missing SHA256SUMS"
+    assert blocks("Install") == [[check], ["pip install ."]]
+
+
+def test_the_files_that_are_installed() -> None:
+    """Each pattern means one of the files that docs/RELEASE.md lists."""
+    page = (ROOT / "docs" / "RELEASE.md").read_text(encoding="utf-8")
+    names = [name.replace("V", "0.2.0") for name in re.findall(r"`(stcp[-_]\S+V\S*)`", page)]
+    patterns = re.findall(r"(stcp-proxy[-_]\S*\*\S*?)[` ]", README)
+    assert len(patterns) == 3
+    for pattern in patterns:
+        assert len(set(fnmatch.filter(names, pattern))) == 1, (pattern, names)
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE))))
@@ -204,7 +216,7 @@ def test_make_knows(target: str) -> None:
 def test_no_block_is_left_out() -> None:
     """A block under a heading that no test here follows would go stale unseen."""
     known = [
-        ["make demo", "make test"], blocks("Install")[0], *blocks("Two hosts in five minutes"),
+        ["make demo", "make test"], *blocks("Install"), *blocks("Two hosts in five minutes"),
         *blocks("A shared secret instead of keys"), *blocks("From a file"),
     ]  # fmt: skip
     every = [match[1].splitlines() for match in re.finditer(r"```sh\n(.*?)```", README, re.DOTALL)]
