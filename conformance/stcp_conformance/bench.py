@@ -100,6 +100,14 @@ class Bench:
         """The connection that the responder dials."""
         return self.keep(self.server.accept())
 
+    def dialled(self) -> list[Plain]:
+        """The connections that the responder has dialled and nobody took."""
+        found = []
+        with contextlib.suppress(Deviation):
+            while True:
+                found.append(self.keep(self.server.accept(0)))
+        return found
+
     def expect_no_dial(self) -> None:
         if self.server.drain():
             raise Deviation("the target was dialled")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROLES = ("responder", "initiator")
-PARTS = frozenset({"attribute-limit", "keep", "services"})
+PARTS = frozenset({"attribute-limit", "keep", "ready", "services"})
 """Parts of the protocol that an implementation may leave out."""
 
 

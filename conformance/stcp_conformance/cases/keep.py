@@ -6,15 +6,14 @@ import select
 from collections.abc import Callable
 
 from stcp_conformance.bench import Bench, Link
-from stcp_conformance.frames import KEEP, Code, Type, keep, read_attributes, reason
+from stcp_conformance.cases.order import expect_no_reply
+from stcp_conformance.frames import KEEP, SERVICE, Code, Type, attribute, keep, read_attributes, reason
 from stcp_conformance.greeting import greeter
 from stcp_conformance.registry import INITIATOR, RESPONDER, add, case
 from stcp_conformance.sockets import EOF, RST, Deviation, Plain
-from stcp_conformance.wire import Frame
 
 KEPT = keep(30)
 IDLE_LAW = "7: on an idle leg only OPEN of the initiator and BYE are in place; another frame ends the leg"
-AGAIN_LAW = "7: BYE, or RESET before ACCEPT: the initiator sends the same OPEN and the same bytes on another leg"
 
 
 def first(bench: Bench) -> Link:
@@ -64,11 +63,13 @@ def second(bench: Bench, link: Link, attributes: bytes = KEPT) -> Link:
     return Link(wire, plain, answer)
 
 
-def leg_ends(link: Link) -> str:
-    """The implementation ends an idle leg: at most one BYE or RESET comes before."""
+def leg_ends(link: Link, *kinds: Type) -> str:
+    """The implementation ends an idle leg: at most one frame of these types comes before. Without types: BYE or RESET."""
+    kinds = kinds or (Type.BYE, Type.RESET)
     frames, end = link.wire.rest()
-    if len(frames) > 1 or any(frame.kind not in (Type.BYE, Type.RESET) for frame in frames):
-        raise Deviation(f"wire leg: {', '.join(map(str, frames))}, where at most BYE or RESET may come")
+    if len(frames) > 1 or any(frame.kind not in kinds for frame in frames):
+        names = " or ".join(kind.name for kind in kinds)
+        raise Deviation(f"wire leg: {', '.join(map(str, frames))}, where at most {names} may come")
     return f"wire leg: {', '.join(map(str, frames)) or 'no frame'} and {end}"
 
 
@@ -105,6 +106,77 @@ def no_agreement(bench: Bench) -> str:
         raise Deviation("ACCEPT has attributes, although OPEN has none")
     link.finish()
     return link.wire.expect_closed()
+
+
+@case("kept-when-the-application-ends-first", "7: a connection is over in order, whichever FIN comes first", needs="keep")
+def application_first(bench: Bench) -> None:
+    link = bench.open(KEPT)
+    link.plain.finish()
+    link.wire.expect(Type.FIN)
+    link.wire.send(Type.FIN)
+    link.plain.expect_end(EOF)
+    link.wire.idle = True
+    second(bench, link).talk()
+
+
+@case(
+    "end-of-stream-after-fin-on-a-kept-leg",
+    "5, 7: the end of the stream after FIN ends the leg, not the connection",
+    needs="keep",
+)
+def half_closed(bench: Bench) -> str:
+    link = bench.open(KEPT)
+    link.wire.send(Type.FIN)
+    link.wire.stream.finish()
+    link.plain.expect_end(EOF)
+    link.plain.send(b"answer")
+    link.wire.expect_data(b"answer")
+    link.plain.finish()
+    link.wire.expect(Type.FIN)
+    return leg_ends(link)
+
+
+@case("data-behind-open-on-a-kept-leg", "3, 7: DATA and FIN may follow each OPEN directly", roles=RESPONDER, needs="keep")
+def data_behind_open(bench: Bench) -> None:
+    link = first(bench)
+    wire = link.wire
+    wire.stream.send(wire.seal(Type.OPEN, KEPT) + wire.sends.seal(Type.DATA, b"early") + wire.sends.seal(Type.FIN))
+    plain = bench.target()
+    plain.expect(b"early")
+    plain.expect_end(EOF)
+    wire.expect(Type.ACCEPT)
+    plain.send(b"late")
+    wire.expect_data(b"late")
+    plain.finish()
+    wire.expect(Type.FIN)
+    second(bench, link).talk()
+
+
+@case("fin-and-open-in-one-segment", "7: OPEN of the next connection may follow FIN directly", roles=RESPONDER, needs="keep")
+def fin_and_open(bench: Bench) -> None:
+    link = bench.open(KEPT)
+    link.talk()
+    link.plain.finish()
+    link.wire.expect(Type.FIN)
+    wire = link.wire
+    last = wire.seal(Type.FIN)
+    wire.idle = True
+    wire.stream.send(last + wire.seal(Type.OPEN, KEPT) + wire.sends.seal(Type.DATA, b"next"))
+    link.plain.expect_end(EOF)
+    plain = bench.target()
+    plain.expect(b"next")
+    Link(wire, plain, wire.expect(Type.ACCEPT))
+
+
+@case("fin-and-bye-in-one-segment", "7: BYE may follow FIN directly, and the connection ends in order", needs="keep")
+def fin_and_bye(bench: Bench) -> str:
+    link = bench.open(KEPT)
+    link.talk()
+    link.plain.finish()
+    link.wire.expect(Type.FIN)
+    link.wire.stream.send(link.wire.seal(Type.FIN) + link.wire.seal(Type.BYE))
+    link.plain.expect_end(EOF)
+    return leg_ends(link, Type.BYE)
 
 
 @case("truncation-on-a-kept-leg", "5, 7: a later connection that is cut is an RST at the plain leg", needs="keep")
@@ -168,6 +240,18 @@ OLD = "7: OPEN of connection i > 0 under the key of the connection before ends t
 add("idle-open-under-the-old-key", OLD, idle(Type.OPEN, old_key=True), roles=RESPONDER, needs="keep")
 
 
+@case(
+    "idle-open-with-service-twice",
+    "4, 7: an OPEN that the format does not allow reaches no target, gets no reply, and ends the leg",
+    roles=RESPONDER,
+    needs="keep",
+)
+def idle_bad_open(bench: Bench) -> str:
+    link = first(bench)
+    link.wire.send(Type.OPEN, KEPT + 2 * attribute(SERVICE, b"db"))
+    return expect_no_reply(bench, link.wire)
+
+
 @case("idle-bye-and-open", "7: the receiver of BYE closes the leg, and acts on nothing behind it", roles=RESPONDER, needs="keep")
 def bye_and_open(bench: Bench) -> str:
     link = first(bench)
@@ -199,91 +283,6 @@ def smaller(bench: Bench) -> str:
         link.wire.send(Type.OPEN)
         bench.expect_no_dial()
     return seen
-
-
-# -- the implementation is the initiator: what comes in place of ACCEPT
-
-
-def again(kind: Type | None, plaintext: bytes = b"", *, word: bytes = b"") -> Callable[[Bench], str]:
-    """OPEN of a later connection, an answer that says nothing of it was acted upon, and the same on another leg."""
-
-    def run(bench: Bench) -> str:
-        link = first(bench)
-        plain, opening = ask(bench, link)
-        if word:
-            plain.send(word)
-        if kind is None:
-            link.wire.stream.finish()
-        else:
-            link.wire.send(kind, plaintext)
-            link.wire.stream.finish()
-        wire = bench.greeter().respond(bench.accept())
-        if without_keep(wire.expect(Type.OPEN)) != without_keep(opening):
-            raise Deviation("OPEN on the other leg has other attributes")
-        wire.send(Type.ACCEPT)
-        new = Link(wire, plain)
-        if word:
-            wire.expect_data(word)
-        new.talk()
-        return "the same OPEN on another leg"
-
-    return run
-
-
-def without_keep(attributes: bytes) -> list[tuple[int, bytes]]:
-    return [each for each in read_attributes(attributes) if each[0] != KEEP]
-
-
-for name, word in (("", b""), ("-with-bytes", b"question")):
-    add(f"bye-crosses-open{name}", AGAIN_LAW, again(Type.BYE, word=word), roles=INITIATOR, needs="keep")
-    add(f"reset-crosses-open{name}", AGAIN_LAW, again(Type.RESET, reason(8), word=word), roles=INITIATOR, needs="keep")
-END_LAW = "7: the end of the stream before ACCEPT: OPEN again only when no byte of the application went with it"
-add("end-of-stream-crosses-open", END_LAW, again(None), roles=INITIATOR, needs="keep")
-
-
-@case("end-of-stream-after-bytes", END_LAW, roles=INITIATOR, needs="keep")
-def end_after_bytes(bench: Bench) -> str:
-    """The application speaks before the implementation opens; whether its bytes go with OPEN is the implementation's choice."""
-    link = first(bench)
-    plain, _ = ask(bench, link)
-    plain.send(b"question")
-    found = link.wire.receive() if select.select([link.wire.stream.sock], [], [], 0.3)[0] else None
-    link.wire.stream.finish()
-    if not (isinstance(found, Frame) and found.kind is Type.DATA):
-        wire = bench.greeter().respond(bench.accept())
-        wire.expect(Type.OPEN)
-        wire.send(Type.ACCEPT)
-        wire.expect_data(b"question")
-        return "no byte went with OPEN; OPEN again on another leg"
-    plain.expect_end(RST)
-    if bench.server.drain():
-        raise Deviation("OPEN again on another leg, although bytes of the application went with the first")
-    return "bytes went with OPEN; plain leg: RST, and no other leg"
-
-
-@case(
-    "reject-of-a-later-connection",
-    "7: the responder acted: REJECT is an RST at the plain leg, and no OPEN again",
-    roles=INITIATOR,
-    needs="keep",
-)
-def reject_later(bench: Bench) -> str:
-    link = first(bench)
-    plain, _ = ask(bench, link)
-    link.wire.send(Type.REJECT, reason(Code.TARGET_REFUSED))
-    link.wire.stream.finish()
-    plain.expect_end(RST)
-    if bench.server.drain():
-        raise Deviation("OPEN again on another leg")
-    return "plain leg: RST, and no other leg"
-
-
-@case("accept-under-the-old-key", "7: ACCEPT of a later connection comes with a new key", roles=INITIATOR, needs="keep")
-def old_accept(bench: Bench) -> str:
-    link = first(bench)
-    ask(bench, link)
-    link.wire.stream.send(link.wire.sends.seal(Type.ACCEPT, KEPT))
-    return link.wire.expect_fault()
 
 
 @case("reject-on-a-kept-leg", "7: REJECT of a later connection ends the leg", roles=RESPONDER, needs="keep services")

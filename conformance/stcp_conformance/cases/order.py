@@ -12,9 +12,9 @@ from stcp_conformance.sockets import EOF, RST, Deviation
 from stcp_conformance.wire import Wire
 
 ORDER_LAW = "3: a frame out of place ends the connection"
-FIRST_LAW = "3: the initiator's first frame is OPEN; anything else reaches no target"
+FIRST_LAW = "1, 3: the initiator's first frame is OPEN; anything else reaches no target, and gets no reply"
 ANSWER_LAW = "3: the responder's first frame is ACCEPT or REJECT"
-ATTRIBUTE_LAW = "4: attributes that the format does not allow end the connection, and reach no target"
+ATTRIBUTE_LAW = "1, 4: attributes that the format does not allow end the connection, reach no target, and get no reply"
 SKIP_LAW = "4: a receiver skips unknown attributes"
 REASON_LAW = "4: a reason is a code and at most 256 bytes of text; the connection is over, whatever they are"
 
@@ -71,13 +71,18 @@ def first(kind: int, plaintext: bytes) -> Callable[[Bench], str]:
     def run(bench: Bench) -> str:
         wire = bench.initiate()
         wire.send(kind, plaintext)
-        frames, end = wire.rest()
-        bench.expect_no_dial()
-        if any(frame.kind is not Type.REJECT for frame in frames) or len(frames) > 1:
-            raise Deviation(f"wire leg: {', '.join(map(str, frames))}, where at most REJECT may come")
-        return f"{', '.join(map(str, frames)) or 'no frame'} and {end}; no connection to the target"
+        return expect_no_reply(bench, wire)
 
     return run
+
+
+def expect_no_reply(bench: Bench, wire: Wire) -> str:
+    """The responder closes the leg without a frame, and dials nothing."""
+    frames, end = wire.rest()
+    bench.expect_no_dial()
+    if frames:
+        raise Deviation(f"wire leg: {', '.join(map(str, frames))}, where no frame may come")
+    return f"no frame and {end}; no connection to the target"
 
 
 for name, kind, plaintext in (
@@ -114,6 +119,25 @@ def reset_behind_open(bench: Bench) -> str:
     if any(frame.kind not in (Type.ACCEPT, Type.REJECT) for frame in frames):
         raise Deviation(f"wire leg: {', '.join(map(str, frames))}")
     return f"{', '.join(map(str, frames)) or 'no frame'} and {end}"
+
+
+@case(
+    "fault-behind-open",
+    "3, 5: a fault before the answer to OPEN: no RESET in place of ACCEPT or REJECT, and no byte reaches the target",
+    roles=RESPONDER,
+)
+def fault_behind_open(bench: Bench) -> str:
+    wire = bench.initiate()
+    frame = bytearray(wire.seal(Type.OPEN) + wire.seal(Type.DATA, WORD))
+    frame[-1] ^= 1
+    wire.stream.send(bytes(frame))
+    frames, end = wire.rest()
+    seen = f"{', '.join(map(str, frames)) or 'no frame'} and {end}"
+    if [frame.kind for frame in frames] not in ([], [Type.REJECT], [Type.ACCEPT], [Type.ACCEPT, Type.RESET]):
+        raise Deviation(f"wire leg: {seen}")
+    for plain in bench.dialled():
+        plain.expect_end(RST)
+    return seen
 
 
 ATTRIBUTES = {
@@ -232,6 +256,7 @@ for name in (
     "cut-in-the-header",
     "cut-in-the-value",
     "longer-than-the-frame",
+    "service-twice",
     "keep-of-one-byte",
     "keep-of-no-seconds",
     "keep-twice",
