@@ -15,7 +15,6 @@ import contextlib
 import math
 import os
 import select
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ from stcp_proxy.relay.engine import Handover, RelayEnd
 from stcp_proxy.relay.fast_path import GUEST, SEEN, Lane, make_lane
 from stcp_proxy.relay.held_bytes import LIMIT, SHORT_READ, HeldBytes
 from stcp_proxy.relay.turns import PAUSE, SHARED_READ, Small, SmallReads, Turns, are_active, guarded, poll_briefly
-from stcp_proxy.relay.watcher import Watcher
+from stcp_proxy.relay.watcher import Watched, Watcher
 
 CHUNK: Final = 16 * MAX_PLAINTEXT
 """Bytes of one read: sixteen full frames. Four frames cost a sixth more processor time in bulk, and were no better for small
@@ -196,18 +195,18 @@ class PumpEngine:
 
     # -- the engine's thread -----------------------------------------------------------------------------------------------
 
-    def forget(self, leg: socket.socket) -> None:
+    def forget(self, leg: Watched) -> None:
         """Act on no further event of a leg that is about to be closed."""
         self._handlers.pop(leg.fileno(), None)
         if self.lane is not None:
             self.lane.forget(leg.fileno())
 
-    def release(self, leg: socket.socket) -> None:
+    def release(self, leg: Watched) -> None:
         """Watch a leg no more: it stays open, and another owner takes it."""
         self.forget(leg)
         self._epoll.unregister(leg.fileno())
 
-    def watch(self, sock: socket.socket, watcher: Watcher, *, mask: int = select.EPOLLIN, seconds: float | None = None) -> bool:
+    def watch(self, sock: Watched, watcher: Watcher, *, mask: int = select.EPOLLIN, seconds: float | None = None) -> bool:
         """See `Watching.watch`."""
         if self._guest < 0 or self._owner != threading.get_ident() or self._stopping:
             return False
@@ -221,7 +220,7 @@ class PumpEngine:
             self.deadlines.set(watcher, self.now + seconds)
         return True
 
-    def unwatch(self, sock: socket.socket, watcher: Watcher) -> None:
+    def unwatch(self, sock: Watched, watcher: Watcher) -> None:
         """See `Watching.unwatch`."""
         fd = sock.fileno()
         if self._watchers.get(fd) is watcher:

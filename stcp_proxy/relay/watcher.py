@@ -9,12 +9,22 @@ Invariants:
 
 from __future__ import annotations
 
-import socket
+import collections
 from typing import Protocol
+
+from stcp_proxy.relay.deadlines import Deadlines, Timed
+from stcp_proxy.relay.turns import Busy
+
+
+class Watched(Protocol):
+    """A socket, or an epoll set of sockets."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
 
 
 class Watcher(Protocol):
-    """Acts on the events of one socket."""
+    """Acts on the events of one socket, or of one epoll set."""
 
     def on_news(self, mask: int, /) -> None:
         """Handle events of the socket. Level-triggered: it is called again while they last.
@@ -37,9 +47,23 @@ class Watcher(Protocol):
 
 
 class Watching(Protocol):
-    """An engine that can watch sockets."""
+    """An engine that can watch sockets.
 
-    def watch(self, sock: socket.socket, watcher: Watcher, *, mask: int = 1, seconds: float | None = None) -> bool:
+    Attributes:
+        now: time of the batch of events under way, seconds.
+    """
+
+    now: float
+
+    @property
+    def deadlines(self) -> Deadlines[Timed]:
+        """The deadlines of watchers, on the clock of `now`."""
+
+    @property
+    def again(self) -> collections.deque[Busy]:
+        """The queue of those that take a turn behind the events of the batch."""
+
+    def watch(self, sock: Watched, watcher: Watcher, *, mask: int = 1, seconds: float | None = None) -> bool:
         """Watch a socket.
 
         Args:
@@ -52,7 +76,7 @@ class Watching(Protocol):
             False if the engine cannot: Trio's loop does not drive it, or it is closed.
         """
 
-    def unwatch(self, sock: socket.socket, watcher: Watcher) -> None:
+    def unwatch(self, sock: Watched, watcher: Watcher) -> None:
         """Stop watching a socket, before its owner closes it or gives it away."""
 
     def wake_trio(self) -> None:

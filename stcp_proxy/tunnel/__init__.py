@@ -5,7 +5,8 @@
 - ``connections``      its live connections; ``unauthenticated`` those whose peer has proved nothing, and which loses its place
 - ``quick_start``      a session in the engine's loop, until it needs a task
 - ``listener_watch``   a listening socket in the engine's loop; ``leg_watch`` a wire leg at rest there
-- ``lobby``            accepted connections of a listen tunnel without a first message; ``fair_places`` shares their places
+- ``lobby``            accepted connections of a listen tunnel without a first message; ``caller`` is one of them,
+  ``lobby_watch`` the engine's loop as their driver, ``fair_places`` shares their places
 - ``replays``          first messages that were answered lately
 - ``peer_limits``      the limits of each peer: live connections, and new connections a second
 - ``lifetimes``        connections end after ``max_lifetime``

@@ -30,9 +30,10 @@ from stcp_proxy.net.unix_socket import change_mode, in_place, remember_file
 from stcp_proxy.relay.watcher import Watching
 from stcp_proxy.session import intercept
 from stcp_proxy.session.record import Connection, once_more
+from stcp_proxy.tunnel.caller import Caller
 from stcp_proxy.tunnel.connections import LiveConnections, no_place
 from stcp_proxy.tunnel.listener_watch import ListenerWatch
-from stcp_proxy.tunnel.lobby import Caller, Lobby
+from stcp_proxy.tunnel.lobby import Lobby
 
 _log = structlog.get_logger("stcp_proxy.tunnel")
 
@@ -40,7 +41,7 @@ BACKLOG: Final = 4096
 _BATCH: Final = 64
 """Connections that are accepted from one listener before other listeners are served."""
 _ENGINE_BATCH: Final = 16
-"""The same in the engine's loop, where each connection goes on to OPEN at once."""
+"""The same in the engine's loop. On a connect tunnel each connection goes on to OPEN at once."""
 _EXHAUSTED_PAUSE: Final = 0.1
 """Seconds without accepting when the system has no descriptor or memory."""
 _LOOK_AGAIN: Final = 0.01
@@ -84,7 +85,7 @@ class Acceptor:
         self._logged_at = float("-inf")
         """When evictions were last logged, on Trio's clock."""
         if plan.mode is Mode.LISTEN:
-            live.lobby = Lobby(self)
+            live.lobby = Lobby(self, watching)
         self._configure_lobby()
 
     def open(self, listeners: list[socket.socket] | None) -> None:
@@ -124,7 +125,7 @@ class Acceptor:
     def _configure_lobby(self) -> None:
         lobby = self._live.lobby
         if lobby is not None:
-            lobby.suites, lobby.timeout = self._plan.suites, self._plan.handshake_timeout
+            lobby.configure(self._plan.suites, self._plan.handshake_timeout)
 
     @property
     def addresses(self) -> list[str]:
@@ -139,7 +140,7 @@ class Acceptor:
     async def run(self, connections: trio.Nursery) -> None:
         """Accept until cancelled; each connection becomes a task of `connections`."""
         lobby = self._live.lobby
-        with contextlib.nullcontext() if lobby is None else lobby.accepting():
+        with contextlib.nullcontext() if lobby is None else lobby.accepting(connections):
             async with trio.open_nursery() as nursery:
                 for listener in self.listeners:
                     nursery.start_soon(self._accept_from, listener, connections)
@@ -157,12 +158,13 @@ class Acceptor:
     async def _accept_in_engine(self, listener: socket.socket, connections: trio.Nursery) -> bool:
         """Let the engine's loop accept, until callers have to wait.
 
-        This is for connect tunnels: the callers of a listen tunnel enter its lobby, which needs Trio.
+        On a listen tunnel, this is only while the engine's loop drives the lobby.
 
         Returns:
             True if the system has no descriptor or memory for more connections.
         """
-        watching = self._watching() if self._live.lobby is None else None
+        lobby = self._live.lobby
+        watching = self._watching() if lobby is None or lobby.in_engine else None
         if watching is None:
             return False
         accepting = ListenerWatch(
@@ -252,9 +254,7 @@ class Acceptor:
 
     def left(self) -> None:
         """See `lobby.Host.left`."""
-        if self._live.descriptors.give_back():
-            self._live.descriptors.wake()
-        self._live.wake()
+        self._live.place_is_free()
 
     def may_begin(self) -> bool:
         """See `lobby.Host.may_begin`."""

@@ -272,12 +272,21 @@ class LiveConnections:
         self._late.pop(connection, None)
         if connection in self._all:
             self._all.discard(connection)
-            if self.descriptors.give_back():
-                self._token.run_sync_soon(self.descriptors.wake, idempotent=True)
+            self._give_descriptors_back()
         self.unauthenticated.forget(connection)
         self.peers.release(connection)
         if self.changed:
             self._wake_soon()
+
+    def place_is_free(self) -> None:
+        """Note that a caller has left the lobby."""
+        self._give_descriptors_back()
+        if self.changed:
+            self._wake_soon()
+
+    def _give_descriptors_back(self) -> None:
+        if self.descriptors.give_back():
+            self._token.run_sync_soon(self.descriptors.wake, idempotent=True)
 
     def settle(self, connection: Connection, end: RelayEnd) -> None:
         """See `Owner.settle`.

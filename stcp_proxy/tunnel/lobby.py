@@ -21,23 +21,21 @@ suspect wait until nobody else does. So a flood of forged first messages delays 
 from __future__ import annotations
 
 import contextlib
-import enum
-import fcntl
 import select
 import socket
 import struct
-import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 import trio
 
-from stcp_proxy.errors import ConnectCheck, HandshakeClosed, HandshakeTimedOut, MessageReplayed, StcpError
-from stcp_proxy.net.source import Source, source_of
+from stcp_proxy.errors import HandshakeTimedOut, StcpError
 from stcp_proxy.net.token_buckets import TokenBuckets
-from stcp_proxy.protocol.prologue import first_message_size
-from stcp_proxy.protocol.wire import KEY_LEN, MESSAGE_LENGTH_LEN, PROLOGUE_LEN, Suite
+from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.relay.watcher import Watching
+from stcp_proxy.tunnel.caller import Caller, Stage
 from stcp_proxy.tunnel.fair_places import FairPlaces
+from stcp_proxy.tunnel.lobby_watch import PAUSE, LobbyWatch
 from stcp_proxy.tunnel.replays import Replays
 
 GRACE: Final = 0.05
@@ -48,56 +46,17 @@ FAILURES: Final = 1.0
 """Failed handshakes a second with which a host is not suspect yet."""
 FAILURES_BURST: Final = 5.0
 """Failed handshakes that a host may have at once."""
-_PEEK: Final = 64
-"""Bytes that are looked at: enough for the prologue, the length field, the ephemeral key, and the name of another protocol."""
-_EPHEMERAL: Final = slice(PROLOGUE_LEN + MESSAGE_LENGTH_LEN, PROLOGUE_LEN + MESSAGE_LENGTH_LEN + KEY_LEN)
-"""The place of the ephemeral key: `e` is the first token of every pattern."""
 _EVENTS: Final = 64
 """Callers that are looked at before the relays get their turn."""
 _IDLE: Final = 100e-6
 """A turn of Trio's loop that took fewer seconds had nothing to relay."""
-_PAUSE: Final = 0.02
-"""Seconds until the next look, while no further handshake may begin."""
 _INTEREST: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _ENDED: Final = select.EPOLLRDHUP | select.EPOLLHUP
-_COUNT: Final = struct.Struct("i")
 _RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-
-
-class Stage(enum.IntEnum):
-    """How much a caller has said; a lower stage loses its place first."""
-
-    SILENT = 0
-    SPEAKING = 1
-    SUSPECT = 2
-    COMPLETE = 3
 
 
 _GRACES: Final = (GRACE, GRACE, GRACE, COMPLETE_GRACE)
 """By stage."""
-
-
-class Caller:
-    """An accepted connection in the lobby.
-
-    Attributes:
-        sock: the socket; owned by the lobby until its session begins.
-        address: the socket address of the other end, as `accept` gave it.
-        source: its source.
-        since: when it was accepted, on Trio's clock.
-        stage: how much it has said.
-        ephemeral: the ephemeral key of its first message, 32 bytes; fewer before these have arrived.
-    """
-
-    __slots__ = ("address", "ephemeral", "since", "sock", "source", "stage")
-
-    def __init__(self, sock: socket.socket, address: Any) -> None:
-        self.sock = sock
-        self.address = address
-        self.source: Source = source_of(address)
-        self.since = trio.current_time()
-        self.stage = Stage.SILENT
-        self.ephemeral = b""
 
 
 class Host(Protocol):
@@ -127,6 +86,7 @@ class Lobby:
 
     Args:
         host: the tunnel.
+        watching: gives the engine, where its loop may drive the lobby.
 
     Attributes:
         suites: suites that the tunnel accepts.
@@ -134,10 +94,11 @@ class Lobby:
         replays: genuine first messages of late.
     """
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, watching: Callable[[], Watching | None] = lambda: None) -> None:
         self.suites: tuple[Suite, ...] = ()
         self.timeout = 10.0
         self._host = host
+        self._watching = watching
         self._callers: Final[dict[int, Caller]] = {}
         """By descriptor, the oldest first."""
         self._stages: Final = tuple(FairPlaces[int]() for _ in Stage)
@@ -145,44 +106,78 @@ class Lobby:
         """Failed handshakes by source host."""
         self._in_order: Final = tuple(zip(Stage, self._stages, strict=True))
         self._seen_until = float("-inf")
-        """When the task last saw all that callers had said, on Trio's clock."""
+        """When all that callers had said was last seen, on Trio's clock."""
         self._relays_until = float("-inf")
         """Before this time no handshake begins, unless the relays have nothing to do; on Trio's clock."""
+        self._turn_at = float("-inf")
+        """When the present turn of the relays began, on Trio's clock; infinitely long ago if none has begun."""
+        self._began_at = 0.0
+        """When the last handshake began, on Trio's clock."""
         self.replays: Final = Replays()
         self._epoll: select.epoll | None = None
+        self._connections: trio.Nursery | None = None
+        """The nursery of the task and of the sessions, while the task runs."""
         self._waiting: trio.CancelScope | None = None
         """The wait of the task for an event."""
+        self._watch: LobbyWatch | None = None
+        """The engine's loop, while it drives the lobby."""
         self._runs = False
         self._accepting = False
 
     def __len__(self) -> int:
         return len(self._callers)
 
+    @property
+    def in_engine(self) -> bool:
+        """Whether the engine's loop drives the lobby, so that callers may be added there too."""
+        return self._watch is not None
+
+    def configure(self, suites: tuple[Suite, ...], timeout: float) -> None:
+        """Use new settings from now on; see the attributes."""
+        self.suites, self.timeout = suites, timeout
+        self._wake()
+
     def add(self, sock: socket.socket, address: Any, connections: trio.Nursery) -> None:
         """Take an accepted socket, non-blocking; `connections` gets the lobby's task and the sessions."""
-        if not self._runs:
-            self._runs = True
-            self._epoll = select.epoll()
-            connections.start_soon(self._run, connections)
+        self._start(connections)
         caller, descriptor = Caller(sock, address), sock.fileno()
+        if self._watch is not None and isinstance(stage := self._stage_of(caller, ended=False), Stage):
+            caller.stage = stage  # under load the whole first message has come already
         self._callers[descriptor] = caller
-        self._stages[Stage.SILENT].add(descriptor, caller.source)
-        assert self._epoll is not None  # noqa: S101
-        self._epoll.register(descriptor, _INTEREST)
+        self._stages[caller.stage].add(descriptor, caller.source)
         self._host.entered()
-        if self._waiting is not None and len(self._callers) == 1:
+        if caller.stage < Stage.SUSPECT:
+            assert self._epoll is not None  # noqa: S101
+            self._epoll.register(descriptor, _INTEREST)
+            caller.is_watched = True
+        if self._watch is not None:
+            self._watch.go_on()
+        elif self._waiting is not None and len(self._callers) == 1:
             self._waiting.deadline = caller.since + self.timeout
 
+    def _start(self, connections: trio.Nursery) -> None:
+        if not self._runs:
+            self._runs = True
+            self._epoll, self._connections = select.epoll(), connections
+            connections.start_soon(self._run)
+
     @contextlib.contextmanager
-    def accepting(self) -> Iterator[None]:
+    def accepting(self, connections: trio.Nursery) -> Iterator[None]:
         """Keep the task while its tunnel accepts: otherwise it ends whenever the lobby is empty."""
         self._accepting = True
+        self._start(connections)
         try:
             yield
         finally:
             self._accepting = False
-            if self._waiting is not None:
-                self._waiting.cancel()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let the task look at its conditions again."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._watch is not None:
+            self._watch.end()
 
     # -- places ------------------------------------------------------------------------------------------------------------
 
@@ -239,7 +234,7 @@ class Lobby:
                 return due - now
             if caller.stage < Stage.SUSPECT:
                 self._turn_away(caller, failure)
-        return _PAUSE if self._callers else float("inf")
+        return PAUSE if self._callers else float("inf")
 
     def _leave(self, caller: Caller) -> None:
         """Forget a caller. Closing its socket takes it out of the epoll set."""
@@ -247,57 +242,115 @@ class Lobby:
         del self._callers[descriptor]
         self._stages[caller.stage].discard(descriptor)
         self._host.left()
-        if not self._callers and not self._accepting and self._waiting is not None:
-            self._waiting.cancel()
+        if not self._callers and not self._accepting:
+            self._wake()
 
     def _turn_away(self, caller: Caller, failure: StcpError) -> None:
         self._leave(caller)
         self._host.refuse(caller, failure)
         caller.sock.close()
 
-    # -- the task ----------------------------------------------------------------------------------------------------------
+    # -- the steps of whoever drives it ------------------------------------------------------------------------------------
 
-    async def _run(self, connections: trio.Nursery) -> None:
+    def look(self) -> None:
+        """See `Steps.look`."""
         assert self._epoll is not None  # noqa: S101
-        try:
-            while self._accepting or self._callers:
-                found = self._epoll.poll(0, _EVENTS)
-                for descriptor, events in found:
-                    caller = self._callers.get(descriptor)
-                    if caller is not None:
-                        self._look(caller, ended=bool(events & _ENDED))
-                if len(found) < _EVENTS:
-                    self._seen_until = trio.current_time()
-                self._expire()
-                if (places := self._begins) is not None and self._host.may_begin():
-                    if trio.current_time() < self._relays_until:
-                        await self._let_relays_go_on()
-                    else:
-                        await self._begin_one(places, connections)
-                else:
-                    await self._wait()
-        finally:
-            self._runs = False
-            for caller in list(self._callers.values()):  # the process stops
-                self._leave(caller)
-                caller.sock.close()
-            self._epoll.close()
-            self._epoll = None
+        found = self._epoll.poll(0, _EVENTS)
+        for descriptor, events in found:
+            caller = self._callers.get(descriptor)
+            if caller is not None:
+                self._look(caller, ended=bool(events & _ENDED))
+        if len(found) < _EVENTS:
+            self._seen_until = trio.current_time()
+        self._expire()
+
+    @property
+    def waits(self) -> bool:
+        """See `Steps.waits`."""
+        return self._begins is not None
+
+    @property
+    def may_begin(self) -> bool:
+        """See `Steps.may_begin`."""
+        return self.waits and self._host.may_begin()
+
+    @property
+    def relays_first(self) -> bool:
+        """See `Steps.relays_first`: for as long as the last handshake took, unless they have nothing to do."""
+        now = trio.current_time()
+        began, self._turn_at = self._turn_at, now
+        return now < self._relays_until and now - began >= _IDLE
+
+    def begin_one(self) -> bool:
+        """See `Steps.begin_one`."""
+        assert self._begins is not None  # noqa: S101
+        assert self._epoll is not None  # noqa: S101
+        caller = self._callers[self._begins.take()]
+        if caller.is_watched:
+            self._epoll.unregister(caller.sock)
+        self._leave(caller)
+        self._began_at = trio.current_time()
+        assert self._connections is not None  # noqa: S101
+        return self._host.begin(caller, self._connections)
+
+    def end_of_handshake(self) -> None:
+        """See `Steps.end_of_handshake`."""
+        self._turn_at = now = trio.current_time()
+        self._relays_until = now + (now - self._began_at)
+
+    @property
+    def due(self) -> float:
+        """See `Steps.due`."""
+        oldest = next(iter(self._callers.values()), None)
+        return float("inf") if oldest is None else oldest.since + self.timeout
 
     @property
     def _begins(self) -> FairPlaces[int] | None:
         """The stage whose callers may begin a handshake now; None where nobody waits for one."""
         return self._stages[Stage.COMPLETE] or self._stages[Stage.SUSPECT] or None
 
+    # -- the task ----------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Drive the lobby: by the engine's loop where that is possible, else by this task."""
+        assert self._epoll is not None  # noqa: S101
+        try:
+            while self._accepting or self._callers:
+                engine = self._watching()
+                if engine is not None:
+                    self._watch = LobbyWatch(engine, self._epoll, self)
+                    try:
+                        if await self._watch.until_over():
+                            continue
+                    finally:
+                        self._watch = None
+                await self._take_turn()
+        finally:
+            self._runs = False
+            for caller in list(self._callers.values()):  # the process stops
+                self._leave(caller)
+                caller.sock.close()
+            self._epoll.close()
+            self._epoll = self._connections = None
+
+    async def _take_turn(self) -> None:
+        self.look()
+        if not self.may_begin:
+            await self._wait()
+        elif self.relays_first:
+            await trio.lowlevel.checkpoint()
+        else:
+            has_task = self.begin_one()
+            for _ in range(2 if has_task else 1):  # the session computes in one of these turns, whichever task Trio runs first
+                await trio.lowlevel.checkpoint()
+            self.end_of_handshake()
+            self._turn_at = float("-inf")
+
     async def _wait(self) -> None:
         """Return when a caller has said something, or a deadline is due."""
         assert self._epoll is not None  # noqa: S101
-        oldest = next(iter(self._callers.values()), None)
         with trio.CancelScope() as self._waiting:
-            if oldest is not None:
-                self._waiting.deadline = oldest.since + self.timeout
-            if self._begins:
-                self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + _PAUSE)
+            self._waiting.deadline = min(self.due, trio.current_time() + PAUSE) if self.waits else self.due
             if not (self._accepting or self._callers):
                 self._waiting.cancel()
             await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -305,28 +358,18 @@ class Lobby:
 
     def _look(self, caller: Caller, *, ended: bool) -> None:
         """See what a caller has said: move it to its stage, or refuse it."""
-        try:
-            head = caller.sock.recv(_PEEK, socket.MSG_PEEK)
-            size = first_message_size(head, self.suites) if head else None
-            caller.ephemeral = head[_EPHEMERAL]
-            if len(caller.ephemeral) == KEY_LEN and self.replays.has(caller.ephemeral):
-                raise MessageReplayed("the first message has been used before")
-        except BlockingIOError:
-            return
-        except OSError:
-            head, size = b"", None
-        except StcpError as exc:
-            self._turn_away(caller, exc)
-            return
-        if not head:
-            self._turn_away(caller, _closed(caller.stage))
-        elif size is not None and _waiting_bytes(caller.sock) >= size:
-            is_suspect = self._failures.is_empty(caller.source.host, trio.current_time())
-            self._move(caller, Stage.SUSPECT if is_suspect else Stage.COMPLETE)
-        elif ended:
-            self._turn_away(caller, _closed(Stage.SPEAKING))
-        elif caller.stage is Stage.SILENT:
-            self._move(caller, Stage.SPEAKING)
+        found = self._stage_of(caller, ended=ended)
+        if isinstance(found, Stage):
+            self._move(caller, found)
+        else:
+            self._turn_away(caller, found)
+
+    def _stage_of(self, caller: Caller, *, ended: bool) -> Stage | StcpError:
+        """The stage of a caller by what it has said, or why it is refused."""
+        found = caller.said(self.suites, self.replays, ended=ended)
+        if found is Stage.COMPLETE and self._failures.is_empty(caller.source.host, trio.current_time()):
+            return Stage.SUSPECT
+        return found
 
     def _move(self, caller: Caller, stage: Stage) -> None:
         if caller.stage is not stage:
@@ -337,46 +380,10 @@ class Lobby:
 
     def _expire(self) -> None:
         """Refuse the callers whose time is over."""
-        due = trio.current_time() - self.timeout
-        while (caller := next(iter(self._callers.values()), None)) is not None and caller.since <= due:
+        now = trio.current_time()
+        while (caller := next(iter(self._callers.values()), None)) is not None and caller.since + self.timeout <= now:
             what = f"the peer did not authenticate within {self.timeout:g} s"
             if caller.stage >= Stage.SUSPECT:
                 self._turn_away(caller, HandshakeTimedOut(f"{what}: this side was too busy for its handshake"))
             else:
                 self._turn_away(caller, HandshakeTimedOut(f"{what}: its first message did not come"))
-
-    async def _begin_one(self, places: FairPlaces[int], connections: trio.Nursery) -> None:
-        """Do the handshake of the caller whose turn it is, up to this side's answer."""
-        caller = self._callers[places.take()]
-        assert self._epoll is not None  # noqa: S101
-        self._epoll.unregister(caller.sock)
-        self._leave(caller)
-        began = trio.current_time()
-        has_task = self._host.begin(caller, connections)
-        for _ in range(2 if has_task else 1):  # the session computes in one of these turns, whichever task Trio runs first
-            await trio.lowlevel.checkpoint()
-        now = trio.current_time()
-        self._relays_until = now + (now - began)
-
-    async def _let_relays_go_on(self) -> None:
-        """Return when the relays have had the loop for as long as the last handshake took, or have nothing to do."""
-        now = trio.current_time()
-        while now < self._relays_until:
-            before = now
-            await trio.lowlevel.checkpoint()
-            now = trio.current_time()
-            if now - before < _IDLE:
-                break
-        self._relays_until = float("-inf")
-
-
-def _closed(stage: Stage) -> StcpError:
-    """The failure of a caller that closed its connection."""
-    if stage is Stage.SILENT:
-        return ConnectCheck("the connection was closed before its first byte")
-    return HandshakeClosed("the peer closed the connection during the handshake")
-
-
-def _waiting_bytes(sock: socket.socket) -> int:
-    """The number of bytes that have arrived and were not read (FIONREAD)."""
-    return int(_COUNT.unpack(fcntl.ioctl(sock, termios.FIONREAD, bytes(_COUNT.size)))[0])

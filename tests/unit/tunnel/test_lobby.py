@@ -1,4 +1,7 @@
-"""The lobby: what a caller says decides its stage, its stage and its source its turn. The clock jumps."""
+"""The lobby: what a caller says decides its stage, its stage and its source its turn. The clock jumps.
+
+Each test runs with a lobby that a task drives, and with one that an engine's loop drives.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from trio.testing import MockClock
 from stcp_proxy.errors import StcpError
 from stcp_proxy.protocol.prologue import prologue
 from stcp_proxy.protocol.wire import Suite
+from stcp_proxy.tunnel.caller import Caller
 from stcp_proxy.tunnel.connections import no_place
-from stcp_proxy.tunnel.lobby import COMPLETE_GRACE, FAILURES_BURST, GRACE, Caller, Lobby
+from stcp_proxy.tunnel.lobby import COMPLETE_GRACE, FAILURES_BURST, GRACE, Lobby
 
+from .engine_loop import EngineLoop
 from .rig import FIRST
 
 
@@ -29,15 +34,19 @@ class Site:
         refused: labels of refused callers, by address.
         evicted: addresses of callers that lost their places.
         places: callers with a place.
+        engine: drives the lobby; None where a task does.
+        asked: how often the lobby asked whether a handshake may begin.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, engine: EngineLoop | None = None) -> None:
+        self.engine = engine
+        self.asked = 0
         self.ready = True
         self.begun: list[str] = []
         self.refused: dict[str, str] = {}
         self.evicted: list[str] = []
         self.places = 0
-        self.lobby = Lobby(self)
+        self.lobby = Lobby(self, lambda: self.engine)
         self.lobby.suites = (Suite.CLASSIC_KEYS,)
         self.nursery: trio.Nursery
         self.callers: list[socket.socket] = []
@@ -50,6 +59,7 @@ class Site:
         self.places -= 1
 
     def may_begin(self) -> bool:
+        self.asked += 1
         return self.ready
 
     def begin(self, caller: Caller, connections: trio.Nursery) -> bool:
@@ -85,11 +95,15 @@ class Site:
         return theirs
 
 
-@pytest.fixture
-async def site(autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Site]:
-    site = Site()
+@pytest.fixture(params=["task", "engine"])
+async def site(autojump_clock: MockClock, nursery: trio.Nursery, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
+    site = Site(EngineLoop() if request.param == "engine" else None)
     site.nursery = nursery
-    with site.lobby.accepting():
+    if site.engine is not None:
+        nursery.start_soon(site.engine.run)
+    with site.lobby.accepting(site.nursery):
+        await trio.testing.wait_all_tasks_blocked()
+        assert site.lobby.in_engine == (site.engine is not None)
         yield site
     site.close()
 
@@ -272,9 +286,9 @@ async def test_a_handshake_begins_at_once_where_nothing_is_relayed(
     began = trio.current_time()
     for network in range(4):
         site.call(f"10.0.{network}.1", FIRST)
-    while len(site.begun) < 4:
-        await trio.lowlevel.checkpoint()
-    assert trio.current_time() == began + 2.0
+    while len(site.begun) < 4:  # noqa: ASYNC110  (the clock jumps)
+        await trio.sleep(0.001)
+    assert began + 2.0 <= trio.current_time() < began + 2.1
 
 
 async def test_hosts_whose_handshakes_fail_wait_for_the_others(autojump_clock: MockClock, site: Site) -> None:
@@ -332,7 +346,7 @@ async def test_the_task_ends_when_nobody_accepts_and_nobody_is_there(autojump_cl
     site = Site()
     with trio.fail_after(5):
         async with trio.open_nursery() as site.nursery:
-            with site.lobby.accepting():
+            with site.lobby.accepting(site.nursery):
                 first = site.call("10.0.0.1")
                 await trio.sleep(0.1)
             await trio.sleep(0.1)
@@ -341,3 +355,56 @@ async def test_the_task_ends_when_nobody_accepts_and_nobody_is_there(autojump_cl
             site.call("10.0.0.2", FIRST)
     site.close()
     assert site.begun == ["10.0.0.1", "10.0.0.2"]
+
+
+async def test_an_engine_that_is_lost(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+    """The task goes on with all callers, those that wait for a handshake too."""
+    site = Site(EngineLoop())
+    assert site.engine is not None
+    site.nursery = nursery
+    site.ready = False
+    with site.lobby.accepting(nursery):
+        await trio.sleep(0.01)
+        callers = [site.call("10.0.0.1", FIRST), site.call("10.0.0.2"), site.call("10.0.0.3", b"STCP")]
+        site.engine.lose()
+        await trio.sleep(0.01)
+        assert not site.lobby.in_engine
+        site.ready = True
+        await trio.sleep(0.1)
+        assert site.begun == ["10.0.0.1"]
+        callers[1].send(FIRST)
+        await trio.sleep(0.01)
+        assert site.begun == ["10.0.0.1", "10.0.0.2"]
+        await trio.sleep(site.lobby.timeout)
+    assert site.refused == {"10.0.0.3": "handshake_timeout"}
+    site.close()
+
+
+async def test_a_bug_in_the_loop_of_the_engine(autojump_clock: MockClock, site: Site) -> None:
+    """The callers go on in a task, and then in the engine's loop again."""
+    if site.engine is None:
+        return
+    site.ready = False
+    site.call("10.0.0.1", FIRST)
+    site.call("10.0.0.2")
+    (watcher,) = site.engine.watched
+    watcher.fail(RuntimeError("a bug"))
+    site.ready = True
+    await trio.sleep(0.1)
+    assert site.begun == ["10.0.0.1"]
+
+
+async def test_settings_are_read_again_at_once(autojump_clock: MockClock, site: Site) -> None:
+    site.call("10.0.0.1")
+    await trio.sleep(1)
+    site.lobby.configure((Suite.CLASSIC_KEYS,), 2)
+    await trio.sleep(1.1)
+    assert site.refused == {"10.0.0.1": "handshake_timeout"}
+
+
+async def test_no_silent_session_ends_more_often_than_the_lobby_looks(autojump_clock: MockClock, site: Site) -> None:
+    """Each question for a free place may end a silent session: one caller asks every 20 ms, in both ways alike."""
+    site.ready = False
+    site.call("10.0.0.1", FIRST)
+    await trio.sleep(1.01)
+    assert 40 <= site.asked <= 60
