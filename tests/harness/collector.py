@@ -93,9 +93,7 @@ class Collector:
             right.partial_success.CopyFrom(ExportTracePartialSuccess(rejected_spans=self.rejects, error_message="not today"))
         answer = right.SerializeToString() if self.body is None else self.body
         if self.status == 200 and self.body is None:
-            self.requests.append(
-                found
-            )  # before the answer: its body may be empty, so the exporter goes on when it has the headers
+            self.requests.append(found)  # before the answer: an exporter goes on when it has the headers of one without a body
         request.send_response(self.status)
         request.send_header("Content-Type", self.kind)
         request.send_header("Content-Length", str(len(answer)))
