@@ -2,7 +2,8 @@
 
     python tools/compare_builds.py FOLDER FOLDER
 
-Exit status 1: an artefact differs, or one folder has an artefact that the other lacks. Debian packages take `dpkg-deb`.
+Exit status 1: an artefact differs, or one folder has an artefact that the other lacks. Signatures are left out: each has its own
+time, and only a release has one. Debian packages take `dpkg-deb`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Members = Iterator[tuple[str, str]]
 
 def main(first: Path, second: Path) -> bool:
     """Print a line for each artefact; return whether all are the same."""
-    names = sorted({file.name for folder in (first, second) for file in folder.iterdir() if file.is_file()})
+    names = sorted({file.name for folder in (first, second) for file in folder.iterdir() if file.is_file() and file.suffix != ".asc"})
     same = 0
     for name in names:
         one, two = first / name, second / name

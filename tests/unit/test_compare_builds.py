@@ -48,6 +48,13 @@ def test_the_same(folders: tuple[Path, Path]) -> None:
     assert compared(folders) == (0, ["same       SHA256SUMS", "1 of 1 artefacts are the same, byte by byte"])
 
 
+def test_the_signature_of_a_release_is_left_out(folders: tuple[Path, Path]) -> None:
+    for folder in folders:
+        (folder / "SHA256SUMS").write_text("x")
+    (folders[0] / "SHA256SUMS.asc").write_text("x")
+    assert compared(folders) == (0, ["same       SHA256SUMS", "1 of 1 artefacts are the same, byte by byte"])
+
+
 def test_members_that_differ(folders: tuple[Path, Path]) -> None:
     for number, folder in enumerate(folders):
         write_zip(folder / "a.whl", 2 * number)
