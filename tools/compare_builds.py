@@ -26,7 +26,8 @@ Members = Iterator[tuple[str, str]]
 
 def main(first: Path, second: Path) -> bool:
     """Print a line for each artefact; return whether all are the same."""
-    names = sorted({file.name for folder in (first, second) for file in folder.iterdir() if file.is_file() and file.suffix != ".asc"})
+    files = [file for folder in (first, second) for file in folder.iterdir() if file.is_file()]
+    names = sorted({file.name for file in files if file.suffix != ".asc"})
     same = 0
     for name in names:
         one, two = first / name, second / name
