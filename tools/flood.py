@@ -12,6 +12,11 @@ The tool starts `stcp-proxy listen` with keys of its own. Sources are addresses 
 Meanwhile an honest peer from a further source makes new connections, and one live connection makes round trips. With the last two
 kinds, a further source asks the admin address for /healthz, another one for /status with the token. All processes are children
 of this tool and end with it. Nothing leaves loopback.
+
+`--pod` (root) plays a pod: a network namespace whose address 10.200.0.1 the attackers of 10.0.0.0/8 reach. /healthz and /status
+are asked from 127.0.0.1, as probes in the container do, and the probe of configs/kubernetes runs as a command. `admin` and
+`probes` attack an admin address on all addresses, as for Prometheus. Other kinds attack the listener, and the admin address is
+on 127.0.0.1 as in the shipped files.
 """
 
 from __future__ import annotations
@@ -147,7 +152,20 @@ def requests(port: int, path: str, source: str, token: str, until: float, out: A
     out.put((path, summary(took) | {"failed": failed}))
 
 
-def attack(port: int, says: bytes, rate: int, sources: list[str], until: float, out: Any) -> None:
+def commands(command: list[str], until: float, out: Any) -> None:
+    """Run a command again and again."""
+    took, failed = [], 0
+    while time.monotonic() < until:
+        began = time.perf_counter()
+        if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+            failed += 1
+        else:
+            took.append(time.perf_counter() - began)
+        time.sleep(PAUSE)
+    out.put(("probe command", summary(took) | {"failed": failed}))
+
+
+def attack(port: int, host: str, says: bytes, rate: int, sources: list[str], until: float, out: Any) -> None:
     """Connect `rate` times a second from all sources in turn; say `says` on each connection, and keep it open."""
     _raise_descriptor_limit()
     epoll, held, made, spoken = select.epoll(), collections.OrderedDict[int, socket.socket](), 0, 0
@@ -165,7 +183,7 @@ def attack(port: int, says: bytes, rate: int, sources: list[str], until: float, 
             sock.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
             with contextlib.suppress(BlockingIOError, OSError):
                 sock.bind((sources[made % len(sources)], 0))
-                sock.connect(("127.0.0.1", port))
+                sock.connect((host, port))
             held[sock.fileno()] = sock
             epoll.register(sock, select.EPOLLOUT if says else select.EPOLLRDHUP)
             made += 1
@@ -205,7 +223,7 @@ def echo(listener: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def listener(arguments: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], int, PrivateKey, bytes]]:
+def listener(arguments: list[str], bind: str) -> Iterator[tuple[subprocess.Popen[bytes], int, PrivateKey, bytes]]:
     """A listening proxy with an echo server behind it: its process, its port, the key of an allowed peer, its public key."""
     target = socket.create_server(("127.0.0.1", 0), backlog=1024)
     FORK.Process(target=echo, args=(target,), daemon=True).start()
@@ -217,7 +235,7 @@ def listener(arguments: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], in
             Path(sys.executable).with_name("stcp-proxy"),
             "listen",
             "--bind",
-            "127.0.0.1:0",
+            f"{bind}:0",
             "--log-format",
             "json",
         ]
@@ -270,13 +288,21 @@ def first_message(kind: str, own: PrivateKey, server: bytes) -> bytes:
     return Initiator(SUITE, Credentials(static=KeyPair(own.secret)), remote_static=server).message_1()
 
 
-def admin_options(folder: str) -> list[str]:
-    """Options for an admin address with a token; port and token are in files of `folder`."""
+def admin_options(folder: str, host: str) -> list[str]:
+    """Options for an admin address of `host` with a token; port and token are in files of `folder`."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     (Path(folder) / "port").write_text(str(port))
     write_secret_file(Path(folder) / "token", secrets.token_hex(16) + "\n")
-    return ["--admin", f"127.0.0.1:{port}", "--admin-token", f"{folder}/token"]
+    return ["--admin", f"{host}:{port}", "--admin-token", f"{folder}/token"]
+
+
+def enter_pod() -> None:
+    """Run this tool again in a network namespace of its own, where all of 10.0.0.0/8 is this host."""
+    inside = 'ip link set lo up && ip route add local 10.0.0.0/8 dev lo && exec "$@"'
+    if "STCP_FLOOD_POD" not in os.environ:
+        os.environ["STCP_FLOOD_POD"] = "1"
+        os.execvp("unshare", ["unshare", "--net", "sh", "-ec", inside, "sh", sys.executable, *sys.argv])
 
 
 def main() -> None:
@@ -286,25 +312,39 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=10_000, help="connections a second [default: 10000]")
     parser.add_argument("--sources", type=int, default=100, help="source networks [default: 100]")
     parser.add_argument("--seconds", type=float, default=10, help=f"at most {MOST_SECONDS} [default: 10]")
+    parser.add_argument("--pod", action="store_true", help="attack from another pod, probe within this one (root)")
     parser.add_argument("--listen", default="", help="further options of stcp-proxy listen, in one string")
     options = parser.parse_args()
+    if options.pod:
+        enter_pod()
+    at_admin = options.kind in ("admin", "probes")
+    everywhere = "0.0.0.0" if options.pod else "127.0.0.1"
     seconds = min(options.seconds, MOST_SECONDS)
     out = FORK.SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder, listener(options.listen.split() + admin_options(folder)) as found:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        listener(options.listen.split() + admin_options(folder, everywhere if at_admin else "127.0.0.1"), everywhere) as found,
+    ):
         process, port, own, server = found
         admin_port, token = int((Path(folder) / "port").read_text()), (Path(folder) / "token").read_text().strip()
         before, _ = _used(process)
         until = time.monotonic() + 2 + seconds
-        sources = [f"127.{1 + number // 250}.{1 + number % 250}.1" for number in range(options.sources)]
+        network, attacked = ("10", "10.200.0.1") if options.pod else ("127", "127.0.0.1")
+        sources = [f"{network}.{1 + number // 250}.{1 + number % 250}.1" for number in range(options.sources)]
         says = b"" if options.kind == "none" else first_message(options.kind, own, server)
-        work: list[tuple[Any, tuple[Any, ...]]] = [(newcomers, (own, server)), (round_trips, (own, server))]
-        attacked = port
-        if options.kind in ("admin", "probes"):
-            attacked = admin_port
-            work = [(requests, ("/healthz", HONEST, "none")), (requests, ("/status", LIVE, token))]
+        work: list[tuple[Any, tuple[Any, ...]]] = []
+        if not at_admin:
+            work = [(newcomers, (port, own, server)), (round_trips, (port, own, server))]
+        if at_admin or options.pod:
+            asks, knows = ("127.0.0.1", "127.0.0.1") if options.pod else (HONEST, LIVE)
+            work += [(requests, (admin_port, "/healthz", asks, "none")), (requests, (admin_port, "/status", knows, token))]
+        if options.pod:
+            probe = [str(Path(sys.executable).with_name("stcp-proxy")), "status", "--json", "--connections", "0"]
+            probe += ["--admin", f"127.0.0.1:{admin_port}", "--admin-token", f"{folder}/token"]
+            work.append((commands, (probe,)))
         if options.kind != "none":
-            work.append((attack, (says, options.rate, sources)))
-        children = [FORK.Process(target=run, args=(attacked, *args, until, out), daemon=True) for run, args in work]
+            work.append((attack, (admin_port if at_admin else port, attacked, says, options.rate, sources)))
+        children = [FORK.Process(target=run, args=(*args, until, out), daemon=True) for run, args in work]
         for child in children:
             child.start()
         results = []

@@ -2,8 +2,9 @@
 
 Hypercorn speaks HTTP, with one of its TCP servers for each connection. This module accepts the connections itself, because
 unauthenticated clients may reach the address. It allows few connections: beyond the limit, a new one ends the oldest connection
-of the source with the most connections. A client that does not read its answer is disconnected after a deadline. A failure ends
-its own connection only. Only HTTP/1.1 is spoken: HTTP/2 gives one connection too many ways to keep a server busy.
+of the source with the most connections, and a new one of a source that is far beyond its rate is closed at once. A client that
+does not read its answer is disconnected after a deadline. A failure ends its own connection only. Only HTTP/1.1 is spoken:
+HTTP/2 gives one connection too many ways to keep a server busy.
 
 Between requests one task waits for the listening socket, and one takes a report every ten seconds: `history` and `fault_log` keep
 what somebody on call will ask for.
@@ -43,7 +44,7 @@ from stcp_proxy.admin.report import Report, status_of
 from stcp_proxy.admin.shared_report import SharedReport
 from stcp_proxy.admin.snapshot import snapshot
 from stcp_proxy.admin.snapshot_request import SnapshotRequest
-from stcp_proxy.admin.source_limit import BACKLOG, SourceLimit
+from stcp_proxy.admin.source_limit import BACKLOG, SourceLimit, source_of
 from stcp_proxy.admin.status_schema import Status
 from stcp_proxy.config import AdminPlan
 from stcp_proxy.errors import ConfigError, StcpError
@@ -56,6 +57,8 @@ from stcp_proxy.net.unix_socket import forget_file, in_place
 _log = structlog.get_logger("stcp_proxy.admin")
 
 PLACES: Final = 64
+ACCEPTED_AT_ONCE: Final = 64
+"""Connections that are accepted before the relays have the loop."""
 _MAX_HEAD: Final = 16 * 1024
 
 
@@ -216,23 +219,30 @@ class AdminServer:
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
-                sock, address = listener.accept()
+                for _ in range(ACCEPTED_AT_ONCE):
+                    sock, address = listener.accept()
+                    if (stream := self._admit(sock, address)) is not None:
+                        connections.start_soon(self._converse, stream, app, config)
             except OSError as exc:
                 await trio.lowlevel.checkpoint_if_cancelled()  # closed by `hand_over`
                 if exc.errno in EXHAUSTED:
                     await trio.sleep(1.0)
-                continue
-            sock.setblocking(False)
-            if len(self._places) >= PLACES:
-                self._give_up_place()
-            try:
-                who = _who(sock, address)
-                stream = ClientStream(sock, address, who)
-            except OSError:
-                sock.close()  # already closed
-                continue
-            self._places[stream] = None
-            connections.start_soon(self._converse, stream, app, config)
+
+    def _admit(self, sock: socket.socket, address: Any) -> ClientStream | None:
+        """Give a new connection a place. Returns None for a connection that is closed at once."""
+        sock.setblocking(False)
+        full = len(self._places) >= PLACES
+        try:
+            if full and self._sources.is_far_behind(source_of(address)):
+                raise ConnectionRefusedError
+            stream = ClientStream(sock, address, _who(sock, address))
+        except OSError:
+            sock.close()
+            return None
+        if full:
+            self._give_up_place()
+        self._places[stream] = None
+        return stream
 
     def _give_up_place(self) -> None:
         """End the oldest connection of the source with the most connections. Connections of this host come behind those of the

@@ -13,8 +13,9 @@ import trio
 from stcp_proxy.net import source
 from stcp_proxy.net.token_buckets import TokenBuckets
 
-BACKLOG: Final = 1024
-"""Connections that wait in the kernel until they are accepted: with fewer, a flood fills the places that a probe needs."""
+BACKLOG: Final = 4096
+"""Connections that wait in the kernel until they are accepted: with fewer, a flood fills the places that a probe needs. The
+kernel takes `net.core.somaxconn` if that is less."""
 RATE: Final = 50.0
 """The rate, in connections or probes a second, that one source may sustain."""
 BURST: Final = 100.0
@@ -39,6 +40,10 @@ class SourceLimit:
             Whether a token was available.
         """
         return self._buckets.take(source, trio.current_time())
+
+    def is_far_behind(self, source: str) -> bool:
+        """Whether the next connection of a source would wait for the longest time."""
+        return self._buckets.left(source, trio.current_time()) < 1.0 - _MAX_WAITING
 
     async def turn(self, source: str) -> None:
         """Take one token of a source; wait until one is available."""

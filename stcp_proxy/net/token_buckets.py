@@ -46,14 +46,20 @@ class TokenBuckets:
         self._keep(key, left, now)
         return left
 
+    def left(self, key: str, now: float) -> float:
+        """The tokens of a bucket now; negative after `charge`. A key without a bucket has a full one."""
+        left, at = self._buckets.get(key, (self.burst, now))
+        return min(self.burst, left + (now - at) * self.rate)
+
     def is_empty(self, key: str, now: float) -> bool:
-        """Whether a bucket has no token now. A key without a bucket has a full one."""
-        bucket = self._buckets.get(key)
-        return bucket is not None and bucket[0] + (now - bucket[1]) * self.rate < 1.0
+        """Whether a bucket has no token now."""
+        return self.left(key, now) < 1.0
 
     def _left(self, key: str, now: float) -> float:
-        left, at = self._buckets.pop(key, (self.burst, now))
-        return min(self.burst, left + (now - at) * self.rate)
+        """`left`, of a bucket that is used now."""
+        left = self.left(key, now)
+        self._buckets.pop(key, None)
+        return left
 
     def _keep(self, key: str, left: float, now: float) -> None:
         self._buckets[key] = (left, now)

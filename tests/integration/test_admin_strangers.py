@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections.abc import Iterator
 
@@ -51,6 +52,13 @@ def read_until(sock: socket.socket, end: bytes) -> bytes:
     while not found.endswith(end) and (data := sock.recv(4096)):
         found += data
     return found if found.endswith(end) else b""
+
+
+def has_ended(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 @pytest.mark.parametrize(
@@ -159,10 +167,21 @@ def test_many_silent_ones_do_not_shut_the_door(proxy: Proxy, admin: Admin) -> No
             sock.sendall(b"GET /status HTTP/1.1\r\nHost: loc")
         assert admin.ask("/healthz")[0] == 200
         assert proxy.descriptors() <= idle + PLACES + 2
-        assert socks[0].recv(1) == b""  # the first to come is the first to go
+        assert has_ended(socks[0])  # the first to come is the first to go
         trusted.sendall(asks)
         assert read_until(trusted, answer)  # but none who may know everything
     wait_for(lambda: proxy.descriptors() <= idle + 2, words="all places are free again")
+
+
+def test_a_source_far_beyond_its_rate_is_refused_at_once(proxy: Proxy, admin: Admin) -> None:
+    """It gets no place, and displaces nobody; others are served."""
+    if not isinstance(admin.address, tuple):
+        pytest.skip("every client of a unix socket is one source")
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.create_connection(admin.address, 10, ("127.0.0.7", 0))) for _ in range(400)]
+        assert admin.ask("/healthz") == (200, "ok\n")  # all before it have been accepted
+        assert select.select(socks[-PLACES // 2 :], [], [], 0)[0]
+    wait_for(lambda: proxy.descriptors() < PLACES, words="all places are free again")
 
 
 def test_whoever_does_not_read_does_not_hold_up_the_end(proxy: Proxy) -> None:

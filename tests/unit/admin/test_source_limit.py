@@ -71,3 +71,18 @@ async def test_many_sources_do_not_fill_memory(autojump_clock: MockClock) -> Non
 )
 def test_the_name_of_a_source(address: Any, source: str) -> None:
     assert source_of(address) == source
+
+
+async def test_who_would_wait_longest_is_far_behind(autojump_clock: MockClock) -> None:
+    limit = SourceLimit()
+    async with trio.open_nursery() as nursery:
+        for _ in range(int(BURST) + 63):
+            nursery.start_soon(limit.turn, "a")
+        await trio.lowlevel.checkpoint()
+        assert not limit.is_far_behind("a")
+        nursery.start_soon(limit.turn, "a")
+        await trio.lowlevel.checkpoint()
+        assert limit.is_far_behind("a")
+        assert not limit.is_far_behind("b")
+        await trio.sleep(1 / RATE)
+        assert not limit.is_far_behind("a")
