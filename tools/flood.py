@@ -268,7 +268,7 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _used(process: subprocess.Popen[bytes]) -> tuple[float, int]:
+def used(process: subprocess.Popen[bytes]) -> tuple[float, int]:
     """Seconds of processor time and resident KiB of a process."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE") // 1024
@@ -327,7 +327,7 @@ def main() -> None:
     ):
         process, port, own, server = found
         admin_port, token = int((Path(folder) / "port").read_text()), (Path(folder) / "token").read_text().strip()
-        before, _ = _used(process)
+        before, _ = used(process)
         until = time.monotonic() + 2 + seconds
         network, attacked = ("10", "10.200.0.1") if options.pod else ("127", "127.0.0.1")
         sources = [f"{network}.{1 + number // 250}.{1 + number % 250}.1" for number in range(options.sources)]
@@ -354,7 +354,7 @@ def main() -> None:
                 child.terminate()
         while not out.empty():
             results.append(out.get())
-        after, resident = _used(process)
+        after, resident = used(process)
     for name, figures in sorted(results):
         print(f"{name:<16}", "  ".join(f"{what} {value}" for what, value in figures.items()))
     print(f"{'listener':<16} processor seconds {after - before:.1f} of {seconds + 2:.0f}  resident MiB {resident // 1024}")

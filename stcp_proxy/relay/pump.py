@@ -28,12 +28,11 @@ from stcp_proxy.relay.duplex import INTEREST, Duplex
 from stcp_proxy.relay.engine import Handover, RelayEnd
 from stcp_proxy.relay.fast_path import GUEST, SEEN, Lane, make_lane
 from stcp_proxy.relay.held_bytes import LIMIT, SHORT_READ, HeldBytes
-from stcp_proxy.relay.turns import PAUSE, SHARED_READ, Small, SmallReads, Turns, are_active, guarded, poll_briefly
+from stcp_proxy.relay.turns import PAUSE, SHARED_READ, Begins, Small, SmallReads, Turns, are_active, guarded, poll_briefly
 from stcp_proxy.relay.watcher import Watched, Watcher
 
 CHUNK: Final = 16 * MAX_PLAINTEXT
-"""Bytes of one read: sixteen full frames. Four frames cost a sixth more processor time in bulk, and were no better for small
-connections beside a bulk one."""
+"""Bytes of one read: sixteen full frames. Four cost a sixth more processor time in bulk, and helped no small connection."""
 _MAX_EVENTS: Final = 128
 _NEVER: Final = math.inf
 LOOK_AFTER: Final = 5.0
@@ -67,6 +66,7 @@ class PumpEngine:
         self._looked_at = 0.0
         self._look_at = _NEVER
         """When to search for active connections; never while none is active."""
+        self.begins: Final = Begins()
         self._turns: Final = Turns()
         self.again: Final = self._turns.queue
         self._handlers: dict[int, Callable[[int], None]] = {}

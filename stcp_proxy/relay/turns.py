@@ -34,6 +34,8 @@ WEIGHT: Final = 8
 """Small reads over which the mean goes, about."""
 PAUSE: Final = 1e-3
 """Longest pause of bulk, seconds: a turn in which the process did not run is no reason for more."""
+BEGINS: Final = 1e-3
+"""Seconds of a batch of events after which no further connection begins on a leg at rest."""
 _LOOKED_AT: Final = 16
 """Queued connections that are looked at before a pause. The others are taken for bulk."""
 
@@ -142,6 +144,28 @@ class Turns:
     def _take_one(self) -> None:
         duplex = self.queue.popleft()
         guarded(duplex, duplex.step)
+
+
+class Begins:
+    """Bounds the connections that begin on legs at rest in one batch of events. The first of a batch may always begin.
+
+    So a peer with many legs delays no live connection for long.
+    """
+
+    __slots__ = ("_batch",)
+
+    def __init__(self) -> None:
+        self._batch = -1.0
+
+    def may(self, batch: float, clock: Callable[[], float] = time.monotonic) -> bool:
+        """Whether one more connection may begin.
+
+        Args:
+            batch: time of the batch under way.
+            clock: seconds.
+        """
+        is_first, self._batch = batch != self._batch, batch
+        return is_first or clock() - batch < BEGINS
 
 
 def poll_briefly(epoll: select.epoll, wait: float, most: int) -> list[tuple[int, int]]:

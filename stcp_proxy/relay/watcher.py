@@ -13,7 +13,7 @@ import collections
 from typing import Protocol
 
 from stcp_proxy.relay.deadlines import Deadlines, Timed
-from stcp_proxy.relay.turns import Busy
+from stcp_proxy.relay.turns import Begins, Busy
 
 
 class Watched(Protocol):
@@ -54,6 +54,10 @@ class Watching(Protocol):
     """
 
     now: float
+
+    @property
+    def begins(self) -> Begins:
+        """Bounds the connections that begin on legs at rest in the batch."""
 
     @property
     def deadlines(self) -> Deadlines[Timed]:

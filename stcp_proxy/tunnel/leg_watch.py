@@ -46,8 +46,9 @@ class LegWatch:
         self._engine.unwatch(self._leg.stream.socket, self)
 
     def on_news(self, _mask: int) -> None:
-        """Something has arrived on the leg, or it has ended."""
-        self._holder.read(self._leg)
+        """Something has arrived on the leg, or it has ended. Later events of the batch come first once its time is over."""
+        if self._engine.begins.may(self._engine.now):
+            self._holder.read(self._leg)
 
     def on_lost(self) -> None:
         """The engine has stopped watching the leg."""
