@@ -73,15 +73,20 @@ def test_the_name_of_a_source(address: Any, source: str) -> None:
     assert source_of(address) == source
 
 
+async def every_task_runs() -> None:
+    for _ in range(2):  # Trio runs the tasks of a turn in any order
+        await trio.lowlevel.checkpoint()
+
+
 async def test_who_would_wait_longest_is_far_behind(autojump_clock: MockClock) -> None:
     limit = SourceLimit()
     async with trio.open_nursery() as nursery:
         for _ in range(int(BURST) + 63):
             nursery.start_soon(limit.turn, "a")
-        await trio.lowlevel.checkpoint()
+        await every_task_runs()
         assert not limit.is_far_behind("a")
         nursery.start_soon(limit.turn, "a")
-        await trio.lowlevel.checkpoint()
+        await every_task_runs()
         assert limit.is_far_behind("a")
         assert not limit.is_far_behind("b")
         await trio.sleep(1 / RATE)
