@@ -178,7 +178,7 @@ __poll_t stcp_sock_readable(struct stcp_sock *s)
 static int stcp_text_copy(const struct stcp_text *text, u32 at, u32 len,
 			  struct msghdr *msg, int flags)
 {
-	u32 part, done = 0;
+	u32 part, copied, done = 0;
 	const void *from;
 
 	if (flags & MSG_TRUNC)
@@ -187,8 +187,12 @@ static int stcp_text_copy(const struct stcp_text *text, u32 at, u32 len,
 		part = min_t(u32, len - done, PAGE_SIZE - offset_in_page(at));
 		from = page_address(text->buffer.pages[at / PAGE_SIZE]) + offset_in_page(at);
 		/* Not by page: a pipe would take ours, which no file stands behind. */
-		if (copy_to_iter(from, part, &msg->msg_iter) != part)
+		copied = copy_to_iter(from, part, &msg->msg_iter);
+		if (copied != part) {
+			/* The next try begins with this text again. */
+			iov_iter_revert(&msg->msg_iter, done + copied);
 			return -EFAULT;
+		}
 	}
 	return len;
 }

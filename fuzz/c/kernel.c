@@ -13,39 +13,6 @@
  */
 #include "kernel_harness.h"
 
-static const u8 *input;
-static size_t input_left;
-
-u8 byte(void)
-{
-	if (!input_left)
-		return 0;
-	input_left--;
-	return *input++;
-}
-
-u32 amount(void)
-{
-	static const u32 common[] = {
-		1, 2, 3, 4, 16, 19, 20, 21, 255, 4095, 4096, 4097, 8192, 20000, STCP_MAX_PLAINTEXT, STCP_MAX_PLAINTEXT + 3
-	};
-	u8 choice = byte();
-
-	return choice < 16 ? common[choice] : choice < 252 ? choice : (u32)(choice - 251) * 9173;
-}
-
-u8 text_bytes[IN_SIZE + STCP_MAX_FRAME];
-
-static u32 refusals; /* a bit for each of the next allocations and sends that may fail */
-
-bool input_refuses(void)
-{
-	bool refused = refusals & 1;
-
-	refusals >>= 1;
-	return refused;
-}
-
 static struct stcp_relay *relay;
 static u32 came_before; /* bytes of the stream that came with the handover */
 static u32 out_checked, frames_at, text_passed;
@@ -284,12 +251,6 @@ static void let_go(void)
 	CHECK(!wire.fin_sent && !wire.rst_sent);
 }
 
-/* A small quarantine: every run frees all that it took. */
-const char *__asan_default_options(void)
-{
-	return "quarantine_size_mb=4:malloc_context_size=2:detect_leaks=0";
-}
-
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
 	static bool ready;
@@ -297,13 +258,10 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 
 	if (!ready) {
 		ready = true;
-		for (u32 i = 0, state = 1; i < sizeof(text_bytes); i++, state = state * 1664525 + 1013904223)
-			text_bytes[i] = (u8)(state >> 24);
 		stcp_pump_init();
 		objects = stand_in_objects;
 	}
-	input = data;
-	input_left = size;
+	take_input(data, size);
 	start();
 	while (input_left) {
 		step();

@@ -1,6 +1,8 @@
 /* What the files of the harness for kernel/ share; kernel.c describes the harness.
  *
- * kernel.c           the input, the steps, and what is checked
+ * kernel.c           relays: the steps, and what is checked
+ * sockets.c          the same for sockets of the protocol
+ * kernel_input.c     the input
  * kernel_network.c   the peer, its keys, and events of the network
  * kernel_legs.c      two legs, and the files of kernel/ that do not run here
  * kernel_stand_in.c  the calls of the kernel
@@ -16,8 +18,11 @@ enum {
 	IN_SIZE = 1 << 18,
 };
 
-/* kernel.c */
+/* kernel_input.c */
 extern u8 text_bytes[IN_SIZE + STCP_MAX_FRAME]; /* text without a period, so that a byte out of its place shows */
+extern size_t input_left;
+extern u32 refusals; /* a bit for each of the next allocations and sends that may fail */
+void take_input(const u8 *data, size_t size);
 u8 byte(void);
 u32 amount(void);
 bool input_refuses(void); /* whether the input has this allocation or send fail */

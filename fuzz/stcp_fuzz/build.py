@@ -33,7 +33,9 @@ KERNEL_FILES: Final = [
     "keep",
     "clock",
 ]
-"""Files of the module that run in user space. The others are the socket layer's: leg.c, sockopt.c, owner.c, stat.c, main.c."""
+"""Files of the module's relay that run in user space. leg.c, sockopt.c, owner.c, stat.c and main.c are the socket layer's."""
+SOCKET_FILES: Final = ["sock_recv", "sock_session", "sock_stream"]
+"""Files of the module's sockets that run in user space, beside those of the relay."""
 KERNEL_HEADERS: Final = [
     "linux/bvec.h",
     "linux/completion.h",
@@ -57,6 +59,14 @@ KERNEL_HEADERS: Final = [
     "net/sock.h",
     "net/tcp.h",
 ]
+SOCKET_HEADERS: Final = [
+    "linux/cred.h",
+    "linux/ipv6.h",
+    "linux/sched/signal.h",
+    "linux/timer.h",
+    "linux/uio.h",
+    "net/inet_sock.h",
+]
 RENAMED: Final = ("recv", "send", "epoll_wait", "sched_yield", "clock_gettime")
 """System calls of the fast path that the harness replaces."""
 SANITIZERS: Final = "address,undefined"
@@ -75,7 +85,7 @@ def build(name: str, *, libfuzzer: bool) -> Path:
     """Build one fuzzer, and return the program.
 
     Args:
-        name: `kernel` or `lane`.
+        name: `kernel`, `sockets` or `lane`.
         libfuzzer: with libFuzzer (clang), or as a program that runs files (gcc).
 
     Raises:
@@ -98,8 +108,8 @@ def build(name: str, *, libfuzzer: bool) -> Path:
     )
     part = [main[0].replace("fuzzer,", "fuzzer-no-link,"), *main[1:]]
     more = [] if libfuzzer else [str(HARNESSES / "replay.c")]
-    if name == "kernel":
-        _compile([*flags, *main, *_kernel(work), *more, "-o", str(program)])
+    if name != "lane":
+        _compile([*flags, *main, *_kernel(work, sockets=name == "sockets"), *more, "-o", str(program)])
     else:
         objects = _lane_objects(work, [*flags, *part])
         _compile(
@@ -118,13 +128,15 @@ def build(name: str, *, libfuzzer: bool) -> Path:
     return program
 
 
-def _kernel(work: Path) -> list[str]:
+def _kernel(work: Path, *, sockets: bool) -> list[str]:
     include = work / "include"
-    for header in KERNEL_HEADERS:
-        file = include / header
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text('#include "kernel_stand_in.h"\n')
-    sources = [*sorted(HARNESSES.glob("kernel*.c")), *(KERNEL / f"{name}.c" for name in KERNEL_FILES)]
+    for headers, stand_in in ((KERNEL_HEADERS, "kernel_stand_in.h"), (SOCKET_HEADERS, "kernel_stand_in_sock.h")):
+        for header in headers:
+            file = include / header
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f'#include "{stand_in}"\n')
+    harness = [*sorted(HARNESSES.glob("kernel_*.c")), HARNESSES / ("sockets.c" if sockets else "kernel.c")]
+    sources = [*harness, *(KERNEL / f"{name}.c" for name in [*KERNEL_FILES, *(SOCKET_FILES if sockets else [])])]
     return [f"-I{include}", f"-I{HARNESSES}", f"-I{KERNEL}", "-Wno-pointer-arith", *map(str, sources)]
 
 

@@ -36,6 +36,7 @@ class Fuzzer:
 
 FUZZERS: Final = (
     Fuzzer("kernel", "kernel/: relay, frames, sealing, turns, deadlines", in_c=True, longest=300),
+    Fuzzer("sockets", "kernel/sock_*.c: what a socket of the protocol receives", in_c=True, longest=300),
     Fuzzer("lane", "stcp_proxy/relay/lane/: the fast path of the engine", in_c=True, longest=300),
     Fuzzer("sessions", "whole connections on both engines, with an oracle"),
     Fuzzer("handshake", "handshakes of every suite, both roles", longest=1500),

@@ -17,7 +17,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[3]
 MOST_BYTES = 1_000_000
 IN_PYTHON = ("handshake", "frames", "opening", "credential", "proxy_header", "configuration", "admin", "reload", "sessions")
-IN_C = ("kernel", "lane")
+IN_C = ("kernel", "sockets", "lane")
 MOST_SEEDS = {"sessions": 20, "reload": 10, "admin": 60}
 """Seeds that a test runs; slow harnesses run fewer."""
 
