@@ -119,6 +119,54 @@ MUTANTS = {
         'plain.once("data", (bytes) => wire.write(bytes)).resume();\n      const message = this.handshake.write(1);',
         "initiator/nothing-in-the-clear",
     ),
+    "no-new-key-for-a-connection": Mutant(
+        MAIN, "this.sends.atRest = this.receives.atRest = true;", "", "responder/kept-connections"
+    ),
+    "new-key-a-turn-later": Mutant(
+        MAIN,
+        "this.sends.atRest = this.receives.atRest = true;",
+        "setImmediate(() => (this.sends.atRest = this.receives.atRest = true));",
+        "responder/fin-and-open-in-one-segment",
+    ),
+    "longer-of-both-times": Mutant(
+        MAIN,
+        "this.kept = Math.min(seconds, this.settings.keep);\n    this.ready",
+        "this.kept = seconds && Math.max(seconds, this.settings.keep);\n    this.ready",
+        "responder/idle-for-the-smaller-time",
+    ),
+    "kept-without-agreement": Mutant(
+        MAIN,
+        "if (this.kept && !this.ended) return this.rest();",
+        "if (!this.ended) return this.rest();",
+        "responder/no-agreement",
+    ),
+    "end-of-stream-loses-the-connection": Mutant(
+        MAIN,
+        "else if (!this.gotFin) this.fail",
+        "else if (!this.gotFin || this.kept) this.fail",
+        "responder/end-of-stream-after-fin-on-a-kept-leg",
+    ),
+    "ready-leg-dials": Mutant(
+        MAIN, 'this.ready = service === ":ready" && this.kept > 0;', "this.ready = false;", "responder/ready-leg"
+    ),
+    "data-on-a-ready-leg": Mutant(
+        MAIN,
+        'if (this.ready) throw new Error("DATA on a leg that is made ready");',
+        "if (this.ready) return;",
+        "responder/data-on-a-leg-that-is-made-ready",
+    ),
+    "bye-is-a-loss": Mutant(
+        MAIN,
+        "if (type !== TYPE.REJECT && this.untouched())",
+        "if (type === TYPE.RESET && this.untouched())",
+        "initiator/bye-crosses-open",
+    ),
+    "again-after-reject": Mutant(
+        MAIN, "if (type !== TYPE.REJECT && this.untouched())", "if (this.untouched())", "initiator/reject-of-a-later-connection"
+    ),
+    "accept-on-an-idle-leg": Mutant(
+        MAIN, "if (this.initiator) this.order.first = [TYPE.BYE, TYPE.RESET];", "", "initiator/idle-accept"
+    ),
 }
 
 

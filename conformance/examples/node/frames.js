@@ -9,20 +9,29 @@ const MOST_PLAINTEXT = 65516;
 const MOST_SEALED = 65532;
 const MOST_REASON = 256;
 const MOST_ATTRIBUTES = 64;
+const FIRST = [TYPE.OPEN, TYPE.ACCEPT, TYPE.REJECT];
 const REKEY_EVERY = 1n << 20n;
 const REKEY_NUMBER = 2n ** 64n - 1n;
 
-/** The key and counter of one direction. */
+/** The key and counter of one direction. After a connection of a kept leg, the first frame of the next one takes a new key. */
 class Direction {
   constructor(key) {
     this.key = key;
     this.n = 0n;
+    this.atRest = false;
   }
 
-  next() {
+  rekey() {
+    this.key = seal(this.key, REKEY_NUMBER, Buffer.alloc(0), Buffer.alloc(32)).subarray(0, 32);
+  }
+
+  next(type) {
     if (this.n === REKEY_NUMBER) throw new Error("a direction has used its last number");
-    if (this.n > 0n && this.n % REKEY_EVERY === 0n)
-      this.key = seal(this.key, REKEY_NUMBER, Buffer.alloc(0), Buffer.alloc(32)).subarray(0, 32);
+    if (this.atRest && FIRST.includes(type)) {
+      this.rekey();
+      this.atRest = false;
+    }
+    if (this.n > 0n && this.n % REKEY_EVERY === 0n) this.rekey();
     return this.n++;
   }
 
@@ -30,12 +39,12 @@ class Direction {
     const header = Buffer.alloc(HEADER);
     header[0] = type;
     header.writeUInt16BE(plaintext.length + TAG, 2);
-    const n = this.next();
+    const n = this.next(type);
     return Buffer.concat([header, seal(this.key, n, header, plaintext)]);
   }
 
   open(header, sealed) {
-    const n = this.next();
+    const n = this.next(header[0]);
     return open(this.key, n, header, sealed);
   }
 }
@@ -49,17 +58,18 @@ function checkHeader(header) {
   return length;
 }
 
-/** The order of one incoming direction: which type may come next. */
+/** The order of one incoming direction: which type may come next. `atRest`: the leg has carried a connection before. */
 class Order {
-  constructor(fromInitiator) {
+  constructor(fromInitiator, atRest = false) {
     this.first = fromInitiator ? [TYPE.OPEN] : [TYPE.ACCEPT, TYPE.REJECT];
+    if (atRest) this.first.push(TYPE.BYE, TYPE.RESET);
     this.state = "first";
   }
 
   take(type) {
     const allowed = { first: this.first, open: [TYPE.DATA, TYPE.FIN, TYPE.RESET], finished: [TYPE.RESET], over: [] }[this.state];
     if (!allowed.includes(type)) throw new Error(`frame of type ${type} is out of place (${this.state})`);
-    this.state = type === TYPE.FIN ? "finished" : type === TYPE.RESET || type === TYPE.REJECT ? "over" : "open";
+    this.state = type === TYPE.FIN ? "finished" : [TYPE.RESET, TYPE.REJECT, TYPE.BYE].includes(type) ? "over" : "open";
   }
 }
 
@@ -100,10 +110,26 @@ function readReason(plaintext) {
   return { code: plaintext.readUInt16BE(), text: plaintext.subarray(2).toString("utf-8") };
 }
 
+/** Attribute 4 of OPEN or ACCEPT; nothing for no seconds. */
+function writeKeep(seconds) {
+  return seconds ? Buffer.from([4, 0, 2, seconds >> 8, seconds & 255]) : Buffer.alloc(0);
+}
+
 function writeReason(code, text) {
   const bytes = Buffer.alloc(2);
   bytes.writeUInt16BE(code);
   return Buffer.concat([bytes, Buffer.from(text).subarray(0, MOST_REASON)]);
 }
 
-module.exports = { TYPE, HEADER, MOST_PLAINTEXT, Direction, Order, checkHeader, readAttributes, readReason, writeReason };
+module.exports = {
+  TYPE,
+  HEADER,
+  MOST_PLAINTEXT,
+  Direction,
+  Order,
+  checkHeader,
+  readAttributes,
+  readReason,
+  writeKeep,
+  writeReason,
+};

@@ -1,11 +1,12 @@
 #!/usr/bin/env node
 "use strict";
-// A small second implementation of docs/PROTOCOL.md: suites 2 and 4, both roles, without kept legs.
+// A small second implementation of docs/PROTOCOL.md: suites 2 and 4, both roles, kept legs.
 //
 //   node stcp.js responder|initiator --listen HOST:PORT --target HOST:PORT --suite 2 --private FILE --peer FILE
 //   node stcp.js responder|initiator --listen HOST:PORT --target HOST:PORT --suite 4 --secret FILE
 //
-// The files have 32 bytes as 64 hex digits: the own private key, the public key of the other side, the shared secret.
+// The files have 32 bytes as 64 hex digits: the own private key, the public key of the other side, the shared secret. With --keep SECONDS a
+// wire leg carries several connections, one after the other (section 7).
 
 const fs = require("node:fs");
 const net = require("node:net");
@@ -20,20 +21,23 @@ const {
   checkHeader,
   readAttributes,
   readReason,
+  writeKeep,
   writeReason,
 } = require("./frames.js");
 
 const HANDSHAKE_SECONDS = 10;
 const DISCARD_SECONDS = 2;
-const CODE = { refused: 3, timedOut: 4, unreachable: 5, plainReset: 8, protocol: 10 };
+const MOST_CONNECTIONS = 65536;
+const CODE = { unknownService: 2, refused: 3, timedOut: 4, unreachable: 5, plainReset: 8, protocol: 10 };
 const NOTHING = Buffer.alloc(0);
 
-class Connection {
+/** A wire leg, and the connection that it carries now. */
+class Leg {
   /** `wire`: socket of the wire leg; `plain`: socket of the application (initiator), or null until the target is dialled. */
   constructor(settings, wire, plain) {
     Object.assign(this, { settings, wire, plain, initiator: settings.initiator, unread: NOTHING, over: false });
-    this.accepted = false;
-    this.sentFin = this.gotFin = false;
+    this.number = 0;
+    this.begins();
     this.handshake = new Handshake(settings);
     this.order = new Order(!this.initiator);
     this.expects = this.initiator ? this.message2 : this.greeting;
@@ -45,6 +49,11 @@ class Connection {
       const message = this.handshake.write(1);
       wire.write(Buffer.concat([Buffer.from("STCP"), Buffer.from([1, settings.suite]), lengthOf(message), message]));
     }
+  }
+
+  begins() {
+    this.accepted = this.sentFin = this.gotFin = this.resting = false;
+    this.kept = 0;
   }
 
   // -- what arrives on the wire leg
@@ -96,8 +105,8 @@ class Connection {
   message2() {
     if (!this.message(2)) return false;
     this.established();
-    this.send(TYPE.OPEN, NOTHING);
     this.wire.setTimeout(0);
+    this.open();
     this.readPlain();
     return true;
   }
@@ -123,26 +132,31 @@ class Connection {
   }
 
   act(type, plaintext) {
+    if ([TYPE.FIN, TYPE.BYE].includes(type) && plaintext.length) throw new Error("FIN or BYE has contents");
     if (type === TYPE.DATA) this.toPlain(plaintext);
     else if (type === TYPE.FIN) {
-      if (plaintext.length) throw new Error("FIN has contents");
       this.gotFin = true;
       if (this.plain) this.plain.end();
       this.closeWhenDone();
     } else if (type === TYPE.OPEN) {
-      readAttributes(plaintext, true);
+      const attributes = readAttributes(plaintext, true);
       this.wire.setTimeout(0);
-      this.dial();
+      this.opened(attributes[1]?.toString() ?? "", attributes[4]?.readUInt16BE() ?? 0);
     } else if (type === TYPE.ACCEPT) {
-      readAttributes(plaintext, false);
+      const seconds = readAttributes(plaintext, false)[4]?.readUInt16BE() ?? 0;
+      if (seconds && !this.settings.keep) throw new Error("ACCEPT keeps a leg that OPEN did not offer to keep");
+      this.kept = Math.min(seconds, this.settings.keep);
       this.accepted = true;
+      if (this.number) this.readPlain();
     } else {
-      const { code, text } = readReason(plaintext);
+      const { code, text } = type === TYPE.BYE ? { code: 0, text: "BYE" } : readReason(plaintext);
+      if (type !== TYPE.REJECT && this.untouched()) return this.again();
       this.end(`the peer ended the connection: ${code} ${JSON.stringify(text)}`);
     }
   }
 
   toPlain(bytes) {
+    if (this.ready) throw new Error("DATA on a leg that is made ready");
     if (bytes.length && !this.plain.write(bytes)) {
       this.wire.pause();
       this.plain.once("drain", () => this.wire.resume());
@@ -150,37 +164,105 @@ class Connection {
   }
 
   wireEnded() {
-    if (!this.gotFin) this.fail(new Error("the wire leg ended without FIN"));
+    this.ended = true;
+    if (this.untouched()) this.again();
+    else if (this.resting) this.end("the peer closed a leg at rest");
+    else if (!this.gotFin) this.fail(new Error("the wire leg ended without FIN"));
+  }
+
+  // -- kept legs
+
+  open() {
+    this.send(TYPE.OPEN, writeKeep(this.settings.keep));
+    const plain = this.plain;
+    plain.on("error", (error) => this.plain === plain && this.plainFailed(error));
+    if (plain.destroyed) this.plainFailed(new Error("the application has left"));
+  }
+
+  /** The responder got OPEN. */
+  opened(service, seconds) {
+    this.begins();
+    clearTimeout(this.timer);
+    this.kept = Math.min(seconds, this.settings.keep);
+    this.ready = service === ":ready" && this.kept > 0;
+    if (this.ready) {
+      this.send(TYPE.ACCEPT, writeKeep(this.settings.keep));
+      this.finished();
+    } else if (service.startsWith(":")) this.goodbye(TYPE.REJECT, CODE.unknownService, "a name of the protocol");
+    else this.dial();
+  }
+
+  /** The connection is over in order, and the leg can carry the next one. */
+  rest() {
+    const seconds = this.kept;
+    this.begins();
+    this.resting = true;
+    this.plain = null;
+    this.number += 1;
+    this.order = new Order(!this.initiator, true);
+    if (this.initiator) this.order.first = [TYPE.BYE, TYPE.RESET];
+    this.sends.atRest = this.receives.atRest = true;
+    if (this.number === MOST_CONNECTIONS) return this.lastFrame(TYPE.BYE, NOTHING);
+    this.timer = setTimeout(() => this.lastFrame(TYPE.BYE, NOTHING), seconds * 1000);
+    if (this.initiator) this.settings.idle.add(this);
+    this.wire.resume();
+    return console.log("the leg is at rest");
+  }
+
+  /** The initiator carries the next connection. Its bytes wait for ACCEPT, so they can go over another leg. */
+  next(plain) {
+    clearTimeout(this.timer);
+    this.settings.idle.delete(this);
+    this.begins();
+    this.plain = plain;
+    this.order = new Order(false, true);
+    this.open();
+  }
+
+  /** Whether the initiator has sent OPEN of a later connection, and nothing behind it. */
+  untouched() {
+    return this.initiator && this.number > 0 && !this.resting && !this.accepted && !this.over;
+  }
+
+  again() {
+    const plain = this.plain;
+    this.plain = null;
+    this.end("the peer left; the connection goes on over another leg");
+    connect(this.settings, plain);
   }
 
   // -- the plain leg
 
   dial() {
     this.plain = net.connect({ ...this.settings.target, allowHalfOpen: true });
-    this.plain.once("connect", () => {
+    const plain = this.plain;
+    plain.once("connect", () => {
       if (this.over) return;
       this.accepted = true;
-      this.send(TYPE.ACCEPT, NOTHING);
+      this.send(TYPE.ACCEPT, writeKeep(this.kept && this.settings.keep));
       this.readPlain();
     });
-    this.plain.on("error", (error) => this.plainFailed(error));
+    plain.on("error", (error) => this.plain === plain && this.plainFailed(error));
   }
 
   readPlain() {
-    this.plain.on("data", (bytes) => {
+    const plain = this.plain;
+    if (!plain) return;
+    plain.on("data", (bytes) => {
       for (let at = 0; at < bytes.length; at += MOST_PLAINTEXT) this.send(TYPE.DATA, bytes.subarray(at, at + MOST_PLAINTEXT));
       if (this.wire.writableNeedDrain) {
-        this.plain.pause();
-        this.wire.once("drain", () => this.plain.resume());
+        plain.pause();
+        this.wire.once("drain", () => plain.resume());
       }
     });
-    this.plain.on("end", () => {
-      this.send(TYPE.FIN, NOTHING);
-      this.sentFin = true;
-      this.closeWhenDone();
-    });
-    if (this.initiator) this.plain.on("error", (error) => this.plainFailed(error));
-    this.plain.resume();
+    plain.on("end", () => this.plain === plain && this.finished());
+    plain.resume();
+  }
+
+  finished() {
+    this.send(TYPE.FIN, NOTHING);
+    this.sentFin = true;
+    this.closeWhenDone();
   }
 
   plainFailed(error) {
@@ -202,22 +284,33 @@ class Connection {
 
   closeWhenDone() {
     if (!this.sentFin || !this.gotFin || this.over) return;
+    if (this.kept && !this.ended) return this.rest();
     this.over = true;
     this.wire.end();
     console.log("both directions have ended");
   }
 
-  /** Send RESET or REJECT as the last frame; then read and discard for two seconds. */
   goodbye(type, code, text) {
     if (this.over) return;
-    this.send(type, writeReason(code, text));
+    this.lastFrame(type, writeReason(code, text));
+    if (this.plain) this.plain.resetAndDestroy();
+    console.log(`ended the connection: ${code} ${text}`);
+  }
+
+  /** Send RESET, REJECT or BYE as the last frame; then read and discard for two seconds. */
+  lastFrame(type, plaintext) {
+    this.send(type, plaintext);
     this.over = true;
+    this.leaveIdle();
     this.wire.end();
     this.wire.on("end", () => this.wire.destroy());
     setTimeout(() => this.wire.destroy(), DISCARD_SECONDS * 1000).unref();
     this.wire.resume();
-    if (this.plain) this.plain.resetAndDestroy();
-    console.log(`ended the connection: ${code} ${text}`);
+  }
+
+  leaveIdle() {
+    clearTimeout(this.timer);
+    this.settings.idle.delete(this);
   }
 
   /** A fault on the wire leg: reset both legs. */
@@ -230,6 +323,7 @@ class Connection {
   end(why) {
     if (this.over) return;
     this.over = true;
+    this.leaveIdle();
     this.wire.end();
     if (this.plain) this.plain.resetAndDestroy();
     console.log(`connection over: ${why}`);
@@ -253,25 +347,37 @@ function fileOf32(path) {
   return bytes;
 }
 
+/** A new wire leg for an application. */
+function connect(settings, socket) {
+  const wire = net.connect({ ...settings.target, allowHalfOpen: true, noDelay: true });
+  const refused = () => socket.resetAndDestroy();
+  wire.once("error", refused);
+  wire.once("connect", () => {
+    wire.off("error", refused);
+    new Leg(settings, wire, socket);
+  });
+}
+
 function main() {
   const options = Object.fromEntries(
-    ["listen", "target", "suite", "private", "peer", "secret"].map((name) => [name, { type: "string" }]),
+    ["listen", "target", "suite", "private", "peer", "secret", "keep"].map((name) => [name, { type: "string" }]),
   );
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
-  const settings = { initiator: positionals[0] === "initiator", suite: Number(values.suite), target: address(values.target) };
+  const settings = {
+    initiator: positionals[0] === "initiator",
+    suite: Number(values.suite),
+    target: address(values.target),
+    keep: Number(values.keep ?? 0),
+    idle: new Set(),
+  };
   if (SUITES[settings.suite].secret) settings.psk = fileOf32(values.secret);
   else Object.assign(settings, { pair: keyPair(fileOf32(values.private)), peer: fileOf32(values.peer) });
   const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: settings.initiator }, (socket) => {
     socket.setNoDelay(true);
-    if (!settings.initiator) return new Connection(settings, socket, null);
+    if (!settings.initiator) return new Leg(settings, socket, null);
     socket.on("error", () => {});
-    const wire = net.connect({ ...settings.target, allowHalfOpen: true, noDelay: true });
-    const refused = () => socket.resetAndDestroy();
-    wire.once("error", refused);
-    return wire.once("connect", () => {
-      wire.off("error", refused);
-      new Connection(settings, wire, socket);
-    });
+    const [idle] = settings.idle;
+    return idle ? idle.next(socket) : connect(settings, socket);
   });
   server.listen(address(values.listen), () => console.log("listening"));
 }
