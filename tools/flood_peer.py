@@ -3,6 +3,7 @@
 - cycles   connections without a byte on kept wire legs, one after the other, as fast as the listener answers
 - ready    the same with the service `:ready`, which dials nothing
 - resets   a handshake, OPEN and RESET in one segment, again and again
+- tiny     empty DATA frames, 20 bytes each, on open connections
 
 The honest peer has a key and a source of its own: it makes new connections, and round trips on a live one. The target counts how
 often it is dialled. All processes are children of this tool and end with it. Nothing leaves loopback.
@@ -65,6 +66,18 @@ def cycle(sock: socket.socket, leg: Leg, service: str | None) -> None:
         data += part
 
 
+def send_tiny(sock: socket.socket, leg: Leg, until: float) -> int:
+    """Open a connection and send empty DATA frames. Returns their number."""
+    sock.sendall(leg.seal(FrameType.OPEN, b""))
+    while leg.open(sock.recv(65536)) is None:
+        pass
+    frames = 0
+    while time.monotonic() < until:
+        sock.sendall(b"".join(leg.seal(FrameType.DATA) for _ in range(1000)))
+        frames += 1000
+    return frames
+
+
 def attack(kind: str, port: int, own: PrivateKey, server: bytes, legs: int, until: float, out: Any) -> None:
     """Play one kind of attack on this many wire legs at a time."""
     done, failed = [0] * legs, [0] * legs
@@ -79,6 +92,9 @@ def attack(kind: str, port: int, own: PrivateKey, server: bytes, legs: int, unti
                         sock.sendall(b"".join(reset))
                         done[number] += 1
                         continue
+                    if kind == "tiny":
+                        done[number] += send_tiny(sock, leg, until)
+                        continue
                     while time.monotonic() < until:
                         cycle(sock, leg, ":ready" if kind == "ready" else None)
                         done[number] += 1
@@ -92,13 +108,14 @@ def attack(kind: str, port: int, own: PrivateKey, server: bytes, legs: int, unti
         thread.start()
     for thread in threads:
         thread.join()
-    out.put(("attack", {"connections a second": round(sum(done) / (time.monotonic() - began)), "failed": sum(failed)}))
+    what = "frames" if kind == "tiny" else "connections"
+    out.put(("attack", {f"{what} a second": round(sum(done) / (time.monotonic() - began)), "failed": sum(failed)}))
 
 
 def main() -> None:
     """Run one attack and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["none", "cycles", "ready", "resets"])
+    parser.add_argument("kind", choices=["none", "cycles", "ready", "resets", "tiny"])
     parser.add_argument("--legs", type=int, default=32, help="wire legs at a time in each process [default: 32]")
     parser.add_argument("--processes", type=int, default=2, help="processes of the attacker [default: 2]")
     parser.add_argument("--seconds", type=float, default=10, help=f"at most {flood.MOST_SECONDS} [default: 10]")
