@@ -44,10 +44,16 @@ class Endpoint:
         """Raises FrameError unless `value` is exactly one address."""
         if not value or ADDRESS_LEN.get(value[0]) != len(value):
             raise FrameError("an address attribute of a wrong family or length")
-        return cls(ipaddress.ip_address(value[1:-2]), int.from_bytes(value[-2:], "big"))
+        return cls(_ip(value[1:-2]), int.from_bytes(value[-2:], "big"))
 
     def __str__(self) -> str:
         return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
+
+
+@functools.lru_cache(maxsize=256)
+def _ip(packed: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IP address of 4 or 16 bytes. Cached, because the same few clients connect again and again."""
+    return ipaddress.ip_address(packed)
 
 
 @dataclass(frozen=True, slots=True)

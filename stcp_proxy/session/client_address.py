@@ -43,7 +43,8 @@ def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 def plain_endpoint(endpoint: Endpoint) -> Endpoint:
     """The endpoint, with an IPv4 address instead of an IPv4-mapped one."""
-    return Endpoint(plain_ip(endpoint.ip), endpoint.port)
+    ip = plain_ip(endpoint.ip)
+    return endpoint if ip is endpoint.ip else Endpoint(ip, endpoint.port)
 
 
 def client_of(claimed: Endpoint | None, seen: Endpoint | None, hand_on: HandOn) -> Endpoint | None:

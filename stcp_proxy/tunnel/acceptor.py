@@ -171,7 +171,7 @@ class Acceptor:
             watching,
             listener,
             lambda: self._full_limit() is None,
-            lambda: self._accept_batch(listener, connections, _ENGINE_BATCH),
+            lambda: self._accept_batch(listener, connections, _ENGINE_BATCH, has_room=True),
         )
         return await accepting.until_full()
 
@@ -180,15 +180,28 @@ class Acceptor:
         for listener in listeners:
             self._accept_batch(listener, connections)
 
-    def _accept_batch(self, listener: socket.socket, connections: trio.Nursery, most: int = _BATCH) -> bool:
-        """Accept one batch within the limits. Returns False when the system has no descriptor or memory for more."""
+    def _accept_batch(
+        self, listener: socket.socket, connections: trio.Nursery, most: int = _BATCH, *, has_room: bool = False
+    ) -> bool:
+        """Accept one batch within the limits.
+
+        Args:
+            listener: the listening socket.
+            connections: the nursery for the connections' tasks.
+            most: the largest number of connections.
+            has_room: whether the limits are known to admit the first of them.
+
+        Returns:
+            False when the system has no descriptor or memory for more.
+        """
         waits = select.poll()
         waits.register(listener, select.POLLIN)
         for accepted in range(most):
             if accepted and not waits.poll(0):
                 break  # an accept that finds nothing costs more
             # A stranger loses its place only if a caller waits.
-            if (full := self._full_limit()) is not None and not (waits.poll(0) and self._take_place(full) == 0):
+            full = None if has_room and not accepted else self._full_limit()
+            if full is not None and not (waits.poll(0) and self._take_place(full) == 0):
                 break
             try:
                 sock, address = listener.accept()

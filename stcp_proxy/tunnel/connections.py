@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import trio
@@ -47,17 +46,29 @@ class Session(Protocol):
 MakeSession = Callable[[Connection, socket.socket], Session]
 
 
-@dataclass(slots=True)
 class _Opening:
     """A connection on its way to an engine.
 
     Attributes:
-        scope: cancels its session.
         trust: the access rule that was in force when its session began.
     """
 
-    scope: trio.CancelScope
-    trust: Trust
+    __slots__ = ("_scope", "trust")
+
+    def __init__(self, trust: Trust) -> None:
+        self._scope: trio.CancelScope | None = None
+        self.trust = trust
+
+    @property
+    def scope(self) -> trio.CancelScope:
+        """Cancels its session. It is made when it is needed, because most sessions end before they have a task."""
+        if self._scope is None:
+            self._scope = trio.CancelScope()
+        return self._scope
+
+    def cancel(self) -> None:
+        """Cancel its session: now if it has a task, else when it gets one."""
+        self.scope.cancel()
 
 
 class LiveConnections:
@@ -132,11 +143,10 @@ class LiveConnections:
             connection: its record.
             sock: the accepted socket; only looked at.
         """
-        scope = trio.CancelScope()
         self._all.add(connection)
         self.descriptors.take()
-        self._opening[connection] = _Opening(scope, self.trust)
-        self.unauthenticated.add(connection, scope, sock)
+        opening = self._opening[connection] = _Opening(self.trust)
+        self.unauthenticated.add(connection, opening, sock)
 
     def begin_session(
         self, connection: Connection, sock: socket.socket, make: MakeSession, *, proved_before: bool = False
@@ -318,7 +328,7 @@ class LiveConnections:
             connection.relay.abort(code_for(why), text)
         elif (opening := self._opening.get(connection)) is not None:
             connection.cut = why
-            opening.scope.cancel()  # a session without a task acts on it when it gets one, or in `opened`
+            opening.cancel()  # a session without a task acts on it when it gets one, or in `opened`
 
     def abort(self, why: StcpError) -> None:
         """End every connection."""

@@ -64,12 +64,16 @@ class _Ranking:
 
 
 class FairPlaces(Generic[K]):
-    """Members with a place each, by source."""
+    """Members with a place each, by source.
 
-    __slots__ = ("_hosts", "_members", "_networks", "_queues")
+    Attributes:
+        members: the members, the oldest first, and their sources; for reading.
+    """
+
+    __slots__ = ("_hosts", "_networks", "_queues", "members")
 
     def __init__(self) -> None:
-        self._members: Final[dict[K, Source]] = {}
+        self.members: Final[dict[K, Source]] = {}
         self._networks: Final = _Ranking()
         self._hosts: Final[dict[str, _Ranking]] = {}
         """By network."""
@@ -77,18 +81,18 @@ class FairPlaces(Generic[K]):
         """The members of each host, the oldest first."""
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.members)
 
     def __contains__(self, member: K) -> bool:
-        return member in self._members
+        return member in self.members
 
     def __iter__(self) -> Iterator[K]:
         """All members, the oldest first."""
-        return iter(self._members)
+        return iter(self.members)
 
     def add(self, member: K, source: Source) -> None:
         """Give a place to a member that has none."""
-        self._members[member] = source
+        self.members[member] = source
         self._networks.change(source.network, 1)
         hosts = self._hosts.get(source.network)
         if hosts is None:
@@ -98,7 +102,7 @@ class FairPlaces(Generic[K]):
 
     def discard(self, member: K) -> bool:
         """Take a member's place back. Returns whether it had one."""
-        source = self._members.pop(member, None)
+        source = self.members.pop(member, None)
         if source is None:
             return False
         self._networks.change(source.network, -1)
@@ -119,6 +123,10 @@ class FairPlaces(Generic[K]):
 
     def take(self) -> K:
         """Take the member whose turn it is out of its place; there is at least one."""
+        if len(self.members) == 1:
+            (member,) = self.members
+            self.discard(member)
+            return member
         network = self._networks.first
         hosts = self._hosts[network]
         host = hosts.first

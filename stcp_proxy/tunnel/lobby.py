@@ -267,7 +267,7 @@ class Lobby:
     @property
     def waits(self) -> bool:
         """See `Steps.waits`."""
-        return self._begins is not None
+        return bool(self._stages[Stage.COMPLETE].members or self._stages[Stage.SUSPECT].members)
 
     @property
     def may_begin(self) -> bool:

@@ -87,12 +87,15 @@ class QuickStart:
         """Let the engine watch the sockets. Returns whether it watches all of them; otherwise it watches none."""
         self._socks = wanted.socks
         try:
-            watches = all(self._engine.watch(sock, self, mask=wanted.mask, seconds=MOMENT) for sock in wanted.socks)
+            for sock in wanted.socks:
+                if not self._engine.watch(sock, self, mask=wanted.mask, seconds=MOMENT):
+                    break
+            else:
+                return True
         except OSError:  # the kernel has no memory for one more
-            watches = False
-        if not watches:
-            self._stop_waiting()
-        return watches
+            pass
+        self._stop_waiting()
+        return False
 
     def on_news(self, _mask: int) -> None:
         """A socket is ready."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -18,18 +18,25 @@ SILENCE: Final = 1.0
 """Seconds of silence after which a session loses its place to a newcomer, when all places are taken."""
 
 
+class Session(Protocol):
+    """The session of a connection."""
+
+    def cancel(self) -> None:
+        """End it."""
+
+
 @dataclass(slots=True)
 class _Stranger:
     """An unauthenticated connection.
 
     Attributes:
         since: when it was accepted, or when it last sent a valid message, on Trio's clock.
-        scope: ends it.
+        session: its session.
         sock: its socket.
     """
 
     since: float
-    scope: trio.CancelScope
+    session: Session
     sock: socket.socket
 
     @property
@@ -54,15 +61,15 @@ class Unauthenticated:
     def __contains__(self, connection: Connection) -> bool:
         return connection in self._known
 
-    def add(self, connection: Connection, scope: trio.CancelScope, sock: socket.socket) -> None:
+    def add(self, connection: Connection, session: Session, sock: socket.socket) -> None:
         """Add a session.
 
         Args:
             connection: its record.
-            scope: ends it when cancelled.
+            session: its session.
             sock: its wire leg.
         """
-        self._known[connection] = _Stranger(trio.current_time(), scope, sock)
+        self._known[connection] = _Stranger(trio.current_time(), session, sock)
 
     def heard(self, connection: Connection) -> None:
         """Note a valid message of a session: its time of silence begins again."""
@@ -84,7 +91,7 @@ class Unauthenticated:
 
     def give_up_oldest(self) -> None:
         """End the session that has been silent for longest."""
-        self._known.pop(next(iter(self._known))).scope.cancel()
+        self._known.pop(next(iter(self._known))).session.cancel()
 
     def make_room(self) -> float:
         """End the session that has been silent for longest, unless its time is not over or bytes of it wait to be read.

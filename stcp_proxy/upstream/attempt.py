@@ -52,12 +52,14 @@ class Attempt:
         self._targets = targets
         self._source = source
         self._left = timeout
-        self._lines = collections.deque(targets.to)
-        self._ready: collections.deque[Endpoint] = collections.deque()
+        only = targets.only
+        known = () if only is None or only.failures else (only,)
+        self._lines = collections.deque(() if known else targets.to)
+        self._ready: collections.deque[Endpoint] = collections.deque(known)
         self._unhealthy: list[Endpoint] = []
         self._doubtful: dict[Destination, bool] = {}
         """Names to look up again when no endpoint is left, and whether that has been done."""
-        self._seen: set[Endpoint] = set()
+        self._seen: set[Endpoint] = set(known)
         self._failures: list[Failure] = []
         self._unresolved = 0
         """The number of failures that are those of a name."""

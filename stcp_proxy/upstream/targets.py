@@ -112,6 +112,12 @@ class Targets:
         """Whether there is more than one endpoint."""
         return len(self.to) > 1 or len(self.endpoints) > 1
 
+    @property
+    def only(self) -> Endpoint | None:
+        """The only endpoint, where no lookup can find others; None elsewhere."""
+        found = self.fixed(self.to[0]) if len(self.to) == 1 else None
+        return found[0].endpoint if found is not None and len(found) == 1 else None
+
     def fixed(self, address: Destination) -> list[Candidate] | None:
         """The candidates of an address that needs no lookup; None for a name."""
         line = self._lines.get(address)

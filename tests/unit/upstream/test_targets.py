@@ -221,3 +221,23 @@ async def test_a_cancelled_turn_does_not_count(autojump_clock: MockClock, networ
     with trio.move_on_after(1):
         await dial(known)
     assert known.endpoints[0].live == 0
+
+
+async def test_the_only_endpoint(autojump_clock: MockClock, network: Network) -> None:
+    """It has no choice to make, and its failures are noted as those of others."""
+    known = targets(A)
+    (endpoint,) = known.endpoints
+    assert known.only is endpoint
+    assert targets(A, B).only is None
+    assert targets("name.example:1").only is None
+    network.down = {A}
+    for _ in range(2):
+        with pytest.raises(TargetRefused):
+            await dial(known)
+    assert (network.take(), endpoint.failures, endpoint.live) == ([A, A], 1, 0)
+    network.down = set()
+    await dial(known)
+    assert (network.take(), endpoint.failures) == ([A], 0)
+    again = targets(A)
+    again.adopt(known)
+    assert again.only is endpoint
