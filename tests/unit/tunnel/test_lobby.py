@@ -342,8 +342,13 @@ async def test_a_replay_is_refused_before_all_of_it_has_come(autojump_clock: Moc
     assert site.begun == ["10.0.0.4"]
 
 
-async def test_the_task_ends_when_nobody_accepts_and_nobody_is_there(autojump_clock: MockClock) -> None:
-    site = Site()
+@pytest.mark.parametrize("engine", [None, EngineLoop()])
+async def test_the_task_ends_when_nobody_accepts_and_nobody_is_there(
+    autojump_clock: MockClock, nursery: trio.Nursery, engine: EngineLoop | None
+) -> None:
+    site = Site(engine)
+    if engine is not None:
+        nursery.start_soon(engine.run)
     with trio.fail_after(5):
         async with trio.open_nursery() as site.nursery:
             with site.lobby.accepting(site.nursery):
