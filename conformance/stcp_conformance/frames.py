@@ -32,6 +32,7 @@ class Code(enum.IntEnum):
     TARGET_REFUSED = 3
     PLAIN_RESET = 8
     PROTOCOL_ERROR = 10
+    KEY_REVOKED = 11
 
 
 SERVICE, CLIENT, ORIGINAL, KEEP = 1, 2, 3, 4

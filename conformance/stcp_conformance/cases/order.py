@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 
 from stcp_conformance.bench import Bench
@@ -319,7 +320,27 @@ def was_reset(plaintext: bytes) -> Callable[[Bench], str]:
 
 
 for name, plaintext in REASONS.items():
-    add(f"reject-with-{name}", REASON_LAW, rejected(plaintext), roles=INITIATOR)
+    if name != "code-11":
+        add(f"reject-with-{name}", REASON_LAW, rejected(plaintext), roles=INITIATOR)
+
+
+@case("reject-with-code-11", "4: after code 11 the initiator may try once more; then the connection is over", roles=INITIATOR)
+def rejected_key(bench: Bench) -> str:
+    plain, wire, _ = bench.respond()
+    wire.send(Type.REJECT, reason(Code.KEY_REVOKED))
+    wire.stream.finish()
+    ready, _, _ = select.select([plain.sock.fileno(), bench.server.fileno()], [], [], bench.seconds)
+    if tried := bench.server.fileno() in ready:
+        again = bench.greeter().respond(bench.accept())
+        again.expect(Type.OPEN)
+        again.send(Type.REJECT, reason(Code.KEY_REVOKED))
+        again.stream.finish()
+    plain.expect_end(RST)
+    if bench.server.drain():
+        raise Deviation("OPEN a third time")
+    return f"plain leg: RST; {'one more try' if tried else 'no other try'}"
+
+
 for name in (
     "code-1",
     "code-8",
