@@ -82,7 +82,12 @@ MUTANTS = {
         "this.established();\n    this.dial();\n    return true;\n  }\n\n  message2",
         "responder/suite-2/nothing-before-the-first-frame",
     ),
-    "fin-with-contents": Mutant(MAIN, "if (plaintext.length) throw", "if (false) throw", "initiator/fin-with-a-byte"),
+    "fin-with-contents": Mutant(
+        MAIN,
+        "if ([TYPE.FIN, TYPE.BYE].includes(type) && plaintext.length) throw",
+        "if (false) throw",
+        "initiator/fin-with-a-byte",
+    ),
     "truncation-is-an-end": Mutant(
         MAIN,
         'this.fail(new Error("the wire leg ended without FIN"));',

@@ -65,3 +65,17 @@ def test_each_section_has_cases_in_both_roles(cases: list[tuple[str, str]], role
         return
     laws = [law for name, law in cases if name.startswith(f"{role}/")]
     assert any(str(section) in law.partition(":")[0] for law in laws)
+
+
+def test_each_mutant_fits_the_example() -> None:
+    """Its text stands once in the example, and its case exists. `make conformance` runs them."""
+    code = (
+        "import mutants\n"
+        "ids = {case.id for case in mutants.CASES}\n"
+        "for name, mutant in mutants.MUTANTS.items():\n"
+        "    text = (mutants.HERE / 'examples' / 'node' / mutant.file).read_text(encoding='utf-8')\n"
+        "    if text.count(mutant.old) != 1 or mutant.case not in ids:\n"
+        "        print(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=KIT, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
