@@ -245,7 +245,7 @@ bool stcp_inner_close(struct stcp_sock *s, long timeout, bool sleep)
 	if ((1 << isk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)) {
 		stcp_inner_drain(isk);
 		WRITE_ONCE(isk->sk_shutdown, isk->sk_shutdown | SEND_SHUTDOWN);
-		tcp_shutdown(isk, SEND_SHUTDOWN);
+		isk->sk_prot->shutdown(isk, SEND_SHUTDOWN);
 	}
 	if (timeout)
 		sk_stream_wait_close(isk, timeout);
