@@ -166,6 +166,16 @@ void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay);
 void stcp_leg_unhook(struct stcp_leg *leg);
 void stcp_leg_give_back(struct stcp_leg *leg);
 
+/* -- lock.c ---------------------------------------------------------------- */
+
+bool stcp_trylock(struct sock *sk, bool *wanted);
+
+/* Where somebody holds it, stcp_release_cb() kicks the relay. */
+static inline bool stcp_leg_trylock(struct stcp_leg *leg)
+{
+	return stcp_trylock(leg->sk, &leg->wanted);
+}
+
 /* -- io.c ------------------------------------------------------------------ */
 
 struct stcp_direction;

@@ -6,7 +6,7 @@
  * Nothing here sleeps. A carrier serves the relays of all users, and the owner of
  * a socket can hold its lock for as long as it likes: a system call that reads its
  * argument under the lock waits for a page that never comes. So a leg is locked
- * only where it is free (stcp_leg_trylock()). Where it is not, the attempt is noted
+ * only where it is free (lock.c). Where it is not, the attempt is noted
  * and stcp_release_cb() kicks the relay when the holder lets go.
  *
  * TCP is called with bottom halves off. It then takes memory without reclaim and
@@ -15,36 +15,6 @@
 #include <linux/bvec.h>
 
 #include "internal.h"
-
-/* -- the socket lock ------------------------------------------------------- */
-
-/*
- * Become the socket's owner, as lock_sock() does, or note that we wanted to.
- * Return: whether the lock is ours.
- */
-bool stcp_leg_trylock(struct stcp_leg *leg)
-{
-	struct sock *sk = leg->sk;
-	bool free;
-
-	spin_lock_bh(&sk->sk_lock.slock);
-	free = !sk->sk_lock.owned;
-	if (free)
-		sk->sk_lock.owned = 1;
-	else
-		leg->wanted = true;
-	spin_unlock_bh(&sk->sk_lock.slock);
-#ifdef CONFIG_LOCKDEP
-	if (free)
-		lock_acquire(&sk->sk_lock.dep_map, 0, 1, 0, 1, NULL, _RET_IP_);
-#endif
-	return free;
-}
-
-void stcp_leg_unlock(struct stcp_leg *leg)
-{
-	release_sock(leg->sk);
-}
 
 /* -- bytes ----------------------------------------------------------------- */
 
@@ -147,19 +117,18 @@ static void stcp_leg_pass_urgent(struct stcp_leg *leg)
 
 /*
  * Copy the first bytes of the receive queue and leave them there. Return: false when
- * there are fewer, or somebody holds the socket.
+ * there are fewer. Call under the socket lock, or in a callback.
  */
-bool stcp_leg_peek(struct stcp_leg *leg, void *to, u32 len)
+bool stcp_peek(struct sock *sk, void *to, u32 len)
 {
-	u32 seq, offset, n;
+	u32 seq = tcp_sk(sk)->copied_seq, offset, n;
 	struct sk_buff *skb;
 
-	if (!stcp_leg_trylock(leg))
-		return false;
-	seq = tcp_sk(leg->sk)->copied_seq;
-	skb_queue_walk(&leg->sk->sk_receive_queue, skb) {
+	skb_queue_walk(&sk->sk_receive_queue, skb) {
 		offset = seq - TCP_SKB_CB(skb)->seq;
-		if (!len || offset >= skb->len)
+		if (!len)
+			break;
+		if (offset >= skb->len)
 			continue;
 		n = min_t(u32, len, skb->len - offset);
 		if (skb_copy_bits(skb, offset, to, n))
@@ -168,7 +137,6 @@ bool stcp_leg_peek(struct stcp_leg *leg, void *to, u32 len)
 		seq += n;
 		len -= n;
 	}
-	stcp_leg_unlock(leg);
 	return !len;
 }
 
@@ -208,7 +176,7 @@ int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d)
 	local_bh_enable();
 	if (!n)
 		n = desc.error ?: stcp_leg_recv_end(leg->sk);
-	stcp_leg_unlock(leg);
+	release_sock(leg->sk);
 	return n;
 }
 
@@ -274,7 +242,7 @@ int stcp_leg_send(struct stcp_leg *leg, struct stcp_direction *d, bool more)
 	}
 	if (n > 0)
 		WRITE_ONCE(d->out, d->out + n);
-	stcp_leg_unlock(leg);
+	release_sock(leg->sk);
 	return n;
 }
 
@@ -296,7 +264,7 @@ bool stcp_leg_shutdown(struct stcp_leg *leg)
 		sk->sk_allocation = STCP_SK_ALLOCATION;
 	}
 	local_bh_enable();
-	stcp_leg_unlock(leg);
+	release_sock(leg->sk);
 	return true;
 }
 
@@ -320,7 +288,7 @@ bool stcp_leg_abort(struct stcp_leg *leg, int err)
 		WRITE_ONCE(sk->sk_err, err);
 	}
 	local_bh_enable();
-	stcp_leg_unlock(leg);
+	release_sock(leg->sk);
 	return true;
 }
 

@@ -49,13 +49,19 @@ bool stcp_may_go_beyond(const struct stcp_direction *d)
 bool stcp_fin_waits(const struct stcp_direction *open)
 {
 	u8 header[STCP_HEADER_LEN];
+	bool there;
 
 	if (open->queued) {
 		if (open->queued_end - open->queued_at < sizeof(header))
 			return false;
 		memcpy(header, open->queued + open->queued_at, sizeof(header));
-	} else if (!stcp_leg_peek(open->from, header, sizeof(header))) {
-		return false;
+	} else {
+		if (!stcp_leg_trylock(open->from))
+			return false;
+		there = stcp_peek(open->from->sk, header, sizeof(header));
+		release_sock(open->from->sk);
+		if (!there)
+			return false;
 	}
 	return header[0] == STCP_FRAME_FIN && !header[1] &&
 	       get_unaligned_be16(header + 2) == STCP_TAG_LEN;

@@ -200,6 +200,7 @@ int stcp_handshake_take(struct stcp_agent *agent, u32 portid, struct stcp_taken 
 		strscpy(to->service, hs->service, sizeof(to->service));
 		strscpy(to->identity, hs->identity, sizeof(to->identity));
 		to->file = get_file(stcp_handshake_sock(hs)->file);
+		stcp_inner_hold(stcp_handshake_sock(hs)->inner);
 		err = 0;
 	}
 	spin_unlock_bh(&agent->lock);

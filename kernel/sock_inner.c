@@ -10,7 +10,7 @@
  * Callbacks run under the inner socket's spinlock, often in softirq. They find the
  * outer socket under sk_callback_lock, which stcp_inner_unhook() takes for writing.
  * A child of a listener inherits the callbacks, but no outer socket (NOCOPY): they do
- * nothing for it until stcp_inner_own().
+ * nothing for it, and stcp_inner_child() takes them off when it is accepted.
  *
  * The agent may have set SO_LINGER: it is taken back before the last reference is
  * dropped, for the kernel's only worker for delayed closes may drop it.
@@ -114,8 +114,7 @@ static void stcp_inner_error_report(struct sock *isk)
 	read_unlock_bh(&isk->sk_callback_lock);
 }
 
-/* @like: a listener, whose callbacks the socket has inherited, or NULL. */
-static int stcp_inner_hook(struct stcp_sock *s, const struct stcp_sock *like)
+static int stcp_inner_hook(struct stcp_sock *s)
 {
 	struct sock *isk = s->inner->sk;
 	int err = 0;
@@ -124,12 +123,10 @@ static int stcp_inner_hook(struct stcp_sock *s, const struct stcp_sock *like)
 	if (isk->sk_user_data) {
 		err = -EBUSY;
 	} else {
-		s->inner_data_ready = like ? like->inner_data_ready : isk->sk_data_ready;
-		s->inner_write_space = like ? like->inner_write_space : isk->sk_write_space;
-		s->inner_state_change = like ? like->inner_state_change :
-					       isk->sk_state_change;
-		s->inner_error_report = like ? like->inner_error_report :
-					       isk->sk_error_report;
+		s->inner_data_ready = isk->sk_data_ready;
+		s->inner_write_space = isk->sk_write_space;
+		s->inner_state_change = isk->sk_state_change;
+		s->inner_error_report = isk->sk_error_report;
 		isk->sk_data_ready = stcp_inner_data_ready;
 		isk->sk_write_space = stcp_inner_write_space;
 		isk->sk_state_change = stcp_inner_state_change;
@@ -140,14 +137,9 @@ static int stcp_inner_hook(struct stcp_sock *s, const struct stcp_sock *like)
 	return err;
 }
 
-/* Once this has returned, no callback sees the outer socket. */
-void stcp_inner_unhook(struct stcp_sock *s)
+/* The callbacks that @s has found, where ours are still on. Call under sk_callback_lock. */
+static void stcp_inner_restore(struct sock *isk, const struct stcp_sock *s)
 {
-	struct sock *isk = s->inner->sk;
-
-	write_lock_bh(&isk->sk_callback_lock);
-	if (stcp_outer_of(isk) == s)
-		rcu_assign_sk_user_data(isk, NULL);
 	if (isk->sk_data_ready == stcp_inner_data_ready)
 		isk->sk_data_ready = s->inner_data_ready;
 	if (isk->sk_write_space == stcp_inner_write_space)
@@ -156,17 +148,32 @@ void stcp_inner_unhook(struct stcp_sock *s)
 		isk->sk_state_change = s->inner_state_change;
 	if (isk->sk_error_report == stcp_inner_error_report)
 		isk->sk_error_report = s->inner_error_report;
+}
+
+/* Once this has returned, no callback sees the outer socket. */
+void stcp_inner_unhook(struct stcp_sock *s)
+{
+	struct sock *isk = s->inner->sk;
+
+	write_lock_bh(&isk->sk_callback_lock);
+	if (stcp_outer_of(isk) == s)
+		rcu_assign_sk_user_data(isk, NULL);
+	stcp_inner_restore(isk, s);
 	write_unlock_bh(&isk->sk_callback_lock);
+}
+
+/* TCP has accepted @inner from @listener: make it a connection as any other. */
+void stcp_inner_child(struct socket *inner, const struct stcp_sock *listener)
+{
+	write_lock_bh(&inner->sk->sk_callback_lock);
+	stcp_inner_restore(inner->sk, listener);
+	write_unlock_bh(&inner->sk->sk_callback_lock);
 }
 
 /* -- making and closing ------------------------------------------------------ */
 
-/*
- * Make @inner the inner socket of @s. @like: the listener that TCP has accepted it
- * from, or NULL. An error has released it.
- */
-int stcp_inner_own(struct stcp_sock *s, struct socket *inner,
-		   const struct stcp_sock *like)
+/* Make @inner the inner socket of @s. An error has released it. */
+int stcp_inner_own(struct stcp_sock *s, struct socket *inner)
 {
 	struct file *file = sock_alloc_file(inner, 0, NULL);
 	int err;
@@ -176,7 +183,7 @@ int stcp_inner_own(struct stcp_sock *s, struct socket *inner,
 		return PTR_ERR(file);
 	s->inner = inner;
 	s->file = file;
-	err = stcp_inner_hook(s, like);
+	err = stcp_inner_hook(s);
 	if (err) {
 		s->inner = NULL;
 		fput(file);
@@ -194,7 +201,7 @@ int stcp_inner_create(struct stcp_sock *s)
 	if (err)
 		return err;
 	stcp_inner_learn_ops(inner);
-	return stcp_inner_own(s, inner, NULL);
+	return stcp_inner_own(s, inner);
 }
 
 /* From now on, or no more, the inner socket's data_ready is for a listener. */
@@ -236,7 +243,7 @@ bool stcp_inner_close(struct stcp_sock *s, long timeout, bool sleep)
 
 	if (sleep)
 		lock_sock(isk);
-	else if (!stcp_inner_trylock(isk))
+	else if (!stcp_trylock(isk, NULL))
 		return false;
 	stcp_inner_unhook(s);
 	sock_reset_flag(isk, SOCK_LINGER);

@@ -34,8 +34,9 @@
  * takes the callbacks off, and only then lets go of the inner socket; each of these
  * steps excludes whoever could still look at the outer socket. The struct socket
  * of an outer socket, struct proto and the inner operations hold references on
- * the module. Both sockets hold references on the network namespace, so at its exit
- * there is no socket and no handshake left.
+ * the module, and no inner socket has our callbacks once its outer socket is gone. Both
+ * sockets hold references on the network namespace, so at its exit there is no socket
+ * and no handshake left.
  */
 #ifndef _STCP_SOCK_INTERNAL_H
 #define _STCP_SOCK_INTERNAL_H
@@ -265,11 +266,11 @@ void stcp_socks_exit(void);
 /* -- the inner socket (sock_inner.c) ---------------------------------------- */
 
 int stcp_inner_create(struct stcp_sock *s);
-int stcp_inner_own(struct stcp_sock *s, struct socket *inner,
-		   const struct stcp_sock *listener);
+int stcp_inner_own(struct stcp_sock *s, struct socket *inner);
+void stcp_inner_child(struct socket *inner, const struct stcp_sock *listener);
 void stcp_inner_listener(struct stcp_sock *s, struct stcp_listener *listener);
 void stcp_inner_charge(struct stcp_sock *s);
-bool stcp_inner_trylock(struct sock *isk);
+void stcp_inner_hold(struct socket *inner);
 int stcp_inner_seize(struct socket *inner, struct stcp_session *e);
 void stcp_inner_unhook(struct stcp_sock *s);
 bool stcp_inner_close(struct stcp_sock *s, long timeout, bool sleep);

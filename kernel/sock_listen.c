@@ -173,13 +173,14 @@ static int stcp_listener_take(struct stcp_listener *l)
 
 	if (err)
 		return err;
+	stcp_inner_child(inner, parent);
 	sk = stcp_embryo_alloc(stcp_outer(parent));
 	if (!sk) {
 		sock_release(inner);
 		return -ENOMEM;
 	}
 	s = stcp_sk(sk);
-	err = stcp_inner_own(s, inner, parent);
+	err = stcp_inner_own(s, inner);
 	if (err) {
 		sk_common_release(sk);
 		return err;

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Seizing: the end of the handshake takes the inner socket away from the agent.
+ * What the agent may do with an inner socket, and the end of that.
  *
- * While the handshake lasts, the agent has a descriptor of the inner socket and uses
- * it as any other. stcp_inner_seize() refuses an inner socket with which the agent has
- * done more than talk, and puts operations on it that refuse everything. The
- * descriptor may stay open. A call that began before and still waits is not
- * recalled: an agent has the keys of its connections anyway.
+ * While the handshake lasts, the agent has a descriptor of the inner socket and talks
+ * on it as on any other. What would let our callbacks outlive the outer socket is
+ * refused (stcp_inner_hold()): an upper-layer protocol saves them and puts them
+ * back later, and a listener hands them down to its children. The descriptor
+ * holds a reference on the module.
+ *
+ * The end of the handshake takes the inner socket away: stcp_inner_seize() refuses an
+ * inner socket with which the agent has done more than talk, and puts operations on it
+ * that refuse everything. The descriptor may stay open. A call that began before and
+ * still waits is not recalled: an agent has the keys of its connections anyway.
  *
  * The module itself does not use the operations of the inner socket from then on,
  * but calls TCP.
@@ -21,9 +26,10 @@
 /* connect() may still be on its way out of TCP when the agent is done already. */
 #define STCP_SEIZE_TRIES	50
 
-/* What the agent's descriptor becomes, and what it was, by family. */
-static struct proto_ops stcp_seized_ops[STCP_FAMILIES];
+/* What an inner socket is at first, in the hands of the agent, and then, by family. */
 static const struct proto_ops *stcp_inner_ops[STCP_FAMILIES];
+static struct proto_ops stcp_held_ops[STCP_FAMILIES];
+static struct proto_ops stcp_seized_ops[STCP_FAMILIES];
 static DEFINE_MUTEX(stcp_inner_mutex);
 
 static int stcp_inner_family(const struct sock *isk)
@@ -103,15 +109,23 @@ static __poll_t stcp_seized_poll(struct file *file, struct socket *sock,
 	return EPOLLHUP;
 }
 
+static int stcp_held_setsockopt(struct socket *sock, int level, int optname,
+				sockptr_t optval, unsigned int optlen)
+{
+	if (level == SOL_TCP && optname == TCP_ULP)
+		return -EBUSY;
+	return sock_common_setsockopt(sock, level, optname, optval, optlen);
+}
+
 /*
  * inet6_stream_ops is not exported everywhere, so the operations are taken from the
- * first inner socket of a family. The owner's reference keeps seized sockets from
+ * first inner socket of a family. The owner's reference keeps sockets with ours from
  * outliving the module.
  */
 void stcp_inner_learn_ops(const struct socket *inner)
 {
 	int family = stcp_inner_family(inner->sk);
-	struct proto_ops *ops = &stcp_seized_ops[family];
+	struct proto_ops *ops = &stcp_held_ops[family];
 
 	mutex_lock(&stcp_inner_mutex);
 	if (!stcp_inner_ops[family]) {
@@ -120,6 +134,10 @@ void stcp_inner_learn_ops(const struct socket *inner)
 		ops->bind = stcp_refuse_bind;
 		ops->connect = stcp_refuse_connect;
 		ops->listen = stcp_refuse_listen;
+		ops->setsockopt = stcp_held_setsockopt;
+
+		ops = &stcp_seized_ops[family];
+		*ops = stcp_held_ops[family];
 		ops->shutdown = stcp_refuse_shutdown;
 		ops->ioctl = stcp_refuse_ioctl;
 #ifdef CONFIG_COMPAT
@@ -139,21 +157,11 @@ void stcp_inner_learn_ops(const struct socket *inner)
 	mutex_unlock(&stcp_inner_mutex);
 }
 
-/* As lock_sock(), where the socket is free. Give it back by release_sock(). */
-bool stcp_inner_trylock(struct sock *isk)
+/* The agent gets a descriptor of the inner socket. Does not sleep. */
+void stcp_inner_hold(struct socket *inner)
 {
-	bool free;
-
-	spin_lock_bh(&isk->sk_lock.slock);
-	free = !isk->sk_lock.owned;
-	if (free)
-		isk->sk_lock.owned = 1;
-	spin_unlock_bh(&isk->sk_lock.slock);
-#ifdef CONFIG_LOCKDEP
-	if (free)
-		lock_acquire(&isk->sk_lock.dep_map, 0, 1, 0, 1, NULL, _RET_IP_);
-#endif
-	return free;
+	__module_get(THIS_MODULE);
+	WRITE_ONCE(inner->ops, &stcp_held_ops[stcp_inner_family(inner->sk)]);
 }
 
 static int stcp_inner_check(struct socket *inner)
@@ -165,7 +173,7 @@ static int stcp_inner_check(struct socket *inner)
 	if (isk->sk_family == AF_INET6)
 		prot = &tcpv6_prot;
 #endif
-	if (READ_ONCE(inner->ops) != stcp_inner_ops[stcp_inner_family(isk)] ||
+	if (READ_ONCE(inner->ops) != &stcp_held_ops[stcp_inner_family(isk)] ||
 	    READ_ONCE(isk->sk_prot) != prot || inet_csk_has_ulp(isk))
 		return -ECONNABORTED;
 	/* A peer that has sent all it had to say may have closed already. */
@@ -197,7 +205,7 @@ int stcp_inner_seize(struct socket *inner, struct stcp_session *e)
 	struct sock *isk = inner->sk;
 	int err, tries;
 
-	for (tries = 0; !stcp_inner_trylock(isk); tries++) {
+	for (tries = 0; !stcp_trylock(isk, NULL); tries++) {
 		if (tries == STCP_SEIZE_TRIES)
 			return -EBUSY;
 		usleep_range(1000, 2000);
@@ -206,7 +214,6 @@ int stcp_inner_seize(struct socket *inner, struct stcp_session *e)
 	if (!err) {
 		stcp_inner_tune(isk);
 		stcp_inner_expect(e, isk);
-		__module_get(THIS_MODULE);
 		WRITE_ONCE(inner->ops, &stcp_seized_ops[stcp_inner_family(isk)]);
 	}
 	release_sock(isk);

@@ -58,7 +58,7 @@ void stcp_sock_retry(struct work_struct *work)
 	struct stcp_session *e = s->session;
 	struct sock *sk = stcp_outer(s);
 
-	if (!stcp_inner_trylock(sk)) {
+	if (!stcp_trylock(sk, NULL)) {
 		queue_delayed_work(stcp_queue, &s->retry, STCP_RETRY);
 		return;
 	}

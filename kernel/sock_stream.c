@@ -17,28 +17,6 @@
  */
 #include "sock_internal.h"
 
-/* Copy bytes at the front of the receive queue. Return: false when there are fewer. */
-static bool stcp_inner_peek(struct sock *isk, void *to, u32 len)
-{
-	u32 seq = tcp_sk(isk)->copied_seq, offset, n;
-	struct sk_buff *skb;
-
-	skb_queue_walk(&isk->sk_receive_queue, skb) {
-		offset = seq - TCP_SKB_CB(skb)->seq;
-		if (!len)
-			break;
-		if (offset >= skb->len)
-			continue;
-		n = min_t(u32, len, skb->len - offset);
-		if (skb_copy_bits(skb, offset, to, n))
-			break;
-		to += n;
-		seq += n;
-		len -= n;
-	}
-	return !len;
-}
-
 /*
  * Tell TCP how many bytes the next frame lacks. Call under the inner socket lock, or
  * in a callback. A header that is not allowed is ready at once: it is the end.
@@ -50,7 +28,7 @@ void stcp_inner_expect(struct stcp_session *e, struct sock *isk)
 
 	memcpy(header, e->header, sizeof(header));
 	if (have < sizeof(header) &&
-	    !stcp_inner_peek(isk, header + have, sizeof(header) - have))
+	    !stcp_peek(isk, header + have, sizeof(header) - have))
 		need = sizeof(header) - have;
 	else if (stcp_frame_size(e, header) > have)
 		need = stcp_frame_size(e, header) - have;
@@ -199,7 +177,7 @@ int stcp_inner_send(struct stcp_session *e, struct sock *isk, bool more, bool sl
 
 	if (sleep)
 		lock_sock(isk);
-	else if (!stcp_inner_trylock(isk))
+	else if (!stcp_trylock(isk, NULL))
 		return -EAGAIN;
 	err = stcp_inner_send_locked(e, isk, MSG_DONTWAIT | MSG_NOSIGNAL |
 				     (more ? MSG_MORE : 0));

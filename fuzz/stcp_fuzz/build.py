@@ -24,6 +24,7 @@ KERNEL_FILES: Final = [
     "transfer",
     "open",
     "seal",
+    "lock",
     "io",
     "look",
     "hook",
