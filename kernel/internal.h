@@ -180,13 +180,11 @@ static inline bool stcp_leg_trylock(struct stcp_leg *leg)
 
 struct stcp_direction;
 
-bool stcp_leg_trylock(struct stcp_leg *leg);
-void stcp_leg_unlock(struct stcp_leg *leg);
 bool stcp_leg_readable(const struct stcp_leg *leg);
 bool stcp_leg_broken(const struct stcp_leg *leg);
 int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d);
 int stcp_leg_send(struct stcp_leg *leg, struct stcp_direction *d, bool more);
-bool stcp_leg_peek(struct stcp_leg *leg, void *to, u32 len);
+bool stcp_peek(struct sock *sk, void *to, u32 len);
 bool stcp_leg_shutdown(struct stcp_leg *leg);
 bool stcp_leg_abort(struct stcp_leg *leg, int err);
 void stcp_leg_tune(struct stcp_leg *leg, bool plain);
@@ -353,6 +351,9 @@ enum stcp_stat {
 	STCP_STAT_FRAMES_OPENED,
 	STCP_STAT_BUFFER_FAILURES,
 	STCP_STAT_LEGS_GIVEN_BACK,
+	STCP_STAT_SESSIONS,
+	STCP_STAT_SESSIONS_LIVE,
+	STCP_STAT_HANDSHAKES_FAILED,
 	STCP_STAT_END,		/* one for each enum stcp_end; 0 stands for closed by the owner */
 	STCP_STAT_COUNT = STCP_STAT_END + STCP_END_INTERNAL_ERROR + 1,
 };

@@ -48,6 +48,7 @@ static void stcp_handshake_leave(struct stcp_agent *agent, struct stcp_sock *s,
 {
 	struct stcp_handshake *hs = &s->handshake;
 	struct sock *sk = stcp_outer(s);
+	struct net *net = sock_net(sk);
 
 	list_del_init(&hs->list);
 	hs->state = STCP_HS_NONE;
@@ -55,6 +56,10 @@ static void stcp_handshake_leave(struct stcp_agent *agent, struct stcp_sock *s,
 	stcp_timer_delete(&hs->timer);
 	if (!session && !err)
 		return;
+	if (session)
+		stcp_stat_add(net, STCP_STAT_SESSIONS, 1);
+	stcp_stat_add(net, session ? STCP_STAT_SESSIONS_LIVE :
+				     STCP_STAT_HANDSHAKES_FAILED, 1);
 	/* A reader of the session or the state sees earlier writes too. */
 	smp_store_release(&s->session, session);
 	if (err)

@@ -178,8 +178,10 @@ void stcp_sock_destroy(struct sock *sk)
 	cancel_delayed_work_sync(&s->retry);
 	if (s->inner)
 		stcp_inner_close(s, 0, true);
-	if (s->session)
+	if (s->session) {
+		stcp_stat_add(sock_net(sk), STCP_STAT_SESSIONS_LIVE, -1);
 		stcp_session_free(s->session);
+	}
 	mem_cgroup_put(s->handshake.memcg);
 	sk->sk_state = TCP_CLOSE;
 }
