@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from engine import (
@@ -47,7 +48,9 @@ def check() -> None:
 
 def check_killed(app: Path) -> None:
     """A client gets nothing past a proxy that was killed; the engine starts the proxy again, and 'up' its neighbours."""
-    kill_and_wait("stcp-app_stcp_1")
+    with writing("stcp-app_stcp_1", "127.0.0.1") as answers:
+        kill_and_wait("stcp-app_stcp_1")
+        check_no_answer(answers)
     up(app, "--force-recreate")
     uses_redis("stcp-app_stcp_1", "127.0.0.1")
 
@@ -83,14 +86,19 @@ def check_killed_intercepted(folder: Path) -> None:
     """The network goes with the proxy's container: a client in it gets no answer at all, until 'up' makes all of it again."""
     with writing("stcp-intercept_stcp_1", HOST, "1000:1000") as answers:
         kill_and_wait("stcp-intercept_stcp_1")
-        before = len(answers())
-        until(lambda: len(answers()) > before + 3, "the client does not go on")
-        assert "OK" not in answers()[before:], "an answer without a proxy"
+        check_no_answer(answers)
     assert inspect("stcp-intercept_stcp_1")["State"]["Health"]["Status"] != "healthy", "healthy without its rules"
     compose(folder, "down")
     up(folder, "stcp", "rules")
     until(lambda: inspect("stcp-intercept_stcp_1")["State"]["Health"]["Status"] == "healthy", "its rules did not come back")
     uses_redis("stcp-intercept_stcp_1", HOST, user="1000:1000")
+
+
+def check_no_answer(answers: Callable[[], list[str]]) -> None:
+    """A client in the network of a proxy that was replaced has no answer, for the network went with the proxy."""
+    before = len(answers())
+    until(lambda: len(answers()) > before + 3, "the client does not go on")
+    assert "OK" not in answers()[before:], "an answer without a proxy"
 
 
 # -- what the steps share ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -177,6 +178,15 @@ def check_killed_while_writing(proxy: str, host: str, user: str = "0:0") -> None
     with writing(proxy, host, user) as answers:
         kill_and_wait(proxy)
         until(lambda: any("refused" in each for each in answers()), "an answer without a proxy")
+        until(lambda: answers()[-1] == "OK", "the proxy that came back does not serve")
+
+
+def check_hung_while_writing(proxy: str, host: str, user: str = "0:0") -> None:
+    """A proxy that no longer runs is started again by its liveness probe, under a client that writes."""
+    with writing(proxy, host, user) as answers:
+        before = int(inspect(proxy)["State"]["Pid"])
+        os.kill(before, signal.SIGSTOP)
+        until(lambda: inspect(proxy)["State"]["Pid"] not in (0, before), f"the liveness probe of {proxy} does not restart it")
         until(lambda: answers()[-1] == "OK", "the proxy that came back does not serve")
 
 

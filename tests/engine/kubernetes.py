@@ -16,10 +16,12 @@ from engine import (
     SECRET,
     bait,
     check_drain,
+    check_hung_while_writing,
     check_killed_while_writing,
     fails,
     folder_of_keys,
     inspect,
+    is_running,
     logs,
     public_key,
     redis,
@@ -28,6 +30,7 @@ from engine import (
     uses_redis,
     watched,
 )
+from memory import weighed
 
 NETWORK = "cluster"
 
@@ -38,13 +41,18 @@ def check() -> None:
     server_keys, server_key = folder_of_keys("server")
     client_keys, client_key = folder_of_keys("client")
     with watched():
-        play("server", server_keys, client_key)
-        healthy("redis-pod-stcp")
-        play("client", client_keys, server_key)
-        healthy("app-pod-stcp")
+        play("server", server_keys, client_key, "--start=false")
+        start_in_order("redis-pod", "redis")
+        play("client", client_keys, server_key, "--start=false")
+        start_in_order("app-pod", "app")
         until(lambda: "PONG" in logs("app-pod-app"), "the application had no answer")
+        assert "refused" not in logs("app-pod-app"), "the proxy was ready before it accepted connections"
         uses_redis("app-pod-stcp", "127.0.0.1")
+        with weighed("app-pod-stcp", "at rest, with its probes"):
+            pass
         check_killed_while_writing("app-pod-stcp", "127.0.0.1")
+        healthy("app-pod-stcp")  # until its startup probe has succeeded, no liveness probe runs
+        check_hung_while_writing("app-pod-stcp", "127.0.0.1")
         said("podman", "stop", "--time", "1", "app-pod-app")  # its connection never ends
         check_drain("app-pod-stcp", "redis-pod-redis")
     said("podman", "kube", "down", "/work/files/client.yaml")
@@ -59,8 +67,30 @@ def check() -> None:
             "an answer without a proxy"
         )
         said("podman", "unpause", "app-pod-stcp")
+    check_pod_restart()
     said("podman", "kube", "down", "/work/files/intercept.yaml")
     said("podman", "kube", "down", "/work/files/server.yaml")
+
+
+def start_in_order(pod: str, application: str) -> None:
+    """Start a pod as a kubelet does, which Podman does not: the application when the startup probe of its sidecar succeeds."""
+    said("podman", "start", f"{pod}-stcp")
+    healthy(f"{pod}-stcp")
+    assert not is_running(f"{pod}-{application}")
+    said("podman", "start", f"{pod}-{application}")
+
+
+def check_pod_restart() -> None:
+    """`podman pod restart` runs no init container. The proxy says so and is not ready, until a stop and a start of the pod."""
+    said("podman", "stop", "--time", "1", "app-pod-app")
+    said("podman", "pod", "restart", "app-pod")
+    until(lambda: "the rules of interception are missing" in logs("app-pod-stcp"), "the proxy does not miss its rules")
+    ready = ("podman", "exec", "app-pod-stcp", "stcp-proxy", "wait", "/etc/stcp/config.yaml", "--timeout", "5s")
+    assert fails(*ready), "ready without its rules"
+    said("podman", "pod", "stop", "--time", "1", "app-pod")
+    said("podman", "pod", "start", "app-pod")
+    healthy("app-pod-stcp")
+    uses_redis("app-pod-stcp", "redis-stcp", user="1000:1000")
 
 
 def address_of(pod: str) -> str:
@@ -79,13 +109,14 @@ def healthy(container: str) -> None:
 Documents = list[dict[str, Any]]
 
 
-def play(name: str, keys: Path, peer: str, change: Callable[[Documents], None] = lambda _: None) -> None:
+def play(name: str, keys: Path, peer: str, *options: str, change: Callable[[Documents], None] = lambda _: None) -> None:
     """Run one file of configs/kubernetes.
 
     Args:
         name: the file without its ending.
         keys: the folder with the key and the token.
         peer: the public key of the other side.
+        options: of `podman kube play`.
         change: what this test changes in the documents that Podman knows.
     """
     text = Path(f"/configs/kubernetes/{name}.yaml").read_text(encoding="utf-8")
@@ -95,7 +126,7 @@ def play(name: str, keys: Path, peer: str, change: Callable[[Documents], None] =
     file.parent.mkdir(exist_ok=True)
     file.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
     alias = f"{NETWORK}:alias=redis-stcp" if name == "server" else NETWORK
-    said("podman", "kube", "play", "--network", alias, str(file))
+    said("podman", "kube", "play", "--network", alias, *options, str(file))
 
 
 def as_podman_knows(documents: Documents, keys: Path, peer: str) -> Documents:

@@ -20,6 +20,7 @@ from typing import Any
 
 from engine import DEADLINE, bait, folder_of_keys, inspect, said, until, uses_redis, watched
 from kubernetes import NETWORK, Documents, address_of, healthy, play
+from memory import weighed
 
 GRACE = 8.0
 """Seconds that an application goes on after SIGTERM: `GRACE` of application.py."""
@@ -35,14 +36,15 @@ def check() -> None:
     client_keys, client_key = folder_of_keys("application")
     said("podman", "tag", "localhost/stcp-proxy:latest", "localhost/stcp-proxy:next")
     with watched():
-        play("server", server_keys, client_key, with_stream)
-        play("client", client_keys, server_key, with_tunnel_for_stream)
+        play("server", server_keys, client_key, change=with_stream)
+        play("client", client_keys, server_key, change=with_tunnel_for_stream)
         healthy("redis-pod-stcp")
         healthy("app-pod-stcp")
         with beside("fetch", "6380"), beside("load", "8"):
             until(lambda: report("fetch").get("received", 0) > 1e6 and sum(report("load").get("checked", [0])) > 100, "no load")
-            play("server", server_keys, client_key, next_version)
-            healthy("redis-next-pod-stcp")
+            with weighed("redis-pod-stcp", "under load"), weighed("app-pod-stcp", "under load"):
+                play("server", server_keys, client_key, change=next_version)
+                healthy("redis-next-pod-stcp")
             with beside("fresh"):
                 check_replaced()
         said("podman", "pod", "rm", "--force", "app-pod")
@@ -80,7 +82,7 @@ def check_intercepted(keys: Path, peer: str) -> None:
     """A client that knows nothing of the proxy. Past the proxy a server waits that no answer may come from."""
     address = address_of("redis-next-pod")
     with watched(), bait(address, "--pod", "redis-next-pod"):
-        play("intercept", keys, peer, with_finishing_application)
+        play("intercept", keys, peer, change=with_finishing_application)
         healthy("app-pod-stcp")
         until(lambda: report("finish").get("appended", 0) > 100, "the application does not write")
         began, took = stop("app-pod")
