@@ -36,6 +36,9 @@ HERE: Final = Path(__file__).parent
 NOT_COMPILED: Final = ("/usr/bin/env", "STCP_COMPILED=0")
 NULL: Final = bool(os.environ.get("STCP_BENCH_NULL"))
 """With a module and a user-space engine that do not encrypt, beside HAProxy that does not either."""
+ROOT: Final = os.environ.get("STCP_BENCH_ROOT", "")
+"""A root file system with a newer HAProxy, which is measured too, with kTLS and without."""
+NEWER: Final = "newer"
 
 
 def contestants() -> list[peers.Peer]:
@@ -54,7 +57,18 @@ def contestants() -> list[peers.Peer]:
             "uncompiled", "the same, not compiled", engine="python", command=(*NOT_COMPILED, sys.executable, "-m", "stcp_proxy")
         ),
         *(peer for peer in peers.choose(["haproxy"], [])),
+        *(
+            peer
+            for peer in peers.of_roots([f"{NEWER}={ROOT}"] if ROOT else [])
+            if peer.name in (f"haproxy-{NEWER}", f"haproxy-ktls-{NEWER}")
+        ),
     ]
+
+
+def encrypted_by_kernel() -> bool:
+    """Whether connections with kTLS have been made in both directions."""
+    found = dict(line.split() for line in Path("/proc/net/tls_stat").read_text().splitlines())
+    return int(found["TlsTxSw"]) > 0 and int(found["TlsRxSw"]) > 0
 
 
 def busy() -> float:
@@ -81,13 +95,17 @@ def inside(names: Sequence[str], seconds: float, rounds: int) -> None:
     """All samples of one boot."""
     pairs.START_DEADLINE = 120.0  # type: ignore[misc]  # an emulated processor takes its time to import a program
     pairs.raise_descriptor_limit()
+    if ROOT:  # the virtual machine does not write to the file systems of its host
+        subprocess.run(["mount", "-t", "tmpfs", "none", f"{ROOT}/tmp"], check=True)
     with ExitStack() as stack:
         target = stack.enter_context(loadgen.echo_server())
         running = [stack.enter_context(start_pair(peer, target)) for peer in contestants()]
         for number in range(rounds):
             for row in rows.choose(names):
                 for pair in (*running[number % len(running) :], *running[: number % len(running)]):
-                    print(MARK + json.dumps(sample(row, pair, seconds)), flush=True)
+                    found = sample(row, pair, seconds)
+                    print(MARK + json.dumps(found), flush=True)
+                    assert "ktls" not in pair.name or encrypted_by_kernel(), "HAProxy did not hand its keys to the kernel"
 
 
 def medians(boots: int, arguments: Sequence[str]) -> None:

@@ -99,7 +99,8 @@ def test_peers_of_another_root(tmp_path: Path) -> None:
     (tmp_path / "usr/sbin").mkdir(parents=True)
     (tmp_path / "usr/sbin/haproxy").touch()
     found = {peer.name: peer for peer in peers.of_roots([f"13={tmp_path}"])}
-    assert set(found) == {f"{name}{how}-13" for name in ("haproxy", "nginx", "stunnel") for how in ("", "-resume")}
+    names = {f"{name}{how}-13" for name in ("haproxy", "nginx", "stunnel") for how in ("", "-resume")}
+    assert set(found) == {*names, "haproxy-ktls-13"}
     assert found["nginx-13"].missing() == "nginx is not installed"
     assert found["haproxy-resume-13"].missing() is None
     folder = tmp_path / "tmp/pair"
@@ -111,6 +112,13 @@ def test_peers_of_another_root(tmp_path: Path) -> None:
     text = (folder / "haproxy-connect.cfg").read_text()
     assert "server next 127.0.0.1:4" in text
     assert "no-ssl-reuse" not in text
+    assert found["haproxy-ktls-13"].missing() == "HAProxy was built without kTLS"
+    make = found["haproxy-ktls-13"].set_up
+    assert make is not None
+    make(Place(Path("/tmp/pair"), 1, 2, 3, 4, tmp_path))
+    texts = [(folder / f"haproxy-ktls-{side}.cfg").read_text() for side in ("listen", "connect")]
+    assert [text.count(" ktls on") for text in texts] == [1, 1]
+    assert all("expose-experimental-directives" in text for text in texts)
     for wrong in ("13", "=/", "13=relative", f"13={tmp_path}/usr"):
         with pytest.raises(ConfigError, match="does not name a root file system"):
             peers.of_roots([wrong])
@@ -207,5 +215,5 @@ def test_the_command_of_a_variant_runs_from_every_folder(tmp_path: Path, monkeyp
 
 
 def test_what_is_on_request_has_to_be_named() -> None:
-    assert "splice" not in {peer.name for peer in peers.choose([])}
+    assert {"splice", "haproxy-ktls"}.isdisjoint(peer.name for peer in peers.choose([]))
     assert [peer.name for peer in peers.choose(["splice"])] == ["splice"]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from stcp_proxy.lab.bench.certs import SERVER_NAME
-from stcp_proxy.lab.bench.peer import Commands, Peer, Place, Role
+from stcp_proxy.lab.bench.peer import Commands, Peer, Place, Role, available_ulps
 from stcp_proxy.lab.bench.rows import OPENING
 from stcp_proxy.lab.loadgen import LabError
 
@@ -66,7 +66,7 @@ def _first_line(*argv: str, containing: str = "", root: Path = HERE) -> Callable
 
 _HAPROXY = """\
 global
-    nbthread 1
+    {ktls}nbthread 1
     maxconn 7000
     {sessions}
 defaults
@@ -81,6 +81,8 @@ listen tunnel
 """
 
 
+_EXPERIMENTAL: Final = "expose-experimental-directives\n    "
+"""HAProxy 3.4 calls kTLS experimental."""
 _HAPROXY_SESSIONS: Final = {
     False: """tune.ssl.cachesize 0
     ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets
@@ -91,15 +93,19 @@ _HAPROXY_SESSIONS: Final = {
 """Options for full handshakes (False) and for resumed sessions (True)."""
 
 
-def _haproxy(place: Place, *, name: str, tls: bool = False, splice: bool = False, resume: bool = False) -> Commands:
-    """Write HAProxy's files. With and without `tls` they differ only by encryption. Buffers have the default size of 16 KiB,
-    because larger ones measured no better."""
+def _haproxy(
+    place: Place, *, name: str, tls: bool = False, splice: bool = False, resume: bool = False, ktls: bool = False
+) -> Commands:
+    """Write HAProxy's files. With and without `tls` they differ only by encryption; `ktls` lets the kernel encrypt. Buffers have
+    the default size of 16 KiB, because larger ones measured no better."""
     ca = place.folder / "ca.pem"
     serve = f" ssl crt {place.folder / 'listen.pem'} ca-file {ca} verify required"
     dial = (
         f" ssl crt {place.folder / 'connect.pem'} ca-file {ca} verify required"
         f" verifyhost {SERVER_NAME} sni str({SERVER_NAME})" + ("" if resume else " no-ssl-reuse")
     )
+    if ktls:
+        serve, dial = serve + " ktls on", dial + " ktls on"
     sessions = _HAPROXY_SESSIONS[resume]
     option = "option" if splice else "no option"
     ends = {
@@ -107,8 +113,20 @@ def _haproxy(place: Place, *, name: str, tls: bool = False, splice: bool = False
         "connect": {"bind": place.entry, "to": place.dial, "bind_tls": "", "server_tls": dial if tls else ""},
     }
     program = _found("haproxy", root=place.root)
-    texts = {side: _HAPROXY.format(splice=option, sessions=sessions, **end) for side, end in ends.items()}
+    texts = {
+        side: _HAPROXY.format(ktls=_EXPERIMENTAL if ktls else "", splice=option, sessions=sessions, **end)
+        for side, end in ends.items()
+    }
     return {side: [*program, "-db", "-f", place.write(f"{name}-{side}.cfg", text)] for side, text in texts.items()}
+
+
+def _ktls_missing(root: Path = HERE) -> str | None:
+    program = _program("haproxy", root=root)
+    if program is None:
+        return "haproxy is not installed"
+    if "+KTLS" not in _output(*program, "-vv"):
+        return "HAProxy was built without kTLS"
+    return None if "tls" in available_ulps() else "the kernel module tls is not loaded"
 
 
 # -- nginx -----------------------------------------------------------------------------------------------------------------
@@ -275,7 +293,17 @@ def _tls_peers(root: Path = HERE, tag: str = "") -> tuple[Peer, ...]:
         )
         for name, title, lack, make, version in programs
     ]
-    return (*full, *resumed)
+    in_kernel = Peer(
+        f"haproxy-ktls{tag}",
+        f"HAProxy TLS 1.3{where}, encrypted by the kernel",
+        Role.TLS,
+        partial(_ktls_missing, root),
+        partial(_haproxy, name="haproxy-ktls", tls=True, splice=True, ktls=True),
+        _first_line("haproxy", "-vv", containing="version", root=root),
+        on_request=True,
+        root=root,
+    )
+    return (*full, *resumed, in_kernel)
 
 
 def in_root(tag: str, root: Path) -> tuple[Peer, ...]:

@@ -89,3 +89,11 @@ class Peer:
     def measures(self, row: Row) -> bool:
         """Whether it is measured in a row."""
         return self.kinds is None or row.kind in self.kinds
+
+
+def available_ulps() -> list[str]:
+    """The upper layer protocols of TCP that this kernel has loaded: `stcp`, `tls`."""
+    try:
+        return Path("/proc/sys/net/ipv4/tcp_available_ulp").read_text().split()
+    except OSError:
+        return []

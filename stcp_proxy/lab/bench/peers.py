@@ -13,7 +13,7 @@ from typing import Final
 
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.lab.bench.other_tunnels import OTHERS, in_root
-from stcp_proxy.lab.bench.peer import Commands, Peer, Place, Role
+from stcp_proxy.lab.bench.peer import Commands, Peer, Place, Role, available_ulps
 from stcp_proxy.lab.bench.rows import OPENING, Kind
 from stcp_proxy.lab.loadgen import LabError
 
@@ -82,18 +82,11 @@ def product(
         }
 
     def missing() -> str | None:
-        if engine == "kernel" and "stcp" not in _available_ulps():
+        if engine == "kernel" and "stcp" not in available_ulps():
             return "the kernel module stcp is not loaded"
         return None
 
     return Peer(name, title, Role.OURS, missing, set_up, _product_version(command), kinds=kinds)
-
-
-def _available_ulps() -> list[str]:
-    try:
-        return Path("/proc/sys/net/ipv4/tcp_available_ulp").read_text().split()
-    except OSError:
-        return []
 
 
 def _product_version(command: Sequence[str]) -> Callable[[], str]:
