@@ -68,6 +68,8 @@ class SpanExporter:
         self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._is_wanted = False
+        self._is_owed = False
+        """Whether one more is started even after the end: for the first records, or those that a child has left to the next one."""
         self._was_told = False
         """Whether the current child has been asked to end."""
         self._wake = threading.Event()
@@ -95,6 +97,7 @@ class SpanExporter:
             with self._lock:
                 self._is_wanted = True
                 if self._thread is None:
+                    self._is_owed = True
                     self._thread = threading.Thread(target=self._look_after, name="stcp-spans", daemon=True)
                     self._thread.start()
 
@@ -140,16 +143,16 @@ class SpanExporter:
 
     def _look_after(self) -> None:
         """Start exporters one after the other while they are wanted, in a thread."""
-        pause, is_first = _FIRST_PAUSE, True
+        pause = _FIRST_PAUSE
         while True:
             with self._lock:
                 plan, was_told = self._plan.otlp, not self._is_wanted
-                # A stop may follow the start at once: then the first one still sends what is in the channel.
-                if plan is None or self._channel is None or (was_told and not is_first):
+                # A stop may follow a start or a change at once: then the next one still sends what is in the channel.
+                if plan is None or self._channel is None or (was_told and not self._is_owed):
                     self._thread = None
                     return
                 child = self._child = self._started(plan, self._channel)
-                self._was_told, is_first = was_told, False
+                self._was_told, self._is_owed = was_told, False
                 if was_told and child is not None and child.stdin is not None:
                     child.stdin.close()
                 self._wake.clear()
@@ -203,6 +206,7 @@ class SpanExporter:
             self._wake.set()
             if self._child is not None and self._child.stdin is not None and not self._child.stdin.closed:
                 if followed:
+                    self._is_owed = True
                     with contextlib.suppress(OSError):  # it has ended
                         self._child.stdin.write(orders.FOLLOWED)
                 self._child.stdin.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,6 +81,21 @@ def test_a_change_brings_the_next_one(collector: Collector) -> None:
     wait_for(lambda: not os.path.exists(f"/proc/{last}"), words="the end")
     exporter.close()
     assert len(collector.spans) == 2
+
+
+def test_an_end_right_after_a_change_sends_what_was_left_to_the_next_one(collector: Collector) -> None:
+    exporter = SpanExporter(plan(collector))
+    exporter.start()
+    first = pid_of(exporter)
+    os.kill(first, signal.SIGSTOP)
+    offer()
+    exporter.change(plan(collector, service_name="next"))
+    closing = threading.Thread(target=exporter.close)
+    closing.start()
+    wait_for(lambda: not exporter._is_wanted, words="the end")
+    os.kill(first, signal.SIGCONT)
+    closing.join()
+    assert len(collector.spans) == 1
 
 
 def test_one_that_is_killed_is_followed(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
