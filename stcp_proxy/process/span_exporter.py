@@ -69,7 +69,7 @@ class SpanExporter:
         self._thread: threading.Thread | None = None
         self._is_wanted = False
         self._is_owed = False
-        """Whether one more is started even after the end: for the first records, or those that a child has left to the next one."""
+        """Whether one more is started even after the end: for the first records, or what a child has left to the next one."""
         self._was_told = False
         """Whether the current child has been asked to end."""
         self._wake = threading.Event()
