@@ -68,21 +68,28 @@ class Pair(FramePeer):
     """
 
     def __init__(
-        self, family: socket.AddressFamily = socket.AF_INET, *, counters: tuple[int, int] = (0, 0), listens: bool = False
+        self,
+        family: socket.AddressFamily = socket.AF_INET,
+        *,
+        counters: tuple[int, int] = (0, 0),
+        listens: bool = False,
+        patience: float = PATIENCE,
     ) -> None:
         if listens:
             with stcp_socket(family) as listener:
+                listener.settimeout(patience)
                 listener.bind((address(family), 0))
                 listener.listen()
-                self.peer = socket.create_connection(listener.getsockname()[:2], PATIENCE)
+                self.peer = socket.create_connection(listener.getsockname()[:2], patience)
                 self.app, _ = listener.accept()
         else:
             with tcp_listener(family) as tcp:
                 self.app = stcp_socket(family)
+                self.app.settimeout(patience)
                 self.app.connect(tcp.getsockname())
                 self.peer, _ = tcp.accept()
-        self.app.settimeout(PATIENCE)
-        self.peer.settimeout(PATIENCE)
+        self.app.settimeout(patience)
+        self.peer.settimeout(patience)
         keys = (KEY_DOWN, KEY_UP) if listens else (KEY_UP, KEY_DOWN)
         self.up, self.down = Cipher(keys[0], counters[0]), Cipher(keys[1], counters[1])
 
