@@ -262,7 +262,16 @@ class Lobby:
                 self._look(caller, ended=bool(events & _ENDED))
         if len(found) < _EVENTS:
             self._seen_until = trio.current_time()
-        self._expire()
+
+    def expire(self) -> None:
+        """See `Steps.expire`."""
+        now = trio.current_time()
+        while (caller := next(iter(self._callers.values()), None)) is not None and caller.since + self.timeout <= now:
+            what = f"the peer did not authenticate within {self.timeout:g} s"
+            if caller.stage >= Stage.SUSPECT:
+                self._turn_away(caller, HandshakeTimedOut(f"{what}: this side was too busy for its handshake"))
+            else:
+                self._turn_away(caller, HandshakeTimedOut(f"{what}: its first message did not come"))
 
     @property
     def waits(self) -> bool:
@@ -335,6 +344,7 @@ class Lobby:
 
     async def _take_turn(self) -> None:
         self.look()
+        self.expire()
         if not self.may_begin:
             await self._wait()
         elif self.relays_first:
@@ -377,13 +387,3 @@ class Lobby:
             self._stages[caller.stage].discard(descriptor)
             self._stages[stage].add(descriptor, caller.source)
             caller.stage = stage
-
-    def _expire(self) -> None:
-        """Refuse the callers whose time is over."""
-        now = trio.current_time()
-        while (caller := next(iter(self._callers.values()), None)) is not None and caller.since + self.timeout <= now:
-            what = f"the peer did not authenticate within {self.timeout:g} s"
-            if caller.stage >= Stage.SUSPECT:
-                self._turn_away(caller, HandshakeTimedOut(f"{what}: this side was too busy for its handshake"))
-            else:
-                self._turn_away(caller, HandshakeTimedOut(f"{what}: its first message did not come"))

@@ -21,7 +21,10 @@ class Steps(Protocol):
     """What a lobby does, whoever drives it."""
 
     def look(self) -> None:
-        """See what callers have said, and refuse those whose time is over."""
+        """See what callers have said."""
+
+    def expire(self) -> None:
+        """Refuse the callers whose time is over. Trio's clock has to be right: see `process/running_clock.py`."""
 
     @property
     def waits(self) -> bool:
@@ -99,7 +102,7 @@ class LobbyWatch:
             else:
                 self._look_at(self._engine.now + PAUSE)
         if self._due == math.inf:  # all later callers have as much time, or more
-            self._look_at(self._engine.now + (self._lobby.due - trio.current_time()))
+            self._look_at(self._engine.now + max(PAUSE, self._lobby.due - trio.current_time()))
 
     def _look_at(self, due: float) -> None:
         if due < self._due:
@@ -125,7 +128,17 @@ class LobbyWatch:
     def on_deadline(self) -> None:
         """A caller's time is over, or a handshake may begin now."""
         self._due = math.inf
+        if (
+            self._lobby.due <= trio.current_time()
+        ):  # unless the process was paused: Trio's clock leaves that out after its next wait
+            self._token.run_sync_soon(self._expire, idempotent=True)
         self.on_news(0)
+
+    def _expire(self) -> None:
+        if not self._is_over:
+            self._lobby.look()
+            self._lobby.expire()
+            self.go_on()
 
     def on_lost(self) -> None:
         """The engine has stopped watching the callers."""
