@@ -112,8 +112,7 @@ def is_own_address(ip: IPAddress) -> bool:
         return True
     try:
         first = next(nl.messages(answer))
-        return (
-            first.kind == _ROUTE and _RTMSG.unpack_from(first.body)[7] in _DELIVERED_HERE
-        )  # an error says that no route leads there
+        # An error in place of a route says that no route leads there.
+        return first.kind == _ROUTE and _RTMSG.unpack_from(first.body)[7] in _DELIVERED_HERE
     except (nl.MalformedMessage, struct.error, StopIteration):
         return True

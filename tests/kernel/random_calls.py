@@ -222,7 +222,7 @@ class Crowd:
         return agent
 
     def stir(self, rng: random.Random) -> None:
-        """Replace who has died, and kill somebody at random."""
+        """Start a process again for each one that has ended, and now and then kill one."""
         choice = rng.random()
         if choice < 0.1:
             place = rng.randrange(PROCESSES)

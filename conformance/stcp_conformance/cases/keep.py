@@ -6,7 +6,7 @@ import select
 from collections.abc import Callable
 
 from stcp_conformance.bench import Bench, Link
-from stcp_conformance.cases.order import expect_no_reply
+from stcp_conformance.cases.order import expect_early_and_answer, expect_no_reply
 from stcp_conformance.frames import KEEP, SERVICE, Code, Type, attribute, keep, read_attributes, reason
 from stcp_conformance.greeting import greeter
 from stcp_conformance.registry import INITIATOR, RESPONDER, add, case
@@ -141,14 +141,7 @@ def data_behind_open(bench: Bench) -> None:
     link = first(bench)
     wire = link.wire
     wire.stream.send(wire.seal(Type.OPEN, KEPT) + wire.sends.seal(Type.DATA, b"early") + wire.sends.seal(Type.FIN))
-    plain = bench.target()
-    plain.expect(b"early")
-    plain.expect_end(EOF)
-    wire.expect(Type.ACCEPT)
-    plain.send(b"late")
-    wire.expect_data(b"late")
-    plain.finish()
-    wire.expect(Type.FIN)
+    expect_early_and_answer(bench, wire)
     second(bench, link).talk()
 
 

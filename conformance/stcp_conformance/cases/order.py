@@ -97,10 +97,8 @@ for name, kind, plaintext in (
     add(f"{name}-in-place-of-open", FIRST_LAW, first(kind, plaintext), roles=RESPONDER)
 
 
-@case("data-behind-open", "3: DATA and FIN may follow OPEN directly, without waiting for ACCEPT", roles=RESPONDER)
-def data_behind_open(bench: Bench) -> str:
-    wire = bench.initiate()
-    wire.stream.send(wire.seal(Type.OPEN) + wire.seal(Type.DATA, b"early") + wire.seal(Type.FIN))
+def expect_early_and_answer(bench: Bench, wire: Wire) -> None:
+    """After OPEN, DATA "early" and FIN in one segment: the target gets all, and its answer comes back with FIN."""
     plain = bench.target()
     plain.expect(b"early")
     plain.expect_end(EOF)
@@ -109,6 +107,13 @@ def data_behind_open(bench: Bench) -> str:
     wire.expect_data(b"late")
     plain.finish()
     wire.expect(Type.FIN)
+
+
+@case("data-behind-open", "3: DATA and FIN may follow OPEN directly, without waiting for ACCEPT", roles=RESPONDER)
+def data_behind_open(bench: Bench) -> str:
+    wire = bench.initiate()
+    wire.stream.send(wire.seal(Type.OPEN) + wire.seal(Type.DATA, b"early") + wire.seal(Type.FIN))
+    expect_early_and_answer(bench, wire)
     return wire.expect_closed()
 
 

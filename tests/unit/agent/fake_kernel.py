@@ -12,6 +12,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from harness.netlink import attribute
+
 from stcp_proxy.agent.netlink import Netlink
 
 FAMILY = 27
@@ -20,10 +22,6 @@ CTRL = 0x10
 READY, ACCEPT, DONE, REGISTER = 1, 2, 3, 4
 ID, FD, ROLE, TIMEOUT, UID, IDENTITY, SERVICE, ERROR = range(1, 9)
 SEND_KEY, SEND_COUNTER, RECEIVE_KEY, RECEIVE_COUNTER, WIRE_BYTES, PEER, CHANNEL_ID, INTERFACE = range(9, 17)
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def split(data: bytes) -> dict[int, bytes]:

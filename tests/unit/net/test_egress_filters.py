@@ -6,16 +6,13 @@ import socket
 import struct
 
 import pytest
+from harness.netlink import attribute
 
 from stcp_proxy.net import egress_filters as module
 from stcp_proxy.net.egress_filters import MAGIC, EgressFilters, EgressState, egress_filters, state_of
 
 OURS = struct.pack("=HBBI", 0, 0, 0, MAGIC) + struct.pack("=HBBI", 6, 0, 0, 0)
 THEIRS = struct.pack("=HBBI", 6, 0, 0, 0)
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 def message(kind: int, body: bytes) -> bytes:

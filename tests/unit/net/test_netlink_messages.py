@@ -8,6 +8,7 @@ import struct
 from typing import Any, cast
 
 import pytest
+from harness.netlink import attribute
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,10 +16,6 @@ from stcp_proxy.net import netlink_messages as nl
 from stcp_proxy.net.netlink_messages import MalformedMessage
 
 KINDS = st.integers(0, 0x3FFF)
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
 
 
 @given(st.dictionaries(KINDS, st.binary(max_size=300), max_size=8))
