@@ -230,6 +230,27 @@ void stcp_inner_charge(struct stcp_sock *s)
 	release_sock(isk);
 }
 
+static bool stcp_inner_closing(const struct sock *isk)
+{
+	return (1 << READ_ONCE(isk->sk_state)) &
+	       (TCPF_FIN_WAIT1 | TCPF_CLOSING | TCPF_LAST_ACK);
+}
+
+/*
+ * Wait until the FIN is acknowledged, or a signal comes, for at most @timeout. As
+ * sk_stream_wait_close(), which is not for modules any more since 7.x.
+ */
+static void stcp_inner_wait_closed(struct sock *isk, long timeout)
+{
+	DEFINE_WAIT_FUNC(wait, woken_wake_function);
+
+	add_wait_queue(sk_sleep(isk), &wait);
+	while (timeout && !signal_pending(current) &&
+	       !sk_wait_event(isk, &timeout, !stcp_inner_closing(isk), &wait))
+		;
+	remove_wait_queue(sk_sleep(isk), &wait);
+}
+
 /*
  * Let go of the inner socket: FIN behind what was sent, wait for it to be
  * acknowledged for at most @timeout. What is still in the receive queue would
@@ -254,8 +275,7 @@ bool stcp_inner_close(struct stcp_sock *s, long timeout, bool sleep)
 		WRITE_ONCE(isk->sk_shutdown, isk->sk_shutdown | SEND_SHUTDOWN);
 		isk->sk_prot->shutdown(isk, SEND_SHUTDOWN);
 	}
-	if (timeout)
-		sk_stream_wait_close(isk, timeout);
+	stcp_inner_wait_closed(isk, timeout);
 	release_sock(isk);
 	s->inner = NULL;
 	fput(s->file);
