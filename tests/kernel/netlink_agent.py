@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,9 +42,14 @@ def attributes(raw: bytes) -> dict[int, bytes]:
 
 
 class Link:
-    """A generic netlink socket. Answers are read at once; READY is counted."""
+    """A generic netlink socket. Answers are read at once; READY is counted.
+
+    Attributes:
+        during: entered for the system call that carries a request out.
+    """
 
     def __init__(self) -> None:
+        self.during: AbstractContextManager[None] = nullcontext()
         self.sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 16)
         self.sock.bind((0, 0))
         self.sock.settimeout(PATIENCE)
@@ -59,7 +64,9 @@ class Link:
     def _ask(self, family: int, command: int, body: bytes) -> dict[int, bytes]:
         with self._lock:
             body = struct.pack("=BBH", command, 1, 0) + body
-            self.sock.send(struct.pack("=IHHII", 16 + len(body), family, 5, 7, 0) + body)
+            raw = struct.pack("=IHHII", 16 + len(body), family, 5, 7, 0) + body
+            with self.during:
+                self.sock.send(raw)
             answer: dict[int, bytes] = {}
             while True:
                 raw = self.sock.recv(1 << 17)

@@ -48,7 +48,7 @@ def _answer(rng: random.Random, link: Link, taken: Taken, forgotten: list[int]) 
         return
     if choice < 0.25:
         with suppress(OSError):
-            _spoil(rng, taken.fd)
+            spoil(rng, taken.fd)
     counter = rng.choice((0, 0, 0, 1 << 20, (1 << 64) - 2))
     done(
         link,
@@ -59,15 +59,16 @@ def _answer(rng: random.Random, link: Link, taken: Taken, forgotten: list[int]) 
     )
     if choice > 0.9:
         with suppress(OSError):
-            _spoil(rng, taken.fd)
+            spoil(rng, taken.fd)
 
 
-def _spoil(rng: random.Random, fd: int) -> None:
+def spoil(rng: random.Random, fd: int) -> None:
     """Do to the TCP connection what an agent should not."""
-    sock = socket.socket(fileno=os.dup(fd))
+    # With a family, for to ask for it is refused after DONE.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=os.dup(fd))
     sock.setblocking(False)
     level = rng.choice(list(LEVELS))
-    rng.choice((
+    call = rng.choice((
         lambda: sock.send(os.urandom(rng.choice((1, 5000)))),
         lambda: sock.recv(5000),
         lambda: sock.shutdown(rng.randrange(3)),
@@ -79,5 +80,6 @@ def _spoil(rng: random.Random, fd: int) -> None:
         lambda: sock.setsockopt(level, rng.randrange(LEVELS[level]), os.urandom(4)),
         lambda: sock.getsockopt(level, rng.randrange(LEVELS[level]), 300),
         lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, PROTOCOL).connect_ex(("127.0.0.1", sock.getpeername()[1])),
-    ))()  # fmt: skip
-    sock.close()
+    ))  # fmt: skip
+    with sock:
+        call()

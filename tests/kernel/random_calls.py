@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Final
 
 from . import random_agent
-from .abuse import reload
+from .abuse_common import LONGEST_DEATH, bury, objects, reload
 from .peer import eventually, references, stat
 from .random_operations import OPERATIONS, Caller
 from .random_pool import LIBC, Pool
@@ -42,8 +42,6 @@ PROCESSES: Final = int(os.environ.get("STCP_RANDOM_PROCESSES", "4"))
 ROUND: Final = 40.0
 """Seconds until everybody is killed."""
 THREADS: Final = 2
-LONGEST_DEATH: Final = 90.0
-"""Seconds that a killed process may take to die."""
 FORK: Final = multiprocessing.get_context("fork")
 CLONE_NEWNET, PR_SET_PDEATHSIG = 0x4000_0000, 1
 NAMES: Final = [call.__name__ for call in (*OPERATIONS, *STATES)]
@@ -178,26 +176,6 @@ class KernelLog:
                 continue
             if ALARM.search(line):
                 raise AssertionError(f"the kernel says: {line.split(';', 1)[-1].strip()}")
-
-
-def bury(process: ForkProcess) -> None:
-    """Kill a process, and tell where it hangs if it does not die."""
-    process.kill()
-    process.join(LONGEST_DEATH)
-    if process.exitcode is None:
-        for task in Path(f"/proc/{process.pid}/task").iterdir():
-            print(f"random: {process.pid} does not die:\n{(task / 'stack').read_text()}", flush=True)
-        raise AssertionError("a process hangs in the kernel")
-    assert process.exitcode in (-signal.SIGKILL, 0), f"a process ended with {process.exitcode}"
-
-
-def objects() -> int:
-    """Objects of kmalloc that are charged to a memory cgroup, as those of the module are. 0 without such caches."""
-    for shrink in Path("/sys/kernel/slab").glob("kmalloc-cg-*/shrink"):
-        with contextlib.suppress(OSError):
-            shrink.write_text("1")
-    lines = Path("/proc/slabinfo").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("kmalloc-cg-"))
 
 
 class Crowd:

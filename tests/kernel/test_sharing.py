@@ -18,6 +18,7 @@ import pytest
 
 from stcp_proxy.relay import kernel_abi as abi
 
+from .hostile import abort_fuse
 from .peer import DATA, FIN, KEY_DOWN, KEY_UP, Cipher, Relay, args, eventually, read_exactly, references, stat, tcp_pair, ulp
 
 NOBODY = 65534
@@ -43,15 +44,6 @@ def lock_holder() -> Iterator[None]:
             finally:
                 abort_fuse()
                 process.kill()
-
-
-def abort_fuse() -> None:
-    """A process that waits for its own FUSE file system cannot be killed."""
-    control = Path("/sys/fs/fuse/connections")
-    if not any(control.iterdir()):
-        subprocess.run(["mount", "-t", "fusectl", "none", str(control)], check=True)
-    for connection in control.glob("*/abort"):
-        connection.write_text("1")
 
 
 def test_a_user_that_holds_its_sockets_stops_nobody_else() -> None:
