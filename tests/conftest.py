@@ -21,6 +21,8 @@ settings.register_profile("stcp", deadline=None, derandomize=True, suppress_heal
 settings.load_profile("stcp")
 
 _NO_SKIP = bool(os.environ.get("STCP_NO_SKIP"))
+_PATIENCE = float(os.environ.get("STCP_TEST_PATIENCE", "1"))
+"""By how much the deadlines that tests have of their own are multiplied: under the kernel's checkers everything is slow."""
 
 
 @pytest.fixture
@@ -59,6 +61,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: (_rank(item.path.stem, LONGEST_FILES), _rank(item.path.parent.name, LONGEST_FOLDERS), -slow[item.path])
     )
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        if own is not None and _PATIENCE != 1:
+            item.add_marker(pytest.mark.timeout(own.args[0] * _PATIENCE), append=False)
 
 
 def _rank(name: str, order: tuple[str, ...]) -> int:
