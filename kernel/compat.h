@@ -111,6 +111,13 @@ static inline ssize_t stcp_refuse_sendpage_op(struct socket *sock, struct page *
 #define stcp_timer_delete_sync(timer)	del_timer_sync(timer)
 #endif
 
+/* Renamed after 6.12; 7.x complains of the old name. */
+#ifdef STCP_SYSTEM_DFL_WQ
+#define STCP_UNBOUND_WQ	system_dfl_wq
+#else
+#define STCP_UNBOUND_WQ	system_unbound_wq
+#endif
+
 /* Tables of sysctl ended with an empty entry before they had a size, in 6.6. */
 #ifdef STCP_SYSCTL_SIZE
 #define stcp_register_sysctl(net, path, table, size) \

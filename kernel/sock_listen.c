@@ -33,7 +33,7 @@ void stcp_listener_kick(struct stcp_sock *s)
 	struct stcp_listener *l = s->listener;
 
 	if (!READ_ONCE(l->closed))
-		mod_delayed_work(system_unbound_wq, &l->work, 0);
+		mod_delayed_work(STCP_UNBOUND_WQ, &l->work, 0);
 }
 
 /* The handshake of an embryo is over; agent->lock is held. */
@@ -209,7 +209,7 @@ static void stcp_listener_work(struct work_struct *work)
 	revert_creds(cred);
 	set_active_memcg(memcg);
 	if (again && !READ_ONCE(l->closed))
-		queue_delayed_work(system_unbound_wq, &l->work, STCP_LISTEN_RETRY);
+		queue_delayed_work(STCP_UNBOUND_WQ, &l->work, STCP_LISTEN_RETRY);
 }
 
 /* -- system calls ------------------------------------------------------------- */

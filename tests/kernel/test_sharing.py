@@ -30,7 +30,7 @@ def lock_holder() -> Iterator[None]:
     """A user without privileges holds the locks of the wire legs of its own relays."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         os.chmod(folder, 0o777)
-        subprocess.run(["modprobe", "fuse"], check=True)
+        subprocess.run(["modprobe", "fuse"], check=False)  # a kernel may have it without a module
         os.chmod("/dev/fuse", 0o666)
         # fmt: off
         command = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", sys.executable, "-m",
