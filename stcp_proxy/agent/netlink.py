@@ -48,6 +48,8 @@ class Netlink:
         self._sequence = 0
         self._is_ready = False
         self._is_gone = False
+        self._waiting: trio.CancelScope | None = None
+        """The wait of `wait_ready`. Another task's request may read what it waits for."""
 
     def close(self) -> None:
         """Close the socket. The module then has no agent."""
@@ -124,7 +126,9 @@ class Netlink:
         while not self._is_ready:
             if self._is_gone:
                 raise NetlinkError(errno.ENODEV, "the module was unloaded")
-            await trio.lowlevel.wait_readable(self._sock)
+            with trio.CancelScope() as self._waiting:
+                await trio.lowlevel.wait_readable(self._sock)
+            self._waiting = None
             self._read(None)
         self._is_ready = False
 
@@ -158,6 +162,14 @@ class Netlink:
             raise NetlinkError(errno.EPROTO, "the kernel did not answer a request")
         raise NetlinkError(status, _ERRORS.get(status, os.strerror(status)))
 
+    def _note_ready(self) -> None:
+        self._is_ready = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
     def _is_own(self, message: Message) -> bool:
         """Whether a message of the controller is about the module's family."""
         found = nl.parse(message.body[abi.GENL_HEADER.size :])
@@ -184,7 +196,7 @@ class Netlink:
             except OSError as exc:
                 if exc.errno != errno.ENOBUFS:
                     raise NetlinkError(exc.errno, f"netlink cannot be read: {exc.strerror}") from None
-                self._is_ready = True  # a notification may be lost
+                self._note_ready()  # a notification may be lost
                 continue
             if isinstance(address, tuple) and address[0] != 0:
                 continue
@@ -195,9 +207,10 @@ class Netlink:
                     elif message.sequence == sequence and message.kind != nl.NLMSG_ERROR:
                         answer = message
                     elif message.kind == self._family and message.body[:1] == bytes([Command.READY]):
-                        self._is_ready = True
+                        self._note_ready()
                     elif message.kind == abi.GENL_ID_CTRL and message.body[:1] == bytes([abi.CTRL_CMD_DELFAMILY]):
                         self._is_gone |= self._is_own(message)
+                        self._wake()
                     else:  # an answer to a request that was given up
                         self._drop(message)
 

@@ -9,6 +9,7 @@ import struct
 
 import pytest
 import trio
+import trio.testing
 
 from stcp_proxy.agent import netlink, netlink_abi
 from stcp_proxy.agent.messages import Opened
@@ -170,6 +171,41 @@ async def test_ready(kernel: FakeKernel) -> None:
     there.register()  # reads the notification on its way
     with trio.fail_after(5):
         await there.wait_ready()
+
+
+@pytest.mark.parametrize("news", ["ready", "full", "unloaded"])
+async def test_a_request_of_another_task_reads_the_notification(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, news: str
+) -> None:
+    """The waiting task is woken although Trio never sees that the socket can be read."""
+    there = connected(kernel)
+    receive, full = kernel.recvfrom, [OSError(errno.ENOBUFS, "full")] if news == "full" else []
+    woken = []
+
+    def lossy(size: int) -> tuple[bytes, tuple[int, int]]:
+        if full:
+            raise full.pop()
+        return receive(size)
+
+    async def wait() -> None:
+        try:
+            await there.wait_ready()
+        except NetlinkError as exc:
+            woken.append(exc.errno)
+        else:
+            woken.append(0)
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            monkeypatch.setattr(kernel, "recvfrom", lossy)
+            if news == "ready":
+                kernel.notify()
+            elif news == "unloaded":
+                kernel.unload()
+            there.register()
+    assert woken == [errno.ENODEV if news == "unloaded" else 0]
 
 
 async def test_a_lost_notification_is_taken_for_one(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
