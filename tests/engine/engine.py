@@ -270,7 +270,7 @@ def watched() -> Iterator[None]:
     found = file.read_bytes()
     file.unlink()
     assert b"STCP" in found, "no STCP was seen on the wire"
-    # Seven bytes at least: four stand by chance in one of some forty times a hundred megabytes of ciphertext.
+    # Seven bytes at least: a hundred megabytes of ciphertext contain given four bytes by chance in one run of some forty.
     for word in (SECRET.encode(), b"GET word", b"*3\r\n$3\r\n", b"+PONG\r\n"):
         at = found.find(word)
         assert at < 0, f"{word!r} was seen on the wire: {found[max(at - 100, 0) : at + 100]!r}"

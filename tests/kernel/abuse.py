@@ -47,7 +47,7 @@ OWN: Final = ("killed", "reload", "inject", "attack", "all dead")
 
 
 class Crowd:
-    """The workers, each at its place: whoever has ended is replaced.
+    """The worker processes, each in its place. A worker that has ended is replaced.
 
     Attributes:
         counts: what they have done; the last row is ours.
