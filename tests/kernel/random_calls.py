@@ -31,6 +31,7 @@ from typing import Final
 
 from . import random_agent
 from .abuse_common import LONGEST_DEATH, bury, objects, reload
+from .holders import holders
 from .peer import eventually, references, stat
 from .random_operations import OPERATIONS, Caller
 from .random_pool import LIBC, Pool
@@ -112,8 +113,11 @@ def own_namespace(seed: int) -> None:
         raise OSError(ctypes.get_errno(), "unshare")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         loopback_up(sock.fileno())
+    parent = os.getpid()
     if not os.fork():
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # which died before it had asked for that
+            os._exit(0)
         with contextlib.suppress(Exception):
             random_agent.serve(seed)
         os._exit(0)
@@ -232,8 +236,12 @@ def one_round(seed: int, counts: Counts, log: KernelLog, end: float) -> None:
             reload(module)
     crowd.end()
     log.check()
-    eventually(lambda: stat()["RelaysLive"] == 0, "a relay outlived its owner", LONGEST_DEATH)
-    eventually(lambda: references() == 0, "something holds the module that nobody holds", LONGEST_DEATH)
+    try:
+        eventually(lambda: stat()["RelaysLive"] == 0, "a relay outlived its owner", LONGEST_DEATH)
+        eventually(lambda: references() == 0, "something holds the module that nobody holds", LONGEST_DEATH)
+    except AssertionError:
+        print(holders(), flush=True)
+        raise
     assert reload(module)
     log.check()
 
