@@ -87,8 +87,9 @@ def test_the_errors_of_the_agent(number: int) -> None:
                 sock.send(b"x")
             with pytest.raises(OSError, match="Errno"):
                 sock.recv(1)
-            # The agent has had the inner socket: a new socket is needed.
-            assert sock.connect_ex(listener.getsockname()) == errno.ECONNABORTED
+            # The agent has had the inner socket: a new socket is needed. If it was so fast that connect() itself said the error
+            # (with a timeout Python asks later), the end is told already.
+            assert sock.connect_ex(listener.getsockname()) in (errno.ECONNABORTED, errno.EINVAL)
             assert sock.connect_ex(listener.getsockname()) == errno.EINVAL
         with start(listener) as sock:
             assert outcome(sock) == number
