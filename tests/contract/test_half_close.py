@@ -26,7 +26,8 @@ def test_eof_of_the_application_is_fin_behind_all_data(rig: MakeRig) -> None:
 def test_fin_is_eof_at_the_application_behind_all_data(rig: MakeRig) -> None:
     r = rig()
     data = noise(500_000)
-    writer = Background(lambda: r.peer.sock.sendall(seal_all(r.peer.sealer, data) + r.peer.sealer.seal(FrameType.FIN)))
+    sealed = seal_all(r.peer.sealer, data) + r.peer.sealer.seal(FrameType.FIN)
+    writer = Background(lambda: r.peer.sock.sendall(sealed))
     got, ending = read_to_end(r.app)
     writer.join()
     assert (digest(got), ending) == (digest(data), "eof")
@@ -39,7 +40,8 @@ def test_the_reverse_direction_flows_after_the_application_has_ended(rig: MakeRi
     r.app.shutdown(socket.SHUT_WR)
     assert r.peer.read_to_fin() == b"question"
     data = noise(1_000_000)
-    writer = Background(lambda: r.peer.sock.sendall(seal_all(r.peer.sealer, data) + r.peer.sealer.seal(FrameType.FIN)))
+    sealed = seal_all(r.peer.sealer, data) + r.peer.sealer.seal(FrameType.FIN)
+    writer = Background(lambda: r.peer.sock.sendall(sealed))
     got, ending = read_to_end(r.app)
     writer.join()
     assert (digest(got), ending) == (digest(data), "eof")

@@ -123,7 +123,8 @@ def test_slow_application_does_not_hold_the_leg_back(rig: MakeRig, legs: Legs) -
     r.app.shutdown(socket.SHUT_WR)
     r.peer.expect(FrameType.FIN)
     data = noise(60_000)
-    writer = Background(lambda: r.peer.sock.sendall(seal_all(r.peer.sealer, data) + r.peer.sealer.seal(FrameType.FIN) + NEXT))
+    sealed = seal_all(r.peer.sealer, data) + r.peer.sealer.seal(FrameType.FIN) + NEXT
+    writer = Background(lambda: r.peer.sock.sendall(sealed))
     leg = legs.take()
     writer.join()
     assert r.relay.engine == "kernel" or not r.end.called

@@ -27,9 +27,10 @@ def unix_rig(rig: MakeRig, engine: Engine) -> Rig:
 def test_data_and_clean_ends(unix_rig: Rig) -> None:
     r = unix_rig
     forth, back = noise(2_000_000, 1), noise(2_000_000, 2)
+    sealed = seal_all(r.peer.sealer, back) + r.peer.sealer.seal(FrameType.FIN)
     tasks = [
         Background(lambda: send_and_end(r.app, forth)),
-        Background(lambda: r.peer.sock.sendall(seal_all(r.peer.sealer, back) + r.peer.sealer.seal(FrameType.FIN))),
+        Background(lambda: r.peer.sock.sendall(sealed)),
     ]
     got: list[bytes] = []
     tasks.append(Background(lambda: got.append(r.peer.read_to_fin())))
