@@ -51,7 +51,7 @@ def counter_of(sock: socket.socket) -> int:
 
 
 LONGEST: Final = 3000
-"""Longer messages netlink copies into vmalloc's memory, and where that fails, the kernel tells of all memory at length."""
+"""Bytes of a message. Netlink copies a longer one with vmalloc(); if that fails, the kernel prints the state of all memory."""
 
 
 class Lost(Exception):
