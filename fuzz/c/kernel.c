@@ -258,7 +258,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 
 	if (!ready) {
 		ready = true;
-		stcp_pump_init();
+		stcp_line_init();
 		objects = stand_in_objects;
 	}
 	take_input(data, size);
