@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from stcp_proxy.lab import loadgen
 from stcp_proxy.lab.bench import pair as pairs
 from stcp_proxy.lab.bench import peers, rows
 from stcp_proxy.lab.bench.measure import start_pair
+from stcp_proxy.lab.bench.peer import Peer
 from stcp_proxy.lab.bench.rows import Kind, Row
 
 ROWS: Final = ("rt-256x50", "rt-4kx20", "rt-16kx10", "rt-64kx5", "bulk-1", "bulk-4")
@@ -41,7 +43,7 @@ ROOT: Final = os.environ.get("STCP_BENCH_ROOT", "")
 NEWER: Final = "newer"
 
 
-def contestants() -> list[peers.Peer]:
+def contestants() -> list[Peer]:
     if NULL:
         command = (sys.executable, str(HERE / "without_cipher.py"))
         return [
@@ -108,21 +110,36 @@ def inside(names: Sequence[str], seconds: float, rounds: int) -> None:
                     assert "ktls" not in pair.name or encrypted_by_kernel(), "HAProxy did not hand its keys to the kernel"
 
 
+def boot(command: Sequence[str], forwarded: str) -> tuple[list[dict[str, Any]], str]:
+    """One boot's samples, each told as it comes, and what the boot printed if it failed."""
+    samples, said = [], []
+    environment = {**os.environ, "STCP_KERNEL_ENV": forwarded}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stdout
+        for line in run.stdout:
+            said.append(line)
+            if MARK in line:
+                samples.append(json.loads(line.split(MARK, 1)[1]))
+                print(line.strip(), file=sys.stderr, flush=True)
+    return samples, "".join(said) if run.returncode or not samples else ""
+
+
 def medians(boots: int, arguments: Sequence[str]) -> None:
-    """Boot several times, and put the medians side by side."""
+    """Boot several times, and put the medians side by side. A boot that fails ends it; what was measured is printed."""
     samples: list[dict[str, Any]] = []
+    failed = ""
     command = [str(HERE / "run"), "--append", CLOCK, *(["--null-cipher"] if NULL else []), *arguments, "bench"]
     forwarded = " ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("STCP_BENCH"))
-    for boot in range(boots):
-        print(f"boot {boot + 1} of {boots}", file=sys.stderr, flush=True)
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "STCP_KERNEL_ENV": forwarded}
-        )
-        found = [json.loads(line.split(MARK, 1)[1]) for line in done.stdout.splitlines() if MARK in line]
-        if done.returncode or not found:
-            sys.exit(f"no samples, or a run that failed:\n{done.stdout}")
+    for number in range(boots):
+        print(f"boot {number + 1} of {boots}", file=sys.stderr, flush=True)
+        found, failed = boot(command, forwarded)
         samples += found
-    print(table(samples))
+        if failed:
+            break
+    if samples:
+        print(table(samples))
+    if failed:
+        sys.exit(f"boot {number + 1} failed after {len(found)} samples:\n{failed}")
 
 
 def table(samples: list[dict[str, Any]]) -> str:
@@ -130,7 +147,8 @@ def table(samples: list[dict[str, Any]]) -> str:
     others = [name for name in names if name != "kernel"]
 
     def middle(row: str, pair: str, what: str) -> float:
-        return statistics.median(each[what] or 0 for each in samples if each["row"] == row and each["pair"] == pair)
+        values = [each[what] or 0 for each in samples if each["row"] == row and each["pair"] == pair]
+        return statistics.median(values) if values else math.nan  # of a boot that failed some may be missing
 
     head = ["row", *names, *(f"kernel / {name}" for name in others), "goal", *(f"p99 ms {name}" for name in names)]
     head += [f"CPU {name}" for name in names]
