@@ -190,9 +190,17 @@ int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d)
 
 /*
  * Segments that one call of tcp_sendmsg_locked() may fill: after sixteen it takes
- * what has arrived meanwhile, which may sleep.
+ * what has arrived meanwhile, which may sleep. (In a tasklet nothing has: nobody owns
+ * the socket.) A segment is shorter by the options that it carries.
  */
 #define STCP_SEND_SEGMENTS	12
+
+static size_t stcp_send_limit(const struct sock *sk)
+{
+	int mss = (int)tcp_sk(sk)->mss_cache - MAX_TCP_OPTION_SPACE;
+
+	return STCP_SEND_SEGMENTS * max(mss, 8);
+}
 
 static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
 			    bool more)
@@ -201,8 +209,7 @@ static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
 	int n;
 
 	do {
-		part = min_t(size_t, left,
-			     STCP_SEND_SEGMENTS * max(tcp_sk(sk)->mss_cache, 64U));
+		part = min(left, stcp_send_limit(sk));
 		msg->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 		if (more || part < left)
 			msg->msg_flags |= MSG_MORE;

@@ -11,13 +11,14 @@
  * the next, on whatever CPU.
  *
  * Two kinds serve the line. A direction whose socket has received little is served by
- * the tasklet of the CPU that received it, right after TCP: nobody has to be woken,
- * and the bytes are still in the CPU's cache. Everything else is for carriers, one
- * work item for each CPU: much to do, a kick for another reason, a turn that wants a
- * process, and whatever a tasklet has left when its turns are used up. Carriers run on
- * an unbound queue: the scheduler places them, so the two ends of a bulk transfer run
- * on two CPUs. While all are at work, nobody is woken. A work item for each direction
- * would do the same, but the workqueue wakes a worker for every item.
+ * a tasklet on the CPU that received it, right after TCP: nobody has to be woken, and
+ * the bytes are still in the CPU's cache. The tasklet takes whoever is at the front, as
+ * carriers do. Everything else is for carriers, one work item for each CPU: much to do,
+ * a kick for another reason, a turn that wants a process, and whatever a tasklet has
+ * left when its time or its turns are used up. Carriers run on an unbound queue: the
+ * scheduler places them, so the two ends of a bulk transfer run on two CPUs. While all
+ * are at work, nobody is woken. A work item for each direction would do the same, but
+ * the workqueue wakes a worker for every item.
  *
  * While a direction stands in the line, a carrier is busy, or a tasklet is scheduled
  * or runs. A tasklet starts a carrier before it leaves anybody behind.
@@ -26,11 +27,13 @@
  * another owner waits. So an owner waits for one step of each other owner, however
  * many relays these have. Within one owner's line the order is first come, first
  * served. A tasklet has no order of its own. It may interrupt a carrier in a turn of
- * somebody else, for as long as one run of it may take.
+ * somebody else. Tasklets come before all processes, so they have at most half of each
+ * tick of a CPU; after that carriers do everything until the next tick.
  */
 #include <linux/cpumask.h>
 #include <linux/interrupt.h>
 #include <linux/percpu.h>
+#include <linux/sched/clock.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <asm/simd.h>
@@ -40,9 +43,17 @@
 
 /* Turns after which a carrier makes way for other work items. */
 #define STCP_CARRIER_TURNS	256
-/* After this many turns or jiffies a tasklet leaves the rest to carriers. */
+/* After this many turns a tasklet leaves the rest to carriers. */
 #define STCP_TASKLET_TURNS	64
-#define STCP_TASKLET_JIFFIES	usecs_to_jiffies(2000)
+/* What tasklets may take of a tick on one CPU: half of it, and not more than this. */
+#define STCP_TASKLET_NS		min_t(u64, 2 * NSEC_PER_MSEC, NSEC_PER_SEC / HZ / 2)
+
+/* One for each CPU, and of that CPU alone. */
+struct stcp_server {
+	struct tasklet_struct tasklet;
+	unsigned long tick;		/* in which ... */
+	u64 spent;			/* ... this much of the CPU went, in ns */
+};
 
 struct stcp_carrier {
 	struct work_struct work;
@@ -51,7 +62,7 @@ struct stcp_carrier {
 
 struct workqueue_struct *stcp_queue;
 static struct stcp_carrier *stcp_carriers;
-static DEFINE_PER_CPU(struct tasklet_struct, stcp_tasklets);
+static DEFINE_PER_CPU(struct stcp_server, stcp_servers);
 /* Taken in softirq; held for a few list operations. */
 static DEFINE_SPINLOCK(stcp_line_lock);
 /* Owners with a direction in their line, by their turn. */
@@ -163,26 +174,50 @@ static void stcp_start_carrier(void)
 }
 
 /*
+ * Has this CPU's tasklet time left in this tick? Relays whose bytes go round in a ring
+ * would keep it at work for ever, before all processes and without any of their own.
+ */
+static bool stcp_has_time(struct stcp_server *server)
+{
+	if (time_after(jiffies, server->tick)) {
+		server->tick = jiffies;
+		server->spent = 0;
+	}
+	return server->spent < STCP_TASKLET_NS;
+}
+
+/* The time since @from was spent, in this tick. Return: the time now. */
+static u64 stcp_spend(struct stcp_server *server, u64 from)
+{
+	u64 now = local_clock();
+
+	server->spent += now - from;
+	return now;
+}
+
+/*
  * The turns of a tasklet. They are brief ones, for directions that have received
  * little; the first of another kind is left to a carrier, with all behind it. One that
  * refuses a brief turn becomes such a one, at the end of its owner's line.
  */
-static void stcp_serve(struct tasklet_struct *unused)
+static void stcp_serve(struct tasklet_struct *tasklet)
 {
-	unsigned long end = jiffies + STCP_TASKLET_JIFFIES;
+	struct stcp_server *server = container_of(tasklet, struct stcp_server, tasklet);
 	bool served, possible = crypto_simd_usable();
 	int turns = STCP_TASKLET_TURNS;
 	struct stcp_direction *d;
+	u64 now = local_clock();
 
 	spin_lock(&stcp_line_lock);
 	while ((d = stcp_line_front())) {
-		if (!possible || !d->little || !turns-- || time_after(jiffies, end)) {
+		if (!possible || !d->little || !turns-- || !stcp_has_time(server)) {
 			stcp_start_carrier();
 			break;
 		}
 		stcp_line_take(d);
 		spin_unlock(&stcp_line_lock);
 		served = stcp_turn(d, true);
+		now = stcp_spend(server, now);
 		spin_lock(&stcp_line_lock);
 		if (!served) {
 			d->again = true;
@@ -199,14 +234,18 @@ static void stcp_serve(struct tasklet_struct *unused)
  */
 void stcp_line_kick(struct stcp_direction *d, bool little)
 {
+	struct stcp_server *server;
+
 	spin_lock_bh(&stcp_line_lock);
+	server = this_cpu_ptr(&stcp_servers);
+	little = little && stcp_has_time(server);
 	if (d->running) {
 		d->little = little && (d->little || !d->again);
 		d->again = true;
 	} else if (list_empty(&d->line)) {
 		stcp_line_join(d, little);
 		if (little)
-			tasklet_schedule(this_cpu_ptr(&stcp_tasklets));
+			tasklet_schedule(&server->tasklet);
 		else
 			stcp_start_carrier();
 	} else if (d->little && !little) {
@@ -270,8 +309,10 @@ int stcp_line_init(void)
 		kfree(stcp_carriers);
 		return -ENOMEM;
 	}
-	for_each_possible_cpu(i)
-		tasklet_setup(per_cpu_ptr(&stcp_tasklets, i), stcp_serve);
+	for_each_possible_cpu(i) {
+		tasklet_setup(&per_cpu_ptr(&stcp_servers, i)->tasklet, stcp_serve);
+		per_cpu_ptr(&stcp_servers, i)->tick = jiffies;
+	}
 	for (i = 0; i < count; i++) {
 		INIT_WORK(&stcp_carriers[i].work, stcp_carry);
 		list_add_tail(&stcp_carriers[i].idle, &stcp_idle_carriers);
@@ -285,7 +326,7 @@ void stcp_line_exit(void)
 	int cpu;
 
 	for_each_possible_cpu(cpu)
-		tasklet_kill(per_cpu_ptr(&stcp_tasklets, cpu));
+		tasklet_kill(&per_cpu_ptr(&stcp_servers, cpu)->tasklet);
 	destroy_workqueue(stcp_queue);
 	kfree(stcp_carriers);
 }

@@ -10,7 +10,7 @@
  * A turn is bounded in bytes and steps, and ends after the step at hand when another
  * owner waits. Nothing in it sleeps (io.c, buffer.c, cipher.c), so most turns may be
  * had in a softirq too. A brief turn is one there: it has few steps and bytes, and is
- * refused or ends where a process is needed (stcp_may_be_brief()).
+ * refused or ends before a step that needs a process (stcp_may_be_brief()).
  *
  * Sending can fail for want of memory with nothing in flight whose
  * acknowledgment would wake us. So -EAGAIN from a socket that has room, and a
@@ -44,7 +44,7 @@ static void stcp_direction_retry(struct stcp_direction *d)
 	stcp_direction_forget_kick(d);
 }
 
-/* @interrupted: a brief turn ended only because another owner waits. */
+/* @interrupted: a brief turn with little left to do ended for another owner. */
 static void stcp_turn_end(struct stcp_direction *d, enum stcp_next next,
 			  bool interrupted)
 {
@@ -98,14 +98,15 @@ bool stcp_turn(struct stcp_direction *d, bool brief)
 			goto out;
 		/* Pairs with stcp_relay_enter(): the cause. */
 		d->mode = smp_load_acquire(&d->relay->mode);
-		if (brief && d->mode != STCP_MODE_RUN)
+		/* Much may have arrived meanwhile. */
+		if (brief && !stcp_may_be_brief(d))
 			break;
 		next = d->step(d);
 		interrupted = steps && stcp_others_wait(d);
 		if (interrupted)
 			steps = 0;
 	}
-	stcp_turn_end(d, next, brief && interrupted);
+	stcp_turn_end(d, next, brief && interrupted && next == STCP_NEXT_MORE);
 out:
 	set_active_memcg(old);
 	return true;
@@ -119,13 +120,17 @@ void stcp_direction_kick(struct stcp_direction *d)
 
 /*
  * The same in the callback of a socket that has received bytes. Where they are few,
- * the turn comes right after TCP. Tasklets of PREEMPT_RT are threads: carriers do.
+ * the turn comes right after TCP. Where somebody owns the socket, and takes now what has
+ * arrived meanwhile, a tasklet could not lock it. Tasklets of PREEMPT_RT are threads:
+ * carriers do.
  */
 void stcp_direction_received(struct stcp_direction *d)
 {
-	bool little = stcp_leg_waiting(d->from) <= STCP_LITTLE;
+	bool little = !IS_ENABLED(CONFIG_PREEMPT_RT) &&
+		      !sock_owned_by_user_nocheck(d->from->sk) &&
+		      stcp_leg_waiting(d->from) <= STCP_LITTLE;
 
-	stcp_line_kick(d, little && !IS_ENABLED(CONFIG_PREEMPT_RT));
+	stcp_line_kick(d, little);
 }
 
 static void stcp_retry(struct work_struct *work)

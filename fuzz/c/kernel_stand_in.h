@@ -230,9 +230,11 @@ extern unsigned long jiffies;
 #define tcp_jiffies32 ((u32)jiffies)
 #define msecs_to_jiffies(ms) ((unsigned long)(ms) / 4)
 #define time_before(a, b) ((long)((a) - (b)) < 0)
-#define usecs_to_jiffies(us) ((unsigned long)(us) / 4000)
 #define time_after(a, b) time_before(b, a)
 #define time_after_eq(a, b) ((long)((a) - (b)) >= 0)
+#define NSEC_PER_MSEC 1000000ULL
+#define NSEC_PER_SEC 1000000000ULL
+u64 local_clock(void); /* each look at it takes a twentieth of a tick */
 struct work_struct {
 	void (*func)(struct work_struct *work);
 	bool queued;

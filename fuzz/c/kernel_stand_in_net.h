@@ -115,6 +115,7 @@ extern struct proto tcp_prot;
 void lock_sock(struct sock *sk);
 #define bh_lock_sock(sk) spin_lock(&(sk)->sk_lock.slock)
 #define bh_unlock_sock(sk) spin_unlock(&(sk)->sk_lock.slock)
+#define MAX_TCP_OPTION_SPACE 40
 #define sock_owned_by_user_nocheck(sk) ((sk)->sk_lock.owned)
 void release_sock(struct sock *sk);
 bool sk_stream_is_writeable(const struct sock *sk);

@@ -53,6 +53,7 @@ KERNEL_HEADERS: Final = [
     "linux/percpu.h",
     "linux/scatterlist.h",
     "linux/sched.h",
+    "linux/sched/clock.h",
     "linux/sched/mm.h",
     "linux/skbuff.h",
     "linux/slab.h",
