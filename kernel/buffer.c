@@ -5,8 +5,8 @@
  * A direction holds pages only for the bytes that it has: a peer that sends five
  * bytes of a frame makes us hold one page, whatever length the header announces.
  * The pages are charged to the memory cgroup of the relay's owner, which
- * stcp_turn() has made the active one. An allocation in a turn never sleeps: whoever
- * gives turns serves all users, and must not wait for the memory of one of them.
+ * stcp_turn() has made the active one. A carrier's allocation never sleeps: it
+ * serves all users, so it must not wait for the memory of one of them.
  *
  * Single pages are always found where there is memory at all; 64 KiB in one
  * piece are not.
@@ -17,7 +17,7 @@
 #include "internal.h"
 
 /*
- * Make room for the first @size bytes. A relay's turn asks with GFP_NOWAIT, a
+ * Make room for the first @size bytes. A relay's carrier asks with GFP_NOWAIT, a
  * system call of a socket's owner with GFP_KERNEL. Return: 0 or -ENOBUFS.
  */
 int stcp_buffer_grow(struct stcp_buffer *b, u32 size, gfp_t gfp)

@@ -10,18 +10,12 @@
  * No copy of the key is kept: it lives in the crypto object alone, which wipes
  * itself when it is freed or given its next key.
  *
- * Nothing here waits for memory after stcp_cipher_init(). Only the next key may need
- * some, for a cipher that is put together of others. The ciphers that the kernel
- * computes on the CPU may call themselves asynchronous, yet they complete at once in a
- * work item. Ciphers of accelerators, which complete later, are not asked for
- * (STCP_NO_OFFLOAD).
+ * Nothing here sleeps or allocates memory after stcp_cipher_init(). The ciphers
+ * that the kernel computes on the CPU may call themselves asynchronous, yet they
+ * complete at once in a work item. Ciphers of accelerators, which complete
+ * later, are not asked for (STCP_NO_OFFLOAD).
  */
 #include <linux/scatterlist.h>
-#include <linux/sched.h>
-#include <linux/sched/mm.h>
-#include <linux/string.h>
-#include <asm/simd.h>
-#include <crypto/internal/simd.h>
 
 #include "internal.h"
 
@@ -39,7 +33,6 @@ static void stcp_nonce(struct stcp_cipher *c, u64 n)
 static int stcp_cipher_next_key(struct stcp_cipher *c)
 {
 	struct scatterlist sg;
-	unsigned int flags;
 	int err;
 
 	memset(c->scratch, 0, sizeof(c->scratch));
@@ -48,28 +41,13 @@ static int stcp_cipher_next_key(struct stcp_cipher *c)
 	aead_request_set_ad(c->req, 0);
 	aead_request_set_crypt(c->req, &sg, &sg, STCP_KEY_LEN, c->nonce);
 	err = crypto_wait_req(crypto_aead_encrypt(c->req), &c->wait);
-	if (!err) {
-		/* A carrier must not reclaim memory for one user, so it takes of the reserves. */
-		flags = current->flags & PF_WQ_WORKER ? memalloc_noreclaim_save() : 0;
+	if (!err)
 		err = crypto_aead_setkey(c->tfm, c->scratch, STCP_KEY_LEN);
-		if (current->flags & PF_WQ_WORKER)
-			memalloc_noreclaim_restore(flags);
-	}
 	memzero_explicit(c->scratch, sizeof(c->scratch));
 	return err;
 }
 
 #ifndef STCP_TEST_NULL_CIPHER
-/* The result of a request, and whether it was there at once. */
-static int stcp_cipher_wait(struct stcp_cipher *c, int err)
-{
-	if (err == -EINPROGRESS || err == -EBUSY)
-		c->late = true;
-	else
-		c->prompt = true;
-	return crypto_wait_req(err, &c->wait);
-}
-
 static int stcp_encrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len)
 {
 	struct scatterlist sg[STCP_BUFFER_PAGES];
@@ -78,7 +56,7 @@ static int stcp_encrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 le
 	stcp_nonce(c, c->n);
 	aead_request_set_ad(c->req, STCP_HEADER_LEN);
 	aead_request_set_crypt(c->req, sg, sg, len, c->nonce);
-	return stcp_cipher_wait(c, crypto_aead_encrypt(c->req));
+	return crypto_wait_req(crypto_aead_encrypt(c->req), &c->wait);
 }
 
 static int stcp_decrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len)
@@ -89,7 +67,7 @@ static int stcp_decrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 le
 	stcp_nonce(c, c->n);
 	aead_request_set_ad(c->req, STCP_HEADER_LEN);
 	aead_request_set_crypt(c->req, sg, sg, len, c->nonce);
-	return stcp_cipher_wait(c, crypto_aead_decrypt(c->req));
+	return crypto_wait_req(crypto_aead_decrypt(c->req), &c->wait);
 }
 #else
 static int stcp_encrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len)
@@ -97,13 +75,11 @@ static int stcp_encrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 le
 	static const u8 tag[STCP_TAG_LEN];
 
 	stcp_buffer_write(frame, STCP_HEADER_LEN + len, tag, sizeof(tag));
-	c->prompt = true;
 	return 0;
 }
 
 static int stcp_decrypt(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len)
 {
-	c->prompt = true;
 	return 0;
 }
 #endif
@@ -121,14 +97,6 @@ static int stcp_cipher_advance(struct stcp_cipher *c)
 	return stcp_cipher_next_key(c);
 }
 
-/* Does another task compute it, which any user may have asked the kernel for? */
-static bool stcp_cipher_deferred(struct crypto_aead *tfm)
-{
-	const char *name = crypto_tfm_alg_driver_name(crypto_aead_tfm(tfm));
-
-	return strstr(name, "cryptd(") || strstr(name, "pcrypt(");
-}
-
 int stcp_cipher_init(struct stcp_cipher *c, const u8 *key, u64 n)
 {
 	int err;
@@ -140,7 +108,6 @@ int stcp_cipher_init(struct stcp_cipher *c, const u8 *key, u64 n)
 		c->tfm = NULL;
 		return err;
 	}
-	c->late = stcp_cipher_deferred(c->tfm);
 	err = crypto_aead_setkey(c->tfm, key, STCP_KEY_LEN);
 	if (!err)
 		err = crypto_aead_setauthsize(c->tfm, STCP_TAG_LEN);
@@ -210,21 +177,6 @@ int stcp_cipher_open(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len)
 	if (!err)
 		WRITE_ONCE(c->n, c->n + 1);
 	return err;
-}
-
-/*
- * May the next @frames be sealed or opened in a softirq, where nobody can wait?
- *
- * A cipher that the kernel computes on the CPU completes at once where SIMD may be
- * used, though it may call itself asynchronous. One that has ever been late in a
- * process is another. The next key is for a process: it may need memory.
- */
-bool stcp_cipher_brief(const struct stcp_cipher *c, u32 frames)
-{
-	u64 n = c->n % STCP_REKEY_INTERVAL;
-
-	return c->prompt && !c->late && n && n + frames <= STCP_REKEY_INTERVAL &&
-	       crypto_simd_usable();
 }
 
 /* Whose fault a failure of stcp_cipher_seal() or _open() is. */

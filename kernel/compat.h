@@ -118,23 +118,6 @@ static inline ssize_t stcp_refuse_sendpage_op(struct socket *sock, struct page *
 #define STCP_UNBOUND_WQ	system_unbound_wq
 #endif
 
-/*
- * Where a socket takes the memory of small sends from. Newer kernels have a flag that
- * says whether from the current task; before that, its allocation flags say it. Return:
- * what the flag was.
- */
-static inline bool stcp_task_frag(struct sock *sk, bool use)
-{
-#ifdef STCP_USE_TASK_FRAG
-	bool used = sk->sk_use_task_frag;
-
-	sk->sk_use_task_frag = use;
-	return used;
-#else
-	return false;
-#endif
-}
-
 /* Tables of sysctl ended with an empty entry before they had a size, in 6.6. */
 #ifdef STCP_SYSCTL_SIZE
 #define stcp_register_sysctl(net, path, table, size) \

@@ -23,7 +23,7 @@ static void stcp_data_ready(struct sock *sk)
 		/* Pairs with stcp_turn(): either it sees the bytes, or we see this. */
 		smp_mb();
 		if (!READ_ONCE(d->blocked))
-			stcp_direction_received(d);
+			stcp_direction_kick(d);
 	}
 	read_unlock_bh(&sk->sk_callback_lock);
 }
@@ -59,7 +59,7 @@ static void stcp_state_change(struct sock *sk)
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
-/* Whoever held the socket lets go of it, and a turn wanted it meanwhile. */
+/* Whoever held the socket lets go of it, and a carrier wanted it meanwhile. */
 void stcp_release_cb(struct sock *sk)
 {
 	struct stcp_leg *leg;

@@ -10,17 +10,17 @@
  *              the wire leg; lives from STCP_RELAY to STCP_GIVE_BACK or the
  *              wire's close(). A system call that uses it holds a reference.
  *   direction  one flow of bytes in a relay: a place in its owner's line of those
- *              that have something to do, a cipher, at most one buffer (line.c,
- *              pump.c, transfer.c, seal.c, open.c).
+ *              that have something to do, a cipher, at most one buffer (pump.c,
+ *              transfer.c, seal.c, open.c).
  *
  * Locks, in the order in which they may nest (outer first)
  *   the socket lock          leg->role, hooking a leg, every call of TCP. Never two
- *                            sockets at once. System calls sleep for it; carriers,
- *                            tasklets and work items only try (lock.c).
+ *                            sockets at once. System calls sleep for it; carriers
+ *                            and work items only try (io.c).
  *   sk->sk_callback_lock     leg->relay as the socket callbacks see it.
- *   relay->lock              mode, cause and "settled" of a relay. Taken in softirq.
- *   stcp_line_lock           the lines, who has a turn, waits for its end (line.c).
- *                            No lock of ours nests in it.
+ *   relay->lock              mode, cause and "settled" of a relay.
+ *   stcp_line_lock           the lines, who has a turn, waits for its end (pump.c).
+ *                            Nothing nests in it.
  * The mutex of the owners (owner.c) nests in nothing and nothing in it.
  * A direction's other fields belong to whoever has its turn, and it never has
  * two turns at once.
@@ -81,8 +81,6 @@ struct stcp_cipher {
 	struct crypto_aead *tfm;
 	struct aead_request *req;
 	struct crypto_wait wait;
-	bool prompt;			/* has completed at once ... */
-	bool late;			/* ... or has not, ever */
 	u64 n;
 	/* Not on the stack: the crypto API addresses them by page. */
 	u8 nonce[STCP_NONCE_LEN];
@@ -94,7 +92,6 @@ void stcp_cipher_destroy(struct stcp_cipher *c);
 int stcp_cipher_seal(struct stcp_cipher *c, struct stcp_buffer *frame, u8 type,
 		     u32 len);
 int stcp_cipher_open(struct stcp_cipher *c, struct stcp_buffer *frame, u32 len);
-bool stcp_cipher_brief(const struct stcp_cipher *c, u32 frames);
 enum stcp_end stcp_cipher_blame(int err);
 
 /* -- owner.c --------------------------------------------------------------- */
@@ -130,7 +127,7 @@ struct stcp_leg {
 	const struct proto_ops *base_ops;
 	struct stcp_relay *relay;
 	bool over;			/* had a relay, which has let go */
-	bool wanted;			/* a turn found it locked; under its spinlock */
+	bool wanted;			/* a carrier found it locked; under its spinlock */
 	/* what stcp_leg_look() found last; under lock_sock */
 	u32 acknowledged;
 	bool eased;			/* TCP_USER_TIMEOUT is lifted ... */
@@ -139,7 +136,6 @@ struct stcp_leg {
 	unsigned long unanswered_since;	/* ... since this look, in jiffies */
 	/* what the handover has changed and STCP_GIVE_BACK restores; under lock_sock */
 	gfp_t allocation;
-	bool task_frag;
 	u32 notsent_lowat;
 	/* what the socket called before us */
 	void (*data_ready)(struct sock *sk);
@@ -173,15 +169,18 @@ void stcp_leg_give_back(struct stcp_leg *leg);
 /* -- lock.c ---------------------------------------------------------------- */
 
 bool stcp_trylock(struct sock *sk, bool *wanted);
-bool stcp_leg_trylock(struct stcp_leg *leg);
-void stcp_leg_unlock(struct stcp_leg *leg);
+
+/* Where somebody holds it, stcp_release_cb() kicks the relay. */
+static inline bool stcp_leg_trylock(struct stcp_leg *leg)
+{
+	return stcp_trylock(leg->sk, &leg->wanted);
+}
 
 /* -- io.c ------------------------------------------------------------------ */
 
 struct stcp_direction;
 
 bool stcp_leg_readable(const struct stcp_leg *leg);
-u32 stcp_leg_waiting(const struct stcp_leg *leg);
 bool stcp_leg_broken(const struct stcp_leg *leg);
 int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d);
 int stcp_leg_send(struct stcp_leg *leg, struct stcp_direction *d, bool more);
@@ -212,11 +211,6 @@ int stcp_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
 int stcp_getsockopt(struct sock *sk, int level, int optname,
 		    char __user *optval, int __user *optlen);
 
-/* -- frag.c ---------------------------------------------------------------- */
-
-int stcp_frag_sendmsg(struct sock *sk, struct msghdr *msg, size_t len);
-void stcp_frag_exit(void);
-
 /* -- pump.c, transfer.c, seal.c, open.c ------------------------------------ */
 
 /* What a step of a direction asks for. */
@@ -229,10 +223,9 @@ enum stcp_next {
 };
 
 struct stcp_direction {
-	struct list_head line;		/* in its owner's; this and four more: stcp_line_lock */
+	struct list_head line;		/* in its owner's; this and three more: stcp_line_lock */
 	bool running;			/* has its turn */
 	bool again;			/* was kicked during it */
-	bool little;			/* a tasklet will do for the next one */
 	struct completion *awaited;	/* somebody waits for its end */
 	struct delayed_work retry;	/* kicks */
 	struct stcp_relay *relay;
@@ -246,8 +239,7 @@ struct stcp_direction {
 	u32 retry_delay;		/* jiffies; doubles while memory is short */
 	u8 *queued;			/* came with the handover, read first */
 	u32 queued_at, queued_end;
-	u32 turn;			/* bytes received in this turn ... */
-	u32 turn_limit;			/* ... which ends beyond this many */
+	u32 turn;			/* bytes received in this turn */
 	u64 bytes;			/* application bytes that passed */
 	bool fin;			/* its FIN has been sealed or opened */
 	bool fin_passed;		/* ... and has reached the other leg */
@@ -265,10 +257,10 @@ void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 			 struct stcp_leg *from, struct stcp_leg *to,
 			 enum stcp_next (*step)(struct stcp_direction *d),
 			 u32 (*want)(const struct stcp_direction *d));
+void stcp_direction_start(struct stcp_direction *d);
 void stcp_direction_free(struct stcp_direction *d);
 void stcp_direction_kick(struct stcp_direction *d);
-void stcp_direction_received(struct stcp_direction *d);
-bool stcp_turn(struct stcp_direction *d, bool brief);
+void stcp_direction_cancel(struct stcp_direction *d);
 int stcp_direction_recv(struct stcp_direction *d);
 enum stcp_next stcp_recv_next(int err);
 enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool more);
@@ -277,18 +269,9 @@ enum stcp_next stcp_open_step(struct stcp_direction *d);
 u32 stcp_seal_want(const struct stcp_direction *d);
 u32 stcp_open_want(const struct stcp_direction *d);
 bool stcp_header_valid(const u8 *header, bool fin);
-
-/* -- line.c ---------------------------------------------------------------- */
-
 extern struct workqueue_struct *stcp_queue;
-
-void stcp_line_kick(struct stcp_direction *d, bool little);
-bool stcp_others_wait(const struct stcp_direction *d);
-void stcp_direction_forget_kick(struct stcp_direction *d);
-void stcp_direction_start(struct stcp_direction *d);
-void stcp_direction_cancel(struct stcp_direction *d);
-int stcp_line_init(void);
-void stcp_line_exit(void);
+int stcp_pump_init(void);
+void stcp_pump_exit(void);
 
 /* -- relay.c --------------------------------------------------------------- */
 
@@ -368,7 +351,6 @@ enum stcp_stat {
 	STCP_STAT_FRAMES_OPENED,
 	STCP_STAT_BUFFER_FAILURES,
 	STCP_STAT_LEGS_GIVEN_BACK,
-	STCP_STAT_BRIEF_TURNS,
 	STCP_STAT_SESSIONS,
 	STCP_STAT_SESSIONS_LIVE,
 	STCP_STAT_HANDSHAKES_FAILED,

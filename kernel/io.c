@@ -3,8 +3,8 @@
  * What a relay does with its legs: lock, receive, send, end, and bound what waits in
  * a socket.
  *
- * Nothing here sleeps. Whoever gives turns serves all users, and the owner of a
- * socket can hold its lock for as long as it likes: a system call that reads its
+ * Nothing here sleeps. A carrier serves the relays of all users, and the owner of
+ * a socket can hold its lock for as long as it likes: a system call that reads its
  * argument under the lock waits for a page that never comes. So a leg is locked
  * only where it is free (lock.c). Where it is not, the attempt is noted
  * and stcp_release_cb() kicks the relay when the holder lets go.
@@ -44,14 +44,6 @@ bool stcp_leg_broken(const struct stcp_leg *leg)
 	return READ_ONCE(sk->sk_err) ||
 	       (inet_sk_state_load(sk) == TCP_CLOSE &&
 		!sock_flag(sk, SOCK_DONE));
-}
-
-/* Bytes in the receive queue, urgent ones included. A look without the lock. */
-u32 stcp_leg_waiting(const struct stcp_leg *leg)
-{
-	const struct tcp_sock *tp = tcp_sk(leg->sk);
-
-	return READ_ONCE(tp->rcv_nxt) - READ_ONCE(tp->copied_seq);
 }
 
 /* Copy what the direction wants of a segment; tcp_read_sock() calls this. */
@@ -184,23 +176,15 @@ int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d)
 	local_bh_enable();
 	if (!n)
 		n = desc.error ?: stcp_leg_recv_end(leg->sk);
-	stcp_leg_unlock(leg);
+	release_sock(leg->sk);
 	return n;
 }
 
 /*
  * Segments that one call of tcp_sendmsg_locked() may fill: after sixteen it takes
- * what has arrived meanwhile, which may sleep. (In a tasklet nothing has: nobody owns
- * the socket.) A segment is shorter by the options that it carries.
+ * what has arrived meanwhile, which may sleep.
  */
 #define STCP_SEND_SEGMENTS	12
-
-static size_t stcp_send_limit(const struct sock *sk)
-{
-	int mss = (int)tcp_sk(sk)->mss_cache - MAX_TCP_OPTION_SPACE;
-
-	return STCP_SEND_SEGMENTS * max(mss, 8);
-}
 
 static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
 			    bool more)
@@ -209,12 +193,15 @@ static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
 	int n;
 
 	do {
-		part = min(left, stcp_send_limit(sk));
+		part = min_t(size_t, left,
+			     STCP_SEND_SEGMENTS * max(tcp_sk(sk)->mss_cache, 64U));
 		msg->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 		if (more || part < left)
 			msg->msg_flags |= MSG_MORE;
 		iov_iter_truncate(&msg->msg_iter, part);
-		n = stcp_frag_sendmsg(sk, msg, part);
+		local_bh_disable();
+		n = tcp_sendmsg_locked(sk, msg, part);
+		local_bh_enable();
 		if (n < 0)
 			return left < len ? len - left : n;
 		left -= n;
@@ -255,7 +242,7 @@ int stcp_leg_send(struct stcp_leg *leg, struct stcp_direction *d, bool more)
 	}
 	if (n > 0)
 		WRITE_ONCE(d->out, d->out + n);
-	stcp_leg_unlock(leg);
+	release_sock(leg->sk);
 	return n;
 }
 
@@ -277,7 +264,7 @@ bool stcp_leg_shutdown(struct stcp_leg *leg)
 		sk->sk_allocation = STCP_SK_ALLOCATION;
 	}
 	local_bh_enable();
-	stcp_leg_unlock(leg);
+	release_sock(leg->sk);
 	return true;
 }
 
@@ -301,7 +288,7 @@ bool stcp_leg_abort(struct stcp_leg *leg, int err)
 		WRITE_ONCE(sk->sk_err, err);
 	}
 	local_bh_enable();
-	stcp_leg_unlock(leg);
+	release_sock(leg->sk);
 	return true;
 }
 
@@ -330,8 +317,7 @@ static int stcp_plain_rcvbuf(const struct sock *sk)
  * is near. The wire's windows are left to TCP, which needs them for its way. An
  * owner that has set a receive buffer keeps it. SO_RCVLOWAT would leave the last
  * bytes of a message unread. Timestamps would fill the error queue, which nobody
- * reads. SO_LINGER would make close() sleep, also in the kernel's workers. The current
- * task's fragment is not for a softirq (frag.c).
+ * reads. SO_LINGER would make close() sleep, also in the kernel's workers.
  */
 void stcp_leg_tune(struct stcp_leg *leg, bool plain)
 {
@@ -339,7 +325,6 @@ void stcp_leg_tune(struct stcp_leg *leg, bool plain)
 	struct tcp_sock *tp = tcp_sk(sk);
 
 	leg->allocation = sk->sk_allocation;
-	leg->task_frag = stcp_task_frag(sk, false);
 	leg->notsent_lowat = tp->notsent_lowat;
 	sock_reset_flag(sk, SOCK_LINGER);
 	sk->sk_allocation = STCP_SK_ALLOCATION;
@@ -360,7 +345,6 @@ void stcp_leg_tune(struct stcp_leg *leg, bool plain)
 void stcp_leg_untune(struct stcp_leg *leg)
 {
 	leg->sk->sk_allocation = leg->allocation;
-	stcp_task_frag(leg->sk, leg->task_frag);
 	WRITE_ONCE(tcp_sk(leg->sk)->notsent_lowat, leg->notsent_lowat);
 	stcp_leg_ease(leg, false);
 }

@@ -59,7 +59,7 @@ bool stcp_fin_waits(const struct stcp_direction *open)
 		if (!stcp_leg_trylock(open->from))
 			return false;
 		there = stcp_peek(open->from->sk, header, sizeof(header));
-		stcp_leg_unlock(open->from);
+		release_sock(open->from->sk);
 		if (!there)
 			return false;
 	}
@@ -88,11 +88,11 @@ int stcp_relay_give_back(struct sock *sk)
 
 	if (!relay)
 		return -ENOTCONN;
-	spin_lock_bh(&relay->lock);
+	spin_lock(&relay->lock);
 	err = stcp_relay_may_give_back(relay);
 	if (!err)
 		relay->given_back = true;
-	spin_unlock_bh(&relay->lock);
+	spin_unlock(&relay->lock);
 	if (!err) {
 		/* It may still be waking those who poll. */
 		flush_delayed_work(&relay->finish);

@@ -89,6 +89,6 @@ enum stcp_look stcp_leg_look(struct stcp_leg *leg)
 			look = STCP_LOOK_DEAD;
 	}
 	leg->acknowledged = tp->snd_una;
-	stcp_leg_unlock(leg);
+	release_sock(leg->sk);
 	return look;
 }

@@ -22,13 +22,13 @@ static int __init stcp_init(void)
 	err = stcp_stat_init();
 	if (err)
 		return err;
-	err = stcp_line_init();
+	err = stcp_pump_init();
 	if (err)
 		goto err_stat;
 	stcp_legs_init();
 	err = stcp_socks_init();
 	if (err)
-		goto err_line;
+		goto err_pump;
 	err = tcp_register_ulp(&stcp_ulp_ops);
 	if (err)
 		goto err_socks;
@@ -39,8 +39,8 @@ static int __init stcp_init(void)
 
 err_socks:
 	stcp_socks_exit();
-err_line:
-	stcp_line_exit();
+err_pump:
+	stcp_pump_exit();
 err_stat:
 	stcp_stat_exit();
 	return err;
@@ -50,8 +50,7 @@ static void __exit stcp_exit(void)
 {
 	tcp_unregister_ulp(&stcp_ulp_ops);
 	stcp_socks_exit();
-	stcp_line_exit();
-	stcp_frag_exit();
+	stcp_pump_exit();
 	stcp_stat_exit();
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * An owner: the party that a relay's memory is charged to and whose directions
- * share one line (line.c).
+ * share one line of the pump (pump.c).
  *
  * Two relays have the same owner when they were handed over from the same
  * memory cgroup by the same user. The user of a process in a user namespace is

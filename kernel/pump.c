@@ -2,36 +2,108 @@
 /*
  * The pump: what both directions have in common.
  *
- * A direction that has something to do stands in the line (line.c) and is given turns
- * from there. In its turn it receives without waiting into one buffer, works on the
- * bytes in place, sends without waiting, and returns when a step says so. The steps
- * are in seal.c and open.c; both receive and send through transfer.c.
+ * Socket callbacks kick a direction: it joins the line of its owner's directions
+ * that have something to do, unless it stands there already. A few carriers, one
+ * work item for each CPU, serve the owners in turn: each takes the direction at the
+ * front of the owner's line and gives it a turn. The direction receives without
+ * waiting into one buffer, works on the bytes in place, sends without waiting, and
+ * returns when a step says so. The steps are in seal.c and open.c; both receive and
+ * send through transfer.c.
  *
- * A turn is bounded in bytes and steps, and ends after the step at hand when another
- * owner waits. Nothing in it sleeps (io.c, buffer.c, cipher.c), so most turns may be
- * had in a softirq too. A brief turn is one there: it has few steps and bytes, and is
- * refused or ends before a step that needs a process (stcp_may_be_brief()).
+ * A direction as a work item of its own would do the same, but the workqueue
+ * wakes a worker for every item, and here nobody is woken while all carriers
+ * are at work. They run on an unbound queue: the scheduler places them, so the
+ * two ends of a bulk transfer run on two CPUs.
+ *
+ * No wake-up is lost: a direction that is kicked during its turn joins the line
+ * again after it, so a step may look at a queue, find it empty and return. It
+ * never has two turns at once. The lock of the line passes what one turn wrote
+ * on to the next, on whatever CPU.
+ *
+ * Fairness. A carrier never sleeps in a turn (io.c, buffer.c, cipher.c). A turn is
+ * bounded in bytes and steps, and ends after the step at hand when another owner
+ * waits. So an owner waits for one step of each other owner, however many relays
+ * these have. Within one owner's line the order is first come, first served.
  *
  * Sending can fail for want of memory with nothing in flight whose
  * acknowledgment would wake us. So -EAGAIN from a socket that has room, and a
  * buffer that cannot be had, ask for a retry by time. The time doubles while
  * memory stays short.
  */
+#include <linux/cpumask.h>
 #include <linux/memcontrol.h>
 #include <linux/sched/mm.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 
 #include "internal.h"
 
-/* What one turn may do before other directions get theirs. */
+/* What one turn may do before other directions get theirs; transfer.c bounds the bytes. */
 #define STCP_TURN_STEPS		64
-#define STCP_BRIEF_STEPS	16
-/* What it may receive: one large frame, or some small ones. */
-#define STCP_TURN_BYTES		(STCP_MAX_FRAME / 2)
-/* Bytes that are few: some microseconds of the cipher. */
-#define STCP_LITTLE		2048
 #define STCP_RETRY_DELAY	(HZ / 100 + 1)
 #define STCP_RETRY_MAX		(HZ / 4)
+
+/* Turns after which a carrier makes way for other work items. */
+#define STCP_CARRIER_TURNS	256
+
+struct stcp_carrier {
+	struct work_struct work;
+	struct list_head idle;
+};
+
+struct workqueue_struct *stcp_queue;
+static struct stcp_carrier *stcp_carriers;
+/* Taken in softirq; held for a few list operations. */
+static DEFINE_SPINLOCK(stcp_line_lock);
+/* Owners with a direction in their line, by their turn. */
+static LIST_HEAD(stcp_turns);
+static LIST_HEAD(stcp_idle_carriers);
+static unsigned int stcp_busy_carriers;
+
+/* Put @d at the end of its owner's line. */
+static void stcp_line_join(struct stcp_direction *d)
+{
+	struct stcp_owner *o = d->relay->owner;
+
+	lockdep_assert_held(&stcp_line_lock);
+	list_add_tail(&d->line, &o->line);
+	if (list_empty(&o->turn))
+		list_add_tail(&o->turn, &stcp_turns);
+}
+
+static void stcp_line_leave(struct stcp_direction *d)
+{
+	struct stcp_owner *o = d->relay->owner;
+
+	lockdep_assert_held(&stcp_line_lock);
+	list_del_init(&d->line);
+	if (list_empty(&o->line))
+		list_del_init(&o->turn);
+}
+
+/* The next direction, out of its line; the owner's next turn is the last. */
+static struct stcp_direction *stcp_line_next(void)
+{
+	struct stcp_owner *o;
+	struct stcp_direction *d;
+
+	lockdep_assert_held(&stcp_line_lock);
+	o = list_first_entry_or_null(&stcp_turns, struct stcp_owner, turn);
+	if (!o)
+		return NULL;
+	d = list_first_entry(&o->line, struct stcp_direction, line);
+	list_move_tail(&o->turn, &stcp_turns);
+	stcp_line_leave(d);
+	return d;
+}
+
+/* Does another owner wait? A look without the lock, good for one step. */
+static bool stcp_others_wait(const struct stcp_direction *d)
+{
+	const struct list_head *first = READ_ONCE(stcp_turns.next);
+
+	return first != &stcp_turns && first != &d->relay->owner->turn;
+}
 
 /*
  * Come again when there may be memory. TCP has just said, from within the send
@@ -41,53 +113,32 @@ static void stcp_direction_retry(struct stcp_direction *d)
 {
 	queue_delayed_work(stcp_queue, &d->retry, d->retry_delay);
 	d->retry_delay = min_t(u32, 2 * d->retry_delay, STCP_RETRY_MAX);
-	stcp_direction_forget_kick(d);
+	spin_lock_bh(&stcp_line_lock);
+	d->again = false;
+	spin_unlock_bh(&stcp_line_lock);
 }
 
-/* @interrupted: a brief turn with little left to do ended for another owner. */
-static void stcp_turn_end(struct stcp_direction *d, enum stcp_next next,
-			  bool interrupted)
+static void stcp_turn_end(struct stcp_direction *d, enum stcp_next next)
 {
 	if (d->out == d->out_end && !d->in_end)
 		stcp_buffer_free(&d->buffer);
 	if (next != STCP_NEXT_RETRY)
 		d->retry_delay = STCP_RETRY_DELAY;
 	if (next == STCP_NEXT_MORE || next == STCP_NEXT_YIELD)
-		stcp_line_kick(d, interrupted);
+		stcp_direction_kick(d);
 	else if (next == STCP_NEXT_RETRY)
 		stcp_direction_retry(d);
 	else if (next == STCP_NEXT_SETTLED)
 		stcp_relay_settle(d);
 }
 
-/*
- * May @d have its turn in a softirq? Only with little to do, and while bytes flow:
- * giving up a leg, and what came with the handover, are for a process. The cipher must
- * not sleep, not even for its next key.
- */
-static bool stcp_may_be_brief(const struct stcp_direction *d)
+static void stcp_turn(struct stcp_direction *d)
 {
-	return READ_ONCE(d->relay->mode) == STCP_MODE_RUN && !d->queued &&
-	       d->in_end <= STCP_LITTLE && d->out_end - d->out <= STCP_LITTLE &&
-	       stcp_leg_waiting(d->from) <= STCP_LITTLE &&
-	       stcp_cipher_brief(&d->cipher, STCP_BRIEF_STEPS);
-}
-
-/* Give @d a turn, a @brief one or not. Return: false when it wants a process for it. */
-bool stcp_turn(struct stcp_direction *d, bool brief)
-{
-	int steps = brief ? STCP_BRIEF_STEPS : STCP_TURN_STEPS;
 	enum stcp_next next = STCP_NEXT_MORE;
-	bool interrupted = false;
 	struct mem_cgroup *old;
+	int steps = STCP_TURN_STEPS;
 
-	if (brief && !stcp_may_be_brief(d))
-		return false;
-
-	if (brief)
-		stcp_stat_add(sock_net(d->relay->wire->sk), STCP_STAT_BRIEF_TURNS, 1);
 	d->turn = 0;
-	d->turn_limit = brief ? STCP_LITTLE : STCP_TURN_BYTES;
 	/* Pairs with stcp_data_ready(). */
 	smp_store_mb(d->blocked, false);
 	/* The owner of the relay pays for buffers. */
@@ -98,45 +149,108 @@ bool stcp_turn(struct stcp_direction *d, bool brief)
 			goto out;
 		/* Pairs with stcp_relay_enter(): the cause. */
 		d->mode = smp_load_acquire(&d->relay->mode);
-		/* Much may have arrived meanwhile. */
-		if (brief && !stcp_may_be_brief(d))
-			break;
 		next = d->step(d);
-		interrupted = steps && stcp_others_wait(d);
-		if (interrupted)
+		if (stcp_others_wait(d))
 			steps = 0;
 	}
-	stcp_turn_end(d, next, brief && interrupted && next == STCP_NEXT_MORE);
+	stcp_turn_end(d, next);
 out:
 	set_active_memcg(old);
-	return true;
+}
+
+static void stcp_carry(struct work_struct *work)
+{
+	struct stcp_carrier *carrier = container_of(work, struct stcp_carrier, work);
+	struct stcp_direction *d;
+	int turns = STCP_CARRIER_TURNS;
+
+	spin_lock_bh(&stcp_line_lock);
+	while ((d = stcp_line_next())) {
+		d->running = true;
+		spin_unlock_bh(&stcp_line_lock);
+		stcp_turn(d);
+		cond_resched();
+		spin_lock_bh(&stcp_line_lock);
+		d->running = false;
+		if (d->again)
+			stcp_line_join(d);
+		d->again = false;
+		if (d->awaited)
+			complete(d->awaited);
+		d->awaited = NULL;
+		if (!--turns) {
+			spin_unlock_bh(&stcp_line_lock);
+			queue_work(stcp_queue, &carrier->work);
+			return;
+		}
+	}
+	stcp_busy_carriers--;
+	list_add(&carrier->idle, &stcp_idle_carriers);
+	spin_unlock_bh(&stcp_line_lock);
+}
+
+/* A carrier that is free, where not all CPUs have one at work; NULL else. */
+static struct stcp_carrier *stcp_free_carrier(void)
+{
+	struct stcp_carrier *carrier;
+
+	lockdep_assert_held(&stcp_line_lock);
+	if (stcp_busy_carriers >= num_online_cpus())
+		return NULL;
+	carrier = list_first_entry_or_null(&stcp_idle_carriers,
+					   struct stcp_carrier, idle);
+	if (carrier) {
+		list_del(&carrier->idle);
+		stcp_busy_carriers++;
+	}
+	return carrier;
 }
 
 /* Give @d a turn: soon, or once more after the one that it has. */
 void stcp_direction_kick(struct stcp_direction *d)
 {
-	stcp_line_kick(d, false);
-}
+	struct stcp_carrier *carrier = NULL;
 
-/*
- * The same in the callback of a socket that has received bytes. Where they are few,
- * the turn comes right after TCP. Where somebody owns the socket, and takes now what has
- * arrived meanwhile, a tasklet could not lock it. Tasklets of PREEMPT_RT are threads:
- * carriers do.
- */
-void stcp_direction_received(struct stcp_direction *d)
-{
-	bool little = !IS_ENABLED(CONFIG_PREEMPT_RT) &&
-		      !sock_owned_by_user_nocheck(d->from->sk) &&
-		      stcp_leg_waiting(d->from) <= STCP_LITTLE;
-
-	stcp_line_kick(d, little);
+	spin_lock_bh(&stcp_line_lock);
+	if (d->running) {
+		d->again = true;
+	} else if (list_empty(&d->line)) {
+		stcp_line_join(d);
+		carrier = stcp_free_carrier();
+	}
+	spin_unlock_bh(&stcp_line_lock);
+	if (carrier)
+		queue_work(stcp_queue, &carrier->work);
 }
 
 static void stcp_retry(struct work_struct *work)
 {
 	stcp_direction_kick(container_of(to_delayed_work(work),
 					 struct stcp_direction, retry));
+}
+
+/*
+ * Take @d out of the line and wait for the end of its turn. Who may still kick
+ * it, callbacks or the other direction, has to be dealt with by the caller.
+ */
+void stcp_direction_cancel(struct stcp_direction *d)
+{
+	DECLARE_COMPLETION_ONSTACK(ended);
+	bool running;
+
+	do {
+		cancel_delayed_work_sync(&d->retry);
+		spin_lock_bh(&stcp_line_lock);
+		if (!list_empty(&d->line))
+			stcp_line_leave(d);
+		d->again = false;
+		running = d->running;
+		if (running)
+			d->awaited = &ended;
+		spin_unlock_bh(&stcp_line_lock);
+		if (running)
+			wait_for_completion(&ended);
+	} while (running);
 }
 
 void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
@@ -156,6 +270,16 @@ void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 	d->retry_delay = STCP_RETRY_DELAY;
 }
 
+/* From now on it may have turns, the first at once. */
+void stcp_direction_start(struct stcp_direction *d)
+{
+	spin_lock_bh(&stcp_line_lock);
+	d->running = false;
+	d->again = false;
+	spin_unlock_bh(&stcp_line_lock);
+	stcp_direction_kick(d);
+}
+
 /* Gives up keys and buffers. It must not have a turn any more. */
 void stcp_direction_free(struct stcp_direction *d)
 {
@@ -163,4 +287,30 @@ void stcp_direction_free(struct stcp_direction *d)
 	stcp_buffer_free(&d->buffer);
 	kvfree(d->queued);
 	d->queued = NULL;
+}
+
+int stcp_pump_init(void)
+{
+	unsigned int i, count = num_possible_cpus();
+
+	stcp_carriers = kcalloc(count, sizeof(*stcp_carriers), GFP_KERNEL);
+	if (!stcp_carriers)
+		return -ENOMEM;
+	stcp_queue = alloc_workqueue("stcp", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	if (!stcp_queue) {
+		kfree(stcp_carriers);
+		return -ENOMEM;
+	}
+	for (i = 0; i < count; i++) {
+		INIT_WORK(&stcp_carriers[i].work, stcp_carry);
+		list_add_tail(&stcp_carriers[i].idle, &stcp_idle_carriers);
+	}
+	return 0;
+}
+
+/* No direction is left, so a carrier that still runs finds nobody in the line. */
+void stcp_pump_exit(void)
+{
+	destroy_workqueue(stcp_queue);
+	kfree(stcp_carriers);
 }

@@ -69,7 +69,7 @@ static bool stcp_relay_enter(struct stcp_relay *relay, enum stcp_mode mode,
 {
 	bool entered;
 
-	spin_lock_bh(&relay->lock);
+	spin_lock(&relay->lock);
 	entered = mode > relay->mode && !relay->finishing;
 	if (entered) {
 		stcp_relay_cause(relay, end, error, code, text, text_len);
@@ -79,7 +79,7 @@ static bool stcp_relay_enter(struct stcp_relay *relay, enum stcp_mode mode,
 		/* Whoever sees the mode sees the cause. */
 		smp_store_release(&relay->mode, mode);
 	}
-	spin_unlock_bh(&relay->lock);
+	spin_unlock(&relay->lock);
 	if (!entered)
 		return false;
 	stcp_relay_kick(relay);
@@ -119,7 +119,7 @@ void stcp_relay_settle(struct stcp_direction *d)
 	struct stcp_relay *relay = d->relay;
 	bool again;
 
-	spin_lock_bh(&relay->lock);
+	spin_lock(&relay->lock);
 	again = d->mode != relay->mode;
 	if (!again) {
 		d->settled = true;
@@ -134,7 +134,7 @@ void stcp_relay_settle(struct stcp_direction *d)
 			queue_delayed_work(stcp_queue, &relay->finish, 0);
 		}
 	}
-	spin_unlock_bh(&relay->lock);
+	spin_unlock(&relay->lock);
 	if (again)
 		stcp_direction_kick(d);
 }
@@ -239,10 +239,10 @@ void stcp_relay_destroy(struct stcp_relay *relay)
 {
 	bool finishing;
 
-	spin_lock_bh(&relay->lock);
+	spin_lock(&relay->lock);
 	finishing = relay->finishing;
 	WRITE_ONCE(relay->finishing, true);
-	spin_unlock_bh(&relay->lock);
+	spin_unlock(&relay->lock);
 
 	if (finishing)
 		flush_delayed_work(&relay->finish);
@@ -268,7 +268,7 @@ void stcp_relay_status(struct stcp_relay *relay, struct stcp_status *status)
 	status->receive_counter = READ_ONCE(relay->open.cipher.n);
 	status->buffered = stcp_buffered(&relay->seal) +
 			   stcp_buffered(&relay->open);
-	spin_lock_bh(&relay->lock);
+	spin_lock(&relay->lock);
 	status->ended = relay->ended;
 	status->kept = relay->ended && relay->keep && relay->end == STCP_END_FINISHED;
 	status->end = relay->end;
@@ -276,5 +276,5 @@ void stcp_relay_status(struct stcp_relay *relay, struct stcp_status *status)
 	status->code = relay->code;
 	status->text_len = relay->text_len;
 	memcpy(status->text, relay->text, relay->text_len);
-	spin_unlock_bh(&relay->lock);
+	spin_unlock(&relay->lock);
 }

@@ -30,7 +30,6 @@ static const char *const stcp_stat_name[STCP_STAT_COUNT] = {
 	[STCP_STAT_FRAMES_OPENED]	= "FramesOpened",
 	[STCP_STAT_BUFFER_FAILURES]	= "BufferFailures",
 	[STCP_STAT_LEGS_GIVEN_BACK]	= "LegsGivenBack",
-	[STCP_STAT_BRIEF_TURNS]		= "BriefTurns",
 	[STCP_STAT_SESSIONS]		= "Sessions",
 	[STCP_STAT_SESSIONS_LIVE]	= "SessionsLive",
 	[STCP_STAT_HANDSHAKES_FAILED]	= "HandshakesFailed",

@@ -11,6 +11,9 @@
 
 #include "internal.h"
 
+/* What one turn may receive: one large frame, or some small ones. */
+#define STCP_TURN_BYTES		(STCP_MAX_FRAME / 2)
+
 static int stcp_take_queued(struct stcp_direction *d)
 {
 	u32 n, taken = 0;
@@ -61,7 +64,7 @@ int stcp_direction_recv(struct stcp_direction *d)
 
 	if (!d->queued && !stcp_leg_readable(d->from))
 		return -EAGAIN;
-	if (d->turn >= d->turn_limit)
+	if (d->turn >= STCP_TURN_BYTES)
 		return -EINTR;
 	n = d->queued ? stcp_take_queued(d) : stcp_leg_recv(d->from, d);
 	if (n == -ENOBUFS)

@@ -258,7 +258,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 
 	if (!ready) {
 		ready = true;
-		stcp_line_init();
+		stcp_pump_init();
 		objects = stand_in_objects;
 	}
 	take_input(data, size);

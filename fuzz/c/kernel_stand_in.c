@@ -1,4 +1,4 @@
-/* What kernel_stand_in.h declares: memory, time, the cipher's stand-in, and a small TCP. */
+/* What kernel_stand_in.h declares: memory, time, work items, the cipher's stand-in, and a small TCP. */
 #include "kernel_harness.h"
 
 unsigned long jiffies;
@@ -22,7 +22,6 @@ static bool refuse(gfp_t gfp)
 
 struct page *alloc_page(gfp_t gfp)
 {
-	CHECK(gfp & GFP_NOWAIT || !in_serving_softirq());
 	if (refuse(gfp))
 		return NULL;
 	stand_in_pages++;
@@ -37,7 +36,6 @@ void __free_page(struct page *page)
 
 void *stand_in_alloc(size_t size, gfp_t gfp)
 {
-	CHECK(gfp & GFP_NOWAIT || !in_serving_softirq());
 	if (refuse(gfp))
 		return NULL;
 	stand_in_objects++;
@@ -50,6 +48,120 @@ void stand_in_free(void *at)
 		return;
 	stand_in_objects--;
 	free(at);
+}
+
+/* -- work items ---- */
+
+#define MAX_WORKS 16
+static struct work_struct *works[MAX_WORKS];
+int stand_in_works;
+
+static void add_work(struct work_struct *work, unsigned long delay)
+{
+	CHECK(stand_in_works < MAX_WORKS);
+	work->queued = true;
+	work->at = jiffies + delay;
+	works[stand_in_works++] = work;
+}
+
+static bool remove_work(struct work_struct *work)
+{
+	if (!work->queued)
+		return false;
+	for (int i = 0; i < stand_in_works; i++) {
+		if (works[i] == work) {
+			works[i] = works[--stand_in_works];
+			break;
+		}
+	}
+	work->queued = false;
+	return true;
+}
+
+/* Run one work item that is due; `which` chooses among them. False if none is. */
+bool run_a_work_item(unsigned int which)
+{
+	struct work_struct *due[MAX_WORKS], *work;
+	int n = 0;
+
+	for (int i = 0; i < stand_in_works; i++) {
+		if (time_after_eq(jiffies, works[i]->at))
+			due[n++] = works[i];
+	}
+	if (!n)
+		return false;
+	work = due[which % (unsigned int)n];
+	remove_work(work);
+	work->func(work);
+	return true;
+}
+
+/* Let time pass until the next work item is due. False if none waits. */
+bool skip_to_the_next_work_item(void)
+{
+	unsigned long next = ULONG_MAX;
+
+	for (int i = 0; i < stand_in_works; i++)
+		next = works[i]->at < next ? works[i]->at : next;
+	if (!stand_in_works)
+		return false;
+	if (time_before(jiffies, next))
+		jiffies = next;
+	return true;
+}
+
+bool queue_work(struct workqueue_struct *queue, struct work_struct *work)
+{
+	(void)queue;
+	if (work->queued)
+		return false;
+	add_work(work, 0);
+	return true;
+}
+
+bool queue_delayed_work(struct workqueue_struct *queue, struct delayed_work *work, unsigned long delay)
+{
+	(void)queue;
+	if (work->work.queued)
+		return false;
+	add_work(&work->work, delay);
+	work->timer.expires = work->work.at;
+	return true;
+}
+
+bool mod_delayed_work(struct workqueue_struct *queue, struct delayed_work *work, unsigned long delay)
+{
+	bool was = remove_work(&work->work);
+
+	queue_delayed_work(queue, work, delay);
+	return was;
+}
+
+bool cancel_delayed_work_sync(struct delayed_work *work)
+{
+	return remove_work(&work->work);
+}
+
+bool flush_delayed_work(struct delayed_work *work)
+{
+	bool was = remove_work(&work->work);
+
+	if (was)
+		work->work.func(&work->work);
+	return was;
+}
+
+struct workqueue_struct *alloc_workqueue(const char *name, unsigned int flags, int max_active)
+{
+	static struct workqueue_struct queue;
+
+	(void)name, (void)flags, (void)max_active;
+	return &queue;
+}
+
+void destroy_workqueue(struct workqueue_struct *queue)
+{
+	(void)queue;
 }
 
 /* -- the cipher's stand-in ---- */
@@ -98,7 +210,7 @@ void crypto_free_aead(struct crypto_aead *tfm)
 
 int crypto_aead_setkey(struct crypto_aead *tfm, const u8 *key, unsigned int size)
 {
-	CHECK(size == sizeof(tfm->key) && !in_serving_softirq());
+	CHECK(size == sizeof(tfm->key));
 	memcpy(tfm->key, key, size);
 	return 0;
 }
@@ -120,23 +232,17 @@ void aead_request_free(struct aead_request *req)
 
 void lock_sock(struct sock *sk)
 {
-	CHECK(!sk->sk_lock.owned && !in_serving_softirq());
+	CHECK(!sk->sk_lock.owned);
 	sk->sk_lock.owned = 1;
 }
 
 void release_sock(struct sock *sk)
 {
-	CHECK(sk->sk_lock.owned && !sk->sk_lock.slock.held && !in_serving_softirq());
+	CHECK(sk->sk_lock.owned && !sk->sk_lock.slock.held);
 	spin_lock_bh(&sk->sk_lock.slock);
 	sk->sk_prot->release_cb(sk);
 	sk->sk_lock.owned = 0;
 	spin_unlock_bh(&sk->sk_lock.slock);
-}
-
-/* Whoever calls TCP owns the socket, or is a tasklet and holds the spinlock of one that nobody owns. */
-static bool locked(const struct sock *sk)
-{
-	return in_serving_softirq() ? sk->sk_lock.slock.held && !sk->sk_lock.owned : sk->sk_lock.owned;
 }
 
 bool sk_stream_is_writeable(const struct sock *sk)
@@ -166,7 +272,7 @@ void tcp_abort(struct sock *sk, int err)
 static int tcp_disconnect(struct sock *sk, int flags)
 {
 	(void)flags;
-	CHECK(locked(sk));
+	CHECK(sk->sk_lock.owned);
 	sk->rst_sent = true;
 	sk->in_at = sk->in_end;
 	sk->sk_receive_queue.qlen = 0;
@@ -177,7 +283,7 @@ static int tcp_disconnect(struct sock *sk, int flags)
 
 static void tcp_shutdown(struct sock *sk, int how)
 {
-	CHECK(how == SEND_SHUTDOWN && locked(sk) && !sk->fin_sent && sk->sk_state != TCP_CLOSE);
+	CHECK(how == SEND_SHUTDOWN && sk->sk_lock.owned && !sk->fin_sent && sk->sk_state != TCP_CLOSE);
 	sk->fin_sent = true;
 }
 
@@ -199,7 +305,7 @@ int tcp_read_sock(struct sock *sk, read_descriptor_t *desc, sk_read_actor_t acto
 {
 	int copied = 0;
 
-	CHECK(locked(sk));
+	CHECK(sk->sk_lock.owned);
 	while (sk->in_at < sk->in_end) {
 		u32 end = sk->segments[sk->segment_at], start = sk->segment_at ? sk->segments[sk->segment_at - 1] : 0;
 		struct sk_buff skb = { sk->in + start, end - start };
@@ -232,7 +338,7 @@ struct sk_buff *stand_in_segments(struct sk_buff_head *queue)
 	struct sock *sk = container_of(queue, struct sock, sk_receive_queue);
 	u32 n = 0;
 
-	CHECK(locked(sk));
+	CHECK(sk->sk_lock.owned);
 	for (u32 i = sk->segment_at; i < sk->segment_end; i++) {
 		u32 start = i ? sk->segments[i - 1] : 0;
 
@@ -248,7 +354,7 @@ int tcp_sendmsg_locked(struct sock *sk, struct msghdr *msg, size_t size)
 	bool beyond = sk->sk_sndbuf == INT_MAX;
 	u32 sent = 0;
 
-	CHECK(locked(sk) && from->count == size);
+	CHECK(sk->sk_lock.owned && from->count == size);
 	if (sk->sk_err) { /* an error is reported once */
 		int err = -sk->sk_err;
 

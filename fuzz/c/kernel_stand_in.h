@@ -1,8 +1,7 @@
 /* The calls of the kernel that the files of kernel/ make, in user space and in one thread.
  *
  * fuzz/build.py gives every kernel header that these files include the content of this one. Locks check that they are not taken twice, pages
- * and objects are counted, work items and tasklets wait in an array until the harness runs them, and time passes when the harness says so.
- * In a tasklet nothing sleeps: no lock is waited for, no memory but GFP_NOWAIT is asked for, no key is set.
+ * and objects are counted, work items wait in an array until the harness runs them, and time passes when the harness says so.
  * The cipher is not AES-GCM but has its shape: in place, over a scatterlist, with a tag over key, nonce, header and ciphertext.
  */
 #ifndef KERNEL_STAND_IN_H
@@ -89,8 +88,6 @@ static inline void spin_unlock(spinlock_t *l)
 #define write_lock_bh spin_lock
 #define write_unlock_bh spin_unlock
 #define lockdep_assert_held(l) CHECK((l)->held)
-#define __acquire(l) ((void)0)
-#define __release(l) ((void)0)
 #define local_bh_disable() ((void)0)
 #define local_bh_enable() ((void)0)
 
@@ -158,13 +155,6 @@ static inline bool refcount_dec_and_test(refcount_t *r)
 #define __GFP_NOWARN 8u
 #define __GFP_ACCOUNT 16u
 #define GFP_KERNEL_ACCOUNT (GFP_KERNEL | __GFP_ACCOUNT)
-#define PF_WQ_WORKER 1u
-static const struct {
-	unsigned int flags;
-} stand_in_task = { PF_WQ_WORKER };
-#define current (&stand_in_task)
-#define memalloc_noreclaim_save() 0u
-#define memalloc_noreclaim_restore(flags) ((void)(flags))
 struct mem_cgroup {
 	int unused;
 };
@@ -175,21 +165,11 @@ static inline struct mem_cgroup *set_active_memcg(struct mem_cgroup *memcg)
 struct page {
 	u8 bytes[PAGE_SIZE];
 };
-struct page_frag {
-	struct page *page;
-};
 #define page_address(p) ((void *)(p)->bytes)
 struct page *alloc_page(gfp_t gfp);
 void __free_page(struct page *page);
 void *stand_in_alloc(size_t size, gfp_t gfp);
 void stand_in_free(void *at);
-#define put_page __free_page
-#define swap(a, b)                                                                                                                         \
-	do {                                                                                                                               \
-		__typeof__(a) a_ = (a);                                                                                                    \
-		(a) = (b);                                                                                                                 \
-		(b) = a_;                                                                                                                  \
-	} while (0)
 #define kzalloc(size, gfp) stand_in_alloc(size, gfp)
 #define kvmalloc(size, gfp) stand_in_alloc(size, gfp)
 #define kcalloc(n, size, gfp) stand_in_alloc((size_t)(n) * (size), gfp)
@@ -230,11 +210,7 @@ extern unsigned long jiffies;
 #define tcp_jiffies32 ((u32)jiffies)
 #define msecs_to_jiffies(ms) ((unsigned long)(ms) / 4)
 #define time_before(a, b) ((long)((a) - (b)) < 0)
-#define time_after(a, b) time_before(b, a)
 #define time_after_eq(a, b) ((long)((a) - (b)) >= 0)
-#define NSEC_PER_MSEC 1000000ULL
-#define NSEC_PER_SEC 1000000000ULL
-u64 local_clock(void); /* each look at it takes a twentieth of a tick */
 struct work_struct {
 	void (*func)(struct work_struct *work);
 	bool queued;
@@ -262,20 +238,6 @@ bool queue_delayed_work(struct workqueue_struct *queue, struct delayed_work *wor
 bool mod_delayed_work(struct workqueue_struct *queue, struct delayed_work *work, unsigned long delay);
 bool cancel_delayed_work_sync(struct delayed_work *work);
 bool flush_delayed_work(struct delayed_work *work);
-struct tasklet_struct {
-	struct work_struct work;
-	void (*callback)(struct tasklet_struct *tasklet);
-};
-extern bool stand_in_softirq; /* a tasklet runs */
-#define in_serving_softirq() stand_in_softirq
-void tasklet_setup(struct tasklet_struct *tasklet, void (*callback)(struct tasklet_struct *tasklet));
-void tasklet_schedule(struct tasklet_struct *tasklet);
-void tasklet_kill(struct tasklet_struct *tasklet);
-#define DEFINE_PER_CPU(type, name) type name
-#define this_cpu_ptr(at) (at)
-#define per_cpu_ptr(at, cpu) ((void)(cpu), (at))
-#define for_each_possible_cpu(cpu) for ((cpu) = 0; (cpu) < 1; (cpu)++)
-#define IS_ENABLED(option) 0
 struct completion {
 	bool done;
 };
@@ -321,10 +283,6 @@ struct crypto_wait {
 #define CRYPTO_ALG_NEED_FALLBACK 0
 #define CRYPTO_ALG_ALLOCATES_MEMORY 0
 #define CRYPTO_TFM_REQ_MAY_BACKLOG 0
-#define crypto_simd_usable() (!input_refuses())
-bool input_refuses(void);
-#define crypto_aead_tfm(tfm) (tfm)
-#define crypto_tfm_alg_driver_name(tfm) ((void)(tfm), "toy")
 #define crypto_req_done NULL
 #define crypto_init_wait(w) ((void)(w))
 #define crypto_wait_req(err, wait) (err)
@@ -352,7 +310,6 @@ typedef struct {
 #define set_bit(bit, at) (*(at) |= 1ul << (bit))
 #define _STCP_COMPAT_H /* compat.h is about differences between kernels */
 #define stcp_ask_for_socket_options(socket) ((void)(socket))
-#define stcp_task_frag(sk, use) ((void)(sk), (void)(use), false)
 #define stcp_leave_socket_options(socket) ((void)(socket))
 
 #endif

@@ -81,7 +81,6 @@ struct sock {
 	u32 urg_data, urg_seq, copied_seq, notsent_lowat, window_clamp, rcv_tstamp, write_seq, snd_una, snd_wnd, packets_out, mss_cache;
 	u32 icsk_user_timeout, icsk_probes_out;
 	/* the TCP of the harness */
-	struct page_frag sk_frag;
 	u8 *in, *out;
 	u32 in_at, in_end, segments[64], segment_at, segment_end;
 	u32 out_end, room, size;
@@ -105,7 +104,6 @@ extern struct proto tcp_prot;
 #define inet_sk_state_load(sk) ((sk)->sk_state)
 #define tcp_win_from_space(sk, space) ((u32)(space) / 2)
 #define before(a, b) ((s32)((a) - (b)) < 0)
-#define rcv_nxt in_end
 #define tcp_inq(sk) ((int)((sk)->in_end - (sk)->in_at))
 #define sk_wmem_schedule(sk, size) ((sk)->charged >= 0)
 #define sk_mem_charge(sk, size) ((sk)->charged += (int)(size))
@@ -113,10 +111,6 @@ extern struct proto tcp_prot;
 #define tcp_sock_set_cork(sk, on) ((void)(sk))
 #define tcp_sock_set_nodelay(sk) ((void)(sk))
 void lock_sock(struct sock *sk);
-#define bh_lock_sock(sk) spin_lock(&(sk)->sk_lock.slock)
-#define bh_unlock_sock(sk) spin_unlock(&(sk)->sk_lock.slock)
-#define MAX_TCP_OPTION_SPACE 40
-#define sock_owned_by_user_nocheck(sk) ((sk)->sk_lock.owned)
 void release_sock(struct sock *sk);
 bool sk_stream_is_writeable(const struct sock *sk);
 void tcp_abort(struct sock *sk, int err);
