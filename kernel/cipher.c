@@ -10,12 +10,15 @@
  * No copy of the key is kept: it lives in the crypto object alone, which wipes
  * itself when it is freed or given its next key.
  *
- * Nothing here sleeps or allocates memory after stcp_cipher_init(). The ciphers
+ * Nothing here waits for memory after stcp_cipher_init(); only the next key may need
+ * some, for a cipher that is put together of others. The ciphers
  * that the kernel computes on the CPU may call themselves asynchronous, yet they
  * complete at once in a work item. Ciphers of accelerators, which complete
  * later, are not asked for (STCP_NO_OFFLOAD).
  */
 #include <linux/scatterlist.h>
+#include <linux/sched.h>
+#include <linux/sched/mm.h>
 
 #include "internal.h"
 
@@ -33,6 +36,7 @@ static void stcp_nonce(struct stcp_cipher *c, u64 n)
 static int stcp_cipher_next_key(struct stcp_cipher *c)
 {
 	struct scatterlist sg;
+	unsigned int flags;
 	int err;
 
 	memset(c->scratch, 0, sizeof(c->scratch));
@@ -41,8 +45,13 @@ static int stcp_cipher_next_key(struct stcp_cipher *c)
 	aead_request_set_ad(c->req, 0);
 	aead_request_set_crypt(c->req, &sg, &sg, STCP_KEY_LEN, c->nonce);
 	err = crypto_wait_req(crypto_aead_encrypt(c->req), &c->wait);
-	if (!err)
+	if (!err) {
+		/* A carrier must not reclaim memory for one user, so it takes of the reserves. */
+		flags = current->flags & PF_WQ_WORKER ? memalloc_noreclaim_save() : 0;
 		err = crypto_aead_setkey(c->tfm, c->scratch, STCP_KEY_LEN);
+		if (current->flags & PF_WQ_WORKER)
+			memalloc_noreclaim_restore(flags);
+	}
 	memzero_explicit(c->scratch, sizeof(c->scratch));
 	return err;
 }

@@ -13,6 +13,7 @@
  * charges the memory cgroup without waiting for it.
  */
 #include <linux/bvec.h>
+#include <linux/sched.h>
 
 #include "internal.h"
 
@@ -182,9 +183,35 @@ int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d)
 
 /*
  * Segments that one call of tcp_sendmsg_locked() may fill: after sixteen it takes
- * what has arrived meanwhile, which may sleep.
+ * what has arrived meanwhile, which may sleep. A segment is shorter by its options.
  */
 #define STCP_SEND_SEGMENTS	12
+
+static size_t stcp_send_limit(const struct sock *sk)
+{
+	int mss = (int)tcp_sk(sk)->mss_cache - MAX_TCP_OPTION_SPACE;
+
+	return STCP_SEND_SEGMENTS * max(mss, 8);
+}
+
+/*
+ * tcp_sendmsg_locked() with the carrier's fragment for small sends. TCP puts these side
+ * by side into 32 KiB, which would stay with every leg at rest, and nobody pays for.
+ */
+static int stcp_send_part(struct sock *sk, struct msghdr *msg, size_t len)
+{
+	bool own = sk_page_frag(sk) == &sk->sk_frag;
+	int n;
+
+	local_bh_disable();
+	if (own)
+		swap(sk->sk_frag, current->task_frag);
+	n = tcp_sendmsg_locked(sk, msg, len);
+	if (own)
+		swap(sk->sk_frag, current->task_frag);
+	local_bh_enable();
+	return n;
+}
 
 static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
 			    bool more)
@@ -193,15 +220,12 @@ static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
 	int n;
 
 	do {
-		part = min_t(size_t, left,
-			     STCP_SEND_SEGMENTS * max(tcp_sk(sk)->mss_cache, 64U));
+		part = min(left, stcp_send_limit(sk));
 		msg->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 		if (more || part < left)
 			msg->msg_flags |= MSG_MORE;
 		iov_iter_truncate(&msg->msg_iter, part);
-		local_bh_disable();
-		n = tcp_sendmsg_locked(sk, msg, part);
-		local_bh_enable();
+		n = stcp_send_part(sk, msg, part);
 		if (n < 0)
 			return left < len ? len - left : n;
 		left -= n;

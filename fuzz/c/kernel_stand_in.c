@@ -2,6 +2,7 @@
 #include "kernel_harness.h"
 
 unsigned long jiffies;
+struct task_struct stand_in_task = { .flags = PF_WQ_WORKER };
 struct net stand_in_net = { { { 4096, 131072, 6291456 } } };
 int sysctl_rmem_max = 212992;
 

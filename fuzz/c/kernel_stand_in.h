@@ -176,6 +176,24 @@ void stand_in_free(void *at);
 #define kfree stand_in_free
 #define kvfree stand_in_free
 #define kfree_sensitive stand_in_free
+struct page_frag {
+	struct page *page;
+};
+#define PF_WQ_WORKER 1u
+struct task_struct {
+	unsigned int flags;
+	struct page_frag task_frag;
+};
+extern struct task_struct stand_in_task;
+#define current (&stand_in_task)
+#define memalloc_noreclaim_save() 0u
+#define memalloc_noreclaim_restore(flags) ((void)(flags))
+#define swap(a, b)                                                                                                                         \
+	do {                                                                                                                               \
+		__typeof__(a) a_ = (a);                                                                                                    \
+		(a) = (b);                                                                                                                 \
+		(b) = a_;                                                                                                                  \
+	} while (0)
 #define memzero_explicit(at, size) memset(at, 0, size)
 static inline void *memchr_inv(const void *at, int c, size_t size)
 {

@@ -68,6 +68,7 @@ struct sock {
 	rwlock_t sk_callback_lock;
 	struct sk_buff_head sk_receive_queue, sk_error_queue;
 	u32 sk_shutdown, sk_userlocks, sk_tsflags, flags;
+	struct page_frag sk_frag;
 	int sk_err, sk_state, sk_rcvlowat, sk_rcvbuf, sk_sndbuf;
 	gfp_t sk_allocation;
 	struct socket *sk_socket;
@@ -160,6 +161,8 @@ static inline void iov_iter_reexpand(struct iov_iter *i, size_t count)
 {
 	i->count = count;
 }
+#define MAX_TCP_OPTION_SPACE 40
+#define sk_page_frag(sk) (&(sk)->sk_frag)
 int tcp_sendmsg_locked(struct sock *sk, struct msghdr *msg, size_t size);
 
 #endif

@@ -15,7 +15,7 @@ import pytest
 
 from stcp_proxy.relay import kernel_abi as abi
 
-from .peer import DATA, FIN, Relay, args, eventually, read_exactly, tcp_pair, ulp
+from .peer import DATA, FIN, Relay, args, eventually, free_memory, read_exactly, references, tcp_pair, ulp
 
 FRAME = 65536
 PAGE = mmap.PAGESIZE
@@ -46,6 +46,21 @@ def test_a_relay_at_rest_holds_no_buffer() -> None:
     r.check_alive()
     eventually(lambda: r.status().buffered == 0, "a buffer is kept at rest")
     r.close()
+
+
+def test_relays_at_rest_keep_no_fragments() -> None:
+    """TCP puts small sends side by side into 32 KiB. One of these for each leg would be 13 MB that nobody pays for."""
+    relays = [Relay() for _ in range(200)]
+    relays[0].check_alive()
+    free = free_memory()
+    for r in relays:
+        r.check_alive()
+    taken = free - free_memory()
+    print(f"{taken} bytes taken")
+    assert taken < 4_000_000
+    for r in relays:
+        r.close()
+    eventually(lambda: references() == 0, "a relay is left")
 
 
 def test_a_frame_that_is_not_complete_holds_one_page() -> None:

@@ -19,7 +19,22 @@ import pytest
 from stcp_proxy.relay import kernel_abi as abi
 
 from .hostile import abort_fuse
-from .peer import DATA, FIN, KEY_DOWN, KEY_UP, Cipher, Relay, args, eventually, read_exactly, references, stat, tcp_pair, ulp
+from .peer import (
+    DATA,
+    FIN,
+    KEY_DOWN,
+    KEY_UP,
+    Cipher,
+    Relay,
+    args,
+    eventually,
+    free_memory,
+    read_exactly,
+    references,
+    stat,
+    tcp_pair,
+    ulp,
+)
 
 NOBODY = 65534
 CGROUPS = Path("/sys/fs/cgroup")
@@ -103,11 +118,6 @@ def cgroup(name: str, limit: int) -> Iterator[Path]:
     finally:
         (CGROUPS / "cgroup.procs").write_text(str(os.getpid()))
         eventually(lambda: not (group / "cgroup.procs").read_text(), "the cgroup is in use")
-
-
-def free_memory() -> int:
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(lines["MemFree"].split()[0]) * 1024
 
 
 def test_the_memory_of_relays_is_charged() -> None:
