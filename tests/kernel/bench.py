@@ -111,21 +111,32 @@ def inside(names: Sequence[str], seconds: float, rounds: int) -> None:
 
 
 def boot(command: Sequence[str], forwarded: str) -> tuple[list[dict[str, Any]], str]:
-    """One boot's samples, each told as it comes, and what the boot printed if it failed."""
+    """Boot once, and print each sample as soon as it is there.
+
+    Args:
+        command: tests/kernel/run with its options.
+        forwarded: `NAME=value` words for the environment inside.
+
+    Returns:
+        The samples, and the whole output of the boot if it failed, else "".
+    """
     samples, said = [], []
     environment = {**os.environ, "STCP_KERNEL_ENV": forwarded}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
         assert run.stdout
         for line in run.stdout:
             said.append(line)
-            if MARK in line:
+            if MARK in line and line.endswith("}\n"):  # a boot that is stopped may leave half a line
                 samples.append(json.loads(line.split(MARK, 1)[1]))
                 print(line.strip(), file=sys.stderr, flush=True)
     return samples, "".join(said) if run.returncode or not samples else ""
 
 
 def medians(boots: int, arguments: Sequence[str]) -> None:
-    """Boot several times, and put the medians side by side. A boot that fails ends it; what was measured is printed."""
+    """Boot several times, and put the medians side by side.
+
+    After a boot that fails, print the table of what was measured, and exit with 1.
+    """
     samples: list[dict[str, Any]] = []
     failed = ""
     command = [str(HERE / "run"), "--append", CLOCK, *(["--null-cipher"] if NULL else []), *arguments, "bench"]
@@ -148,7 +159,7 @@ def table(samples: list[dict[str, Any]]) -> str:
 
     def middle(row: str, pair: str, what: str) -> float:
         values = [each[what] or 0 for each in samples if each["row"] == row and each["pair"] == pair]
-        return statistics.median(values) if values else math.nan  # of a boot that failed some may be missing
+        return statistics.median(values) if values else math.nan  # a boot that failed may lack samples
 
     head = ["row", *names, *(f"kernel / {name}" for name in others), "goal", *(f"p99 ms {name}" for name in names)]
     head += [f"CPU {name}" for name in names]
