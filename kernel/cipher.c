@@ -10,10 +10,10 @@
  * No copy of the key is kept: it lives in the crypto object alone, which wipes
  * itself when it is freed or given its next key.
  *
- * Nothing here waits for memory after stcp_cipher_init(); only the next key may need
- * some, for a cipher that is put together of others. The ciphers
- * that the kernel computes on the CPU may call themselves asynchronous, yet they
- * complete at once in a work item. Ciphers of accelerators, which complete
+ * Nothing here waits for memory after stcp_cipher_init(). Only the next key may need
+ * memory: a cipher that is a template over other ciphers allocates in setkey().
+ * The ciphers that the kernel computes on the CPU may call themselves asynchronous,
+ * yet they complete at once in a work item. Ciphers of accelerators, which complete
  * later, are not asked for (STCP_NO_OFFLOAD).
  */
 #include <linux/scatterlist.h>
@@ -46,7 +46,7 @@ static int stcp_cipher_next_key(struct stcp_cipher *c)
 	aead_request_set_crypt(c->req, &sg, &sg, STCP_KEY_LEN, c->nonce);
 	err = crypto_wait_req(crypto_aead_encrypt(c->req), &c->wait);
 	if (!err) {
-		/* A carrier must not reclaim memory for one user, so it takes of the reserves. */
+		/* A carrier serves all users: it uses memory reserves and never reclaims. */
 		flags = current->flags & PF_WQ_WORKER ? memalloc_noreclaim_save() : 0;
 		err = crypto_aead_setkey(c->tfm, c->scratch, STCP_KEY_LEN);
 		if (current->flags & PF_WQ_WORKER)

@@ -183,7 +183,8 @@ int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d)
 
 /*
  * Segments that one call of tcp_sendmsg_locked() may fill: after sixteen it takes
- * what has arrived meanwhile, which may sleep. A segment is shorter by its options.
+ * what has arrived meanwhile, which may sleep. Options make a segment shorter than the
+ * MSS. The least MSS, 48 bytes, leaves 8 beside them.
  */
 #define STCP_SEND_SEGMENTS	12
 
@@ -195,8 +196,9 @@ static size_t stcp_send_limit(const struct sock *sk)
 }
 
 /*
- * tcp_sendmsg_locked() with the carrier's fragment for small sends. TCP puts these side
- * by side into 32 KiB, which would stay with every leg at rest, and nobody pays for.
+ * Call tcp_sendmsg_locked() with the page fragment of the carrier. TCP collects small
+ * sends in 32 KiB of pages. A fragment of the socket would stay with every leg at rest,
+ * charged to no memory cgroup.
  */
 static int stcp_send_part(struct sock *sk, struct msghdr *msg, size_t len)
 {

@@ -143,7 +143,7 @@ class FramePeer:
 
 
 def free_memory() -> int:
-    """Bytes of memory that nobody uses."""
+    """Return the free memory of the machine, bytes (MemFree)."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     return int(lines["MemFree"].split()[0]) * 1024
 

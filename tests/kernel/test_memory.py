@@ -49,7 +49,7 @@ def test_a_relay_at_rest_holds_no_buffer() -> None:
 
 
 def test_relays_at_rest_keep_no_fragments() -> None:
-    """TCP puts small sends side by side into 32 KiB. One of these for each leg would be 13 MB that nobody pays for."""
+    """TCP collects small sends in a fragment of 32 KiB. One for each leg of 200 relays would be 13 MB, charged to no cgroup."""
     relays = [Relay() for _ in range(200)]
     relays[0].check_alive()
     free = free_memory()
