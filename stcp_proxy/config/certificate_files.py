@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 from stcp_proxy.config.certificate_plan import CertificateKey, Encoded, Facts, OwnCertificate, Revoked, time_text
 from stcp_proxy.credentials.authority import key_bytes, key_id
 from stcp_proxy.credentials.binding import MIN_RSA_BITS
-from stcp_proxy.credentials.certificate import UNREADABLE, check_leaf, is_authority, names_of
+from stcp_proxy.credentials.certificate import UNREADABLE, check_leaf, is_authority, names_of, read_certificate
 from stcp_proxy.credentials.path import LEEWAY, MAX_CERTIFICATES
 from stcp_proxy.credentials.revocation import Revocations
 from stcp_proxy.errors import ConfigError, CredentialRefused
@@ -101,6 +101,9 @@ def load_own(chain: Path, key: Path, *, now: float) -> OwnCertificate:
     found = _certificates(chain, read_public_file(chain, most=_MAX_CHAIN))
     private = _private_key(key)
     try:
+        encoded = tuple(certificate.public_bytes(Encoding.DER) for certificate in found)
+        for certificate in encoded:
+            read_certificate(certificate)  # a peer would refuse what this refuses
         leaf = _leaf(chain, found, private, key)
         names = names_of(leaf)
         facts = facts_of(leaf)
@@ -114,7 +117,6 @@ def load_own(chain: Path, key: Path, *, now: float) -> OwnCertificate:
     if now < facts.not_before - LEEWAY:
         what = f"{chain}: the certificate is valid from {time_text(facts.not_before)}, and the time here is {time_text(now)}"
         raise ConfigError(what, remedy="correct the clock, or wait")
-    encoded = tuple(certificate.public_bytes(Encoding.DER) for certificate in found)
     try:
         Credential(encoded, 0, bytes(_MAX_SIGNATURE)).encode()
     except ValueError as exc:

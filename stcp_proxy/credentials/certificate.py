@@ -40,6 +40,24 @@ UNREADABLE: Final = (
 _E = TypeVar("_E", bound=x509.ExtensionType)
 
 
+def read_certificate(der: bytes) -> x509.Certificate:
+    """Read a certificate that a peer presents, or that this side would present.
+
+    Args:
+        der: the certificate.
+
+    Raises:
+        CertificateChainRefused: the bits of its signature are no whole bytes. A certificate ends with its signature, a BIT STRING
+            whose first byte counts the unused bits at its end (X.690, section 8.6.2). The signature does not cover that count,
+            and the library takes another one where those bits are zero: anybody could make such twins of a certificate.
+        One of UNREADABLE: `der` is no certificate.
+    """
+    certificate = x509.load_der_x509_certificate(der)
+    if not der.endswith(b"\x00" + certificate.signature):
+        raise CertificateChainRefused("the signature of a certificate of the peer ends within a byte")
+    return certificate
+
+
 class Extensions:
     """The extensions of one certificate, read once.
 

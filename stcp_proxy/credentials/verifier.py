@@ -19,7 +19,7 @@ from cryptography import x509
 
 from stcp_proxy.credentials.authority import Authority, key_bytes, key_id
 from stcp_proxy.credentials.binding import check_binding
-from stcp_proxy.credentials.certificate import UNREADABLE
+from stcp_proxy.credentials.certificate import UNREADABLE, read_certificate
 from stcp_proxy.credentials.names import NamePattern
 from stcp_proxy.credentials.path import LEEWAY, check_time, find_chain, time_text
 from stcp_proxy.credentials.revocation import Issued, Revocations
@@ -174,7 +174,7 @@ class Verifier:
             leaf = x509.load_der_x509_certificate(credential.certificates[0])
             check_binding(credential, leaf.public_key(), role=role, static=static)
             return before
-        presented = [x509.load_der_x509_certificate(der) for der in credential.certificates]
+        presented = [read_certificate(der) for der in credential.certificates]
         chain = find_chain(presented, self._authorities, role=role, now=now)
         leaf, issuers, authority = chain.leaf, chain.issuers, chain.authority
         key = leaf.public_key()

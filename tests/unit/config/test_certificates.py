@@ -172,6 +172,14 @@ def wrong_curve(site: Site) -> bytes:
     return bytes(site.authority.issue("dns:x", key=generate_private_key(SECP521R1())).key_pem())
 
 
+def with_unused_bits(site: Site) -> bytes:
+    """The certificate of this side, with a count of unused bits before its signature."""
+    while (leaf := site.authority.issue("dns:host.prod", key=site.leaf.key)).certificate.signature[-1] & 1:
+        pass
+    whole, size = leaf.certificate.public_bytes(Encoding.DER), len(leaf.certificate.signature)
+    return pem(whole[: -size - 1] + b"\x01" + whole[-size:])
+
+
 MISTAKES: dict[str, tuple[Break, str]] = {
     "no certificate file": (lambda site: (site.folder / "host.crt").unlink(), "certificate: the file"),
     "no key file": (lambda site: (site.folder / "host-tls.key").unlink(), "often tls.key"),
@@ -199,6 +207,9 @@ MISTAKES: dict[str, tuple[Break, str]] = {
     "wrong role": (
         lambda site: site.authority.issue("dns:host", purposes=[ExtendedKeyUsageOID.CLIENT_AUTH]).write(site.folder, "host"),
         "may not be used to listen",
+    ),
+    "signature with unused bits": (
+        lambda site: site.put("host.crt", with_unused_bits(site)), "of this side ends within a byte; issue",
     ),
     "an authority's own": (
         lambda site: site.authority.issue("dns:host", ca=True).write(site.folder, "host"), "a certificate of an authority",

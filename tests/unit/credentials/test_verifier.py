@@ -314,11 +314,36 @@ def test_every_changed_byte_of_a_certificate_is_refused() -> None:
     good = credential(root.issue("ed25519"))
     verifier = Verifier([trusted(root)])
     der = good.certificates[0]
-    for at in range(0, len(der), 3):
+    for at in range(len(der)):
         changed = der[:at] + bytes([der[at] ^ 1]) + der[at + 1 :]
         with pytest.raises(CredentialRefused):
             verifier.verify(Credential((changed,), good.not_after, good.signature), STATIC, role=INITIATOR, now=SECONDS)
     assert len(verifier) == 0
+
+
+@pytest.mark.parametrize("unused", [1, 3])
+@pytest.mark.parametrize("kind", ["ed25519", "p256"])
+def test_signature_with_unused_bits_is_refused(kind: str, unused: int) -> None:
+    """No signature covers their count, and the library takes any where the bits are zero. A stranger could make such twins."""
+    root = make(kind)
+
+    def ends_with_zeros(issue: Callable[[], Issued]) -> Issued:
+        while True:
+            if (issued := issue()).certificate.signature[-1] % (1 << unused) == 0:
+                return issued
+
+    middle = ends_with_zeros(root.authority)
+    leaf = ends_with_zeros(middle.issue)
+    good = credential(leaf)
+    verifier = Verifier([trusted(root)])
+    assert verifier.verify(good, STATIC, role=INITIATOR, now=SECONDS).serial == leaf.certificate.serial_number
+    for place, issued in enumerate((leaf, middle)):
+        size = len(issued.certificate.signature) + 1
+        certificates = list(good.certificates)
+        certificates[place] = certificates[place][:-size] + bytes([unused]) + certificates[place][1 - size :]
+        changed = Credential(tuple(certificates), good.not_after, good.signature)
+        with pytest.raises(errors.CertificateChainRefused, match="ends within a byte"):
+            verifier.verify(changed, STATIC, role=INITIATOR, now=SECONDS)
 
 
 # -- the binding --------------------------------------------------------------------------------------------------------------
