@@ -28,7 +28,9 @@ class Revocations:
     Args:
         keys: public keys, as `authority.key_bytes` encodes them.
         issued: certificates by serial number under an issuer's public key.
-        under: certificates by serial number and the name of their authority, whichever of its issuers has signed them.
+        under: certificates by serial number and the name of their authority, whichever of its issuers has signed them. A serial
+            number of 64 bits or more is random, so it counts under every authority: a peer could present its certificate with
+            a cross certificate, and so below another authority.
         lists: revocation lists. A list counts for certificates of the issuer that signed it.
 
     Raises:
@@ -46,25 +48,24 @@ class Revocations:
         self._keys = frozenset(map(key_id, keys))
         self._issued = frozenset(issued)
         self._under = frozenset(under)
+        self._random = frozenset(serial for _, serial in self._under if serial >= _RANDOM)
         self._lists = [(crl, frozenset(entry.serial_number for entry in crl)) for crl in lists]
         self._by_issuer: dict[bytes, frozenset[int]] = {}
         for crl, _ in self._lists:
             if any(extension.critical for extension in crl.extensions):
                 raise ValueError("a revocation list has a critical extension that is not known")
 
-    def covers(self, key_ids: Iterable[bytes], issued: Iterable[Issued], authority: str = "") -> bool:
+    def covers(self, key_ids: Iterable[bytes], issued: Iterable[Issued], under: Iterable[tuple[str, int]] = ()) -> bool:
         """Whether one of a chain's keys or certificates is revoked.
 
         Args:
             key_ids: public keys of the chain, as `authority.key_id` names them.
             issued: issuer's key and serial number of each certificate in the chain.
-            authority: name of the authority that vouches for the chain.
+            under: names of the authorities above each certificate in the chain, and its serial number.
         """
-        if not self._keys.isdisjoint(key_ids):
+        if not self._keys.isdisjoint(key_ids) or not self._under.isdisjoint(under):
             return True
-        return any(
-            each in self._issued or (authority, each[1]) in self._under or each[1] in self._listed(each[0]) for each in issued
-        )
+        return any(each in self._issued or each[1] in self._random or each[1] in self._listed(each[0]) for each in issued)
 
     def _listed(self, issuer: bytes) -> frozenset[int]:
         """Serial numbers in the lists that the issuer signed. A signature is verified once for each issuer."""
@@ -80,6 +81,7 @@ class Revocations:
 
 
 _MOST_ISSUERS = 256
+_RANDOM = 1 << 63
 _ISSUER_KEYS = (Ed25519PublicKey, EllipticCurvePublicKey, RSAPublicKey)
 
 

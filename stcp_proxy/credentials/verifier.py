@@ -196,13 +196,14 @@ class Verifier:
         return verified
 
     def _check_lists(self, verified: Verified, now: float) -> None:
-        """Raises RevocationListOverdue where a list of the peer's authority is overdue, and this side insists on fresh ones."""
-        authority, _ = self._root_keys[verified.issuer_key]
-        if now > authority.vouches_until + LEEWAY:
-            raise RevocationListOverdue(
-                f"a revocation list of authority {authority.name!r} should have been replaced at "
-                f"{time_text(authority.vouches_until)}, and the time here is {time_text(now)}"
-            )
+        """Raises RevocationListOverdue where a list of an authority in the peer's chain is overdue, and has to be fresh."""
+        for key, _ in verified.issued:
+            authority, _ = self._root_keys.get(key, (None, None))
+            if authority is not None and now > authority.vouches_until + LEEWAY:
+                raise RevocationListOverdue(
+                    f"a revocation list of authority {authority.name!r} should have been replaced at "
+                    f"{time_text(authority.vouches_until)}, and the time here is {time_text(now)}"
+                )
 
     def _check_revocation(self, verified: Verified, authority: str, root: bytes) -> None:
         """Look for the certificates of a peer, and the keys of its chain, in everything that is revoked.
@@ -215,7 +216,12 @@ class Verifier:
         Raises:
             CertificateRevoked: one of them is revoked.
         """
-        if self._revocations.covers((*verified.key_ids, root), verified.issued, authority):
+        above, under = {authority}, []
+        for key, serial in reversed(verified.issued):
+            if key in self._root_keys:  # a cross certificate puts one authority below another
+                above.add(self._root_keys[key][0].name)
+            under += [(name, serial) for name in above]
+        if self._revocations.covers((*verified.key_ids, root), verified.issued, under):
             raise CertificateRevoked(f"a certificate of {verified.names[0]} (serial {verified.serial:x}) is revoked")
 
 

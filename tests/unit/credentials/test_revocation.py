@@ -90,6 +90,106 @@ def test_revoked_serial_under_the_new_name_of_an_authority() -> None:
         later.check_again(verified, SECONDS)
 
 
+BOTH_ORDERS = pytest.mark.parametrize("order", [("old", "new"), ("new", "old")], ids="-".join)
+"""The first authority of a file that vouches for a chain is the peer's authority."""
+SERIALS = pytest.mark.parametrize("serial", [4711, 1 << 63, None], ids=["small", "64 bits", "random"])
+
+
+def cross(kind: str, above: Issued, below: Issued) -> x509.Certificate:
+    """The certificate of an authority for the key of another one, which has issued itself or has an issuer."""
+    return make(kind, issuer=above, ca=True, key=below.key, subject=below.certificate.subject).certificate
+
+
+@SERIALS
+@BOTH_ORDERS
+@BOTH_VERIFIERS
+def test_revoked_serial_counts_below_a_cross_certificate(kind: str, order: tuple[str, str], serial: int | None) -> None:
+    """The peer chooses which certificates it presents, and so the authority above its own."""
+    old, new = make(kind, name="old root"), make(kind, name="new root")
+    leaf = new.issue(kind, serial=serial)
+    presented = ((), (cross(kind, old, new),))
+    authorities = {"old": trusted(old, name="old"), "new": trusted(new, name="new")}
+    revocations = Revocations(under=[("new", leaf.certificate.serial_number)])
+    before, after = (Verifier([authorities[name] for name in order], each) for each in (None, revocations))
+    for intermediates in presented:
+        verified = verify(before, leaf, intermediates=intermediates)
+        assert verified.authority == (order[0] if intermediates else "new")
+        with pytest.raises(errors.CertificateRevoked, match="is revoked"):
+            verify(after, leaf, intermediates=intermediates)
+        with pytest.raises(errors.CertificateRevoked):
+            after.check_trust(verified)
+        verify(after, new.issue(kind), intermediates=intermediates)
+
+
+@BOTH_ORDERS
+@BOTH_VERIFIERS
+def test_revoked_random_serial_counts_below_a_cross_certificate_of_an_intermediate(kind: str, order: tuple[str, str]) -> None:
+    """The root of the authority that revoked the certificate is not in the chain. A random number is enough."""
+    old, new = make(kind, name="old root"), make(kind, name="new root")
+    middle = new.authority(kind, name="middle")
+    leaf = middle.issue(kind)
+    authorities = {"old": trusted(old, name="old"), "new": trusted(new, name="new")}
+    for revoked in (leaf.certificate, middle.certificate):
+        revocations = Revocations(under=[("new", revoked.serial_number)])
+        before, after = (Verifier([authorities[name] for name in order], each) for each in (None, revocations))
+        with pytest.raises(errors.CertificateRevoked):
+            verify(after, leaf)
+        # The certificate of the intermediate is another one here, so a revocation of the first says nothing about it.
+        crossed = (cross(kind, old, middle),)
+        verified = verify(before, leaf, intermediates=crossed)
+        assert verified.authority == "old"
+        if revoked is middle.certificate:
+            verify(after, leaf, intermediates=crossed)
+            continue
+        with pytest.raises(errors.CertificateRevoked):
+            verify(after, leaf, intermediates=crossed)
+        with pytest.raises(errors.CertificateRevoked):
+            after.check_trust(verified)
+
+
+@BOTH_ORDERS
+@BOTH_VERIFIERS
+def test_small_serial_of_an_authority_outside_the_chain_is_not_revoked(kind: str, order: tuple[str, str]) -> None:
+    """Authorities that count their certificates use the same numbers."""
+    old, new = make(kind, name="old root"), make(kind, name="new root")
+    authorities = {"old": trusted(old, name="old"), "new": trusted(new, name="new")}
+    for serial in (4711, (1 << 63) - 1):
+        verifier = Verifier([authorities[name] for name in order], Revocations(under=[("old", serial), ("gone", serial)]))
+        verifier.check_trust(verify(verifier, new.issue(kind, serial=serial)))
+        with pytest.raises(errors.CertificateRevoked):
+            verify(verifier, old.issue(kind, serial=serial))
+
+
+@BOTH_VERIFIERS
+def test_serial_of_a_certificate_above_the_revoked_authority_is_not_revoked(kind: str) -> None:
+    """`new` issued the leaf, `old` the cross certificate: that one is not a certificate of `new`."""
+    old, new = make(kind, name="old root"), make(kind, name="new root")
+    leaf = new.issue(kind)
+    crossed = make(kind, issuer=old, ca=True, key=new.key, subject=new.certificate.subject, serial=4711).certificate
+    authorities = [trusted(old, name="old"), trusted(new, name="new")]
+    verify(Verifier(authorities, Revocations(under=[("new", 4711)])), leaf, intermediates=(crossed,))
+    with pytest.raises(errors.CertificateRevoked):
+        verify(Verifier(authorities, Revocations(under=[("old", 4711)])), leaf, intermediates=(crossed,))
+
+
+@BOTH_ORDERS
+@BOTH_VERIFIERS
+def test_overdue_list_of_an_authority_below_another_refuses(kind: str, order: tuple[str, str]) -> None:
+    """The peer's authority has no list that is overdue, and the authority whose key signed its certificate has one."""
+    old, new = make(kind, name="old root"), make(kind, name="new root")
+    leaf, crossed = new.issue(kind), (cross(kind, old, new),)
+    fresh = {"old": trusted(old, name="old"), "new": trusted(new, name="new")}
+    overdue = fresh | {"new": dataclasses.replace(fresh["new"], vouches_until=SECONDS - LEEWAY - 1)}
+    verified = verify(Verifier([fresh[name] for name in order]), leaf, intermediates=crossed)
+    verifier = Verifier([overdue[name] for name in order])
+    for intermediates in ((), crossed):
+        with pytest.raises(errors.RevocationListOverdue, match="'new' should have been replaced"):
+            verify(verifier, leaf, intermediates=intermediates)
+    with pytest.raises(errors.RevocationListOverdue):
+        verifier.check_again(verified, SECONDS)
+    verify(verifier, old.issue(kind))
+
+
 def test_serial_of_another_issuer_is_not_revoked() -> None:
     root, other = make("p256"), make("p256")
     leaf = root.issue()
