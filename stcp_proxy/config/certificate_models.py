@@ -34,7 +34,13 @@ class CertificateModel(Model):
 class AuthorityModel(Model):
     """One entry of `authorities:`"""
 
-    bundle: Annotated[File, Setting("A PEM file with the certificates of the authority; several while one replaces another.")]
+    bundle: Annotated[
+        File,
+        Setting(
+            "A PEM file with the certificates of the authority; several while one replaces another. All certificates of one key "
+            "belong to one authority."
+        ),
+    ]
     crl: Annotated[list[File] | None, Several(), Setting("PEM files with revocation lists of the authority.", default="none")] = (
         Field(None, min_length=1)
     )

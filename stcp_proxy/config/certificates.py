@@ -95,28 +95,29 @@ class Certificates:
         except ConfigError as exc:
             self._source.blame((*where, "bundle"), exc)
             return None
+        refuses_overdue = model.crl_overdue == "refuse"
         lists: list[Encoded] = []
         for index, file in enumerate(model.crl or []):
             try:
-                lists += load_lists(self._file(file), roots)
+                lists += load_lists(self._file(file), roots, signed=refuses_overdue)
             except ConfigError as exc:
                 self._source.blame((*where, "crl", index), exc)
         names = tuple(pattern.text for pattern in model.names or [])
-        refuses_overdue = model.crl_overdue == "refuse"
         if refuses_overdue and not model.crl:
             remedy = "name the revocation lists of the authority, or remove the setting"
             self._source.report((*where, "crl_overdue"), "'refuse' has no list that could be overdue: 'crl' is missing", remedy)
         return AuthorityPlan(name, roots, names, tuple(lists), refuses_overdue)
 
     def _check_distinct(self, authorities: Sequence[AuthorityPlan]) -> None:
-        """Two authorities with one root would be one: a peer's certificate does not say which of them vouches for it."""
-        owners: dict[bytes, str] = {}
+        """Two authorities with one root key would be one: a peer's certificate does not say which of them vouches for it."""
+        owners: dict[str, str] = {}
         for authority in authorities:
-            first = next((name for root in authority.roots if (name := owners.get(root.der)) is not None), None)
+            first = next((name for root in authority.roots if (name := owners.get(root.facts.key_id)) is not None), None)
             if first is not None:
-                what = f"it has a certificate that {shown(first)} has too"
-                self._source.report(("authorities", authority.name, "bundle"), what, "name each certificate under one authority")
-            owners.update((root.der, authority.name) for root in authority.roots)
+                what = f"it has the key of a certificate that {shown(first)} has too"
+                remedy = "name all certificates of one key under one authority"
+                self._source.report(("authorities", authority.name, "bundle"), what, remedy)
+            owners.update((root.facts.key_id, authority.name) for root in authority.roots)
 
     def _load_revoked(self) -> tuple[Revoked, frozenset[PublicKey]]:
         if self._config.revoked is None:

@@ -69,11 +69,15 @@ class TestAuthority:
     def __init__(self, kind: str = "ed25519", name: str = "test authority") -> None:
         self.key: Any = KEYS[kind]()
         self.subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.root = self._build(self.subject, self.key.public_key(), -DAY, 90 * DAY, ca=True, names=()).sign(self.key, self.hash)
+        self.root = self.renewed()
 
     @property
     def hash(self) -> Any:
         return None if isinstance(self.key, Ed25519PrivateKey) else hashes.SHA256()
+
+    def renewed(self) -> x509.Certificate:
+        """A new certificate for its root key."""
+        return self._build(self.subject, self.key.public_key(), -DAY, 90 * DAY, ca=True, names=()).sign(self.key, self.hash)
 
     def _build(
         self, subject: x509.Name, key: Any, start: Any, end: Any, *, ca: bool, names: tuple[str, ...], purposes: Any = ()

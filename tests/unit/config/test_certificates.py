@@ -146,6 +146,22 @@ def test_revoked_serial_in_every_form(site: Site, text: str, serial: int) -> Non
     assert certificates.trusted.revoked.serials == (("prod", serial),)
 
 
+def test_a_renewed_root_under_two_authorities(site: Site) -> None:
+    """A renewed root has the same key and another end: peers of one authority would be peers of the other."""
+    first = site.authority.root
+    site.authority.root = site.authority.renewed()
+    assert site.authority.root.public_key() == first.public_key()
+    assert site.authority.root != first
+    site.authority.bundle(site.folder / "renewed.crt")
+    two = WHOLE.replace("authorities: {", "authorities: {renewed: renewed.crt, ")
+    with pytest.raises(ConfigError, match=r"authorities\.prod\.bundle: it has the key of a certificate that 'renewed' has too"):
+        site.load(two)
+    site.put("ca.crt", (site.folder / "ca.crt").read_bytes() + (site.folder / "renewed.crt").read_bytes(), mode=0o644)
+    assert len(site.load().trusted.authorities[0].roots) == 2
+    TestAuthority().bundle(site.folder / "renewed.crt")  # another key, and the same name in its certificate
+    site.load(two)
+
+
 Break = Callable[[Site], Any]
 
 
@@ -275,7 +291,7 @@ def test_each_mistake_has_its_words(site: Site, name: str) -> None:
         (
             "authorities: {",
             "authorities: {web: ca.crt, ",
-            "authorities.prod.bundle: it has a certificate that 'web' has too; name each",
+            "authorities.prod.bundle: it has the key of a certificate that 'web' has too; name all certificates of one key",
         ),
         ("prod: {bundle: ca.crt, crl: ca.crl,", "prod: {bundel: ca.crt,", "there is no such key"),
     ],
