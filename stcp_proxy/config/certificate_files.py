@@ -166,12 +166,14 @@ def load_roots(path: Path, *, now: float) -> tuple[Encoded, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def load_lists(path: Path, roots: tuple[Encoded, ...]) -> tuple[Encoded, ...]:
+def load_lists(path: Path, roots: tuple[Encoded, ...], *, signed: bool = False) -> tuple[Encoded, ...]:
     """Read the revocation lists of an authority.
 
     Args:
         path: PEM file with one or several lists.
-        roots: the certificates of the authority. The signature of a list from one of its intermediates is not checked here.
+        roots: the certificates of the authority.
+        signed: whether one of them has to have signed each list. Otherwise a list in another name, as of an intermediate, counts
+            for the certificates of the issuer that signed it, and nobody has checked its times.
 
     Raises:
         ConfigError: the file cannot be used, or a list is not signed by the authority that it names.
@@ -184,16 +186,16 @@ def load_lists(path: Path, roots: tuple[Encoded, ...]) -> tuple[Encoded, ...]:
         raise ConfigError(f"{path} holds no revocation list", remedy="name the CRL of the authority, in PEM")
     if len(blocks) != content.count(_LIST_BEGIN):
         raise ConfigError(f"{path} holds a revocation list without an end", remedy=_WRITE_WHOLE)
-    return tuple(_revocation_list(path, block, roots) for block in blocks)
+    return tuple(_revocation_list(path, block, roots, signed) for block in blocks)
 
 
-def _revocation_list(path: Path, block: bytes, roots: tuple[Encoded, ...]) -> Encoded:
+def _revocation_list(path: Path, block: bytes, roots: tuple[Encoded, ...], must_be_signed: bool) -> Encoded:
     try:
         found = x509.load_pem_x509_crl(block)
         Revocations(lists=[found])
         _ = found.signature_hash_algorithm  # raises for an algorithm that no key here can verify
         named = [root for root in map(_loaded, roots) if root.subject == found.issuer]
-        signed = not named or any(_is_signed(found, root) for root in named)
+        signed = (not named and not must_be_signed) or any(_is_signed(found, root) for root in named)
         end = found.next_update_utc
         extensions = [each.value for each in found.extensions]
         serial = next((str(each.crl_number) for each in extensions if isinstance(each, x509.CRLNumber)), "")
@@ -204,6 +206,9 @@ def _revocation_list(path: Path, block: bytes, roots: tuple[Encoded, ...]) -> En
         facts = Facts(issuer, serial, begin, float("inf") if end is None else end.timestamp(), issuer, key_id)
     except UNREADABLE as exc:
         raise ConfigError(f"{path} holds a revocation list that cannot be read: {exc}", remedy="fetch it anew") from None
+    if not signed and not named:
+        what = f"{path}: no certificate of the bundle signed the revocation list of {facts.subject}, so its times prove nothing"
+        raise ConfigError(what, remedy="add its issuer's certificate to the bundle, or remove 'crl_overdue: refuse'")
     if not signed:
         what = f"{path}: the revocation list names {facts.subject} as its issuer, whose key did not sign it"
         raise ConfigError(what, remedy="fetch it anew from the authority")

@@ -48,7 +48,7 @@ class AuthorityModel(Model):
         Literal["warn", "refuse"],
         Setting(
             "What follows when a revocation list was not replaced in time: a warning, or the refusal of new connections by all "
-            "certificates of the authority."
+            "certificates of the authority. With 'refuse', a certificate of the bundle has to have signed each list."
         ),
     ] = "warn"
     names: Annotated[

@@ -105,6 +105,11 @@ class TestAuthority:
         builder = self._build(x509.Name([]), key.public_key(), start, end, ca=ca, names=names, purposes=purposes)
         return Leaf(builder.sign(self.key, self.hash), key)
 
+    def certify(self, other: TestAuthority) -> x509.Certificate:
+        """A certificate for the key of another authority, which is its intermediate then."""
+        builder = self._build(other.subject, other.key.public_key(), -DAY, 90 * DAY, ca=True, names=())
+        return builder.sign(self.key, self.hash)
+
     def bundle(self, path: Path, *others: TestAuthority) -> Path:
         """Write its certificate, and those of other authorities, as one bundle."""
         put(path, b"".join(each.root.public_bytes(Encoding.PEM) for each in (self, *others)))
