@@ -34,13 +34,16 @@ class KeyPair:
     Args:
         private: its 32 private bytes. [default: random]
         public: a public key to send instead of the right one; every result with this pair then counts as zero.
+        second_form: send the public key with its highest bit set, which X25519 ignores.
     """
 
-    def __init__(self, private: bytes | None = None, *, public: bytes | None = None) -> None:
+    def __init__(self, private: bytes | None = None, *, public: bytes | None = None, second_form: bool = False) -> None:
         self.private = private or os.urandom(KEY)
         self._key = X25519PrivateKey.from_private_bytes(self.private)
         self.zero = public is not None
         self.public = public or self._key.public_key().public_bytes_raw()
+        if second_form:
+            self.public = self.public[:-1] + bytes([self.public[-1] | 0x80])
 
     def exchange(self, public: bytes) -> bytes:
         if self.zero or public == LOW_ORDER:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from stcp_proxy.errors import KeyFileError
 from stcp_proxy.protocol.secret import Secret
-from stcp_proxy.protocol.wire import KEY_LEN
+from stcp_proxy.protocol.wire import KEY_LEN, is_canonical_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -65,6 +65,9 @@ class PublicKey:
                 remedy="make a new one with 'stcp-proxy keygen --out FILE' and put what 'stcp-proxy pubkey FILE' prints here",
             )
         raw = _decode(text.strip(), PUBLIC_PREFIX)
+        if not is_canonical_key(raw):
+            what = "this public key is not in the form that 'stcp-proxy pubkey' prints"
+            raise KeyFileError(what, remedy="ask its owner for what that command prints")
         if _low_order(raw):
             raise KeyFileError("this public key is not usable: nobody can hold its private key", remedy="ask its owner again")
         return cls(raw)

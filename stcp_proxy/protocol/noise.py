@@ -19,7 +19,7 @@ from stcp_proxy.errors import HandshakeNotAuthentic, MalformedHandshake
 from stcp_proxy.protocol.patterns import Pattern
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.symmetric import AES_GCM, Cipher, SymmetricState
-from stcp_proxy.protocol.wire import KEM_CIPHERTEXT_LEN, KEM_PUBLIC_LEN, KEY_LEN, TAG_LEN
+from stcp_proxy.protocol.wire import KEM_CIPHERTEXT_LEN, KEM_PUBLIC_LEN, KEY_LEN, TAG_LEN, is_canonical_key
 
 
 class KeyPair:
@@ -203,7 +203,7 @@ class HandshakeState:
         """Process the peer's next message and return its payload.
 
         Raises:
-            MalformedHandshake: too short, or a key of low order.
+            MalformedHandshake: too short, a key of low order, or a static key that is not canonical.
             HandshakeNotAuthentic: a tag failed.
         """
         tokens = self._turn(writing=False)
@@ -227,6 +227,8 @@ class HandshakeState:
                     self._mix_ephemeral(work, work.re)
                 elif token == "s":
                     work.rs = work.symmetric.decrypt_and_hash(take_encrypted(KEY_LEN))
+                    if not is_canonical_key(work.rs):
+                        raise MalformedHandshake("the peer sent a second form of its public key, a number of 2^255 - 19 or more")
                 elif token == "e1":
                     work.rkem = work.symmetric.decrypt_and_hash(take_encrypted(KEM_PUBLIC_LEN))
                 elif token == "ekem1":

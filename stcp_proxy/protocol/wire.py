@@ -28,6 +28,18 @@ CHANNEL_ID_LEN: Final = 8
 """Bytes of the final handshake hash that make the channel id, written in hex."""
 
 
+def is_canonical_key(public: bytes) -> bool:
+    """Whether an X25519 public key is a number below the prime of its field, 2^255 - 19 (RFC 7748, section 5).
+
+    X25519 ignores the highest bit and computes modulo this prime. So every other number is a second form of some key. A list of
+    revoked keys has the first form alone.
+
+    Args:
+        public: the key, 32 bytes, the lowest first.
+    """
+    return int.from_bytes(public, "little") < (1 << 255) - 19
+
+
 class Suite(enum.IntEnum):
     """Noise protocol of a connection. The configuration chooses it; nothing is negotiated."""
 

@@ -1,4 +1,4 @@
-"""Public keys that are invalid: X25519 points of low order, ML-KEM keys and ciphertexts."""
+"""Public keys that are invalid: X25519 points of low order and second forms of keys, ML-KEM keys and ciphertexts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stcp_proxy.protocol.noise import Entropy, KeyPair
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import Suite
 
-from .fixed import ALL_SUITES, RESPONDER, WITH_KEYS, credentials, each_suite, make_initiator, make_responder
+from .fixed import ALL_SUITES, INITIATOR, RESPONDER, WITH_KEYS, credentials, each_suite, make_initiator, make_responder
 
 P = 2**255 - 19
 LOW_ORDER = [
@@ -30,6 +30,39 @@ LOW_ORDER = [
     P + 1,
 ]
 LOW_POINTS = pytest.mark.parametrize("point", [value.to_bytes(32, "little") for value in LOW_ORDER], ids=range(len(LOW_ORDER)))
+
+ORDER = 2**252 + 27742317777372353535851937790883648493
+NINE = (5 * ORDER - 1).to_bytes(32, "little")
+"""The private key of the public key 9. Numbers below 19 have a second form below 2^255 too."""
+HIGHEST_BIT = 1 << 255
+
+
+class SecondForm(KeyPair):
+    """A key pair that sends its public key in another form. All its exchanges are right."""
+
+    def __init__(self, private: bytes, number: int) -> None:
+        super().__init__(Secret(private))
+        self.private, self.first = private, self.public
+        self.public = number.to_bytes(32, "little")  # type: ignore[misc]
+        assert self.public != self.first
+        assert int.from_bytes(self.first, "little") == number % HIGHEST_BIT % P
+
+
+SECOND_FORMS = pytest.mark.parametrize(
+    "twin",
+    [
+        SecondForm(b"\x01" * 32, int.from_bytes(INITIATOR.public, "little") + HIGHEST_BIT),
+        SecondForm(NINE, 9 + HIGHEST_BIT),
+        SecondForm(NINE, 9 + P),
+        SecondForm(NINE, 9 + P + HIGHEST_BIT),
+    ],
+    ids=["highest bit", "highest bit of 9", "9 and the prime", "both"],
+)
+
+
+def said_of_static(point: bytes) -> str:
+    """What is said of a point of low order as a static key."""
+    return "second form" if int.from_bytes(point, "little") >= P else "low order"
 
 
 class LowOrder(KeyPair):
@@ -77,8 +110,28 @@ def test_a_low_order_ephemeral_of_the_responder(suite: Suite, point: bytes) -> N
 def test_a_low_order_static_key(suite: Suite, point: bytes) -> None:
     """Refused even when the access rule allows it."""
     responder = Responder({suite}, credentials(suite, RESPONDER), allowed=lambda _: True)
-    with pytest.raises(MalformedHandshake, match="low order"):
+    with pytest.raises(MalformedHandshake, match=said_of_static(point)):
         responder.receive(make_initiator(suite, mine=LowOrder(point)).message_1())
+
+
+@SECOND_FORMS
+@WITH_KEYS
+def test_a_second_form_of_a_static_key(suite: Suite, twin: SecondForm) -> None:
+    """All tags fit, and a list of revoked keys does not have this form. Refused even when the access rule allows it."""
+    asked: list[bytes] = []
+
+    def allowed(static: bytes) -> bool:
+        asked.append(static)
+        return True
+
+    responder = Responder({suite}, credentials(suite, RESPONDER), allowed=allowed)
+    with pytest.raises(MalformedHandshake, match="second form of its public key"):
+        responder.receive(make_initiator(suite, mine=twin).message_1())
+    assert (responder.state, asked) == (State.ERROR, [])
+    responder = Responder({suite}, credentials(suite, RESPONDER), allowed=allowed)
+    first = KeyPair(Secret(twin.private))
+    assert responder.receive(make_initiator(suite, mine=first).message_1()) is not None
+    assert asked == [twin.first]
 
 
 class BadKem(Entropy):

@@ -289,3 +289,27 @@ def low_order_of_initiator(bench: Bench) -> str:
     wire = bench.initiate(static=KeyPair(public=LOW_ORDER))
     wire.send(Type.OPEN)
     return expect_silence(bench, wire.stream)
+
+
+FORM_OF_KEY_LAW = "1: a static key that is not a number below 2^255 - 19 is refused"
+
+
+def twin(bench: Bench) -> KeyPair:
+    """The kit's key pair, with a second form of its public key. The binding is made for this form."""
+    return KeyPair(bench.secrets.kit.private, second_form=True)
+
+
+@case("second-form-of-a-key", FORM_OF_KEY_LAW, roles=AS_INITIATOR, suites=certificates)
+def second_form_of_responder(bench: Bench) -> str:
+    plain, stream = bench.start()
+    greeter = bench.greeter(static=twin(bench))
+    handshake = greeter.greet(stream)
+    stream.send(framed(handshake.write(2, greeter.payload(RESPONDER))))
+    return expect_nothing_sent(plain, stream)
+
+
+@case("second-form-of-a-key", FORM_OF_KEY_LAW, roles=AS_RESPONDER, suites=certificates)
+def second_form_of_initiator(bench: Bench) -> str:
+    wire = bench.initiate(static=twin(bench))
+    wire.send(Type.OPEN)
+    return expect_silence(bench, wire.stream)

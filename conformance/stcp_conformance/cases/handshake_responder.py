@@ -117,6 +117,17 @@ def unknown_key(bench: Bench) -> str:
 
 
 @case(
+    "second-form-of-a-key",
+    "1: a static key that is not a number below 2^255 - 19 is refused",
+    roles=RESPONDER,
+    suites=lambda suite: suite.knows_responder,
+)
+def second_form(bench: Bench) -> str:
+    greeter = bench.greeter(static=KeyPair(bench.secrets.kit.private, second_form=True))
+    return refused(bench, greeter.first(greeter.handshake(initiator=True)))
+
+
+@case(
     "other-responder",
     "1: a message 1 for another responder's key is refused",
     roles=RESPONDER,

@@ -15,6 +15,7 @@ from stcp_proxy.config.certificate_plan import AuthorityPlan, Encoded, Facts, Re
 from stcp_proxy.config.example_keys import EXAMPLES, refuse_examples
 from stcp_proxy.errors import ConfigError
 from stcp_proxy.process.reload import compared
+from stcp_proxy.protocol.secret import Secret
 
 ROOT = Path(__file__).parents[3]
 
@@ -169,7 +170,7 @@ def included(folder: Path, *names: str) -> Plan:
     peers = {}
     for name in names:
         shown, _, whose = name.partition("=")
-        peers[keys.PublicKey(hashlib.sha256((whose or shown).encode()).digest())] = shown
+        peers[keys.PrivateKey(Secret(hashlib.sha256((whose or shown).encode()).digest())).public] = shown
     return dataclasses.replace(plan, included=peers, known=frozenset(peers) | plan.known)
 
 

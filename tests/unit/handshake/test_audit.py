@@ -10,7 +10,14 @@ from trio.testing import MockClock
 from stcp_proxy.config import KeyAuth
 from stcp_proxy.config.audit import AUDITED, Audit
 from stcp_proxy.config.certificate_plan import Revoked, Trusted
-from stcp_proxy.errors import CertificateNotAllowed, CertificateRevoked, CredentialRefused, StcpError, UnknownPeer
+from stcp_proxy.errors import (
+    CertificateNotAllowed,
+    CertificateRevoked,
+    CredentialRefused,
+    MalformedHandshake,
+    StcpError,
+    UnknownPeer,
+)
 from stcp_proxy.handshake.trust import Peer, Trust
 from stcp_proxy.keys import PrivateKey
 from stcp_proxy.protocol.handshake import Credentials, Established, Initiator
@@ -59,6 +66,17 @@ def test_an_unknown_key(suite: Suite) -> None:
 def test_a_key_that_is_never_admitted(key: PrivateKey) -> None:
     with pytest.raises(UnknownPeer):
         call(keyed(audit()), key, Suite.HYBRID_KEYS)
+
+
+@pytest.mark.parametrize("suite", [Suite.HYBRID_KEYS, Suite.CLASSIC_KEYS])
+@pytest.mark.parametrize("key", [REVOKED, HOST, STRANGER], ids=["revoked", "own", "stranger"])
+def test_a_second_form_of_a_key_is_never_admitted(key: PrivateKey, suite: Suite) -> None:
+    """X25519 ignores the highest bit of a public key, and the list of revoked keys has the first form alone."""
+    twin = KeyPair(key.secret)
+    twin.public = twin.public[:-1] + bytes([twin.public[-1] | 0x80])  # type: ignore[misc]
+    initiator = Initiator(suite, Credentials(twin), remote_static=HOST.public.raw)
+    with pytest.raises(MalformedHandshake, match="second form"):
+        keyed(audit()).responder((suite,)).receive(initiator.message_1())
 
 
 @pytest.mark.parametrize("mode", [None, audit(days=-1)], ids=["enforced", "over"])

@@ -21,6 +21,16 @@ KEY = "stcp-key:" + BODY
 PSK = "stcp-psk:" + base64.b64encode(bytes(range(100, 132))).decode()
 
 
+def public_text(number: int) -> str:
+    return "stcp-pub:" + base64.b64encode(number.to_bytes(32, "little")).decode()
+
+
+SECOND_FORMS = [
+    public_text(number)
+    for number in (int.from_bytes(RAW, "little") + 2**255, 9 + 2**255 - 19, 9 + 2**255, 2**255 - 19, 2**255 - 18, 2**256 - 1)
+]
+
+
 def refusal(parse: Callable[[str], object], text: str) -> str:
     """The message of a refusal, which holds no part of the key."""
     with pytest.raises(KeyFileError) as caught:
@@ -73,6 +83,8 @@ def test_public_key_is_a_dictionary_key_and_a_private_one_shows_nothing() -> Non
         (PublicKey.parse, PUB[:20] + " " + PUB[20:], "damaged"),
         (PublicKey.parse, "stcp-pub:" + base64.b64encode(bytes(32)).decode(), "not usable"),
         (PublicKey.parse, "stcp-pub:" + base64.b64encode(b"\1" + bytes(31)).decode(), "not usable"),
+        *((PublicKey.parse, text, "not in the form that 'stcp-proxy pubkey' prints") for text in SECOND_FORMS),
+        (PublicKey.parse, public_text(2**255 - 20), "not usable"),  # the largest number that is canonical
         (PrivateKey.parse, PUB, "this is a public key, where a private key belongs"),
         (PrivateKey.parse, "stcp-psk:" + BODY, "this is a shared secret, where a private key belongs"),
         (PrivateKey.parse, KEY[:-4], "cut short"),
@@ -91,6 +103,12 @@ def test_any_text_is_a_key_or_a_refusal(text: str) -> None:
     for parse in (PublicKey.parse, PrivateKey.parse, keys.parse_psk):
         with pytest.raises(KeyFileError):
             parse(text)
+
+
+@pytest.mark.parametrize("number", [9, 2**255 - 21])
+def test_smallest_and_largest_public_keys(number: int) -> None:
+    """The prime is 2^255 - 19. It is a second form of 0, and the number below it has low order."""
+    assert PublicKey.parse(public_text(number)).raw == number.to_bytes(32, "little")
 
 
 @pytest.mark.parametrize("length", [0, 31, 33])
