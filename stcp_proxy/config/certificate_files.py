@@ -220,8 +220,8 @@ def load_revoked(path: Path, authorities: frozenset[str]) -> tuple[Revoked, froz
 
     Each line is one of these; text after `#` is a comment:
 
-        stcp-pub:…                     a public key of `peers`
-        spki:BASE64                    the public key of a certificate (SubjectPublicKeyInfo, DER)
+        stcp-pub:…                     an X25519 public key, of `peers` or of a certificate
+        spki:BASE64                    any public key, of `peers` or of a certificate (SubjectPublicKeyInfo, DER)
         serial:AUTHORITY/HEXADECIMAL   a certificate by its serial number, and the name of its authority in this file
 
     Args:
@@ -240,15 +240,14 @@ def load_revoked(path: Path, authorities: frozenset[str]) -> tuple[Revoked, froz
     for number, line in _lines(read_public_file(path, most=_MAX_BUNDLE)):
         where = f"{path}:{number}"
         if line.startswith(PUBLIC_PREFIX):
-            try:
-                key = PublicKey.parse(line)
-            except ConfigError as exc:
-                raise ConfigError(f"{where}: {exc.what}", remedy=exc.remedy) from None
-            peers.append(key)
+            peers.append(key := _peer_key(where, line))
             point = X25519PublicKey.from_public_bytes(key.raw)
             keys.append(point.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
         elif line.startswith("spki:"):
-            keys.append(_public_key(where, line.removeprefix("spki:")))
+            revoked = _public_key(where, line.removeprefix("spki:"))
+            keys.append(revoked.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+            if isinstance(revoked, X25519PublicKey):
+                peers.append(_peer_key(where, str(PublicKey(revoked.public_bytes_raw()))))
         elif (match := _SERIAL.fullmatch(line)) is not None:
             if match[1] not in authorities:
                 remedy = f"write a name from 'authorities': {', '.join(sorted(authorities)) or 'there is none'}"
@@ -329,8 +328,16 @@ def _leaf(path: Path, found: list[x509.Certificate], private: SigningKey, key: P
     return found[0]
 
 
-def _public_key(where: str, text: str) -> bytes:
-    """The public key of an `spki:` line, in its canonical encoding."""
+def _peer_key(where: str, text: str) -> PublicKey:
+    """The X25519 public key of a line."""
+    try:
+        return PublicKey.parse(text)
+    except ConfigError as exc:
+        raise ConfigError(f"{where}: {exc.what}", remedy=exc.remedy) from None
+
+
+def _public_key(where: str, text: str) -> Ed25519PublicKey | X25519PublicKey | EllipticCurvePublicKey | RSAPublicKey:
+    """The public key of an `spki:` line."""
     try:
         key = load_der_public_key(base64.b64decode(text, validate=True))
     except (ValueError, binascii.Error, UnsupportedAlgorithm):
@@ -338,7 +345,7 @@ def _public_key(where: str, text: str) -> bytes:
     if not isinstance(key, Ed25519PublicKey | X25519PublicKey | EllipticCurvePublicKey | RSAPublicKey):
         remedy = "write what 'openssl x509 -in CERT -noout -pubkey' prints between its marks, in one line"
         raise ConfigError(f"{where}: this is no public key of a certificate", remedy=remedy)
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return key
 
 
 def _lines(content: bytes) -> Iterator[tuple[int, str]]:

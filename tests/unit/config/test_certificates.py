@@ -127,12 +127,22 @@ def test_flags(site: Site) -> None:
     assert [authority.name for authority in certificates.trusted.authorities] == ["prod", "authority-2"]
 
 
-def test_a_revoked_key_is_no_peer(site: Site) -> None:
-    site.put("revoked.txt", f"{PEER}  # lost\n".encode())
+def spki(raw: bytes) -> str:
+    """A line of the file of revoked keys for an X25519 public key. `cryptography` takes its second form too."""
+    return "spki:" + base64.b64encode(bytes.fromhex("302a300506032b656e032100") + raw).decode()
+
+
+@pytest.mark.parametrize("line", [str(PEER), spki(PEER.raw)], ids=["stcp-pub", "spki"])
+def test_a_revoked_key_is_no_peer(site: Site, line: str) -> None:
+    """Both lines revoke the key of `peers`, and the key of a certificate."""
+    site.put("revoked.txt", f"{line}  # lost\n".encode())
     text = f'identity: host.key\npeers: {{app: "{PEER}"}}\n' + WHOLE.replace('"dns:app.prod"', "app")
     plan = site.load(text)
     assert auth(plan).peers == {}
     assert PEER not in plan.known
+    certificates = auth(site.load()).certificates
+    assert certificates is not None
+    assert certificates.trusted.revoked.keys == (base64.b64decode(spki(PEER.raw).removeprefix("spki:")),)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +271,10 @@ MISTAKES: dict[str, tuple[Break, str]] = {
     "forged list": (lambda site: TestAuthority().revoke(site.folder / "ca.crl"), "whose key did not sign it"),
     "revoked word": (lambda site: site.put("revoked.txt", b"\nwho\n"), "revoked.txt:2: this is no revoked key"),
     "revoked key": (lambda site: site.put("revoked.txt", b"spki:AAAA"), "this is no public key of a certificate"),
+    "revoked key in its second form": (
+        lambda site: site.put("revoked.txt", spki(PEER.raw[:-1] + bytes([PEER.raw[-1] | 0x80])).encode()),
+        "revoked.txt:1: this public key is not in the form that 'stcp-proxy pubkey' prints",
+    ),
     "revoked serial": (lambda site: site.put("revoked.txt", b"serial:test/0a"), "'test' is no authority of this side"),
     "no revoked file": (lambda site: (site.folder / "revoked.txt").unlink(), "revoked: the file"),
 }  # fmt: skip
