@@ -28,6 +28,8 @@ _PURPOSE: Final = {
     Role.INITIATOR: (ExtendedKeyUsageOID.CLIENT_AUTH, "to connect (client authentication)"),
     Role.RESPONDER: (ExtendedKeyUsageOID.SERVER_AUTH, "to listen (server authentication)"),
 }
+_SERIALS_END: Final = 1 << 159
+"""The first number with more than 20 bytes in DER, whose numbers have a sign."""
 _CURVES: Final = {"secp256r1", "secp384r1", "secp521r1"}
 _HASHES: Final = {"sha256", "sha384", "sha512"}
 
@@ -47,14 +49,17 @@ def read_certificate(der: bytes) -> x509.Certificate:
         der: the certificate.
 
     Raises:
-        CertificateChainRefused: the bits of its signature are no whole bytes. A certificate ends with its signature, a BIT STRING
-            whose first byte counts the unused bits at its end (X.690, section 8.6.2). The signature does not cover that count,
-            and the library takes another one where those bits are zero: anybody could make such twins of a certificate.
+        CertificateChainRefused: its serial number is not above 0, or has more than 20 bytes (RFC 5280, section 4.1.2.2). Or the
+            bits of its signature are no whole bytes. A certificate ends with its signature, a BIT STRING whose first byte counts
+            the unused bits at its end (X.690, section 8.6.2). The signature does not cover that count, and the library takes
+            another one where those bits are zero.
         One of UNREADABLE: `der` is no certificate.
     """
     certificate = x509.load_der_x509_certificate(der)
     if not der.endswith(b"\x00" + certificate.signature):
         raise CertificateChainRefused("the signature of a certificate of the peer ends within a byte")
+    if not 0 < certificate.serial_number < _SERIALS_END:
+        raise CertificateChainRefused("the serial number of a certificate of the peer is not above 0, or has more than 20 bytes")
     return certificate
 
 
