@@ -52,7 +52,8 @@ def read_certificate(der: bytes) -> x509.Certificate:
         CertificateChainRefused: its serial number is not above 0, or has more than 20 bytes (RFC 5280, section 4.1.2.2). Or the
             bits of its signature are no whole bytes. A certificate ends with its signature, a BIT STRING whose first byte counts
             the unused bits at its end (X.690, section 8.6.2). The signature does not cover that count, and the library takes
-            another one where those bits are zero.
+            another one where those bits are zero. ECDSA has a second form (r, n-s) of each signature, which is accepted: nothing
+            names a certificate by its encoding.
         One of UNREADABLE: `der` is no certificate.
     """
     certificate = x509.load_der_x509_certificate(der)

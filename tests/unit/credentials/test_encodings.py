@@ -7,11 +7,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from stcp_proxy.credentials.authority import key_bytes
+from stcp_proxy.credentials.revocation import Revocations
 from stcp_proxy.credentials.verifier import Verifier
-from stcp_proxy.errors import CertificateChainRefused
+from stcp_proxy.errors import CertificateChainRefused, CertificateRevoked
 
 from .issue import Issued, make, trusted, verify
+from .test_revocation import revocation_list
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")
 BOTH_VERIFIERS = pytest.mark.parametrize("kind", ["p256", "ed25519"])
@@ -83,3 +88,37 @@ def test_serial_number_of_a_root_is_free(kind: str, name: str) -> None:
     root = make(kind, name="root")
     strange = with_serial(root, root, BAD[name])
     verify(Verifier([trusted(strange)]), root.issue(kind))
+
+
+# -- the second form of an ECDSA signature -----------------------------------------------------------------------------------------
+
+
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def with_second_signature(issued: Issued) -> Issued:
+    """The same certificate with the signature (r, n-s), which anybody can make of (r, s)."""
+    certificate = issued.certificate
+    r, s = decode_dss_signature(certificate.signature)
+    signature = encode_dss_signature(r, P256_ORDER - s)
+    algorithm = der(SEQUENCE, bytes.fromhex("06082a8648ce3d040302"))
+    whole = der(SEQUENCE, certificate.tbs_certificate_bytes + algorithm + der(BIT_STRING, b"\x00" + signature))
+    assert whole != certificate.public_bytes(Encoding.DER)
+    return Issued(x509.load_der_x509_certificate(whole), issued.key, issued.chain)
+
+
+def test_second_form_of_an_ecdsa_signature_is_accepted_and_evades_no_revocation() -> None:
+    root = make("p256", name="root")
+    leaf = root.issue("p256")
+    twin = with_second_signature(leaf)
+    serial = leaf.certificate.serial_number
+    first, second = (verify(Verifier([trusted(root)]), each) for each in (leaf, twin))
+    assert first == second
+    for revocations in (
+        Revocations(keys=[key_bytes(leaf.certificate)]),
+        Revocations(issued=[(key_bytes(root.certificate), serial)]),
+        Revocations(under=[("prod", serial)]),
+        Revocations(lists=[revocation_list(root, serial)]),
+    ):
+        with pytest.raises(CertificateRevoked):
+            verify(Verifier([trusted(root)], revocations), twin)
