@@ -21,10 +21,10 @@ MAX_NAMES_LEN: Final = 768
 """Most characters that the names of one certificate have together. It bounds the memory of a verified credential."""
 _LABEL: Final = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
 DNS_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-URI_NAME: Final = re.compile(
-    r"(?!dns:)[a-z][a-z0-9+.-]*://[a-z0-9_-]+(?:\.[a-z0-9_-]+)*(/(?!\.\.?(?:/|$))[A-Za-z0-9._~!$&'()+,;=:@%-]+)*"
-)
-"""A URI of the scheme `dns` would look like a DNS name here, and a reader may resolve segments of dots: both are no names."""
+_SEGMENT: Final = r"(?!\.\.?(?:/|$))(?:[A-Za-z0-9._~!$&'()+,;=:@-]|%(?!2[EeFf]|00)[0-9A-Fa-f]{2})+"
+URI_NAME: Final = re.compile(rf"(?!dns:)[a-z][a-z0-9+.-]*://[a-z0-9_-]+(?:\.[a-z0-9_-]+)*(/{_SEGMENT})*")
+"""A URI of the scheme `dns` would look like a DNS name here, and a reader may resolve segments of dots: both are no names. Nor is
+a URI with an encoded dot, slash or zero byte, which such a reader would decode first."""
 _SMALL: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _DNS_PATTERN: Final = re.compile(r"[a-z0-9_*-]+(\.[a-z0-9_*-]+)*")
 _URI_PATTERN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._*-]+(/[A-Za-z0-9._~!$&'()+,;=:@%*-]+)*")

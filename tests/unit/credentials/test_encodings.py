@@ -58,7 +58,7 @@ def with_serial(issued: Issued, signer: Issued, serial: bytes) -> Issued:
     return Issued(certificate, issued.key, (certificate, *issued.chain[1:]) if issued.chain else ())
 
 
-# -- serial numbers: above 0, and at most 20 bytes (RFC 5280, section 4.1.2.2) ------------------------------------------------------
+# -- serial numbers: above 0, and at most 20 bytes (RFC 5280, section 4.1.2.2) -------------------------------------------------
 
 
 @pytest.mark.parametrize("of_leaf", [True, False], ids=["leaf", "intermediate"])
@@ -90,7 +90,7 @@ def test_serial_number_of_a_root_is_free(kind: str, name: str) -> None:
     verify(Verifier([trusted(strange)]), root.issue(kind))
 
 
-# -- the second form of an ECDSA signature -----------------------------------------------------------------------------------------
+# -- the second form of an ECDSA signature -------------------------------------------------------------------------------------
 
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551

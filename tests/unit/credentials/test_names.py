@@ -57,6 +57,19 @@ def test_text_that_is_no_pattern(text: str) -> None:
         x509.UniformResourceIdentifier("spiffe://prod/public/.."),
         x509.UniformResourceIdentifier("spiffe://prod/./backup"),
         x509.UniformResourceIdentifier("spiffe://prod/backup\0"),
+        # A reader may decode these first, and then resolve or cut what comes out.
+        x509.UniformResourceIdentifier("spiffe://prod/public/%2e%2e/backup"),
+        x509.UniformResourceIdentifier("spiffe://prod/public/.%2E/backup"),
+        x509.UniformResourceIdentifier("spiffe://prod/public%2e"),
+        x509.UniformResourceIdentifier("spiffe://prod/public%2fbackup"),
+        x509.UniformResourceIdentifier("spiffe://prod/public%2F..%2Fbackup"),
+        x509.UniformResourceIdentifier("spiffe://prod/backup%00"),
+        # A bare percent sign is no URI.
+        x509.UniformResourceIdentifier("spiffe://prod/100%"),
+        x509.UniformResourceIdentifier("spiffe://prod/%/backup"),
+        x509.UniformResourceIdentifier("spiffe://prod/%2/backup"),
+        x509.UniformResourceIdentifier("spiffe://prod/%2x"),
+        x509.UniformResourceIdentifier("spiffe://prod/%%2e"),
         x509.DNSName("backup.prod."),
         x509.UniformResourceIdentifier("spiffe://prod./backup"),
         x509.DNSName("*.prod"),
@@ -64,5 +77,6 @@ def test_text_that_is_no_pattern(text: str) -> None:
     ids=lambda name: ascii(name.value),
 )
 def test_strange_names_of_a_certificate_are_left_out(strange: x509.GeneralName) -> None:
-    certificate = make("p256").issue(san=(strange, x509.DNSName("APP.prod"), uri("SPIFFE://Prod/..a/App"))).certificate
-    assert names_of(certificate) == ("dns:app.prod", "spiffe://prod/..a/App")
+    good = (x509.DNSName("APP.prod"), uri("SPIFFE://Prod/..a/App"), uri("spiffe://prod/a%20b/%2d%C3%A4%25"))
+    certificate = make("p256").issue(san=(strange, *good)).certificate
+    assert names_of(certificate) == ("dns:app.prod", "spiffe://prod/..a/App", "spiffe://prod/a%20b/%2d%C3%A4%25")
