@@ -301,10 +301,9 @@ def _make_folder(path: Path) -> None:
 
 def _hexadecimal(text: str) -> int | None:
     """A serial number from its digits, with or without colons between bytes. RFC 5280 allows 20 bytes."""
-    digits = text.replace(":", "")
-    if not re.fullmatch(r"[0-9A-Fa-f]{1,40}", digits):
+    if not re.fullmatch(r"[0-9A-Fa-f]{1,40}|[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){1,19}", text):
         return None
-    return int(digits, 16) or None
+    return int(text.replace(":", ""), 16) or None
 
 
 def _pem(found: x509.Certificate | x509.CertificateRevocationList) -> str:

@@ -116,6 +116,9 @@ def test_a_later_certificate_brings_the_revocation_list_of_its_time(ca: Authorit
     assert (issue(ca, "two") / "ca.crl").read_bytes() == (ca.path / "ca.crl").read_bytes()
 
 
+MISPLACED_COLONS = ("1:2", "12:3", "1:23", "123:45", "12:345", "12::34", ":12", "12:", ":", ":".join(["7f"] * 21))
+
+
 def test_what_cannot_be_revoked(ca: AuthorityFolder, tmp_path: Path) -> None:
     issue(ca)
     folder.create(tmp_path / "other", "prod", passphrase=None, now=NOW, validity=DAY)
@@ -126,6 +129,7 @@ def test_what_cannot_be_revoked(ca: AuthorityFolder, tmp_path: Path) -> None:
         ("xyz", "'xyz' is neither"),
         ("-1", "'-1' is neither"),
         ("f" * 41, "is neither a serial number"),
+        *((text, f"'{text}' is neither a serial number") for text in MISPLACED_COLONS),
         (str(tmp_path / "other" / "ca.crt"), "was not issued by this authority"),
         (str(ca.path / "ca.key"), "contains no certificate"),
     ]:
@@ -133,6 +137,8 @@ def test_what_cannot_be_revoked(ca: AuthorityFolder, tmp_path: Path) -> None:
             ca.revoke([wanted], ask=never, now=NOW)
     assert (ca.path / "ca.crl").read_bytes() == before
     assert ca.revoke(["0A:bc"], ask=never, now=NOW, force=True) == [0xABC]
+    longest = (1 << 159) - 1
+    assert ca.revoke([":".join(["7f", *["ff"] * 19])], ask=never, now=NOW, force=True) == [longest]
 
 
 @pytest.mark.parametrize("content", ["", "missing", "another"])
