@@ -13,22 +13,12 @@ from stcp_proxy.errors import HandshakeError, HandshakeNotAuthentic, MalformedHa
 from stcp_proxy.protocol.certified_handshake import CertifiedInitiator, CertifiedResponder, Identity, Reply, Step
 from stcp_proxy.protocol.credential import Credential
 from stcp_proxy.protocol.established import Answer, Established
-from stcp_proxy.protocol.noise import SYSTEM_ENTROPY, Entropy, HandshakeState, KeyPair
+from stcp_proxy.protocol.noise import HandshakeState, KeyPair
 from stcp_proxy.protocol.patterns import Pattern
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.protocol.wire import MAX_CREDENTIAL, Suite
 
 from .fixed import INITIATOR, RESPONDER, VECTORS, Fixed, flip, pair
-from .test_bad_public_keys import (
-    LOW_POINTS,
-    SECOND_FORMS,
-    BadKem,
-    LowEntropy,
-    LowOrder,
-    SecondForm,
-    WrongKem,
-    said_of_static,
-)
 
 (VECTOR,) = (vector for vector in VECTORS["handshakes"] if vector["suite"] == 5)
 LARGEST = Credential((b"x" * (MAX_CREDENTIAL - 14),), 0, b"").encode()
@@ -369,52 +359,3 @@ def test_identity_has_a_credential_of_the_format() -> None:
 def test_other_suites_are_refused(suite: int) -> None:
     with pytest.raises(SuiteRefused, match=f"suite {suite} .* allows 5"):
         responder().receive(b"STCP\x01" + bytes([suite]))
-
-
-@LOW_POINTS
-@pytest.mark.parametrize("static", [False, True], ids=["ephemeral", "static"])
-def test_points_of_low_order_are_refused(point: bytes, static: bool) -> None:
-    """The keys of the initiator, then those of the responder."""
-    mine = LowOrder(point) if static else INITIATOR
-    entropy: Entropy = SYSTEM_ENTROPY if static else LowEntropy(point)
-    ours, theirs = initiator(mine=mine, entropy=entropy), responder()
-    says = said_of_static(point) if static else "low order"
-    with pytest.raises(MalformedHandshake, match=says):
-        shake(ours, theirs)
-    assert theirs.step is Step.ERROR
-    mine = LowOrder(point) if static else RESPONDER
-    ours = initiator()
-    with pytest.raises(MalformedHandshake, match=says):
-        shake(ours, responder(mine=mine, entropy=entropy))
-    assert ours.step is Step.ERROR
-
-
-@SECOND_FORMS
-def test_second_forms_of_static_keys_are_refused(twin: SecondForm) -> None:
-    """That of the initiator, then that of the responder. No credential is looked at."""
-    asked: list[bytes] = []
-
-    def verify(credential: Credential, static: bytes) -> object:
-        asked.append(static)
-        return static
-
-    theirs = responder(verify=verify)
-    with pytest.raises(MalformedHandshake, match="second form of its public key"):
-        shake(initiator(mine=twin), theirs)
-    assert (theirs.step, asked) == (Step.ERROR, [])
-    ours = initiator(verify=verify)
-    with pytest.raises(MalformedHandshake, match="second form of its public key"):
-        shake(ours, responder(mine=twin))
-    assert (ours.step, asked) == (Step.ERROR, [])
-    first = KeyPair(Secret(twin.private))
-    shake(initiator(mine=first), responder(verify=verify))
-    shake(initiator(verify=verify), responder(mine=first))
-    assert asked == [twin.first, twin.first]
-
-
-def test_invalid_kem_keys_are_refused() -> None:
-    with pytest.raises(MalformedHandshake, match="ML-KEM"):
-        responder().receive(initiator(entropy=BadKem()).message_1())
-    ours = initiator()
-    with pytest.raises(HandshakeNotAuthentic):
-        ours.receive(reply(responder(entropy=WrongKem()), ours.message_1()))
