@@ -29,7 +29,7 @@ class Revocations:
         keys: public keys, as `authority.key_bytes` encodes them.
         issued: certificates by serial number under an issuer's public key.
         under: certificates by serial number and the name of their authority, whichever of its issuers has signed them. A serial
-            number of 64 bits or more is random, so it counts under every authority: a peer could present its certificate with
+            number of eight bytes or more is random, so it counts under every authority: a peer could present its certificate with
             a cross certificate, and so below another authority.
         lists: revocation lists. A list counts for certificates of the issuer that signed it.
 
@@ -81,7 +81,7 @@ class Revocations:
 
 
 _MOST_ISSUERS = 256
-_RANDOM = 1 << 63
+_RANDOM = 1 << 56
 _ISSUER_KEYS = (Ed25519PublicKey, EllipticCurvePublicKey, RSAPublicKey)
 
 
