@@ -48,11 +48,20 @@ class Cipher:
         return gcm.decrypt(nonce, frame[4:], frame[:4])
 
 
-def tcp_pair(family: socket.AddressFamily = socket.AF_INET) -> tuple[socket.socket, socket.socket]:
+def tcp_pair(family: socket.AddressFamily = socket.AF_INET, *, segment: int = 0) -> tuple[socket.socket, socket.socket]:
+    """Two connected TCP sockets.
+
+    Args:
+        family: AF_INET or AF_INET6.
+        segment: the largest segment that the first of them takes, bytes, with a small window too; 0 for the usual ones.
+    """
     with socket.socket(family) as listener:
         listener.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
         listener.listen(1)
         near = socket.socket(family)
+        if segment:
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * segment)
         near.connect(listener.getsockname())
         far, _ = listener.accept()
     for sock in (near, far):

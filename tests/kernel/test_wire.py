@@ -12,7 +12,7 @@ import pytest
 
 from stcp_proxy.relay import kernel_abi as abi
 
-from .peer import DATA, FIN, INTERVAL, MAX_TEXT, RESET, Cipher, Relay, eventually, how_it_ends, noise, read_exactly
+from .peer import DATA, FIN, INTERVAL, MAX_TEXT, RESET, Cipher, Relay, eventually, how_it_ends, noise, read_exactly, tcp_pair
 
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
 
@@ -116,9 +116,12 @@ def test_one_byte_at_a_time() -> None:
 
 
 @FAMILIES
-def test_random_chunks_both_ways(family: socket.AddressFamily) -> None:
-    r = Relay(family=family, counters=(INTERVAL - 20, 3 * INTERVAL - 30))
-    up, down = noise(1_500_000), noise(1_500_000)
+@pytest.mark.parametrize(("segment", "size"), [(0, 1_500_000), (88, 200_000)], ids=["usual segments", "very short ones"])
+def test_random_chunks_both_ways(family: socket.AddressFamily, segment: int, size: int) -> None:
+    """With segments of 88 bytes one frame is hundreds of them, while the peer's own segments arrive."""
+    legs = (*tcp_pair(family), *tcp_pair(family, segment=segment))
+    r = Relay(counters=(INTERVAL - 20, 3 * INTERVAL - 30), legs=legs)
+    up, down = noise(size), noise(size)
 
     def pieces(data: bytes, seed: int, most: int) -> list[bytes]:
         rng, at, out = random.Random(seed), 0, []
