@@ -87,15 +87,16 @@ static void stcp_relay_start(struct stcp_relay *relay)
 	stcp_stat_add(net, STCP_STAT_RELAYS_LIVE, 1);
 	stcp_leg_hook(relay->plain, relay);
 	stcp_leg_hook(relay->wire, relay);
-	/*
-	 * Not before both are hooked: a turn may end the relay, and its end
-	 * calls what the hooks have saved. What arrived earlier has called nobody.
-	 */
-	stcp_direction_start(&relay->seal);
-	stcp_direction_start(&relay->open);
 	if (relay->idle_ms)
 		queue_delayed_work(stcp_queue, &relay->clock,
 				   msecs_to_jiffies(relay->idle_ms));
+	/*
+	 * Not before both are hooked: a turn may end the relay, and its end
+	 * calls what the hooks have saved. What arrived earlier has called nobody.
+	 * Nothing may touch the relay after this: another thread can give the leg back.
+	 */
+	stcp_direction_start(&relay->seal);
+	stcp_direction_start(&relay->open);
 }
 
 /**

@@ -270,14 +270,22 @@ void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 	d->retry_delay = STCP_RETRY_DELAY;
 }
 
-/* From now on it may have turns, the first at once. */
+/*
+ * From now on it may have turns, the first at once. With the second direction the relay
+ * may have ended, and been given back and freed, as soon as the lock of the line is free.
+ */
 void stcp_direction_start(struct stcp_direction *d)
 {
+	struct stcp_carrier *carrier;
+
 	spin_lock_bh(&stcp_line_lock);
 	d->running = false;
 	d->again = false;
+	stcp_line_join(d);
+	carrier = stcp_free_carrier();
 	spin_unlock_bh(&stcp_line_lock);
-	stcp_direction_kick(d);
+	if (carrier)
+		queue_work(stcp_queue, &carrier->work);
 }
 
 /* Gives up keys and buffers. It must not have a turn any more. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import signal
 import socket
 import struct
@@ -15,6 +16,7 @@ import pytest
 
 from stcp_proxy.relay import kernel_abi as abi
 
+from .hostile import LIBC
 from .kept import end_application, give_back, keep, take
 from .peer import (
     DATA,
@@ -24,12 +26,14 @@ from .peer import (
     PATIENCE,
     Cipher,
     Relay,
+    args,
     eventually,
     how_it_ends,
     read_exactly,
     references,
     stat,
     tcp_pair,
+    ulp,
 )
 
 
@@ -189,3 +193,36 @@ def test_a_thread_that_sleeps_on_a_leg_that_came_back_is_woken(what: str) -> Non
     thread.join(PATIENCE)
     assert done == {"bytes": [b"bytes", 1], "end of stream": [b"", 1], "reset": [1], "room": [None, 1]}[what]
     r.close()
+
+
+def test_a_leg_that_another_thread_gives_back_while_it_is_handed_over() -> None:
+    """Both FINs are there at the handover, so it may be over, and freed, before the system call is."""
+    wanted = [-1]
+
+    def give_back_all() -> None:
+        while wanted:
+            LIBC.setsockopt(wanted[0], abi.SOL_STCP, abi.GIVE_BACK, None, 0)
+
+    thread = threading.Thread(target=give_back_all)
+    thread.start()
+    fin = Cipher(KEY_DOWN).seal(FIN)
+    queued = ctypes.create_string_buffer(fin, len(fin))
+    before = stat()["LegsGivenBack"]
+    for number in range(50):
+        app, plain, peer, wire = *tcp_pair(), *tcp_pair()
+        app.shutdown(socket.SHUT_WR)
+        for leg in (plain, wire):
+            ulp(leg)
+        fields = {"wire_bytes": ctypes.addressof(queued), "wire_len": len(fin), "flags": abi.RELAY_KEEP, "idle_ms": 60_000}
+        raw = bytes(args(plain.fileno(), **fields))
+        wanted[0] = wire.fileno()
+        assert LIBC.setsockopt(wire.fileno(), abi.SOL_STCP, abi.RELAY, raw, len(raw)) == 0
+        assert how_it_ends(app) == (0, "eof")
+        for sock in (app, plain, peer):
+            sock.close()
+        eventually(lambda number=number: stat()["LegsGivenBack"] == before + number + 1, "it is not given back")  # type: ignore[misc]
+        wanted[0] = -1
+        wire.close()
+    wanted.clear()
+    thread.join()
+    eventually(lambda: references() == 0, "a leg is left")
