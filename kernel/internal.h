@@ -169,6 +169,7 @@ void stcp_leg_give_back(struct stcp_leg *leg);
 /* -- lock.c ---------------------------------------------------------------- */
 
 bool stcp_trylock(struct sock *sk, bool *wanted);
+void stcp_unlock(struct sock *sk);
 
 /* Where somebody holds it, stcp_release_cb() kicks the relay. */
 static inline bool stcp_leg_trylock(struct stcp_leg *leg)
@@ -290,13 +291,14 @@ struct stcp_relay {
 	bool watching;			/* the clock looks after what was sent */
 	bool stop;			/* turns and work items end at once */
 	struct delayed_work finish;
-	refcount_t refs;		/* the wire leg's, and one for each system call */
+	refcount_t refs;		/* the wire leg's, of system calls, of an abandoned one */
 	bool keep;			/* STCP_RELAY_KEEP */
 
 	spinlock_t lock;		/* protects the rest */
 	enum stcp_mode mode;
 	unsigned long deadline;		/* jiffies: when lingering ends */
 	bool finishing;			/* both directions settled, or the owner closed */
+	bool abandoned;			/* the plain leg's lock was taken at close() */
 	bool ended;			/* the wire leg is all that is left */
 	bool given_back;		/* ... and is being given back */
 	enum stcp_end end;

@@ -44,9 +44,12 @@ static struct stcp_owner *stcp_owner_find(struct mem_cgroup *memcg, kuid_t user)
 	list_for_each_entry(o, &stcp_owners, all)
 		if (o->memcg == memcg && uid_eq(o->user, user))
 			return o;
-	o = kzalloc(sizeof(*o), GFP_KERNEL_ACCOUNT);
-	if (!o)
-		return NULL;
+	return NULL;
+}
+
+static struct stcp_owner *stcp_owner_add(struct stcp_owner *o, struct mem_cgroup *memcg,
+					 kuid_t user)
+{
 	o->memcg = memcg;
 	if (memcg)
 		css_get(&memcg->css);
@@ -69,14 +72,21 @@ static void stcp_owner_free_unused(struct stcp_owner *o)
 /* The owner of a relay that the current process hands over, or an ERR_PTR(). */
 struct stcp_owner *stcp_owner_get(void)
 {
-	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(current->mm);
-	struct stcp_owner *o;
+	/* Not under the mutex: a full cgroup would have everybody wait there. */
+	struct stcp_owner *o, *spare = kzalloc(sizeof(*spare), GFP_KERNEL_ACCOUNT);
+	kuid_t user = stcp_current_user();
+	struct mem_cgroup *memcg;
 
+	if (!spare)
+		return ERR_PTR(-ENOMEM);
+	memcg = get_mem_cgroup_from_mm(current->mm);
 	mutex_lock(&stcp_owners_mutex);
-	o = stcp_owner_find(memcg, stcp_current_user());
+	o = stcp_owner_find(memcg, user);
 	if (!o) {
-		o = ERR_PTR(-ENOMEM);
-	} else if (o->relays >= READ_ONCE(max_relays)) {
+		o = stcp_owner_add(spare, memcg, user);
+		spare = NULL;
+	}
+	if (o->relays >= READ_ONCE(max_relays)) {
 		stcp_owner_free_unused(o);
 		o = ERR_PTR(-EDQUOT);
 	} else {
@@ -84,6 +94,7 @@ struct stcp_owner *stcp_owner_get(void)
 	}
 	mutex_unlock(&stcp_owners_mutex);
 	mem_cgroup_put(memcg);
+	kfree(spare);
 	return o;
 }
 

@@ -21,8 +21,10 @@
  *
  * Work items of the module serve all users and so never wait for a socket lock.
  * Where one is taken, "finish" comes again later, the clock looks a second later,
- * and a direction is kicked by stcp_release_cb(). Only the owner's own system
- * calls, the handover and close(), wait.
+ * and a direction is kicked by stcp_release_cb(). The owner's own system calls wait
+ * for it. close() does not wait for that of the plain leg, which another thread can
+ * hold for ever: the last reference of a file may end in a worker that closes files
+ * for everybody. The wire's lock has no such holder left then.
  *
  * The wire's close() or STCP_GIVE_BACK (keep.c) lets go of the relay, so the wire's
  * socket and file outlive it, but for the reference of a system call that only
@@ -146,6 +148,24 @@ static void stcp_relay_cancel(struct stcp_relay *relay)
 	stcp_direction_cancel(&relay->open);
 }
 
+static void stcp_relay_let_plain_go(struct stcp_relay *relay)
+{
+	fput(relay->plain_file);
+	relay->plain_file = NULL;
+	relay->plain = NULL;
+}
+
+/* The owner has closed the wire while somebody held the plain leg's lock. */
+static void stcp_relay_abandoned(struct stcp_relay *relay)
+{
+	if (!stcp_leg_abort(relay->plain, ECONNRESET)) {
+		queue_delayed_work(stcp_queue, &relay->finish, STCP_FINISH_RETRY);
+		return;
+	}
+	stcp_relay_let_plain_go(relay);
+	stcp_relay_put(relay);
+}
+
 /* Stop all work and give up everything but the wire leg itself. */
 static void stcp_relay_release(struct stcp_relay *relay, bool abort)
 {
@@ -154,7 +174,7 @@ static void stcp_relay_release(struct stcp_relay *relay, bool abort)
 	WRITE_ONCE(relay->stop, true);
 	stcp_relay_cancel(relay);
 	if (abort) {
-		tcp_abort(relay->plain->sk, ECONNRESET);
+		relay->abandoned = !stcp_leg_abort(relay->plain, ECONNRESET);
 		if (!(relay->mode == STCP_MODE_RESET && relay->seal.last_frame &&
 		      relay->seal.out == relay->seal.out_end))
 			tcp_abort(relay->wire->sk, ECONNABORTED);
@@ -163,11 +183,14 @@ static void stcp_relay_release(struct stcp_relay *relay, bool abort)
 	stcp_relay_cancel(relay);
 	stcp_direction_free(&relay->seal);
 	stcp_direction_free(&relay->open);
-	fput(relay->plain_file);
-	relay->plain_file = NULL;
-	relay->plain = NULL;
 	stcp_stat_add(net, STCP_STAT_RELAYS_LIVE, -1);
 	stcp_stat_add(net, STCP_STAT_END + relay->end, 1);
+	if (!relay->abandoned) {
+		stcp_relay_let_plain_go(relay);
+		return;
+	}
+	refcount_inc(&relay->refs);
+	queue_delayed_work(stcp_queue, &relay->finish, STCP_FINISH_RETRY);
 }
 
 void stcp_finish(struct work_struct *work)
@@ -176,6 +199,10 @@ void stcp_finish(struct work_struct *work)
 						struct stcp_relay, finish);
 	struct stcp_leg *wire = relay->wire;
 
+	if (relay->abandoned) {
+		stcp_relay_abandoned(relay);
+		return;
+	}
 	if (relay->plain)
 		stcp_relay_release(relay, false);
 	if (relay->end == STCP_END_FINISHED && !relay->keep && !stcp_leg_shutdown(wire)) {
@@ -244,10 +271,14 @@ void stcp_relay_destroy(struct stcp_relay *relay)
 	WRITE_ONCE(relay->finishing, true);
 	spin_unlock(&relay->lock);
 
-	if (finishing)
-		flush_delayed_work(&relay->finish);
-	else
+	if (!finishing) {
 		stcp_relay_release(relay, true);
+	} else {
+		/* "finish" may ask for another try; a flush would leave that behind. */
+		cancel_delayed_work_sync(&relay->finish);
+		if (relay->plain)
+			stcp_relay_release(relay, false);
+	}
 	stcp_relay_leave_wire(relay, false);
 }
 
