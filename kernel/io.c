@@ -177,7 +177,7 @@ int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d)
 	local_bh_enable();
 	if (!n)
 		n = desc.error ?: stcp_leg_recv_end(leg->sk);
-	release_sock(leg->sk);
+	stcp_unlock(leg->sk);
 	return n;
 }
 
@@ -238,7 +238,8 @@ static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
 
 /*
  * Send what the direction's buffer has to send. Return: bytes taken, or a negative
- * errno; -EINPROGRESS when somebody holds the socket.
+ * errno; -EINPROGRESS when somebody holds the socket, -ENOBUFS when there is room
+ * but no memory.
  *
  * d->out moves under the lock: a later owner of the lock that finds an answer to our
  * bytes knows that they had left (stcp_wire_over()). d->beyond asks for room that
@@ -268,7 +269,10 @@ int stcp_leg_send(struct stcp_leg *leg, struct stcp_direction *d, bool more)
 	}
 	if (n > 0)
 		WRITE_ONCE(d->out, d->out + n);
-	release_sock(leg->sk);
+	/* Under the lock: room that comes when it is given back kicks the direction. */
+	if (n == -EAGAIN && sk_stream_is_writeable(leg->sk))
+		n = -ENOBUFS;
+	stcp_unlock(leg->sk);
 	return n;
 }
 
@@ -290,7 +294,7 @@ bool stcp_leg_shutdown(struct stcp_leg *leg)
 		sk->sk_allocation = STCP_SK_ALLOCATION;
 	}
 	local_bh_enable();
-	release_sock(leg->sk);
+	stcp_unlock(leg->sk);
 	return true;
 }
 
@@ -314,7 +318,7 @@ bool stcp_leg_abort(struct stcp_leg *leg, int err)
 		WRITE_ONCE(sk->sk_err, err);
 	}
 	local_bh_enable();
-	release_sock(leg->sk);
+	stcp_unlock(leg->sk);
 	return true;
 }
 

@@ -59,7 +59,7 @@ bool stcp_fin_waits(const struct stcp_direction *open)
 		if (!stcp_leg_trylock(open->from))
 			return false;
 		there = stcp_peek(open->from->sk, header, sizeof(header));
-		release_sock(open->from->sk);
+		stcp_unlock(open->from->sk);
 		if (!there)
 			return false;
 	}

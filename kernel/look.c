@@ -89,6 +89,6 @@ enum stcp_look stcp_leg_look(struct stcp_leg *leg)
 			look = STCP_LOOK_DEAD;
 	}
 	leg->acknowledged = tp->snd_una;
-	release_sock(leg->sk);
+	stcp_unlock(leg->sk);
 	return look;
 }

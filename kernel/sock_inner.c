@@ -276,7 +276,7 @@ bool stcp_inner_close(struct stcp_sock *s, long timeout, bool sleep)
 		isk->sk_prot->shutdown(isk, SEND_SHUTDOWN);
 	}
 	stcp_inner_wait_closed(isk, timeout);
-	release_sock(isk);
+	stcp_unlock(isk);
 	s->inner = NULL;
 	fput(s->file);
 	return true;

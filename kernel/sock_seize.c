@@ -216,6 +216,6 @@ int stcp_inner_seize(struct socket *inner, struct stcp_session *e)
 		stcp_inner_expect(e, isk);
 		WRITE_ONCE(inner->ops, &stcp_seized_ops[stcp_inner_family(isk)]);
 	}
-	release_sock(isk);
+	stcp_unlock(isk);
 	return err;
 }

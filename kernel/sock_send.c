@@ -65,7 +65,7 @@ void stcp_sock_retry(struct work_struct *work)
 	if (e->out_end &&
 	    !stcp_sent(s, stcp_inner_send(e, s->inner->sk, false, false)))
 		stcp_wake(sk, EPOLLOUT | EPOLLWRNORM);
-	release_sock(sk);
+	stcp_unlock(sk);
 }
 
 /* Seal @len bytes of text in @out and give them to TCP. Return: 0 or an errno. */

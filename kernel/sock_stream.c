@@ -181,6 +181,6 @@ int stcp_inner_send(struct stcp_session *e, struct sock *isk, bool more, bool sl
 		return -EAGAIN;
 	err = stcp_inner_send_locked(e, isk, MSG_DONTWAIT | MSG_NOSIGNAL |
 				     (more ? MSG_MORE : 0));
-	release_sock(isk);
+	stcp_unlock(isk);
 	return err;
 }

@@ -91,9 +91,9 @@ enum stcp_next stcp_direction_send(struct stcp_direction *d, int *error, bool mo
 
 		if (n == -EINPROGRESS)
 			return STCP_NEXT_WAIT;
+		if (n == -ENOBUFS)
+			return STCP_NEXT_RETRY;
 		if (n == -EAGAIN) {
-			if (sk_stream_is_writeable(d->to->sk))
-				return STCP_NEXT_RETRY;
 			if (!stcp_may_go_beyond(d))
 				WRITE_ONCE(d->blocked, true);
 			return STCP_NEXT_WAIT;

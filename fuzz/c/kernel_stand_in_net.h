@@ -32,6 +32,7 @@ struct sk_buff {
 	struct {
 		u32 seq;
 	} cb;
+	struct sk_buff *next;
 };
 #define TCP_SKB_CB(skb) (&(skb)->cb)
 #define skb_queue_walk(queue, skb) for (skb = stand_in_segments(queue); skb->at; skb++)
@@ -63,8 +64,13 @@ struct socket {
 struct sock {
 	struct {
 		spinlock_t slock;
-		int owned;
+		int owned, wq;
 	} sk_lock;
+	struct {
+		struct sk_buff *head, *tail;
+		int len;
+	} sk_backlog; /* always empty: what arrives is in the receive queue at once */
+	int (*sk_backlog_rcv)(struct sock *sk, struct sk_buff *skb);
 	rwlock_t sk_callback_lock;
 	struct sk_buff_head sk_receive_queue, sk_error_queue;
 	u32 sk_shutdown, sk_userlocks, sk_tsflags, flags;
@@ -102,6 +108,13 @@ extern struct proto tcp_prot;
 #define skb_queue_empty(q) (!(q)->qlen)
 #define skb_queue_empty_lockless skb_queue_empty
 #define skb_queue_purge(q) ((q)->qlen = 0)
+#define skb_mark_not_on_list(skb) ((skb)->next = NULL)
+#define sk_memalloc_socks() false
+#define skb_pfmemalloc(skb) ((void)(skb), false)
+#define __sk_backlog_rcv(sk, skb) ((void)(sk), (void)(skb), 0)
+#define sock_release_ownership(sk) ((sk)->sk_lock.owned = 0)
+#define waitqueue_active(queue) ((void)(queue), false)
+#define wake_up(queue) ((void)(queue))
 #define inet_sk_state_load(sk) ((sk)->sk_state)
 #define tcp_win_from_space(sk, space) ((u32)(space) / 2)
 #define before(a, b) ((s32)((a) - (b)) < 0)
