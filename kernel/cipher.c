@@ -106,12 +106,43 @@ static int stcp_cipher_advance(struct stcp_cipher *c)
 	return stcp_cipher_next_key(c);
 }
 
+/* The driver inside of one that queues its requests, by name; false for another driver. */
+static bool stcp_inner_driver(const char *name, char *inner)
+{
+	size_t len = strlen(name);
+
+	if (len < 9 || len > CRYPTO_MAX_ALG_NAME || name[len - 1] != ')' ||
+	    (strncmp(name, "pcrypt(", 7) && strncmp(name, "cryptd(", 7)))
+		return false;
+	memcpy(inner, name + 7, len - 8);
+	inner[len - 8] = 0;
+	return true;
+}
+
+/*
+ * AES-GCM that the CPU computes at once. Any user may have the kernel make drivers that
+ * queue the requests of everybody (AF_ALG, "pcrypt(gcm(aes))"), and the kernel prefers
+ * them from then on: what is inside of them is asked for by its own name.
+ */
+static struct crypto_aead *stcp_alloc_gcm(void)
+{
+	struct crypto_aead *tfm = crypto_alloc_aead("gcm(aes)", 0, STCP_NO_OFFLOAD);
+	char inner[CRYPTO_MAX_ALG_NAME];
+
+	while (!IS_ERR(tfm) &&
+	       stcp_inner_driver(crypto_tfm_alg_driver_name(crypto_aead_tfm(tfm)), inner)) {
+		crypto_free_aead(tfm);
+		tfm = crypto_alloc_aead(inner, 0, STCP_NO_OFFLOAD);
+	}
+	return tfm;
+}
+
 int stcp_cipher_init(struct stcp_cipher *c, const u8 *key, u64 n)
 {
 	int err;
 
 	c->n = n;
-	c->tfm = crypto_alloc_aead("gcm(aes)", 0, STCP_NO_OFFLOAD);
+	c->tfm = stcp_alloc_gcm();
 	if (IS_ERR(c->tfm)) {
 		err = PTR_ERR(c->tfm);
 		c->tfm = NULL;
