@@ -1,6 +1,7 @@
-"""An unprivileged user that holds the lock of the wire legs of its relays: one for each CPU, in the middle of a system call.
+"""An unprivileged user that holds the lock of the legs of its relays: one for each CPU, in the middle of a system call.
 
-    python -m tests.kernel.hostile FOLDER      as a user without privileges; prints "held" and waits to be killed
+    python -m tests.kernel.hostile FOLDER            as a user without privileges; prints "held" and waits to be killed
+    python -m tests.kernel.hostile FOLDER closes     closes the wire legs while it holds the plain ones; prints "closed" then
 
 The argument of setsockopt(IP_OPTIONS) is copied with the socket locked. It lies in a file of a FUSE file system that the user has
 mounted in a user namespace of its own and that never answers a read.
@@ -10,15 +11,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from .peer import Relay
+from .peer import FIN, Relay
 
 LIBC: Final = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
@@ -60,14 +63,31 @@ def mount(folder: str) -> int:
     return device
 
 
-def hold(relay: Relay, page: int) -> None:
-    LIBC.setsockopt(relay.wire.fileno(), 0, 4, ctypes.c_void_p(page), 4)
+def hold(leg: socket.socket, page: int) -> None:
+    LIBC.setsockopt(leg.fileno(), 0, 4, ctypes.c_void_p(page), 4)
 
 
-def get_filter(relay: Relay, page: int) -> None:
+def attach_filter(leg: socket.socket) -> None:
+    code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xFFFFFFFF))
+    program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(code))
+    LIBC.setsockopt(leg.fileno(), 1, 26, program, len(program))
+
+
+def get_filter(leg: socket.socket, page: int) -> None:
     """SO_GET_FILTER copies to user space under the lock and is not the protocol's to refuse."""
     length = ctypes.c_uint32(1)
-    LIBC.getsockopt(relay.wire.fileno(), 1, 26, ctypes.c_void_p(page), ctypes.byref(length))
+    LIBC.getsockopt(leg.fileno(), 1, 26, ctypes.c_void_p(page), ctypes.byref(length))
+
+
+def map_page(folder: str, name: str) -> int:
+    """A page that never comes: where a file of the mounted folder is mapped."""
+    file = os.open(f"{folder}/{name}", os.O_RDWR)
+    LIBC.mmap.restype = ctypes.c_void_p
+    return int(LIBC.mmap(None, ctypes.c_size_t(4096), 3, 2, file, ctypes.c_long(0)))
+
+
+def in_thread(call: Callable[..., None], *args: object) -> None:
+    threading.Thread(target=call, args=args, daemon=True).start()
 
 
 def hold_all(folder: str) -> None:
@@ -75,20 +95,32 @@ def hold_all(folder: str) -> None:
     relays = [Relay() for _ in range(os.cpu_count() or 1)]
     for r in relays:
         r.check_alive()
-        code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xFFFFFFFF))
-        program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(code))
-        LIBC.setsockopt(r.wire.fileno(), 1, 26, program, len(program))
-    device = mount(folder)
-    threading.Thread(target=serve, args=(device,), daemon=True).start()
-    LIBC.mmap.restype = ctypes.c_void_p
+        attach_filter(r.wire)
+    in_thread(serve, mount(folder))
     for r in relays:
-        file = os.open(f"{folder}/{r.wire.fileno()}", os.O_RDWR)
-        page = LIBC.mmap(None, ctypes.c_size_t(4096), 3, 2, file, ctypes.c_long(0))
+        page = map_page(folder, str(r.wire.fileno()))
         for way in (hold, get_filter):
-            threading.Thread(target=way, args=(r, page), daemon=True).start()
+            in_thread(way, r.wire, page)
     time.sleep(1)
     for r in relays:
         r.app.sendall(b"to be sealed")
+
+
+def close_while_held(folder: str) -> None:
+    """Close wire legs: one that relays while the lock of its plain leg is held, one that ends while that of the wire is."""
+    relaying, ending = Relay(keep_plain=True), Relay()
+    legs = (relaying.plain, ending.wire)
+    for leg in legs:
+        attach_filter(leg)
+    in_thread(serve, mount(folder))
+    for leg in legs:
+        in_thread(get_filter, leg, map_page(folder, str(leg.fileno())))
+    time.sleep(1)
+    ending.app.close()
+    ending.send(FIN)
+    time.sleep(0.2)
+    relaying.wire.close()
+    ending.wire.close()
 
 
 def abort_fuse() -> None:
@@ -100,11 +132,14 @@ def abort_fuse() -> None:
         connection.write_text("1")
 
 
-def main(folder: str) -> None:
-    hold_all(folder)
-    print("held", flush=True)
+def main(folder: str, closes: str = "") -> None:
+    if closes:
+        close_while_held(folder)
+    else:
+        hold_all(folder)
+    print("closed" if closes else "held", flush=True)
     time.sleep(600)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import statistics
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from .peer import (
     FIN,
     KEY_DOWN,
     KEY_UP,
+    PATIENCE,
     Cipher,
     Relay,
     args,
@@ -41,20 +44,26 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
-def lock_holder() -> Iterator[None]:
-    """A user without privileges holds the locks of the wire legs of its own relays."""
+def lock_holder(*how: str, says: str = "held") -> Iterator[None]:
+    """A user without privileges holds the locks of legs of its own relays.
+
+    Args:
+        how: further arguments of tests/kernel/hostile.py.
+        says: its first line.
+    """
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         os.chmod(folder, 0o777)
         subprocess.run(["modprobe", "fuse"], check=False)  # a kernel may have it without a module
         os.chmod("/dev/fuse", 0o666)
         # fmt: off
         command = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", sys.executable, "-m",
-                   "tests.kernel.hostile", folder]
+                   "tests.kernel.hostile", folder, *how]
         # fmt: on
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
-                assert process.stdout.readline() == "held\n"
+                assert select.select([process.stdout], [], [], PATIENCE)[0], f"it does not come to {says!r}"
+                assert process.stdout.readline() == f"{says}\n"
                 yield
             finally:
                 abort_fuse()
@@ -73,6 +82,15 @@ def test_a_user_that_holds_its_sockets_stops_nobody_else() -> None:
         fresh.check_alive()
         fresh.close()
     victim.close()
+    eventually(lambda: references() == 0, "a leg of the killed user is left")
+
+
+def test_close_does_not_wait_for_a_leg_that_somebody_holds() -> None:
+    """The last reference of a wire leg may end in the kernel's one worker that closes files: it would wait there for ever."""
+    with lock_holder("closes", says="closed"):
+        victim = Relay()
+        victim.check_alive()
+        victim.close()
     eventually(lambda: references() == 0, "a leg of the killed user is left")
 
 
@@ -278,3 +296,100 @@ def test_a_cgroup_at_its_limit_waits_and_loses_nothing() -> None:
         for sock in (app, plain, peer, wire):
             sock.close()
     eventually(lambda: references() == 0, "a relay is left")
+
+
+def stalled() -> int:
+    """Time for which some task has waited for memory since the start, microseconds (/proc/pressure/memory)."""
+    return int(Path("/proc/pressure/memory").read_text().split("total=", 1)[1].split()[0])
+
+
+def test_bytes_for_a_full_cgroup_keep_no_carrier() -> None:
+    """What arrives while a carrier has the leg is charged to its owner's cgroup; the carrier must not wait for memory for that.
+
+    The kernel counts the time for which anybody waits for memory. The owner sleeps here, and all others are in no cgroup.
+    """
+    with contextlib.ExitStack() as opened:
+        listeners = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2 * 8)]
+        near = [opened.enter_context(socket.create_connection(each.getsockname(), PATIENCE)) for each in listeners]
+        group = opened.enter_context(cgroup("stcp-full", 512 << 20))
+        far = [opened.enter_context(each.accept()[0]) for each in listeners]  # TCP charges the cgroup of accept()
+        for leg in far:
+            ulp(leg)
+        script = (
+            "import signal, socket, sys; from tests.kernel.peer import abi, args;"
+            "fds = [socket.socket(fileno=int(fd)) for fd in sys.argv[1:]];"
+            "[w.setsockopt(abi.SOL_STCP, abi.RELAY, args(p.fileno())) for p, w in zip(fds[::2], fds[1::2])];"
+            "print('ready', flush=True); signal.pause()"
+        )
+        fds = [leg.fileno() for leg in far]
+        command = [sys.executable, "-c", script, *map(str, fds)]
+        owner = subprocess.Popen(command, pass_fds=fds, stdout=subprocess.PIPE, text=True)
+        opened.callback(owner.wait)
+        opened.callback(owner.kill)
+        (CGROUPS / "cgroup.procs").write_text(str(os.getpid()))
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "ready\n"
+        owner.stdout.close()
+        for leg in far:
+            leg.close()
+        (group / "memory.max").write_text(str(int((group / "memory.current").read_text()) + (256 << 10)))
+        before = stalled()
+        end = time.monotonic() + 6 * PATIENCE / 30
+        passed = [0] * len(listeners)
+
+        def flood(peer: socket.socket) -> None:
+            cipher = Cipher(KEY_DOWN)
+            while time.monotonic() < end:
+                with contextlib.suppress(TimeoutError):
+                    peer.sendall(cipher.seal(DATA, bytes(30_000)))
+
+        def drain(app: socket.socket, at: int) -> None:
+            app.settimeout(1)
+            while time.monotonic() < end:
+                with contextlib.suppress(TimeoutError):
+                    passed[at] += len(app.recv(1 << 16))
+
+        threads = [threading.Thread(target=flood, args=(peer,)) for peer in near[1::2]]
+        threads += [threading.Thread(target=drain, args=(app, at)) for at, app in enumerate(near[::2])]
+        for peer in near[1::2]:
+            peer.settimeout(1)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        waited = stalled() - before
+        refused = "max 0" not in (group / "memory.events").read_text()
+        (group / "memory.max").write_text("max")
+        print(f"{sum(passed)} bytes passed, {waited} us of waiting for memory")
+        assert sum(passed) > 0
+        assert refused
+        assert waited < 1000
+    eventually(lambda: references() == 0, "a relay is left")
+
+
+def drivers() -> dict[str, int]:
+    """Users of each driver of the kernel's ciphers, by its name (/proc/crypto)."""
+    found, name = {}, ""
+    for line in Path("/proc/crypto").read_text().splitlines():
+        field, _, value = (part.strip() for part in line.partition(":"))
+        if field == "driver":
+            name = value
+        elif field == "refcnt":
+            found[name] = int(value)
+    return found
+
+
+def test_a_cipher_that_a_user_has_made_serves_nobody_else() -> None:
+    """Any user may have the kernel make one that queues the requests of everybody, and the kernel prefers it."""
+    with socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET) as user, contextlib.suppress(FileNotFoundError):
+        user.bind(("aead", "pcrypt(gcm(aes))"))  # made, although it is not found by this name
+    made = [name for name in drivers() if name.startswith("pcrypt(") and "gcm" in name]
+    if not made:
+        pytest.skip("this kernel has no pcrypt")
+    before = drivers()
+    relays = [Relay() for _ in range(10)]
+    after = drivers()
+    assert [name for name in made if after[name] > before[name]] == []
+    for r in relays:
+        r.check_alive()
+        r.close()
