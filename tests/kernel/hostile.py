@@ -3,8 +3,8 @@
     python -m tests.kernel.hostile FOLDER            as a user without privileges; prints "held" and waits to be killed
     python -m tests.kernel.hostile FOLDER closes     closes the wire legs while it holds the plain ones; prints "closed" then
 
-The argument of setsockopt(IP_OPTIONS) is copied with the socket locked. It lies in a file of a FUSE file system that the user has
-mounted in a user namespace of its own and that never answers a read.
+The result of getsockopt(TCP_SAVED_SYN) is copied with the socket locked. It goes to a file of a FUSE file system that the user
+has mounted in a user namespace of its own and that never answers a read.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from .peer import FIN, Relay
+from .peer import FIN, PATIENCE, Relay, eventually
 
 LIBC: Final = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
 LOOKUP, GETATTR, OPEN, READ, INIT = 1, 3, 14, 15, 26
 
 
@@ -63,20 +64,16 @@ def mount(folder: str) -> int:
     return device
 
 
-def hold(leg: socket.socket, page: int) -> None:
-    LIBC.setsockopt(leg.fileno(), 0, 4, ctypes.c_void_p(page), 4)
+def saved_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected TCP sockets, the second of which keeps the SYN of the first."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_TCP, TCP_SAVE_SYN, 1)
+        near = socket.create_connection(listener.getsockname(), PATIENCE)
+        return near, listener.accept()[0]
 
 
-def attach_filter(leg: socket.socket) -> None:
-    code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xFFFFFFFF))
-    program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(code))
-    LIBC.setsockopt(leg.fileno(), 1, 26, program, len(program))
-
-
-def get_filter(leg: socket.socket, page: int) -> None:
-    """SO_GET_FILTER copies to user space under the lock and is not the protocol's to refuse."""
-    length = ctypes.c_uint32(1)
-    LIBC.getsockopt(leg.fileno(), 1, 26, ctypes.c_void_p(page), ctypes.byref(length))
+def get_syn(leg: socket.socket, page: int) -> None:
+    LIBC.getsockopt(leg.fileno(), socket.SOL_TCP, TCP_SAVED_SYN, ctypes.c_void_p(page), ctypes.byref(ctypes.c_uint32(4096)))
 
 
 def map_page(folder: str, name: str) -> int:
@@ -90,32 +87,38 @@ def in_thread(call: Callable[..., None], *args: object) -> None:
     threading.Thread(target=call, args=args, daemon=True).start()
 
 
+def hold(folder: str, legs: list[socket.socket]) -> None:
+    """Hold the locks of these legs, from now on. A lock that nobody holds would show nothing, so that is looked at."""
+    pages = [map_page(folder, str(leg.fileno())) for leg in legs]  # before the first of them waits: they are one file
+    for leg, page in zip(legs, pages, strict=True):
+        in_thread(get_syn, leg, page)
+    for leg in legs:
+        eventually(lambda leg=leg: is_held(leg), "nobody holds the lock of a leg")  # type: ignore[misc]
+
+
+def is_held(leg: socket.socket) -> bool:
+    """Whether a thread of this process is in a getsockopt() for this leg."""
+    wanted = ["55", hex(leg.fileno())]
+    return wanted in [(thread / "syscall").read_text().split()[:2] for thread in Path("/proc/self/task").iterdir()]
+
+
 def hold_all(folder: str) -> None:
     """Hold the locks of the wire legs of as many relays as there are CPUs, from now on. `folder` is mounted upon."""
-    relays = [Relay() for _ in range(os.cpu_count() or 1)]
+    relays = [Relay(legs=(*saved_pair(), *saved_pair())) for _ in range(os.cpu_count() or 1)]
     for r in relays:
         r.check_alive()
-        attach_filter(r.wire)
     in_thread(serve, mount(folder))
-    for r in relays:
-        page = map_page(folder, str(r.wire.fileno()))
-        for way in (hold, get_filter):
-            in_thread(way, r.wire, page)
-    time.sleep(1)
+    hold(folder, [r.wire for r in relays])
     for r in relays:
         r.app.sendall(b"to be sealed")
 
 
 def close_while_held(folder: str) -> None:
     """Close wire legs: one that relays while the lock of its plain leg is held, one that ends while that of the wire is."""
-    relaying, ending = Relay(keep_plain=True), Relay()
-    legs = (relaying.plain, ending.wire)
-    for leg in legs:
-        attach_filter(leg)
+    relaying, ending = (Relay(legs=(*saved_pair(), *saved_pair()), keep_plain=True) for _ in range(2))
+    ending.plain.close()
     in_thread(serve, mount(folder))
-    for leg in legs:
-        in_thread(get_filter, leg, map_page(folder, str(leg.fileno())))
-    time.sleep(1)
+    hold(folder, [relaying.plain, ending.wire])
     ending.app.close()
     ending.send(FIN)
     time.sleep(0.2)
