@@ -36,10 +36,15 @@ void stcp_listener_kick(struct stcp_sock *s)
 		mod_delayed_work(STCP_UNBOUND_WQ, &l->work, 0);
 }
 
-/* The handshake of an embryo is over; agent->lock is held. */
+/*
+ * The handshake of an embryo is over; agent->lock is held. Once the embryo is ready,
+ * accept() forgets the parent, and needs no lock of ours for it. The listener's close()
+ * takes agent->lock, so the parent itself stays.
+ */
 void stcp_embryo_over(struct stcp_sock *s, bool good)
 {
-	struct stcp_listener *l = s->parent->listener;
+	struct stcp_sock *parent = s->parent;
+	struct stcp_listener *l = parent->listener;
 
 	spin_lock_bh(&l->lock);
 	/* It may be in the hands of the listener's close() already. */
@@ -52,9 +57,9 @@ void stcp_embryo_over(struct stcp_sock *s, bool good)
 	}
 	spin_unlock_bh(&l->lock);
 	if (good)
-		stcp_wake(stcp_outer(s->parent), EPOLLIN | EPOLLRDNORM);
+		stcp_wake(stcp_outer(parent), EPOLLIN | EPOLLRDNORM);
 	else
-		stcp_listener_kick(s->parent);
+		stcp_listener_kick(parent);
 }
 
 /* -- the work item ------------------------------------------------------------ */
