@@ -37,10 +37,19 @@ void stcp_wake(struct sock *sk, __poll_t events)
 
 /* -- callbacks --------------------------------------------------------------- */
 
-/* Call under sk_callback_lock. */
+/*
+ * Call under sk_callback_lock. A child of a listener has our callbacks, and may have
+ * the data of somebody else (a sockmap, with flags of its own).
+ */
 static struct stcp_sock *stcp_outer_of(struct sock *isk)
 {
-	return (struct stcp_sock *)__locked_read_sk_user_data_with_flags(isk, 0);
+	uintptr_t data = (uintptr_t)
+		rcu_dereference_check(__sk_user_data(isk),
+				      lockdep_is_held(&isk->sk_callback_lock));
+
+	if ((data & ~SK_USER_DATA_PTRMASK) != SK_USER_DATA_NOCOPY)
+		return NULL;
+	return (struct stcp_sock *)(data & SK_USER_DATA_PTRMASK);
 }
 
 static void stcp_inner_data_ready(struct sock *isk)
