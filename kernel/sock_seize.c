@@ -6,7 +6,8 @@
  * on it as on any other. What would let our callbacks outlive the outer socket is
  * refused (stcp_inner_hold()): an upper-layer protocol saves them and puts them
  * back later, and a listener hands them down to its children. The descriptor
- * holds a reference on the module.
+ * holds a reference on the module. IPV6_ADDRFORM is refused too: it would put other
+ * operations on the socket, and the reference would never be given back.
  *
  * The end of the handshake takes the inner socket away: stcp_inner_seize() refuses an
  * inner socket with which the agent has done more than talk, and puts operations on it
@@ -112,7 +113,8 @@ static __poll_t stcp_seized_poll(struct file *file, struct socket *sock,
 static int stcp_held_setsockopt(struct socket *sock, int level, int optname,
 				sockptr_t optval, unsigned int optlen)
 {
-	if (level == SOL_TCP && optname == TCP_ULP)
+	if ((level == SOL_TCP && optname == TCP_ULP) ||
+	    (level == SOL_IPV6 && optname == IPV6_ADDRFORM))
 		return -EBUSY;
 	return sock_common_setsockopt(sock, level, optname, optval, optlen);
 }

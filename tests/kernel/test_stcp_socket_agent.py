@@ -15,7 +15,9 @@ from stcp_proxy.relay import kernel_abi as abi
 from .netlink_agent import SEND_KEY, Agent, Link, attribute, done, take, wait_taken
 from .peer import eventually, how_it_ends, read_exactly, references
 from .refusals import disconnect, refused
-from .sockets import outcome, start, tcp_listener
+from .sockets import outcome, start, stcp_socket, tcp_listener
+
+IPV6_ADDRFORM = 1
 
 
 def test_done_is_once(link: Link) -> None:
@@ -152,6 +154,18 @@ def test_nothing_of_the_module_stays_on_the_agents_descriptor(link: Link) -> Non
         assert references() > before
         kept.close()
         eventually(lambda: references() == before, "a closed descriptor holds the module")
+
+
+def test_the_agent_does_not_change_the_family(link: Link) -> None:
+    """IPV6_ADDRFORM puts other operations on the socket, without the reference on the module that ours hold."""
+    before = references()
+    with tcp_listener() as listener, stcp_socket(socket.AF_INET6) as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex(("::ffff:127.0.0.1", listener.getsockname()[1])) == errno.EINPROGRESS
+        taken = wait_taken(link)
+        with socket.socket(fileno=taken.fd) as held, refused(errno.EBUSY):
+            held.setsockopt(socket.IPPROTO_IPV6, IPV6_ADDRFORM, socket.AF_INET)
+    eventually(lambda: references() == before, "a closed descriptor holds the module")
 
 
 @pytest.mark.parametrize("harm", ["shutdown", "linger", "closed by the peer"])
