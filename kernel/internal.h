@@ -177,6 +177,10 @@ static inline bool stcp_leg_trylock(struct stcp_leg *leg)
 	return stcp_trylock(leg->sk, &leg->wanted);
 }
 
+/* -- send.c ---------------------------------------------------------------- */
+
+int stcp_send_pieces(struct sock *sk, struct msghdr *msg, size_t len, bool more);
+
 /* -- io.c ------------------------------------------------------------------ */
 
 struct stcp_direction;

@@ -9,11 +9,10 @@
  * only where it is free (lock.c). Where it is not, the attempt is noted
  * and stcp_release_cb() kicks the relay when the holder lets go.
  *
- * TCP is called with bottom halves off. It then takes memory without reclaim and
- * charges the memory cgroup without waiting for it.
+ * TCP is called with bottom halves off (send.c). It then takes memory without reclaim
+ * and charges the memory cgroup without waiting for it.
  */
 #include <linux/bvec.h>
-#include <linux/sched.h>
 
 #include "internal.h"
 
@@ -182,61 +181,6 @@ int stcp_leg_recv(struct stcp_leg *leg, struct stcp_direction *d)
 }
 
 /*
- * Segments that one call of tcp_sendmsg_locked() may fill: after sixteen it takes
- * what has arrived meanwhile, which may sleep. Options make a segment shorter than the
- * MSS. The least MSS, 48 bytes, leaves 8 beside them.
- */
-#define STCP_SEND_SEGMENTS	12
-
-static size_t stcp_send_limit(const struct sock *sk)
-{
-	int mss = (int)tcp_sk(sk)->mss_cache - MAX_TCP_OPTION_SPACE;
-
-	return STCP_SEND_SEGMENTS * max(mss, 8);
-}
-
-/*
- * Call tcp_sendmsg_locked() with the page fragment of the carrier. TCP collects small
- * sends in 32 KiB of pages. A fragment of the socket would stay with every leg at rest,
- * charged to no memory cgroup.
- */
-static int stcp_send_part(struct sock *sk, struct msghdr *msg, size_t len)
-{
-	bool own = sk_page_frag(sk) == &sk->sk_frag;
-	int n;
-
-	local_bh_disable();
-	if (own)
-		swap(sk->sk_frag, current->task_frag);
-	n = tcp_sendmsg_locked(sk, msg, len);
-	if (own)
-		swap(sk->sk_frag, current->task_frag);
-	local_bh_enable();
-	return n;
-}
-
-static int stcp_send_locked(struct sock *sk, struct msghdr *msg, size_t len,
-			    bool more)
-{
-	size_t left = len, part;
-	int n;
-
-	do {
-		part = min(left, stcp_send_limit(sk));
-		msg->msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-		if (more || part < left)
-			msg->msg_flags |= MSG_MORE;
-		iov_iter_truncate(&msg->msg_iter, part);
-		n = stcp_send_part(sk, msg, part);
-		if (n < 0)
-			return left < len ? len - left : n;
-		left -= n;
-		iov_iter_reexpand(&msg->msg_iter, left);
-	} while (left && n == part);
-	return len - left;
-}
-
-/*
  * Send what the direction's buffer has to send. Return: bytes taken, or a negative
  * errno; -EINPROGRESS when somebody holds the socket, -ENOBUFS when there is room
  * but no memory.
@@ -262,7 +206,7 @@ int stcp_leg_send(struct stcp_leg *leg, struct stcp_direction *d, bool more)
 	}
 	n = stcp_buffer_bvec(&d->buffer, vec, d->out, len);
 	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, vec, n, len);
-	n = stcp_send_locked(leg->sk, &msg, len, more);
+	n = stcp_send_pieces(leg->sk, &msg, len, more);
 	if (d->beyond) {
 		WRITE_ONCE(leg->sk->sk_sndbuf, sndbuf);
 		WRITE_ONCE(tcp_sk(leg->sk)->notsent_lowat, notsent);

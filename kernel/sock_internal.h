@@ -283,7 +283,7 @@ void stcp_inner_learn_ops(const struct socket *inner);
 void stcp_inner_expect(struct stcp_session *e, struct sock *isk);
 bool stcp_inner_ready(const struct sock *isk);
 int stcp_inner_recv(struct stcp_session *e, struct sock *isk);
-int stcp_inner_send(struct stcp_session *e, struct sock *isk, bool more, bool sleep);
+int stcp_inner_send(struct stcp_session *e, struct sock *isk, bool more);
 void stcp_inner_drain(struct sock *isk);
 
 /* -- bytes (sock_send.c, sock_recv.c) --------------------------------------- */

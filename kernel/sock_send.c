@@ -9,7 +9,7 @@
  *
  * Only when TCP finds no memory the rest of a frame waits in @out. Nothing may tell us
  * when there is memory, so a work item tries again by time. It serves all users, so it
- * takes neither socket's lock that is not free.
+ * takes neither socket's lock that is not free, and memory without reclaim.
  */
 #include <linux/delay.h>
 #include <linux/sched/signal.h>
@@ -49,7 +49,7 @@ int stcp_sock_flush(struct stcp_sock *s)
 
 	if (likely(!e->out_end))
 		return 0;
-	return stcp_sent(s, stcp_inner_send(e, s->inner->sk, false, true));
+	return stcp_sent(s, stcp_inner_send(e, s->inner->sk, false));
 }
 
 void stcp_sock_retry(struct work_struct *work)
@@ -62,8 +62,7 @@ void stcp_sock_retry(struct work_struct *work)
 		queue_delayed_work(stcp_queue, &s->retry, STCP_RETRY);
 		return;
 	}
-	if (e->out_end &&
-	    !stcp_sent(s, stcp_inner_send(e, s->inner->sk, false, false)))
+	if (e->out_end && !stcp_sock_flush(s))
 		stcp_wake(sk, EPOLLOUT | EPOLLWRNORM);
 	stcp_unlock(sk);
 }
@@ -81,7 +80,7 @@ static int stcp_send_frame(struct stcp_sock *s, u8 type, u32 len, bool more)
 	}
 	e->out_at = 0;
 	WRITE_ONCE(e->out_end, STCP_FRAME_OVERHEAD + len);
-	return stcp_sent(s, stcp_inner_send(e, s->inner->sk, more, true));
+	return stcp_sent(s, stcp_inner_send(e, s->inner->sk, more));
 }
 
 /*

@@ -14,7 +14,12 @@
  * of it, even beyond the send buffer: a part of a frame that waits here would have to
  * be sent by somebody when there is room. Only when TCP finds no memory a rest
  * remains; sock_send.c retries it by time.
+ *
+ * A kernel thread (the work item of that retry, or who closes files for everybody)
+ * gives a frame to TCP without waiting for a lock or for memory of the user.
  */
+#include <linux/sched.h>
+
 #include "sock_internal.h"
 
 /*
@@ -136,18 +141,34 @@ void stcp_inner_drain(struct sock *isk)
 	tcp_read_sock(isk, &desc, stcp_inner_drain_segment);
 }
 
-static int stcp_inner_push(struct stcp_session *e, struct sock *isk, int flags)
+/* As stcp_send_pieces(), for the rest of the frame. */
+static int stcp_inner_push_now(struct sock *isk, struct msghdr *msg, u32 len, bool more)
+{
+	gfp_t allocation = isk->sk_allocation;
+	int n;
+
+	isk->sk_allocation = STCP_SK_ALLOCATION;
+	n = stcp_send_pieces(isk, msg, len, more);
+	isk->sk_allocation = allocation;
+	return n;
+}
+
+static int stcp_inner_push(struct stcp_session *e, struct sock *isk, bool more)
 {
 	u32 len = e->out_end - e->out_at, count;
 	struct bio_vec vec[STCP_BUFFER_PAGES];
-	struct msghdr msg = { .msg_flags = flags };
+	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
 
+	if (more)
+		msg.msg_flags |= MSG_MORE;
 	count = stcp_buffer_bvec(&e->out, vec, e->out_at, len);
 	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, vec, count, len);
+	if (current->flags & PF_KTHREAD)
+		return stcp_inner_push_now(isk, &msg, len, more);
 	return tcp_sendmsg_locked(isk, &msg, len);
 }
 
-static int stcp_inner_send_locked(struct stcp_session *e, struct sock *isk, int flags)
+static int stcp_inner_send_locked(struct stcp_session *e, struct sock *isk, bool more)
 {
 	struct tcp_sock *tp = tcp_sk(isk);
 	int sndbuf = isk->sk_sndbuf, n = 0;
@@ -156,7 +177,7 @@ static int stcp_inner_send_locked(struct stcp_session *e, struct sock *isk, int 
 	WRITE_ONCE(isk->sk_sndbuf, INT_MAX);
 	WRITE_ONCE(tp->notsent_lowat, U32_MAX);
 	while (e->out_at < e->out_end) {
-		n = stcp_inner_push(e, isk, flags);
+		n = stcp_inner_push(e, isk, more);
 		if (n <= 0)
 			break;
 		e->out_at += n;
@@ -168,19 +189,18 @@ static int stcp_inner_send_locked(struct stcp_session *e, struct sock *isk, int 
 
 /*
  * Hand the frame in @out to TCP, beyond the send buffer if need be. Return: 0; -EAGAIN
- * when TCP has no memory for all of it, or the caller may not @sleep for the
+ * when TCP has no memory for all of it, or a kernel thread would have to wait for the
  * inner socket lock; another negative errno when TCP takes nothing any more.
  */
-int stcp_inner_send(struct stcp_session *e, struct sock *isk, bool more, bool sleep)
+int stcp_inner_send(struct stcp_session *e, struct sock *isk, bool more)
 {
 	int err;
 
-	if (sleep)
+	if (!(current->flags & PF_KTHREAD))
 		lock_sock(isk);
 	else if (!stcp_trylock(isk, NULL))
 		return -EAGAIN;
-	err = stcp_inner_send_locked(e, isk, MSG_DONTWAIT | MSG_NOSIGNAL |
-				     (more ? MSG_MORE : 0));
+	err = stcp_inner_send_locked(e, isk, more);
 	stcp_unlock(isk);
 	return err;
 }

@@ -180,6 +180,7 @@ struct page_frag {
 	struct page *page;
 };
 #define PF_WQ_WORKER 1u
+#define PF_KTHREAD 2u
 struct task_struct {
 	unsigned int flags;
 	struct page_frag task_frag;

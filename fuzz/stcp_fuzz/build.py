@@ -25,6 +25,7 @@ KERNEL_FILES: Final = [
     "open",
     "seal",
     "lock",
+    "send",
     "io",
     "look",
     "hook",
