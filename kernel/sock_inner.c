@@ -16,6 +16,7 @@
  * dropped, for the kernel's only worker for delayed closes may drop it.
  */
 #include <linux/file.h>
+#include <linux/sched/signal.h>
 
 #include "sock_internal.h"
 
@@ -246,35 +247,35 @@ static bool stcp_inner_closing(const struct sock *isk)
 }
 
 /*
- * Wait until the FIN is acknowledged, or a signal comes, for at most @timeout. As
- * sk_stream_wait_close(), which is not for modules any more since 7.x.
+ * Wait until the FIN is acknowledged, or a signal comes, for at most @timeout. Unlike
+ * sk_stream_wait_close() this takes no lock that the agent could hold.
  */
 static void stcp_inner_wait_closed(struct sock *isk, long timeout)
 {
 	DEFINE_WAIT_FUNC(wait, woken_wake_function);
 
 	add_wait_queue(sk_sleep(isk), &wait);
-	while (timeout && !signal_pending(current) &&
-	       !sk_wait_event(isk, &timeout, !stcp_inner_closing(isk), &wait))
-		;
+	while (timeout && !signal_pending(current) && stcp_inner_closing(isk))
+		timeout = wait_woken(&wait, TASK_INTERRUPTIBLE, timeout);
 	remove_wait_queue(sk_sleep(isk), &wait);
+}
+
+static void stcp_inner_reset(struct sock *isk)
+{
+	isk->sk_prot->disconnect(isk, 0);
+	WRITE_ONCE(isk->sk_shutdown, SHUTDOWN_MASK);
 }
 
 /*
  * Let go of the inner socket: FIN behind what was sent, wait for it to be
  * acknowledged for at most @timeout. What is still in the receive queue would
- * make an RST of the FIN, so it is thrown away.
- *
- * Return: false when the agent holds it and the caller may not @sleep.
+ * make an RST of the FIN, so it is thrown away. The caller has the inner socket lock,
+ * and this gives it back.
  */
-bool stcp_inner_close(struct stcp_sock *s, long timeout, bool sleep)
+void stcp_inner_close(struct stcp_sock *s, long timeout)
 {
 	struct sock *isk = s->inner->sk;
 
-	if (sleep)
-		lock_sock(isk);
-	else if (!stcp_trylock(isk, NULL))
-		return false;
 	stcp_inner_unhook(s);
 	sock_reset_flag(isk, SOCK_LINGER);
 	if (s->session && s->session->charged)
@@ -284,20 +285,35 @@ bool stcp_inner_close(struct stcp_sock *s, long timeout, bool sleep)
 		WRITE_ONCE(isk->sk_shutdown, isk->sk_shutdown | SEND_SHUTDOWN);
 		isk->sk_prot->shutdown(isk, SEND_SHUTDOWN);
 	}
-	stcp_inner_wait_closed(isk, timeout);
 	stcp_unlock(isk);
+	stcp_inner_wait_closed(isk, timeout);
 	s->inner = NULL;
 	fput(s->file);
+}
+
+/*
+ * The same from a work item, without waiting. A session that nobody has ended by a
+ * frame ends with an RST. Return: false when the agent holds the inner socket.
+ */
+bool stcp_inner_close_later(struct stcp_sock *s)
+{
+	struct sock *isk = s->inner->sk;
+
+	if (!stcp_trylock(isk, NULL))
+		return false;
+	if (s->session)
+		stcp_inner_reset(isk);
+	stcp_inner_close(s, 0);
 	return true;
 }
 
 /* An RST to the peer: there is nothing left to say to it. */
-void stcp_inner_abort(struct sock *isk)
+void stcp_inner_abort(struct stcp_sock *s)
 {
-	lock_sock(isk);
-	if (isk->sk_state != TCP_CLOSE) {
-		isk->sk_prot->disconnect(isk, 0);
-		WRITE_ONCE(isk->sk_shutdown, SHUTDOWN_MASK);
-	}
-	release_sock(isk);
+	struct sock *isk = s->inner->sk;
+
+	stcp_inner_lock(s->session, isk);
+	if (isk->sk_state != TCP_CLOSE)
+		stcp_inner_reset(isk);
+	stcp_inner_unlock(s->session, isk);
 }

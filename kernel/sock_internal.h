@@ -25,14 +25,17 @@
  * The agent, workers and callbacks never sleep for a lock that user space can hold:
  * they try it. The agent serves all users of a namespace, a worker all of the
  * machine, and the agent itself may be hostile: whoever makes a user namespace
- * may be the agent in it.
+ * may be the agent in it. close() tries the inner socket lock too, for a kernel thread
+ * may drop the last reference of a file, and closes files for everybody.
  *
  * Lifetimes. The outer socket lives until its close(), an embryo (an outer socket
  * that accept() has not given out) as long as its listener. It owns the inner
  * socket: by its file once there is one, for the agent gets a descriptor of
  * that. close() first takes the handshake from its list, then
  * takes the callbacks off, and only then lets go of the inner socket; each of these
- * steps excludes whoever could still look at the outer socket. The struct socket
+ * steps excludes whoever could still look at the outer socket. Where a call of the
+ * agent holds the inner socket lock, a work item does the last step later, with an RST,
+ * and the outer socket lives until then. The struct socket
  * of an outer socket, struct proto and the inner operations hold references on
  * the module, and no inner socket has our callbacks once its outer socket is gone. Both
  * sockets hold references on the network namespace, so at its exit there is no socket
@@ -84,6 +87,8 @@ struct stcp_session {
 	bool fin;			/* FIN was sealed */
 	bool broken;			/* TCP takes nothing any more */
 
+	bool locked;			/* close() holds the inner lock already */
+
 	/* how it ended */
 	int fatal;			/* 0, or the errno that recv() repeats */
 	enum stcp_end end;
@@ -97,6 +102,19 @@ struct stcp_session {
 	char peer[STCP_MAX_PEER];
 	u8 channel_id[STCP_CHANNEL_ID_LEN];
 };
+
+/* The inner socket lock, unless close() holds it. */
+static inline void stcp_inner_lock(const struct stcp_session *e, struct sock *isk)
+{
+	if (!e->locked)
+		lock_sock(isk);
+}
+
+static inline void stcp_inner_unlock(const struct stcp_session *e, struct sock *isk)
+{
+	if (!e->locked)
+		release_sock(isk);
+}
 
 /* How long a frame is; no more than its header is wanted of one that is not allowed. */
 static inline u32 stcp_frame_size(const struct stcp_session *e, const u8 *header)
@@ -273,8 +291,9 @@ void stcp_inner_charge(struct stcp_sock *s);
 void stcp_inner_hold(struct socket *inner);
 int stcp_inner_seize(struct socket *inner, struct stcp_session *e);
 void stcp_inner_unhook(struct stcp_sock *s);
-bool stcp_inner_close(struct stcp_sock *s, long timeout, bool sleep);
-void stcp_inner_abort(struct sock *isk);
+void stcp_inner_close(struct stcp_sock *s, long timeout);
+bool stcp_inner_close_later(struct stcp_sock *s);
+void stcp_inner_abort(struct stcp_sock *s);
 void stcp_wake(struct sock *sk, __poll_t events);
 void stcp_inner_learn_ops(const struct socket *inner);
 

@@ -11,12 +11,17 @@
  *
  * close() says the last word: FIN, or RESET when there are bytes that the application
  * has not read, or when it asked for it by SO_LINGER with a time of 0. Then the
- * inner socket closes behind it.
+ * inner socket closes behind it. All of this happens under the inner socket lock. Only a
+ * call of the agent that began before DONE can hold that lock, for as long as
+ * it likes, and close() does not wait for it: a work item resets the connection later.
  */
 #include <linux/memcontrol.h>
 #include <net/inet_common.h>
 
 #include "sock_internal.h"
+
+/* Time until another try to lock an inner socket that the agent holds. */
+#define STCP_ABANDONED_RETRY	(HZ / 10 + 1)
 
 static struct lock_class_key stcp_lock_keys[2];
 
@@ -166,18 +171,23 @@ static void stcp_sock_last_frame(struct stcp_sock *s)
 	else if (!e->fin)
 		err = stcp_sock_say(s, STCP_FRAME_FIN, 0);
 	if (err)
-		stcp_inner_abort(s->inner->sk);
+		stcp_inner_abort(s);
 }
 
-/* Called by the socket layer when nobody can use the socket any more. */
+/*
+ * Called by the socket layer when nobody can use the socket any more. The work item that
+ * calls it is @retry, which close() has cancelled; without a close() nothing was sent.
+ */
 void stcp_sock_destroy(struct sock *sk)
 {
 	struct stcp_sock *s = stcp_sk(sk);
 
 	stcp_handshake_cancel(s, 0);
-	cancel_delayed_work_sync(&s->retry);
-	if (s->inner)
-		stcp_inner_close(s, 0, true);
+	/* The agent has never had it. */
+	if (s->inner) {
+		lock_sock(s->inner->sk);
+		stcp_inner_close(s, 0);
+	}
 	if (s->session) {
 		stcp_stat_add(sock_net(sk), STCP_STAT_SESSIONS_LIVE, -1);
 		stcp_session_free(s->session);
@@ -186,20 +196,54 @@ void stcp_sock_destroy(struct sock *sk)
 	sk->sk_state = TCP_CLOSE;
 }
 
+static void stcp_sock_abandoned(struct work_struct *work)
+{
+	struct stcp_sock *s = container_of(to_delayed_work(work), struct stcp_sock, retry);
+
+	if (stcp_inner_close_later(s))
+		sk_common_release(stcp_outer(s));
+	else
+		queue_delayed_work(stcp_queue, &s->retry, STCP_ABANDONED_RETRY);
+}
+
+/* Say the last word, under both locks. Return: whether the inner lock is ours now. */
+static bool stcp_sock_last_word(struct stcp_sock *s)
+{
+	struct sock *sk = stcp_outer(s);
+	bool locked;
+
+	lock_sock(sk);
+	locked = stcp_trylock(s->inner->sk, NULL);
+	if (locked && s->session) {
+		s->session->locked = true;
+		stcp_sock_last_frame(s);
+	}
+	WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
+	release_sock(sk);
+	return locked;
+}
+
 void stcp_sock_close(struct sock *sk, long timeout)
 {
 	struct stcp_sock *s = stcp_sk(sk);
+	bool locked;
 
 	/* Its embryos are locked in turn, and two outer sockets never at once. */
 	if (s->listener)
 		stcp_listener_destroy(s);
 	stcp_handshake_cancel(s, 0);
-	lock_sock(sk);
-	if (s->session)
-		stcp_sock_last_frame(s);
-	WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
-	release_sock(sk);
+	stcp_inner_unhook(s);
+	/* It would hold the lock for a moment. */
 	cancel_delayed_work_sync(&s->retry);
-	stcp_inner_close(s, timeout, true);
+	locked = stcp_sock_last_word(s);
+	cancel_delayed_work_sync(&s->retry);
+	if (!locked) {
+		sock_orphan(sk);
+		INIT_DELAYED_WORK(&s->retry, stcp_sock_abandoned);
+		queue_delayed_work(stcp_queue, &s->retry, STCP_ABANDONED_RETRY);
+		return;
+	}
+	/* SO_LINGER is not for who closes files for everybody. */
+	stcp_inner_close(s, current->flags & PF_KTHREAD ? 0 : timeout);
 	sk_common_release(sk);
 }

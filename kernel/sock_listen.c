@@ -88,7 +88,7 @@ static bool stcp_listener_reap(struct stcp_listener *l)
 
 	while ((s = stcp_listener_pop(l, &l->dead))) {
 		stcp_handshake_cancel(s, 0);
-		freed = !s->inner || stcp_inner_close(s, 0, false);
+		freed = !s->inner || stcp_inner_close_later(s);
 		spin_lock_bh(&l->lock);
 		if (freed)
 			l->embryo_count--;

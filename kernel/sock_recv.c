@@ -93,13 +93,13 @@ static int stcp_step_receive(struct stcp_session *e, struct sock *isk)
 
 	if (!e->queued)
 		return stcp_inner_recv(e, isk);
-	lock_sock(isk);
+	stcp_inner_lock(e, isk);
 	/* There was no memory to begin the next frame. */
 	if (!e->queued_whole)
 		err = stcp_session_next(e);
 	else
 		err = stcp_session_take_queued(e);
-	release_sock(isk);
+	stcp_inner_unlock(e, isk);
 	return err ?: 1;
 }
 
@@ -133,10 +133,10 @@ int stcp_sock_step(struct stcp_sock *s)
 	stcp_step_frame(s);
 	if (e->fatal)
 		return 1;
-	lock_sock(isk);
+	stcp_inner_lock(e, isk);
 	n = stcp_session_next(e);
 	stcp_inner_expect(e, isk);
-	release_sock(isk);
+	stcp_inner_unlock(e, isk);
 	return n ?: 1;
 }
 

@@ -84,6 +84,20 @@ static int stcp_send_frame(struct stcp_sock *s, u8 type, u32 len, bool more)
 }
 
 /*
+ * TCP had no memory for a frame. Return: false when the caller should not try once more.
+ * A kernel thread does not wait; close() has kept out what could bring memory.
+ */
+static bool stcp_say_again(struct stcp_sock *s, int tries)
+{
+	if (tries >= STCP_RETRIES || current->flags & PF_KTHREAD)
+		return false;
+	msleep(20);
+	if (s->session->locked)
+		__sk_flush_backlog(s->inner->sk);
+	return true;
+}
+
+/*
  * FIN, or RESET with @code. It does not wait for room. Return: 0, or a negative errno
  * when it did not leave; then nothing can be said any more.
  */
@@ -93,8 +107,8 @@ int stcp_sock_say(struct stcp_sock *s, u8 type, u16 code)
 	int err, i, len = type == STCP_FRAME_RESET ? STCP_CODE_LEN : 0;
 	u8 bytes[STCP_CODE_LEN];
 
-	for (i = 0; (err = stcp_sock_flush(s)) == -EAGAIN && i < STCP_RETRIES; i++)
-		msleep(20);
+	for (i = 0; (err = stcp_sock_flush(s)) == -EAGAIN && stcp_say_again(s, i); i++)
+		;
 	if (err || e->broken || (e->fin && type == STCP_FRAME_FIN))
 		return err ?: -EPIPE;
 	if (stcp_buffer_grow(&e->out, STCP_FRAME_OVERHEAD + len, GFP_KERNEL))
@@ -105,10 +119,8 @@ int stcp_sock_say(struct stcp_sock *s, u8 type, u16 code)
 	}
 	e->fin = true;
 	err = stcp_send_frame(s, type, len, false);
-	for (i = 0; err == -EAGAIN && i < STCP_RETRIES; i++) {
-		msleep(20);
+	for (i = 0; err == -EAGAIN && stcp_say_again(s, i); i++)
 		err = stcp_sock_flush(s);
-	}
 	return err;
 }
 

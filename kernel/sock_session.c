@@ -169,5 +169,5 @@ bool stcp_session_end(struct stcp_sock *s, enum stcp_end end, int error, int fat
 void stcp_session_abort(struct stcp_sock *s, enum stcp_end end, int error)
 {
 	if (stcp_session_end(s, end, error, -ECONNRESET))
-		stcp_inner_abort(s->inner->sk);
+		stcp_inner_abort(s);
 }

@@ -107,22 +107,22 @@ int stcp_inner_recv(struct stcp_session *e, struct sock *isk)
 	u32 need;
 	int n;
 
-	lock_sock(isk);
+	stcp_inner_lock(e, isk);
 	stcp_inner_expect(e, isk);
 	n = stcp_inner_ready(isk) ? 1 : stcp_inner_end(isk);
 	need = min_t(u32, isk->sk_rcvlowat, tcp_inq(isk));
-	release_sock(isk);
+	stcp_inner_unlock(e, isk);
 	if (n <= 0)
 		return n;
 	/* What is taken under the lock needs memory without waiting: have it before. */
 	n = stcp_session_grow(e, e->in_end + need);
 	if (n)
 		return n;
-	lock_sock(isk);
+	stcp_inner_lock(e, isk);
 	stcp_inner_pass_urgent(isk);
 	n = tcp_read_sock(isk, &desc, stcp_inner_read_segment);
 	stcp_inner_expect(e, isk);
-	release_sock(isk);
+	stcp_inner_unlock(e, isk);
 	return n > 0 ? n : desc.error ? -ENOMEM : -EAGAIN;
 }
 
@@ -197,10 +197,11 @@ int stcp_inner_send(struct stcp_session *e, struct sock *isk, bool more)
 	int err;
 
 	if (!(current->flags & PF_KTHREAD))
-		lock_sock(isk);
-	else if (!stcp_trylock(isk, NULL))
+		stcp_inner_lock(e, isk);
+	else if (!e->locked && !stcp_trylock(isk, NULL))
 		return -EAGAIN;
 	err = stcp_inner_send_locked(e, isk, more);
-	stcp_unlock(isk);
+	if (!e->locked)
+		stcp_unlock(isk);
 	return err;
 }

@@ -48,15 +48,9 @@ void iov_iter_revert(struct iov_iter *to, size_t size)
 
 /* -- what sock_inner.c and sock_option.c have ---- */
 
-void stcp_inner_abort(struct sock *isk)
+void stcp_inner_abort(struct stcp_sock *s)
 {
-	tcp_abort(isk, ECONNRESET);
-}
-
-bool stcp_inner_trylock(struct sock *isk)
-{
-	lock_sock(isk);
-	return true;
+	tcp_abort(s->inner->sk, ECONNRESET);
 }
 
 void stcp_sock_mirror(struct stcp_sock *s)

@@ -2,6 +2,8 @@
 
     python -m tests.kernel.hostile FOLDER            as a user without privileges; prints "held" and waits to be killed
     python -m tests.kernel.hostile FOLDER closes     closes the wire legs while it holds the plain ones; prints "closed" then
+    python -m tests.kernel.hostile FOLDER agent      is the agent of a network namespace of its own, and closes a socket of the protocol
+                                                     while it holds its TCP connection; prints "closed" then
 
 The result of getsockopt(TCP_SAVED_SYN) is copied with the socket locked. It goes to a file of a FUSE file system that the user
 has mounted in a user namespace of its own and that never answers a read.
@@ -10,6 +12,7 @@ has mounted in a user namespace of its own and that never answers a read.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
 import struct
@@ -21,11 +24,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from .netlink_agent import Link, done, wait_taken
 from .peer import FIN, PATIENCE, Relay, eventually
+from .sockets import outcome, start, tcp_listener
 
 LIBC: Final = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
+SO_GET_FILTER = 26  # SO_ATTACH_FILTER, in setsockopt()
 LOOKUP, GETATTR, OPEN, READ, INIT = 1, 3, 14, 15, 26
 
 
@@ -53,9 +59,10 @@ def serve(device: int) -> None:
         os.write(device, struct.pack("IiQ", 16 + len(body or b""), 0 if body else -38, unique) + (body or b""))
 
 
-def mount(folder: str) -> int:
+def mount(folder: str, more: int = 0) -> int:
+    """Mount in new namespaces: of users, of mounts, and `more`."""
     uid, gid = os.getuid(), os.getgid()
-    assert LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0
+    assert LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNS | more) == 0
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         Path("/proc/self", name).write_text(text)
     device = os.open("/dev/fuse", os.O_RDWR)
@@ -76,6 +83,17 @@ def get_syn(leg: socket.socket, page: int) -> None:
     LIBC.getsockopt(leg.fileno(), socket.SOL_TCP, TCP_SAVED_SYN, ctypes.c_void_p(page), ctypes.byref(ctypes.c_uint32(4096)))
 
 
+def attach_filter(leg: socket.socket) -> None:
+    """Needs CAP_NET_ADMIN in the network namespace of the socket."""
+    code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xFFFFFFFF))
+    leg.setsockopt(socket.SOL_SOCKET, SO_GET_FILTER, struct.pack("HxxxxxxQ", 1, ctypes.addressof(code)))
+
+
+def get_filter(leg: socket.socket, page: int) -> None:
+    """SO_GET_FILTER copies to user space under the lock and is not the protocol's to refuse."""
+    LIBC.getsockopt(leg.fileno(), socket.SOL_SOCKET, SO_GET_FILTER, ctypes.c_void_p(page), ctypes.byref(ctypes.c_uint32(1)))
+
+
 def map_page(folder: str, name: str) -> int:
     """A page that never comes: where a file of the mounted folder is mapped."""
     file = os.open(f"{folder}/{name}", os.O_RDWR)
@@ -87,11 +105,11 @@ def in_thread(call: Callable[..., None], *args: object) -> None:
     threading.Thread(target=call, args=args, daemon=True).start()
 
 
-def hold(folder: str, legs: list[socket.socket]) -> None:
+def hold(folder: str, legs: list[socket.socket], call: Callable[..., None] = get_syn) -> None:
     """Hold the locks of these legs, from now on. A lock that nobody holds would show nothing, so that is looked at."""
     pages = [map_page(folder, str(leg.fileno())) for leg in legs]  # before the first of them waits: they are one file
     for leg, page in zip(legs, pages, strict=True):
-        in_thread(get_syn, leg, page)
+        in_thread(call, leg, page)
     for leg in legs:
         eventually(lambda leg=leg: is_held(leg), "nobody holds the lock of a leg")  # type: ignore[misc]
 
@@ -126,6 +144,27 @@ def close_while_held(folder: str) -> None:
     ending.wire.close()
 
 
+def close_held_by_the_agent(folder: str) -> None:
+    """Close a socket of the protocol whose agent holds the lock of the TCP connection underneath."""
+    device = mount(folder, CLONE_NEWNET)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS, up
+    link = Link()
+    link.register()
+    listener = tcp_listener()
+    sock = start(listener)
+    taken = wait_taken(link)
+    held = socket.socket(fileno=taken.fd)
+    attach_filter(held)
+    done(link, taken.number)
+    assert outcome(sock) == 0
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1000))
+    in_thread(serve, device)
+    hold(folder, [held], get_filter)
+    sock.close()
+    held.detach()
+
+
 def abort_fuse() -> None:
     """A process that waits for its own FUSE file system cannot be killed."""
     control = Path("/sys/fs/fuse/connections")
@@ -135,12 +174,9 @@ def abort_fuse() -> None:
         connection.write_text("1")
 
 
-def main(folder: str, closes: str = "") -> None:
-    if closes:
-        close_while_held(folder)
-    else:
-        hold_all(folder)
-    print("closed" if closes else "held", flush=True)
+def main(folder: str, how: str = "holds") -> None:
+    {"holds": hold_all, "closes": close_while_held, "agent": close_held_by_the_agent}[how](folder)
+    print("held" if how == "holds" else "closed", flush=True)
     time.sleep(600)
 
 

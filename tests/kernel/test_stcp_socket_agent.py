@@ -15,7 +15,8 @@ from stcp_proxy.relay import kernel_abi as abi
 from .netlink_agent import SEND_KEY, Agent, Link, attribute, done, take, wait_taken
 from .peer import eventually, how_it_ends, read_exactly, references
 from .refusals import disconnect, refused
-from .sockets import outcome, start, stcp_socket, tcp_listener
+from .sockets import Pair, outcome, start, stcp_socket, tcp_listener
+from .test_sharing import lock_holder
 
 IPV6_ADDRFORM = 1
 
@@ -166,6 +167,15 @@ def test_the_agent_does_not_change_the_family(link: Link) -> None:
         with socket.socket(fileno=taken.fd) as held, refused(errno.EBUSY):
             held.setsockopt(socket.IPPROTO_IPV6, IPV6_ADDRFORM, socket.AF_INET)
     eventually(lambda: references() == before, "a closed descriptor holds the module")
+
+
+def test_close_does_not_wait_for_the_agent() -> None:
+    """The last reference of a file may end in the kernel's one worker that closes files: it would wait there for ever."""
+    before = references()
+    with lock_holder("agent", says="closed"), Agent(), Pair() as victim:
+        victim.app.sendall(b"text")
+        assert victim.read_data(4) == b"text"
+    eventually(lambda: references() == before, "a socket of the killed user is left")
 
 
 @pytest.mark.parametrize("harm", ["shutdown", "linger", "closed by the peer"])
