@@ -312,6 +312,7 @@ int stcp_sock_flush(struct stcp_sock *s);
 void stcp_sock_retry(struct work_struct *work);
 int stcp_sock_say(struct stcp_sock *s, u8 type, u16 code);
 int stcp_sock_recv(struct sock *sk, struct msghdr *msg, size_t len, int flags);
+int stcp_sock_wait_connected(struct sock *sk, long *timeo);
 int stcp_sock_step(struct stcp_sock *s);
 u32 stcp_sock_look(struct stcp_sock *s, u32 enough);
 __poll_t stcp_sock_readable(struct stcp_sock *s);

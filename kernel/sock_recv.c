@@ -303,17 +303,21 @@ static int stcp_recv_locked(struct stcp_sock *s, struct msghdr *msg, size_t len,
 	return done;
 }
 
-/* Wait for the end of a handshake. Return: 0 with a session. */
-static int stcp_recv_connected(struct sock *sk, long *timeo)
+/*
+ * Wait for the end of a handshake that is under way. Return: 0 with a session; -EPIPE
+ * when there is no handshake; another negative errno.
+ */
+int stcp_sock_wait_connected(struct sock *sk, long *timeo)
 {
-	switch (inet_sk_state_load(sk)) {
-	case TCP_ESTABLISHED:
+	int err;
+
+	if (inet_sk_state_load(sk) == TCP_ESTABLISHED)
 		return 0;
-	case TCP_SYN_SENT:
-		return sk_stream_wait_connect(sk, timeo);
-	default:
-		return sock_error(sk) ?: -ENOTCONN;
-	}
+	err = sk_stream_wait_connect(sk, timeo);
+	if (err != -EPIPE)
+		return err;
+	/* The end may have come after the state was looked at. */
+	return inet_sk_state_load(sk) == TCP_ESTABLISHED ? 0 : sock_error(sk) ?: -EPIPE;
 }
 
 /*
@@ -343,7 +347,9 @@ int stcp_sock_recv(struct sock *sk, struct msghdr *msg, size_t len, int flags)
 	lock_sock(sk);
 	stcp_sock_mirror(stcp_sk(sk));
 	timeo = sock_rcvtimeo(sk, flags & MSG_DONTWAIT);
-	n = stcp_recv_connected(sk, &timeo);
+	n = stcp_sock_wait_connected(sk, &timeo);
+	if (n == -EPIPE)
+		n = -ENOTCONN;
 	if (!n)
 		n = stcp_recv_locked(stcp_sk(sk), msg, len, flags, &timeo);
 	release_sock(sk);

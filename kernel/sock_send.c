@@ -263,15 +263,14 @@ static int stcp_send_locked(struct stcp_sock *s, struct msghdr *msg, long *timeo
 int stcp_sock_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 {
 	long timeo;
-	int n = 0;
+	int n;
 
 	if (msg->msg_flags & (MSG_OOB | MSG_FASTOPEN))
 		return -EOPNOTSUPP;
 	lock_sock(sk);
 	stcp_sock_mirror(stcp_sk(sk));
 	timeo = sock_sndtimeo(sk, msg->msg_flags & MSG_DONTWAIT);
-	if (inet_sk_state_load(sk) != TCP_ESTABLISHED)
-		n = sk_stream_wait_connect(sk, &timeo);
+	n = stcp_sock_wait_connected(sk, &timeo);
 	if (!n)
 		n = stcp_send_locked(stcp_sk(sk), msg, &timeo);
 	if (n < 0)

@@ -34,7 +34,7 @@ struct ipv6_pinfo {
 #define sk_set_bit(bit, sk) ((void)(sk))
 #define sk_clear_bit(bit, sk) ((void)(sk))
 #define sk_wait_event(sk, timeo, condition, wait) (CHECK(!"nobody waits here"), (void)(condition), (void)(wait), *(timeo) = 0, 0)
-#define sk_stream_wait_connect(sk, timeo) (CHECK(!"nobody connects here"), 0)
+#define sk_stream_wait_connect(sk, timeo) (CHECK(!"nobody connects here"), (void)(timeo), 0)
 #define signal_pending(task) false
 #define sock_intr_errno(timeo) (-EINTR)
 #define sock_rcvtimeo(sk, now) ((now) ? 0 : LONG_MAX)
