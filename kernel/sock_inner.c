@@ -93,6 +93,7 @@ static void stcp_inner_write_space(struct sock *isk)
 
 static void stcp_inner_state_change(struct sock *isk)
 {
+	__poll_t events = EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLOUT | EPOLLWRNORM;
 	struct stcp_sock *s;
 
 	read_lock_bh(&isk->sk_callback_lock);
@@ -103,23 +104,31 @@ static void stcp_inner_state_change(struct sock *isk)
 			stcp_handshake_connected(s);
 		else if (isk->sk_state == TCP_CLOSE)
 			stcp_handshake_fail(s, READ_ONCE(isk->sk_err) ?: ECONNRESET);
+		if (isk->sk_state == TCP_CLOSE)
+			events |= EPOLLHUP;
 		if (READ_ONCE(s->session))
-			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLRDNORM | EPOLLRDHUP |
-				  EPOLLOUT | EPOLLWRNORM);
+			stcp_wake(stcp_outer(s), events);
 	}
 	read_unlock_bh(&isk->sk_callback_lock);
 }
 
+/* SO_ERROR is of the outer socket, so TCP's error is copied; readers find it themselves. */
 static void stcp_inner_error_report(struct sock *isk)
 {
 	struct stcp_sock *s;
+	int err;
 
 	read_lock_bh(&isk->sk_callback_lock);
 	s = stcp_outer_of(isk);
 	if (s && !s->listener) {
 		s->inner_error_report(isk);
-		if (READ_ONCE(s->session))
+		err = READ_ONCE(isk->sk_err);
+		/* Pairs with stcp_handshake_finish(). */
+		if (smp_load_acquire(&s->session)) {
+			if (err)
+				WRITE_ONCE(stcp_outer(s)->sk_err, err);
 			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLOUT | EPOLLERR);
+		}
 	}
 	read_unlock_bh(&isk->sk_callback_lock);
 }

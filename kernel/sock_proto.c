@@ -4,7 +4,8 @@
  * socket(AF_INET or AF_INET6, SOCK_STREAM, protocol) finds them.
  *
  * poll() takes no lock. It says EPOLLIN when a whole frame, the end or an error is
- * there, and EPOLLOUT when a frame would find room.
+ * there, and EPOLLOUT when a frame would find room. EPOLLHUP and EPOLLERR also tell of
+ * TCP's connection, which may end before a call of the application finds it out.
  */
 #include <linux/module.h>
 #include <linux/poll.h>
@@ -69,6 +70,18 @@ static int stcp_op_recvmsg(struct socket *sock, struct msghdr *msg, size_t len,
 	return stcp_sock_recv(sock->sk, msg, len, flags);
 }
 
+/* The state of TCP's connection under a session. */
+static __poll_t stcp_poll_inner(const struct sock *isk)
+{
+	__poll_t mask = 0;
+
+	if (inet_sk_state_load(isk) == TCP_CLOSE)
+		mask |= EPOLLHUP;
+	if (READ_ONCE(isk->sk_err))
+		mask |= EPOLLERR;
+	return mask;
+}
+
 static __poll_t stcp_op_poll(struct file *file, struct socket *sock,
 			     struct poll_table_struct *wait)
 {
@@ -89,7 +102,8 @@ static __poll_t stcp_op_poll(struct file *file, struct socket *sock,
 	if (shut & RCV_SHUTDOWN)
 		mask |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
 	if (state == TCP_ESTABLISHED)
-		mask |= stcp_sock_readable(s) | stcp_sock_writable(s);
+		mask |= stcp_sock_readable(s) | stcp_sock_writable(s) |
+			stcp_poll_inner(s->inner->sk);
 	else if (state == TCP_CLOSE)
 		mask |= EPOLLOUT | EPOLLWRNORM;
 	if (READ_ONCE(sk->sk_err))

@@ -246,6 +246,28 @@ def test_a_tcp_reset(agent: Agent) -> None:
         assert how_it_ends(p.app) == (0, "reset")
 
 
+def test_poll_without_events_tells_of_a_tcp_reset(agent: Agent) -> None:
+    with Pair() as p:
+        p.send(DATA, b"before")
+        poll = select.poll()
+        poll.register(p.app, 0)
+        assert poll.poll(100) == []
+        p.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        thread = threading.Timer(0.3, p.peer.close)
+        thread.start()
+        ((_, events),) = poll.poll(10_000)
+        thread.join()
+        # TCP tells of the end first, then of the error.
+        assert events & select.POLLHUP
+        assert poll.poll(0) == [(p.app.fileno(), select.POLLHUP | select.POLLERR)]
+        assert p.app.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
+        assert p.app.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert how_it_ends(p.app) == (6, "reset")
+        with pytest.raises(ConnectionResetError):
+            p.app.recv(1)
+        assert p.status().end is abi.End.TRUNCATED
+
+
 def test_close_says_fin_and_close_with_unread_bytes_says_reset(agent: Agent) -> None:
     with Pair() as p:
         p.app.close()
