@@ -342,6 +342,7 @@ void stcp_embryo_over(struct stcp_sock *s, bool good);
 
 void stcp_sock_mirror_init(struct stcp_sock *s);
 void stcp_sock_mirror(struct stcp_sock *s);
+void stcp_sock_keepalive(struct sock *sk, int on);
 int stcp_sock_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
 			 unsigned int optlen);
 int stcp_sock_getsockopt(struct sock *sk, int level, int optname,

@@ -9,8 +9,8 @@
  *
  * SOL_SOCKET is answered by the socket layer for the outer socket; before Linux 6.4 it
  * does not even ask. What concerns TCP is copied to the inner socket by
- * stcp_sock_mirror(), before the call for which it matters. The rest (timeouts,
- * SO_RCVLOWAT, SO_LINGER) is the outer socket's own.
+ * stcp_sock_mirror(), before the call for which it matters, and SO_KEEPALIVE at once.
+ * The rest (timeouts, SO_RCVLOWAT, SO_LINGER) is the outer socket's own.
  */
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -59,6 +59,13 @@ static void stcp_mirror_buffers(struct sock *isk, const struct stcp_mirror *to,
 	}
 }
 
+/* Call with the inner socket locked. */
+static void stcp_inner_keepalive(struct sock *isk, int on)
+{
+	isk->sk_prot->keepalive(isk, on);
+	sock_valbool_flag(isk, SOCK_KEEPOPEN, on);
+}
+
 static void stcp_mirror_apply(struct sock *isk, const struct stcp_mirror *to,
 			      const struct stcp_mirror *was)
 {
@@ -79,13 +86,9 @@ static void stcp_mirror_apply(struct sock *isk, const struct stcp_mirror *to,
 	isk->sk_reuse = to->reuse;
 	isk->sk_reuseport = to->reuseport;
 	stcp_mirror_buffers(isk, to, was);
+	if (to->keepalive != was->keepalive)
+		stcp_inner_keepalive(isk, to->keepalive);
 	release_sock(isk);
-	if (to->keepalive != was->keepalive) {
-		lock_sock(isk);
-		isk->sk_prot->keepalive(isk, to->keepalive);
-		sock_valbool_flag(isk, SOCK_KEEPOPEN, to->keepalive);
-		release_sock(isk);
-	}
 }
 
 /* Call with the outer socket locked. */
@@ -99,6 +102,21 @@ void stcp_sock_mirror(struct stcp_sock *s)
 		return;
 	stcp_mirror_apply(s->inner->sk, &to, &s->mirror);
 	s->mirror = to;
+}
+
+/*
+ * SO_KEEPALIVE, with the outer socket locked. It is for an application that only waits
+ * from then on, so it takes effect at once.
+ */
+void stcp_sock_keepalive(struct sock *sk, int on)
+{
+	struct stcp_sock *s = stcp_sk(sk);
+	struct sock *isk = s->inner->sk;
+
+	lock_sock(isk);
+	stcp_inner_keepalive(isk, on);
+	release_sock(isk);
+	s->mirror.keepalive = on;
 }
 
 /* -- SOL_STCP ------------------------------------------------------------------ */

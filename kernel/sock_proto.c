@@ -234,6 +234,7 @@ static struct proto stcp_prot = {
 	.destroy	= stcp_sock_destroy,
 	.setsockopt	= stcp_sock_setsockopt,
 	.getsockopt	= stcp_sock_getsockopt,
+	.keepalive	= stcp_sock_keepalive,
 	.hash		= stcp_hash,
 	.unhash		= stcp_unhash,
 	.obj_size	= sizeof(struct stcp_sock),

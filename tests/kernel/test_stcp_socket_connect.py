@@ -17,7 +17,7 @@ import pytest
 from stcp_proxy.relay import kernel_abi as abi
 
 from .netlink_agent import CHANNEL, NAME, Agent, Link, done, take, wait_taken
-from .peer import DATA, how_it_ends, read_exactly
+from .peer import DATA, eventually, how_it_ends, read_exactly
 from .refusals import refused
 from .sockets import Pair, address, outcome, start, stcp_socket, sysctl, tcp_listener
 
@@ -246,3 +246,23 @@ def test_options_reach_tcp() -> None:
                 p.app.setsockopt(level, option, b"tls\0")
         with pytest.raises(OSError, match="Errno"):
             p.app.setsockopt(abi.SOL_STCP, abi.RELAY, bytes(abi.RELAY_ARGS.size))
+
+
+def timer_of(sock: socket.socket) -> int:
+    """The timer that runs for the TCP connection underneath: 0 none, 2 keepalive (tr of /proc/net/tcp)."""
+    port = f":{sock.getsockname()[1]:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(port) and fields[3] == "01":
+            return int(fields[5].split(":")[0], 16)
+    raise AssertionError(f"no connection from {port}")
+
+
+def test_keepalive_takes_effect_at_once(agent: Agent) -> None:
+    with Pair() as p:
+        eventually(lambda: timer_of(p.app) == 0, "TCP still waits for an acknowledgment")
+        p.app.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        assert timer_of(p.app) == 2
+        assert p.app.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        p.app.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+        assert timer_of(p.app) == 0
