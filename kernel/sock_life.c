@@ -16,6 +16,7 @@
  * it likes, and close() does not wait for it: a work item resets the connection later.
  */
 #include <linux/memcontrol.h>
+#include <linux/security.h>
 #include <net/inet_common.h>
 
 #include "sock_internal.h"
@@ -56,6 +57,8 @@ struct sock *stcp_embryo_alloc(struct sock *listener)
 
 	if (!sk)
 		return NULL;
+	/* As for an accepted socket of TCP: a security module knows it by its listener. */
+	security_sk_clone(listener, sk);
 	sock_init_data(NULL, sk);
 	sk->sk_type = SOCK_STREAM;
 	sk->sk_protocol = listener->sk_protocol;
