@@ -169,11 +169,26 @@ static int stcp_shutdown_send(struct stcp_sock *s)
 	return 0;
 }
 
+static int stcp_shutdown_session(struct stcp_sock *s, int how)
+{
+	struct sock *sk = stcp_outer(s);
+	int err = 0;
+
+	if (s->session->fatal)
+		return -ENOTCONN;
+	if (how & SEND_SHUTDOWN)
+		err = stcp_shutdown_send(s);
+	if (how & RCV_SHUTDOWN)
+		WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | RCV_SHUTDOWN);
+	sk->sk_state_change(sk);
+	return err;
+}
+
 static int stcp_shutdown_locked(struct socket *sock, int how)
 {
 	struct sock *sk = sock->sk;
 	struct stcp_sock *s = stcp_sk(sk);
-	int err = 0;
+	int err;
 
 	switch (inet_sk_state_load(sk)) {
 	case TCP_LISTEN:
@@ -182,18 +197,14 @@ static int stcp_shutdown_locked(struct socket *sock, int how)
 		return 0;
 	case TCP_SYN_SENT:
 		stcp_handshake_cancel(s, -ECONNABORTED);
+		/* DONE may have come first. */
+		if (inet_sk_state_load(sk) == TCP_ESTABLISHED)
+			return stcp_shutdown_session(s, how);
 		err = stcp_disconnect(sk, O_NONBLOCK);
 		sock->state = err ? SS_DISCONNECTING : SS_UNCONNECTED;
 		return 0;
 	case TCP_ESTABLISHED:
-		if (s->session->fatal)
-			return -ENOTCONN;
-		if (how & SEND_SHUTDOWN)
-			err = stcp_shutdown_send(s);
-		if (how & RCV_SHUTDOWN)
-			WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | RCV_SHUTDOWN);
-		sk->sk_state_change(sk);
-		return err;
+		return stcp_shutdown_session(s, how);
 	default:
 		return -ENOTCONN;
 	}
