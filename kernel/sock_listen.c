@@ -331,22 +331,32 @@ void stcp_listener_shutdown(struct stcp_sock *s)
 	sk->sk_state_change(sk);
 }
 
+static void stcp_listener_close_embryos(struct stcp_listener *l)
+{
+	struct stcp_sock *embryo;
+
+	while ((embryo = stcp_listener_pop(l, &l->embryos)) ||
+	       (embryo = stcp_listener_pop(l, &l->ready)) ||
+	       (embryo = stcp_listener_pop(l, &l->dead)))
+		stcp_sock_close(stcp_outer(embryo), 0);
+}
+
 /* close(). Nobody else has a descriptor of the listener any more. */
 void stcp_listener_destroy(struct stcp_sock *s)
 {
 	struct stcp_listener *l = s->listener;
-	struct stcp_sock *embryo;
 
 	WRITE_ONCE(l->closed, true);
 	/* No callback kicks any more; an embryo sees @closed. */
 	stcp_inner_unhook(s);
 	cancel_delayed_work_sync(&l->work);
-	while ((embryo = stcp_listener_pop(l, &l->embryos)) ||
-	       (embryo = stcp_listener_pop(l, &l->ready)) ||
-	       (embryo = stcp_listener_pop(l, &l->dead)))
-		stcp_sock_close(stcp_outer(embryo), 0);
-	/* An embryo that was over meanwhile may have kicked in between. */
+	stcp_listener_close_embryos(l);
+	/*
+	 * An embryo that was over meanwhile may have kicked in between, and the work item
+	 * has put one back that the agent holds.
+	 */
 	cancel_delayed_work_sync(&l->work);
+	stcp_listener_close_embryos(l);
 	put_cred(l->cred);
 	s->listener = NULL;
 	kfree(l);
