@@ -293,6 +293,9 @@ void stcp_inner_close(struct stcp_sock *s, long timeout)
 		stcp_inner_drain(isk);
 		WRITE_ONCE(isk->sk_shutdown, isk->sk_shutdown | SEND_SHUTDOWN);
 		isk->sk_prot->shutdown(isk, SEND_SHUTDOWN);
+	} else if (isk->sk_state == TCP_LISTEN) {
+		/* Connections that nobody has accepted have our callbacks. */
+		isk->sk_prot->disconnect(isk, 0);
 	}
 	stcp_unlock(isk);
 	stcp_inner_wait_closed(isk, timeout);
