@@ -126,13 +126,25 @@ int stcp_handshake_begin(struct stcp_sock *s, u32 role)
 	return err;
 }
 
+/* Tell the agent, once until it has asked for all. Without memory the next one does it. */
+static void stcp_agent_tell(struct net *net, u32 portid)
+{
+	struct stcp_agent *agent = stcp_agent_of(net);
+
+	if (stcp_netlink_ready(net, portid))
+		return;
+	spin_lock_bh(&agent->lock);
+	agent->told = false;
+	spin_unlock_bh(&agent->lock);
+}
+
 /* TCP has connected: from now on its time runs. */
 void stcp_handshake_connected(struct stcp_sock *s)
 {
 	struct net *net = sock_net(stcp_outer(s));
 	struct stcp_agent *agent = stcp_agent_of(net);
 	struct stcp_handshake *hs = &s->handshake;
-	bool pending = false;
+	u32 tell = 0;
 
 	spin_lock_bh(&agent->lock);
 	if (hs->state == STCP_HS_CONNECTING) {
@@ -140,13 +152,16 @@ void stcp_handshake_connected(struct stcp_sock *s)
 		hs->deadline = jiffies + msecs_to_jiffies(READ_ONCE(agent->handshake_ms));
 		mod_timer(&hs->timer, hs->deadline);
 		list_move_tail(&hs->list, &agent->pending);
-		pending = agent->portid;
-		if (!pending && hs->role == STCP_INITIATOR)
+		if (!agent->told)
+			tell = agent->portid;
+		if (tell)
+			agent->told = true;
+		if (!agent->portid && hs->role == STCP_INITIATOR)
 			stcp_handshake_leave(agent, s, NULL, -ESRCH);
 	}
 	spin_unlock_bh(&agent->lock);
-	if (pending)
-		stcp_netlink_ready(net);
+	if (tell)
+		stcp_agent_tell(net, tell);
 }
 
 /* TCP's connection is over. What the agent has it finds out itself, and knows why. */
@@ -207,6 +222,8 @@ int stcp_handshake_take(struct stcp_agent *agent, u32 portid, struct stcp_taken 
 		to->file = get_file(stcp_handshake_sock(hs)->file);
 		stcp_inner_hold(stcp_handshake_sock(hs)->inner);
 		err = 0;
+	} else {
+		agent->told = false;
 	}
 	spin_unlock_bh(&agent->lock);
 	return err;
@@ -264,10 +281,12 @@ int stcp_agent_register(struct stcp_agent *agent, u32 portid)
 	int err = 0;
 
 	spin_lock_bh(&agent->lock);
-	if (agent->portid && agent->portid != portid)
+	if (agent->portid && agent->portid != portid) {
 		err = -EBUSY;
-	else
+	} else {
 		WRITE_ONCE(agent->portid, portid);
+		agent->told = false;
+	}
 	spin_unlock_bh(&agent->lock);
 	return err;
 }

@@ -172,6 +172,7 @@ struct stcp_handshake {
 struct stcp_agent {
 	spinlock_t lock;		/* taken with bottom halves off */
 	u32 portid;			/* 0 without an agent */
+	bool told;			/* READY was sent, and ACCEPT has not said ENOENT since */
 	u64 last_id;
 	struct list_head connecting, pending, accepted;
 	unsigned int count;		/* on all three lists */
@@ -213,7 +214,7 @@ void stcp_agents_exit(void);
 
 int stcp_netlink_init(void);
 void stcp_netlink_exit(void);
-void stcp_netlink_ready(struct net *net);
+bool stcp_netlink_ready(struct net *net, u32 portid);
 
 int stcp_sysctl_init(struct net *net, struct stcp_agent *agent);
 void stcp_sysctl_exit(struct stcp_agent *agent);

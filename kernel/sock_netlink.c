@@ -3,8 +3,9 @@
  * What the agent says and hears: the generic netlink family "stcp".
  *
  * REGISTER, ACCEPT and DONE need CAP_NET_ADMIN over the network namespace, and the last
- * two come from the port that has registered. READY is a hint to the group and may be
- * lost: an agent that asks until ENOENT misses nothing.
+ * two come from the port that has registered. READY is a hint to that port, and comes
+ * once until the agent has asked until ENOENT. Without memory it is lost, so
+ * an agent asks from time to time too.
  *
  * Commands run side by side (parallel_ops): none waits for the agent of another
  * namespace. None waits for a lock that user space can hold, either, for generic
@@ -255,10 +256,6 @@ static const struct genl_ops stcp_genl_ops[] = {
 	},
 };
 
-static const struct genl_multicast_group stcp_genl_groups[] = {
-	{ .name = STCP_GENL_GROUP },
-};
-
 static struct genl_family stcp_genl = {
 	.name		= STCP_GENL_NAME,
 	.version	= STCP_GENL_VERSION,
@@ -268,25 +265,23 @@ static struct genl_family stcp_genl = {
 	.parallel_ops	= true,
 	.ops		= stcp_genl_ops,
 	.n_ops		= ARRAY_SIZE(stcp_genl_ops),
-	.mcgrps		= stcp_genl_groups,
-	.n_mcgrps	= ARRAY_SIZE(stcp_genl_groups),
 };
 
-/* From softirq too. That it does not arrive is no loss. */
-void stcp_netlink_ready(struct net *net)
+/* From softirq too. Return: whether it was sent. */
+bool stcp_netlink_ready(struct net *net, u32 portid)
 {
 	struct sk_buff *skb = genlmsg_new(0, GFP_ATOMIC | __GFP_NOWARN);
 	void *header;
 
 	if (!skb)
-		return;
+		return false;
 	header = genlmsg_put(skb, 0, 0, &stcp_genl, 0, STCP_CMD_READY);
 	if (!header) {
 		nlmsg_free(skb);
-		return;
+		return false;
 	}
 	genlmsg_end(skb, header);
-	genlmsg_multicast_netns(&stcp_genl, net, skb, 0, 0, GFP_ATOMIC);
+	return !genlmsg_unicast(net, skb, portid);
 }
 
 static int stcp_netlink_event(struct notifier_block *nb, unsigned long event, void *data)

@@ -180,7 +180,6 @@ struct stcp_status {
  */
 #define STCP_GENL_NAME		"stcp"
 #define STCP_GENL_VERSION	1
-#define STCP_GENL_GROUP		"agents"
 
 /* Any incompatible change of the commands and attributes is a new number. */
 #define STCP_AGENT_INTERFACE	1

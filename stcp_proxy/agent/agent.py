@@ -35,7 +35,15 @@ from stcp_proxy.net.leg_stream import LegStream
 _log = structlog.get_logger("stcp_proxy.agent")
 
 _AGAIN: Final = 0.5
-"""Seconds between two attempts to register while another agent is registered."""
+"""Seconds between two attempts: to register while another agent is registered, and after a failure that passes."""
+_LOOK: Final = 1.0
+"""Seconds after which ACCEPT is asked without READY, which is lost where the kernel has no memory for it."""
+_PASSING: Final = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Failures of ACCEPT that leave the handshake with the kernel, or end it, and say nothing about the connection to the module."""
+_REMEDIES: Final = {
+    errno.EMFILE: "raise the limit of open files (LimitNOFILE=); the agent tries again",
+    errno.ENFILE: "raise fs.file-max; the agent tries again",
+}
 _WHY: Final = {
     errno.ENOENT: (
         "the kernel has no sockets of this protocol",
@@ -141,10 +149,30 @@ class Agent:
                 continue
             return
 
+    async def _next(self) -> Pending:
+        """Wait for a pending handshake, and take it."""
+        failed = False
+        while True:
+            try:
+                pending = self._netlink.accept()
+            except NetlinkError as exc:
+                if exc.errno not in _PASSING:
+                    raise
+                if not failed:
+                    _log.warning(
+                        "handshake was not taken", why=exc.strerror, remedy=_REMEDIES.get(exc.errno or 0, "the agent tries again")
+                    )
+                failed = True
+                await trio.sleep(_AGAIN)
+                continue
+            if pending is not None:
+                return pending
+            with trio.move_on_after(_LOOK):
+                await self._netlink.wait_ready()
+
     async def _take_all(self, nursery: trio.Nursery) -> None:
         while True:
-            while (pending := self._netlink.accept()) is None:
-                await self._netlink.wait_ready()
+            pending = await self._next()
             try:
                 sock = socket.socket(fileno=pending.fd)
             except OSError:

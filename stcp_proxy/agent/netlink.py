@@ -56,7 +56,7 @@ class Netlink:
         self._sock.close()
 
     def find(self) -> None:
-        """Find the family of the module, and join the groups of its messages.
+        """Find the family of the module, and join the group that tells of its end.
 
         Raises:
             NetlinkError: ENOENT where the kernel has no such family.
@@ -68,11 +68,9 @@ class Netlink:
         try:
             found = nl.parse(answer.body[abi.GENL_HEADER.size :])
             self._family = nl.number(found, abi.CTRL_ATTR_FAMILY_ID, 2)
-            groups = [abi.CTRL_GROUP, *_group(found)]
         except MalformedMessage as exc:
             raise NetlinkError(errno.EPROTO, str(exc)) from None
-        for group in groups:
-            self._sock.setsockopt(nl.SOL_NETLINK, nl.NETLINK_ADD_MEMBERSHIP, group)
+        self._sock.setsockopt(nl.SOL_NETLINK, nl.NETLINK_ADD_MEMBERSHIP, abi.CTRL_GROUP)
 
     def register(self) -> None:
         """Become the agent of this network namespace.
@@ -141,7 +139,7 @@ class Netlink:
         """Send a request. Returns the message in answer to it; None where the kernel only acknowledges.
 
         Raises:
-            NetlinkError: the kernel refuses, with its errno.
+            NetlinkError: the kernel refuses, with its errno; EAGAIN where the answer is missing.
         """
         self._read(None)  # makes room for the answer
         self._sequence = self._sequence % 0xFFFFFFFF + 1
@@ -159,7 +157,7 @@ class Netlink:
             return answer
         self._drop(answer)
         if status is None:
-            raise NetlinkError(errno.EPROTO, "the kernel did not answer a request")
+            raise NetlinkError(errno.EAGAIN, "the kernel did not answer a request")
         raise NetlinkError(status, _ERRORS.get(status, os.strerror(status)))
 
     def _note_ready(self) -> None:
@@ -230,12 +228,3 @@ def open_netlink() -> Netlink:
         sock.close()
         raise
     return netlink
-
-
-def _group(found: dict[int, bytes]) -> list[int]:
-    """The number of the multicast group of agents; none where the module sends READY to its agent alone."""
-    for nested in nl.parse(found.get(abi.CTRL_ATTR_MCAST_GROUPS, b"")).values():
-        group = nl.parse(nested)
-        if nl.text(group, abi.CTRL_ATTR_MCAST_GRP_NAME, abi.MAX_NAME) == abi.GENL_GROUP:
-            return [nl.number(group, abi.CTRL_ATTR_MCAST_GRP_ID, 4)]
-    return []

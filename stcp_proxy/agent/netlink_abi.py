@@ -13,7 +13,6 @@ PROTOCOL: Final = 253
 """Protocol number of the sockets, in `socket(AF_INET, SOCK_STREAM, 253)`."""
 GENL_NAME: Final = "stcp"
 GENL_VERSION: Final = 1
-GENL_GROUP: Final = "agents"
 AGENT_INTERFACE: Final = 1
 MAX_NAME: Final = 64
 """Most bytes of the name of an identity or a service."""
@@ -78,6 +77,3 @@ CTRL_GROUP: Final = 0x10
 """The group in which the kernel tells which families come and go."""
 CTRL_ATTR_FAMILY_ID: Final = 1
 CTRL_ATTR_FAMILY_NAME: Final = 2
-CTRL_ATTR_MCAST_GROUPS: Final = 7
-CTRL_ATTR_MCAST_GRP_NAME: Final = 1
-CTRL_ATTR_MCAST_GRP_ID: Final = 2

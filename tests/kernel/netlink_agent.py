@@ -57,9 +57,7 @@ class Link:
         self._lock = threading.Lock()
         found = self._ask(_CONTROLLER, 3, attribute(2, b"stcp\0"))
         self.family = struct.unpack("=H", found[1])[0]
-        group = attributes(attributes(found[7])[1])
-        assert group[1] == b"agents\0"
-        self.sock.setsockopt(270, 1, struct.unpack("=I", group[2])[0])
+        assert 7 not in found, "READY is for the agent alone"
 
     def _ask(self, family: int, command: int, body: bytes) -> dict[int, bytes]:
         with self._lock:

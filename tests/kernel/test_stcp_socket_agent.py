@@ -67,6 +67,25 @@ def test_one_agent_and_only_the_agent(link: Link) -> None:
     other.close()
 
 
+def test_ready_comes_once_until_the_agent_has_asked(link: Link) -> None:
+    other = Link()
+    with tcp_listener() as listener:
+        for _ in range(2):
+            assert take(link) is None
+            link.ready = 0
+            socks = [start(listener) for _ in range(5)]
+            time.sleep(0.5)
+            for _ in socks:
+                taken = take(link)
+                assert taken is not None
+                os.close(taken.fd)
+            assert link.ready == 1
+            for sock in socks:
+                sock.close()
+    assert select.select([other.sock], [], [], 0)[0] == []
+    other.close()
+
+
 def test_not_for_everybody() -> None:
     pid = os.fork()
     if not pid:

@@ -92,7 +92,6 @@ def test_options() -> None:
 
 def test_sockets_and_their_agent() -> None:
     assert DEFINES["STCP_GENL_NAME"] == netlink_abi.GENL_NAME
-    assert DEFINES["STCP_GENL_GROUP"] == netlink_abi.GENL_GROUP
     names = ["PROTOCOL", "GENL_VERSION", "AGENT_INTERFACE", "MAX_NAME", "MAX_PEER", "CHANNEL_ID_LEN", "MAX_WIRE_BYTES"]
     for name in [*names, "PEER", "CHANNEL_ID", "SERVICE", "IDENTITY"]:
         assert DEFINES[f"STCP_{name}"] == getattr(netlink_abi, name)

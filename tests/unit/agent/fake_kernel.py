@@ -17,7 +17,6 @@ from harness.netlink import attribute
 from stcp_proxy.agent.netlink import Netlink
 
 FAMILY = 27
-GROUP = 9
 CTRL = 0x10
 READY, ACCEPT, DONE, REGISTER = 1, 2, 3, 4
 ID, FD, ROLE, TIMEOUT, UID, IDENTITY, SERVICE, ERROR = range(1, 9)
@@ -65,6 +64,8 @@ class FakeKernel:
         unknown: numbers of handshakes that have ended already.
         refused: errnos that answer a DONE with an errno, 0 for success.
         memberships: the groups that were joined.
+        more: bytes behind the description of the family.
+        accept_fails: errnos that answer the next ACCEPTs; -1 for no answer at all.
     """
 
     busy: bool = False
@@ -75,7 +76,8 @@ class FakeKernel:
     refused: dict[int, int] = field(default_factory=dict)
     memberships: list[tuple[int, int, int]] = field(default_factory=list)
     sent: list[bytearray] = field(default_factory=list)
-    groups: bytes = attribute(1, attribute(1, b"agents\0") + attribute(2, struct.pack("=I", GROUP)))
+    more: bytes = b""
+    accept_fails: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -101,7 +103,8 @@ class FakeKernel:
         length, kind, _, sequence, _, command, _, _ = struct.unpack_from("=IHHII BBH", request)
         assert length == len(request)
         error = self.answer(kind, sequence, command, split(bytes(request[20:])))
-        self.push(acknowledgement(sequence, error))
+        if error >= 0:
+            self.push(acknowledgement(sequence, error))
         return len(request)
 
     # -- the kernel --------------------------------------------------------------------------------------------------------
@@ -124,7 +127,7 @@ class FakeKernel:
         """Handle a request. Returns an errno, 0 for success."""
         if kind == CTRL:
             assert (command, found) == (3, {2: b"stcp\0"})
-            body = attribute(2, b"stcp\0") + attribute(1, struct.pack("=H", FAMILY)) + attribute(7, self.groups)
+            body = attribute(2, b"stcp\0") + attribute(1, struct.pack("=H", FAMILY)) + self.more
             self.push(reply(CTRL, sequence, 1, body))
             return 0
         assert kind == FAMILY
@@ -133,6 +136,8 @@ class FakeKernel:
                 return errno.EBUSY
             self.registered.append(struct.unpack("=I", found[INTERFACE])[0])
         elif command == ACCEPT:
+            if self.accept_fails:
+                return self.accept_fails.pop(0)
             if not self.pending:
                 return errno.ENOENT
             self.push(reply(FAMILY, sequence, ACCEPT, self.pending.popleft()))

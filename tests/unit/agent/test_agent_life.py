@@ -106,6 +106,33 @@ async def test_a_descriptor_that_is_no_socket(kernel: FakeKernel, tmp_path: Path
         os.fstat(fd)
 
 
+async def test_failures_of_accept_that_pass(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The netlink socket is kept: its end would fail the handshakes under way."""
+    monkeypatch.setattr(agents, "_AGAIN", 0.01)
+    kernel.accept_fails = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, -1]
+    with connection() as (near, far), structlog.testing.capture_logs() as lines:
+        async with stage(kernel, both_sides()) as running:
+            running.offer(far, role=1, identity="server")
+            running.offer(near)
+            await running.done(2)
+    assert kernel.errors() == [0, 0]
+    (line,) = [line for line in lines if line["event"] == "handshake was not taken"]
+    assert line["why"] == os.strerror(errno.EMFILE)
+    assert not [line for line in lines if line["event"] == "agent stopped"]
+
+
+async def test_ready_that_found_no_memory(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "_LOOK", 0.05)
+    monkeypatch.setattr(kernel, "notify", lambda: None)
+    with connection() as (near, far):
+        async with stage(kernel, both_sides()) as running:
+            await trio.sleep(0.02)
+            running.offer(far, role=1, identity="server")
+            running.offer(near)
+            await running.done(2)
+    assert kernel.errors() == [0, 0]
+
+
 async def test_a_name_that_is_too_long_for_its_option(kernel: FakeKernel) -> None:
     there = KeyAuth(SERVER, {CLIENT.public: "c" * (MAX_PEER + 1)})
     with connection() as (near, far):

@@ -17,7 +17,7 @@ from stcp_proxy.agent.netlink import NetlinkError
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.relay.engine import DirectionKey
 
-from .fake_kernel import ACCEPT, FAMILY, GROUP, FakeKernel, acknowledgement, attribute, connected, describe, reply
+from .fake_kernel import ACCEPT, FAMILY, FakeKernel, acknowledgement, connected, describe, reply
 
 KEY = b"\x5a" * 32
 
@@ -39,13 +39,12 @@ def is_open(fd: int) -> bool:
 
 def test_the_family_is_found_and_the_group_joined(kernel: FakeKernel) -> None:
     connected(kernel).close()
-    assert kernel.memberships == [(270, 1, 16), (270, 1, GROUP)]
+    assert kernel.memberships == [(270, 1, 16)]
 
 
-@pytest.mark.parametrize(("name", "group"), [("nlctrl", "notify"), ("ethtool", "monitor")])
-def test_a_family_of_this_kernel_is_found(monkeypatch: pytest.MonkeyPatch, name: str, group: str) -> None:
+@pytest.mark.parametrize("name", ["nlctrl", "ethtool"])
+def test_a_family_of_this_kernel_is_found(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(netlink_abi, "GENL_NAME", name)
-    monkeypatch.setattr(netlink_abi, "GENL_GROUP", group)
     try:
         netlink.open_netlink().close()
     except OSError as exc:
@@ -54,16 +53,8 @@ def test_a_family_of_this_kernel_is_found(monkeypatch: pytest.MonkeyPatch, name:
         raise
 
 
-@pytest.mark.parametrize("groups", [b"", attribute(1, attribute(1, b"others\0"))])
-def test_a_family_without_its_group(kernel: FakeKernel, groups: bytes) -> None:
-    kernel.groups = groups
-    connected(kernel)
-    assert kernel.memberships == [(270, 1, 16)]
-
-
-@pytest.mark.parametrize("groups", [attribute(1, attribute(1, b"agents\0")), attribute(1, b"\x09"), b"\x01"])
-def test_a_malformed_family(kernel: FakeKernel, groups: bytes) -> None:
-    kernel.groups = groups
+def test_a_malformed_family(kernel: FakeKernel) -> None:
+    kernel.more = b"\x01"
     with pytest.raises(NetlinkError) as caught:
         connected(kernel)
     assert caught.value.errno == errno.EPROTO
