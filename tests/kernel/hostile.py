@@ -2,8 +2,8 @@
 
     python -m tests.kernel.hostile FOLDER            as a user without privileges; prints "held" and waits to be killed
     python -m tests.kernel.hostile FOLDER closes     closes the wire legs while it holds the plain ones; prints "closed" then
-    python -m tests.kernel.hostile FOLDER agent      is the agent of a network namespace of its own; closes a socket of the protocol
-                                                     while it holds the connection underneath; prints "closed" then
+    python -m tests.kernel.hostile FOLDER agent      as the agent of a network namespace of its own, closes a socket of the
+                                                     protocol while it holds the connection underneath; prints "closed" then
 
 The result of getsockopt(TCP_SAVED_SYN) is copied with the socket locked. It goes to a file of a FUSE file system that the user
 has mounted in a user namespace of its own and that never answers a read.
