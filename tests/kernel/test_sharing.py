@@ -298,15 +298,15 @@ def test_a_cgroup_at_its_limit_waits_and_loses_nothing() -> None:
     eventually(lambda: references() == 0, "a relay is left")
 
 
-def stalled() -> int:
-    """Time for which some task has waited for memory since the start, microseconds (/proc/pressure/memory)."""
-    return int(Path("/proc/pressure/memory").read_text().split("total=", 1)[1].split()[0])
+def events(group: Path) -> dict[str, int]:
+    """What has happened to a cgroup for want of memory (memory.events)."""
+    return {name: int(value) for name, value in (line.split() for line in (group / "memory.events").read_text().splitlines())}
 
 
 def test_bytes_for_a_full_cgroup_keep_no_carrier() -> None:
     """What arrives while a carrier has the leg is charged to its owner's cgroup; the carrier must not wait for memory for that.
 
-    The kernel counts the time for which anybody waits for memory. The owner sleeps here, and all others are in no cgroup.
+    Nothing can be reclaimed here, so who waits calls the OOM killer: the kernel's worker once did. Who does not wait is refused.
     """
     with contextlib.ExitStack() as opened:
         listeners = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2 * 8)]
@@ -333,8 +333,7 @@ def test_bytes_for_a_full_cgroup_keep_no_carrier() -> None:
         for leg in far:
             leg.close()
         (group / "memory.max").write_text(str(int((group / "memory.current").read_text()) + (256 << 10)))
-        before = stalled()
-        end = time.monotonic() + 6 * PATIENCE / 30
+        end = time.monotonic() + 6
         passed = [0] * len(listeners)
 
         def flood(peer: socket.socket) -> None:
@@ -357,13 +356,12 @@ def test_bytes_for_a_full_cgroup_keep_no_carrier() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        waited = stalled() - before
-        refused = "max 0" not in (group / "memory.events").read_text()
+        happened = events(group)
         (group / "memory.max").write_text("max")
-        print(f"{sum(passed)} bytes passed, {waited} us of waiting for memory")
+        print(f"{sum(passed)} bytes passed; {happened}")
         assert sum(passed) > 0
-        assert refused
-        assert waited < 1000
+        assert happened["max"] > 0
+        assert happened["oom"] == 0
     eventually(lambda: references() == 0, "a relay is left")
 
 
