@@ -4,8 +4,8 @@
  * socket(AF_INET or AF_INET6, SOCK_STREAM, protocol) finds them.
  *
  * poll() takes no lock. It says EPOLLIN when a whole frame, the end or an error is
- * there, and EPOLLOUT when a frame would find room. EPOLLHUP and EPOLLERR also tell of
- * TCP's connection, which may end before a call of the application finds it out.
+ * there, and EPOLLOUT when a frame would find room. EPOLLHUP and EPOLLERR also report the
+ * end of TCP's connection, before a call of the application finds it.
  */
 #include <linux/module.h>
 #include <linux/poll.h>

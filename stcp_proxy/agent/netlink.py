@@ -56,7 +56,7 @@ class Netlink:
         self._sock.close()
 
     def find(self) -> None:
-        """Find the family of the module, and join the group that tells of its end.
+        """Find the family of the module, and join the group in which the kernel reports that a family was removed.
 
         Raises:
             NetlinkError: ENOENT where the kernel has no such family.

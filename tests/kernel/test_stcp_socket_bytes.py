@@ -257,7 +257,7 @@ def test_poll_without_events_tells_of_a_tcp_reset(agent: Agent) -> None:
         thread.start()
         ((_, events),) = poll.poll(10_000)
         thread.join()
-        # TCP tells of the end first, then of the error.
+        # TCP reports the end of the connection first, then the error.
         assert events & select.POLLHUP
         assert poll.poll(0) == [(p.app.fileno(), select.POLLHUP | select.POLLERR)]
         assert p.app.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET

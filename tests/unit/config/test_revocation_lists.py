@@ -1,4 +1,4 @@
-"""Who has to sign the revocation lists of an authority, and what an intermediate in its bundle is good for."""
+"""Revocation lists: who has to sign them, and what changes when the bundle holds the certificate of an intermediate."""
 
 from __future__ import annotations
 
