@@ -200,6 +200,47 @@ def test_reset_that_crosses() -> None:
     r.close()
 
 
+def narrow() -> Relay:
+    """A relay whose wire leg takes little, and whose peer reads nothing."""
+    app, plain, peer, wire = *tcp_pair(), *tcp_pair()
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return keep(legs=(app, plain, peer, wire))
+
+
+def leaves(r: Relay, n: int) -> bool:
+    """Has the application's frame `n` of 1,000 bytes left the module?"""
+    r.app.sendall(bytes(1000))
+    eventually(lambda: r.status().send_counter == n + 1, "the frame is not sealed")
+    deadline = time.monotonic() + 0.3
+    while r.status().buffered and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not r.status().buffered
+
+
+def test_our_fin_has_left_when_tcp_has_taken_all_of_it() -> None:
+    """The send buffer is full, so FIN stays in the module, and the leg with it."""
+    r = narrow()
+    fits = next(n for n in range(1000) if not leaves(r, n))
+    r.close()
+    r = narrow()
+    assert all(leaves(r, n) for n in range(fits))
+    r.app.shutdown(socket.SHUT_WR)
+    r.send(FIN)
+    assert how_it_ends(r.app) == (0, "eof")
+    eventually(lambda: r.status().send_counter == fits + 1, "our FIN is not sealed")
+    time.sleep(0.2)
+    assert not r.status().ended
+    with refused(errno.EBUSY):
+        give_back(r)
+    for _ in range(fits):
+        assert r.read_frame() == (DATA, bytes(1000))
+    assert r.read_frame() == (FIN, b"")
+    take(r)
+    check_usable(r)
+    r.close()
+
+
 @pytest.mark.parametrize("how", ["application", "frame", "abort", "truncated", "OPEN too early", "handover"])
 def test_a_connection_that_is_not_over_in_order_ends_the_leg(how: str) -> None:
     ends = {"application": abi.End.PLAIN_RESET, "abort": abi.End.ABORTED, "truncated": abi.End.TRUNCATED}
