@@ -95,7 +95,7 @@ def find_chain(presented: Sequence[x509.Certificate], authorities: Sequence[Auth
         check_time(certificate, now)
     refusal: CredentialRefused | None = None
     for authority in authorities:
-        for issuers in _chains_to(authority, leaf, intermediates, now):
+        for issuers in _chains_to(authority, leaf, extensions, intermediates, now):
             try:
                 names = _check_chain(leaf, extensions, issuers, role)
             except CredentialRefused as exc:
@@ -123,9 +123,13 @@ def check_time(certificate: x509.Certificate, now: float) -> float:
 
 
 def _chains_to(
-    authority: Authority, leaf: x509.Certificate, intermediates: list[x509.Certificate], now: float
+    authority: Authority, leaf: x509.Certificate, extensions: Extensions, intermediates: list[x509.Certificate], now: float
 ) -> Iterator[tuple[Issuer, ...]]:
-    """The issuers of each chain from a leaf to a root of an authority, with every signature verified."""
+    """The issuers of each chain from a leaf to a root of an authority, with every signature verified.
+
+    Raises:
+        CertificateChainRefused: the leaf has no names.
+    """
     roots = [root for root in map(issuer_of, authority.roots) if root.start - LEEWAY <= now <= root.end + LEEWAY]
     vouched = _vouched(roots, intermediates) if intermediates else []
     issuers = [*roots, *vouched]
@@ -134,6 +138,8 @@ def _chains_to(
         return
     if leaf.issuer not in [issuer.subject for issuer in issuers]:
         return
+    if extensions.get(x509.SubjectAlternativeName) is None:
+        names_of(leaf, extensions)  # raises: the library refuses such a leaf too, but does not say why
     below = [issuer.certificate for issuer in vouched]
     verifier = _verifier(tuple(root.certificate for root in roots), _moment(roots, [leaf, *below], now))
     with contextlib.suppress(verification.VerificationError):

@@ -170,7 +170,7 @@ FAULTS: dict[str, tuple[Fault, type[CredentialRefused], str]] = {
     "issuer may not sign": (through(key_usage=usage("crl_sign")), errors.CertificateChainRefused, "may not issue"),
     "no basic constraints": (through(basic=False), CredentialRefused, ""),
     "path length": (through(root={"path_length": 0}), CredentialRefused, ""),
-    "no name": (under(san=(), name="cn.prod.internal"), CredentialRefused, ""),
+    "no name": (under(san=(), name="cn.prod.internal"), errors.CertificateChainRefused, "no DNS name"),
     "only a wildcard": (under(san=(x509.DNSName("*.prod.internal"),)), errors.CertificateChainRefused, "no DNS name"),
     "only an email": (under(san=(x509.RFC822Name("a@b.c"),)), errors.CertificateChainRefused, "no DNS name"),
     "too many names": (
