@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from cryptography import x509
 
 from stcp_proxy import errors
 from stcp_proxy.credentials.verifier import Verifier
+from stcp_proxy.protocol.wire import Role
 
-from .issue import make, trusted, verify
+from .issue import CLIENT, DAY, SERVER, Issued, make, trusted, verify
 
 BOTH_VERIFIERS = pytest.mark.parametrize("kind", ["p256", "ed25519"])
 """`cryptography` builds the chains of the first, this project those of the second."""
@@ -50,3 +53,69 @@ def test_constraint_on_directory_names_is_refused(kind: str, permitted: bool) ->
     root = make(kind, name="root", extra=((constraints, True),))
     with pytest.raises(errors.CredentialRefused):
         verify(Verifier([trusted(root)]), root.issue(kind, subject=FOO))
+
+
+def constrained(kind: str, domain: str) -> Issued:
+    """A root that permits one domain."""
+    return make(kind, name="root", extra=((x509.NameConstraints([x509.DNSName(domain)], None), True),))
+
+
+def malformed_name_beside_a_good_one(kind: str) -> tuple[Issued, Issued]:
+    """`nc::nc-permits-invalid-dns-san`. The malformed name is no name here, so nobody is admitted by it."""
+    root = constrained(kind, "prod.internal")
+    return root, root.issue(kind, san=(x509.DNSName(".prod.internal"), x509.DNSName("app.prod.internal")))
+
+
+def name_of_an_intermediate_outside_a_constraint(kind: str) -> tuple[Issued, Issued]:
+    """`nc::intermediate-with-san-rejected-by-root-nc`, and `-by-intermediate-nc`. Names of intermediates admit nobody."""
+    root = constrained(kind, "prod.internal")
+    return root, root.authority(kind, name="middle", san=(x509.DNSName("test"),)).issue(kind)
+
+
+def constraint_with_a_dot_before_it(kind: str) -> tuple[Issued, Issued]:
+    """`nc::invalid-dnsname-leading-period`. OpenSSL accepts it too; it permits the names below the domain."""
+    root = constrained(kind, ".prod.internal")
+    return root, root.issue(kind)
+
+
+def authority_without_a_subject(kind: str) -> tuple[Issued, Issued]:
+    """`rfc5280::ca-empty-subject`. The key of a root identifies it."""
+    root = make(kind, subject=x509.Name([]))
+    return root, root.issue(kind)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        malformed_name_beside_a_good_one,
+        name_of_an_intermediate_outside_a_constraint,
+        constraint_with_a_dot_before_it,
+        authority_without_a_subject,
+    ],
+)
+def test_rules_of_the_library_alone(build: Callable[[str], tuple[Issued, Issued]]) -> None:
+    """With Ed25519 issuers these chains are accepted. The peer gets only the name that its authority may vouch for."""
+    root, leaf = build("ed25519")
+    assert verify(Verifier([trusted(root)]), leaf).names == ("dns:app.prod.internal",)
+    root, leaf = build("p256")
+    with pytest.raises(errors.CredentialRefused):
+        verify(Verifier([trusted(root)]), leaf)
+
+
+@BOTH_VERIFIERS
+def test_expired_cross_certificate_beside_a_good_chain(kind: str) -> None:
+    """`pathological::multiple-chains-expired-intermediate`: refused, although a chain without the expired one exists.
+
+    The refusal names the expiry, so the holder of the certificate removes the expired one from its file.
+    """
+    root, old = make(kind, name="root"), make(kind, name="old root")
+    cross = make(kind, issuer=old, ca=True, subject=root.certificate.subject, key=root.key, end=-DAY / 2)
+    with pytest.raises(errors.CertificateExpired, match="a certificate of the peer was valid until"):
+        verify(Verifier([trusted(root, old)]), root.issue(kind), intermediates=(cross.certificate,))
+
+
+@BOTH_VERIFIERS
+def test_extended_key_usage_of_a_root_means_nothing(kind: str) -> None:
+    """`webpki::eku::root-has-eku`: this side's file decides what a root is for. OpenSSL reads the purposes of a root too."""
+    root = make(kind, name="root", eku=(CLIENT,))
+    verify(Verifier([trusted(root)]), root.issue(kind, eku=(SERVER,)), role=Role.RESPONDER)
