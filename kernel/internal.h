@@ -105,6 +105,7 @@ struct stcp_owner {
 	struct list_head turn;		/* stcp_line_lock, as its place between owners */
 };
 
+kuid_t stcp_current_user(void);
 struct stcp_owner *stcp_owner_get(void);
 void stcp_owner_put(struct stcp_owner *owner);
 

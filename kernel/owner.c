@@ -27,7 +27,8 @@ static unsigned int max_relays = 262144;
 module_param(max_relays, uint, 0644);
 MODULE_PARM_DESC(max_relays, "Most relays of one owner (memory cgroup and user)");
 
-static kuid_t stcp_current_user(void)
+/* Whom the current process counts as: who made the outermost user namespace. */
+kuid_t stcp_current_user(void)
 {
 	const struct user_namespace *ns = current_user_ns();
 	kuid_t user = current_euid();

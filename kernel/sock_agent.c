@@ -3,11 +3,12 @@
  * Handshakes: what waits for the agent of a network namespace, and how it ends.
  *
  * A handshake is a part of its outer socket. It is on one of three lists while TCP
- * connects, while it waits for the agent, and while the agent has it. It leaves the
- * lists exactly once, by whichever comes first: the agent's DONE, the agent's death,
- * the end of its time, the end of TCP's connection, or the outer socket's close(). All of
- * these take agent->lock, and none sleeps. What holds a handshake is found by its
- * number, never by a pointer, so nobody else keeps a socket alive.
+ * connects, while it waits for the agent (a list of its user's share, sock_share.c), and
+ * while the agent has it. It leaves the lists exactly once, by whichever comes first: the
+ * agent's DONE, the agent's death, the end of its time, the end of TCP's connection, or
+ * the outer socket's close(). All of these take agent->lock, and none sleeps. What holds a
+ * handshake is found by its number, never by a pointer, so nobody else keeps a socket
+ * alive.
  *
  * The end writes the outer socket's session or error and its state, in this order,
  * and wakes whoever waits. For an embryo it tells the listener.
@@ -51,8 +52,7 @@ static void stcp_handshake_leave(struct stcp_agent *agent, struct stcp_sock *s,
 	struct net *net = sock_net(sk);
 
 	list_del_init(&hs->list);
-	hs->state = STCP_HS_NONE;
-	agent->count--;
+	stcp_share_leave(agent, hs);
 	stcp_timer_delete(&hs->timer);
 	if (!session && !err)
 		return;
@@ -98,32 +98,23 @@ static void stcp_handshake_names(struct stcp_agent *agent, struct stcp_sock *s)
 }
 
 /*
- * Begin: TCP is about to connect. @s->handshake has its user and its memcg. Return: 0;
- * -ESRCH without an agent, -ENOBUFS when too many are under way.
+ * Begin: TCP is about to connect. @s->handshake has its user and its memcg, and @share
+ * has counted it (stcp_share_get()).
  */
-int stcp_handshake_begin(struct stcp_sock *s, u32 role)
+void stcp_handshake_begin(struct stcp_sock *s, struct stcp_share *share)
 {
 	struct stcp_agent *agent = stcp_agent_of(sock_net(stcp_outer(s)));
 	struct stcp_handshake *hs = &s->handshake;
-	int err = 0;
 
 	spin_lock_bh(&agent->lock);
-	/* A listener's peers may wait for an agent that starts again. */
-	if (role == STCP_INITIATOR && !agent->portid) {
-		err = -ESRCH;
-	} else if (agent->count >= READ_ONCE(agent->max_embryos)) {
-		err = -ENOBUFS;
-	} else {
-		hs->role = role;
-		stcp_handshake_names(agent, s);
-		hs->id = ++agent->last_id;
-		hs->state = STCP_HS_CONNECTING;
-		list_add_tail(&hs->list, &agent->connecting);
-		agent->count++;
-		stcp_state_store(stcp_outer(s), TCP_SYN_SENT);
-	}
+	hs->share = share;
+	hs->role = share->role;
+	stcp_handshake_names(agent, s);
+	hs->id = ++agent->last_id;
+	hs->state = STCP_HS_CONNECTING;
+	list_add_tail(&hs->list, &agent->connecting);
+	stcp_state_store(stcp_outer(s), TCP_SYN_SENT);
 	spin_unlock_bh(&agent->lock);
-	return err;
 }
 
 /* Tell the agent, once until it has asked for all. Without memory the next one does it. */
@@ -148,14 +139,14 @@ void stcp_handshake_connected(struct stcp_sock *s)
 
 	spin_lock_bh(&agent->lock);
 	if (hs->state == STCP_HS_CONNECTING) {
-		hs->state = STCP_HS_PENDING;
+		stcp_share_pend(agent, hs);
 		hs->deadline = jiffies + msecs_to_jiffies(READ_ONCE(agent->handshake_ms));
 		mod_timer(&hs->timer, hs->deadline);
-		list_move_tail(&hs->list, &agent->pending);
 		if (!agent->told)
 			tell = agent->portid;
 		if (tell)
 			agent->told = true;
+		/* A listener's peers may wait for an agent that starts again. */
 		if (!agent->portid && hs->role == STCP_INITIATOR)
 			stcp_handshake_leave(agent, s, NULL, -ESRCH);
 	}
@@ -195,23 +186,23 @@ void stcp_handshake_cancel(struct stcp_sock *s, int err)
 /* -- the agent's side -------------------------------------------------------- */
 
 /*
- * ACCEPT: the oldest that is pending. @to becomes a copy of it, with a reference on
- * the file of the inner socket in @file. Return: 0; -EPERM from anybody but the agent;
- * -ENOENT.
+ * ACCEPT: the next that is pending, for an agent that has @places. @to becomes a copy of
+ * it, with a reference on the file of the inner socket in @file. Return: 0; -EPERM from
+ * anybody but the agent; -ENOENT, also when nothing that is pending has a place.
  */
-int stcp_handshake_take(struct stcp_agent *agent, u32 portid, struct stcp_taken *to)
+int stcp_handshake_take(struct stcp_agent *agent, u32 portid, u32 places,
+			struct stcp_taken *to)
 {
-	struct stcp_handshake *hs;
+	struct stcp_handshake *hs = NULL;
 	int err = -ENOENT;
 
 	spin_lock_bh(&agent->lock);
-	hs = list_first_entry_or_null(&agent->pending, struct stcp_handshake, list);
-	if (portid != agent->portid) {
+	if (portid != agent->portid)
 		err = -EPERM;
-	} else if (hs) {
-		hs->state = STCP_HS_ACCEPTED;
+	else
+		hs = stcp_share_take(agent, places);
+	if (hs) {
 		hs->taken = true;
-		list_move_tail(&hs->list, &agent->accepted);
 		to->id = hs->id;
 		to->role = hs->role;
 		to->user = hs->user;
@@ -222,7 +213,7 @@ int stcp_handshake_take(struct stcp_agent *agent, u32 portid, struct stcp_taken 
 		to->file = get_file(stcp_handshake_sock(hs)->file);
 		stcp_inner_hold(stcp_handshake_sock(hs)->inner);
 		err = 0;
-	} else {
+	} else if (err == -ENOENT) {
 		agent->told = false;
 	}
 	spin_unlock_bh(&agent->lock);
@@ -314,8 +305,8 @@ static int __net_init stcp_agent_init(struct net *net)
 
 	spin_lock_init(&agent->lock);
 	INIT_LIST_HEAD(&agent->connecting);
-	INIT_LIST_HEAD(&agent->pending);
 	INIT_LIST_HEAD(&agent->accepted);
+	stcp_shares_init(agent);
 	agent->handshake_ms = 10000;
 	agent->max_embryos = 4096;
 	return stcp_sysctl_init(net, agent);

@@ -144,7 +144,7 @@ void stcp_text_free(struct stcp_text *text);
 bool stcp_session_end(struct stcp_sock *s, enum stcp_end end, int error, int fatal);
 void stcp_session_abort(struct stcp_sock *s, enum stcp_end end, int error);
 
-/* -- handshakes (sock_agent.c, sock_netlink.c) ------------------------------ */
+/* -- handshakes (sock_agent.c, sock_share.c, sock_netlink.c) ---------------- */
 
 enum stcp_handshake_state {
 	STCP_HS_NONE,		/* on no list: not begun, or over */
@@ -154,19 +154,34 @@ enum stcp_handshake_state {
 	STCP_HS_FINISHING,	/* DONE is being carried out */
 };
 
+/* All handshakes of a user in one role (sock_share.c). Under agent->lock. */
+struct stcp_share {
+	struct hlist_node all;		/* in agent->shares */
+	kuid_t user;
+	u32 role;			/* enum stcp_socket_role */
+	unsigned int count;		/* handshakes in any state, and those about to begin */
+	unsigned int taken;		/* with the agent */
+	struct list_head pending;	/* the oldest first */
+	struct list_head turn;		/* in agent->turns, with something pending */
+};
+
 struct stcp_handshake {
-	struct list_head list;		/* of the agent; this and @state: agent->lock */
+	struct list_head list;		/* under agent->lock, as @state and @share */
+	struct stcp_share *share;	/* while it is on a list */
 	enum stcp_handshake_state state;
 	u64 id;
 	struct timer_list timer;
 	unsigned long deadline;		/* jiffies */
 	u32 role;			/* enum stcp_socket_role */
 	bool taken;			/* the agent has had the inner socket */
-	kuid_t user;
+	kuid_t user;			/* for the rules of the agent */
+	kuid_t share_user;		/* whose share it counts in */
 	struct mem_cgroup *memcg;	/* pays for the session */
 	char service[STCP_MAX_NAME + 1];
 	char identity[STCP_MAX_NAME + 1];
 };
+
+enum { STCP_SHARE_BUCKETS = 64 };	/* a power of two */
 
 /* The agent of a network namespace, and what waits for it. */
 struct stcp_agent {
@@ -174,8 +189,12 @@ struct stcp_agent {
 	u32 portid;			/* 0 without an agent */
 	bool told;			/* READY was sent, and ACCEPT has not said ENOENT since */
 	u64 last_id;
-	struct list_head connecting, pending, accepted;
-	unsigned int count;		/* on all three lists */
+	struct list_head connecting, accepted;
+	unsigned int count;		/* of all shares */
+	unsigned int taken[2];		/* on @accepted, by role */
+	struct hlist_head shares[STCP_SHARE_BUCKETS];	/* by user */
+	struct list_head turns[2];	/* shares with something pending, by role */
+	u32 next_role;			/* whose turn it is */
 	/* sysctl */
 	struct ctl_table_header *sysctl;
 	struct ctl_table *table;
@@ -198,11 +217,12 @@ struct stcp_taken {
 struct stcp_agent *stcp_agent_of(const struct net *net);
 bool stcp_agent_there(const struct net *net);
 void stcp_handshake_expired(struct timer_list *timer);
-int stcp_handshake_begin(struct stcp_sock *s, u32 role);
+void stcp_handshake_begin(struct stcp_sock *s, struct stcp_share *share);
 void stcp_handshake_connected(struct stcp_sock *s);
 void stcp_handshake_fail(struct stcp_sock *s, int err);
 void stcp_handshake_cancel(struct stcp_sock *s, int err);
-int stcp_handshake_take(struct stcp_agent *agent, u32 portid, struct stcp_taken *to);
+int stcp_handshake_take(struct stcp_agent *agent, u32 portid, u32 places,
+			struct stcp_taken *to);
 struct file *stcp_handshake_finishing(struct stcp_agent *agent, u64 id, u32 portid,
 				      struct mem_cgroup **memcg);
 bool stcp_handshake_finish(struct stcp_agent *agent, u64 id,
@@ -211,6 +231,13 @@ int stcp_agent_register(struct stcp_agent *agent, u32 portid);
 void stcp_agent_gone(struct stcp_agent *agent, u32 portid);
 int stcp_agents_init(void);
 void stcp_agents_exit(void);
+
+void stcp_shares_init(struct stcp_agent *agent);
+struct stcp_share *stcp_share_get(struct stcp_agent *agent, kuid_t user, u32 role);
+void stcp_share_return(struct stcp_agent *agent, struct stcp_share *share);
+void stcp_share_pend(struct stcp_agent *agent, struct stcp_handshake *hs);
+struct stcp_handshake *stcp_share_take(struct stcp_agent *agent, u32 places);
+void stcp_share_leave(struct stcp_agent *agent, struct stcp_handshake *hs);
 
 int stcp_netlink_init(void);
 void stcp_netlink_exit(void);

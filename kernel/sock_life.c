@@ -89,6 +89,7 @@ struct sock *stcp_embryo_alloc(struct sock *listener)
 	s = stcp_sk(sk);
 	s->parent = from;
 	s->handshake.user = from->handshake.user;
+	s->handshake.share_user = from->handshake.share_user;
 	s->handshake.memcg = from->handshake.memcg;
 	if (s->handshake.memcg)
 		css_get(&s->handshake.memcg->css);
@@ -96,28 +97,35 @@ struct sock *stcp_embryo_alloc(struct sock *listener)
 	return sk;
 }
 
-/* The current process is the one that pays for handshakes of this socket. */
+/* The current process pays for handshakes of this socket, and its user's share has them. */
 void stcp_handshake_payer(struct stcp_sock *s)
 {
 	mem_cgroup_put(s->handshake.memcg);
 	s->handshake.memcg = get_mem_cgroup_from_mm(current->mm);
 	s->handshake.user = current_euid();
+	s->handshake.share_user = stcp_current_user();
 }
 
 /* -- connecting ------------------------------------------------------------------ */
 
 int stcp_connect(struct sock *sk, STCP_SOCKADDR *addr, int len)
 {
+	struct stcp_agent *agent = stcp_agent_of(sock_net(sk));
 	struct stcp_sock *s = stcp_sk(sk);
+	struct stcp_share *share;
 	int err;
 
 	if (s->handshake.taken || s->listener)
 		return -EINVAL;
 	stcp_sock_mirror(s);
+	/* One that dies later is noticed when TCP has connected. */
+	if (!stcp_agent_there(sock_net(sk)))
+		return -ESRCH;
 	stcp_handshake_payer(s);
-	err = stcp_handshake_begin(s, STCP_INITIATOR);
-	if (err)
-		return err;
+	share = stcp_share_get(agent, s->handshake.share_user, STCP_INITIATOR);
+	if (IS_ERR(share))
+		return PTR_ERR(share);
+	stcp_handshake_begin(s, share);
 	err = s->inner->ops->connect(s->inner, addr, len, O_NONBLOCK);
 	if (!err)
 		stcp_handshake_connected(s);

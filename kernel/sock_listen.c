@@ -6,7 +6,8 @@
  * embryo of it: an outer socket that no descriptor leads to, with a handshake for the
  * agent. An embryo is on one of three lists: embryos (the handshake goes on), ready
  * (for accept()), dead (the work item frees it). Embryos and ready ones together are
- * bounded by the backlog; the rest waits in TCP's own queue, as ever. A source, that
+ * bounded by the backlog, and the embryos of all of a user's listeners by the user's
+ * share (sock_share.c); the rest waits in TCP's own queue, as ever. A source, that
  * is an IPv4 address or an IPv6 /64, has at most three quarters of the embryos; what
  * comes from it beyond that is closed. Each embryo has its time.
  *
@@ -23,10 +24,13 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <net/inet_connection_sock.h>
 
 #include "sock_internal.h"
 
 #define STCP_LISTEN_RETRY	msecs_to_jiffies(50)
+/* The share has no room: many listeners of one user may ask for it again. */
+#define STCP_LISTEN_FULL	msecs_to_jiffies(250)
 
 void stcp_listener_kick(struct stcp_sock *s)
 {
@@ -102,10 +106,14 @@ static bool stcp_listener_reap(struct stcp_listener *l)
 	return true;
 }
 
-static bool stcp_listener_room(struct stcp_listener *l)
+/* Is there a connection to take, and room for it among the listener's own? */
+static bool stcp_listener_wants(struct stcp_listener *l)
 {
+	struct sock *isk = l->s->inner->sk;
 	bool room;
 
+	if (reqsk_queue_empty(&inet_csk(isk)->icsk_accept_queue))
+		return false;
 	spin_lock_bh(&l->lock);
 	room = !l->closed && l->embryo_count + l->ready_count < l->limit;
 	spin_unlock_bh(&l->lock);
@@ -146,51 +154,60 @@ static bool stcp_listener_admit(struct stcp_listener *l, struct stcp_sock *s)
 	return admit;
 }
 
-static void stcp_listener_begin(struct stcp_listener *l, struct stcp_sock *s)
+static void stcp_listener_begin(struct stcp_sock *s, struct stcp_share *share)
 {
-	int err;
-
-	if (!stcp_listener_admit(l, s)) {
-		sk_common_release(stcp_outer(s));
-		return;
-	}
-	err = stcp_handshake_begin(s, STCP_RESPONDER);
-	if (err) {
-		spin_lock_bh(&l->lock);
-		if (!list_empty(&s->embryo))
-			list_move_tail(&s->embryo, &l->dead);
-		spin_unlock_bh(&l->lock);
-		return;
-	}
+	stcp_handshake_begin(s, share);
 	stcp_handshake_connected(s);
 	/* What happened before the callbacks were on has called nobody. */
 	if (inet_sk_state_load(s->inner->sk) == TCP_CLOSE)
 		stcp_handshake_fail(s, ECONNRESET);
 }
 
-/* Make an embryo of one connection. Return: 0; -EAGAIN when there is none. */
-static int stcp_listener_take(struct stcp_listener *l)
+/* An outer socket for one connection, or an ERR_PTR(): -EAGAIN when there is none. */
+static struct stcp_sock *stcp_listener_embryo(struct stcp_sock *parent)
 {
-	struct stcp_sock *parent = l->s, *s;
 	struct socket *inner;
 	struct sock *sk;
 	int err = kernel_accept(parent->inner, &inner, O_NONBLOCK);
 
 	if (err)
-		return err;
+		return ERR_PTR(err);
 	stcp_inner_child(inner, parent);
 	sk = stcp_embryo_alloc(stcp_outer(parent));
 	if (!sk) {
 		sock_release(inner);
-		return -ENOMEM;
+		return ERR_PTR(-ENOMEM);
 	}
-	s = stcp_sk(sk);
-	err = stcp_inner_own(s, inner);
+	err = stcp_inner_own(stcp_sk(sk), inner);
 	if (err) {
 		sk_common_release(sk);
-		return err;
+		return ERR_PTR(err);
 	}
-	stcp_listener_begin(l, s);
+	return stcp_sk(sk);
+}
+
+/*
+ * Make an embryo of one connection. It is counted before TCP gives it up, so that it stays
+ * in TCP's queue without room for it. Return: 0; -ENOBUFS; -EAGAIN when there is none.
+ */
+static int stcp_listener_take(struct stcp_listener *l)
+{
+	struct stcp_agent *agent = stcp_agent_of(sock_net(stcp_outer(l->s)));
+	struct stcp_share *share;
+	struct stcp_sock *s;
+
+	share = stcp_share_get(agent, l->s->handshake.share_user, STCP_RESPONDER);
+	if (IS_ERR(share))
+		return PTR_ERR(share);
+	s = stcp_listener_embryo(l->s);
+	if (!IS_ERR(s) && stcp_listener_admit(l, s)) {
+		stcp_listener_begin(s, share);
+		return 0;
+	}
+	stcp_share_return(agent, share);
+	if (IS_ERR(s))
+		return PTR_ERR(s);
+	sk_common_release(stcp_outer(s));
 	return 0;
 }
 
@@ -201,20 +218,23 @@ static void stcp_listener_work(struct work_struct *work)
 	struct mem_cgroup *memcg = set_active_memcg(l->s->handshake.memcg);
 	const struct cred *cred = override_creds(l->cred);
 	bool again = !stcp_listener_reap(l);
+	unsigned long delay = STCP_LISTEN_RETRY;
 	int err = 0;
 
-	while (!err && stcp_listener_room(l)) {
+	while (!err && stcp_listener_wants(l)) {
 		err = stcp_listener_take(l);
 		if (err == -ECONNABORTED)
 			err = 0;
 		cond_resched();
 	}
+	if (err == -ENOBUFS && !again)
+		delay = STCP_LISTEN_FULL;
 	again |= err && err != -EAGAIN && err != -EINVAL;
 	again |= !list_empty_careful(&l->dead);
 	revert_creds(cred);
 	set_active_memcg(memcg);
 	if (again && !READ_ONCE(l->closed))
-		queue_delayed_work(STCP_UNBOUND_WQ, &l->work, STCP_LISTEN_RETRY);
+		queue_delayed_work(STCP_UNBOUND_WQ, &l->work, delay);
 }
 
 /* -- system calls ------------------------------------------------------------- */

@@ -29,6 +29,10 @@ static const struct nla_policy stcp_register_policy[STCP_A_INTERFACE + 1] = {
 	[STCP_A_INTERFACE]	= { .type = NLA_U32 },
 };
 
+static const struct nla_policy stcp_accept_policy[STCP_A_PLACES + 1] = {
+	[STCP_A_PLACES]		= { .type = NLA_U32 },
+};
+
 static const struct nla_policy stcp_done_policy[STCP_A_INTERFACE + 1] = {
 	[STCP_A_ID]		= { .type = NLA_U64 },
 	[STCP_A_ERROR]		= { .type = NLA_S32 },
@@ -96,11 +100,14 @@ static int stcp_genl_accept(struct sk_buff *skb, struct genl_info *info)
 {
 	struct stcp_agent *agent = stcp_genl_agent(info);
 	int fd = get_unused_fd_flags(O_CLOEXEC), err;
+	u32 places = U32_MAX;
 	struct stcp_taken taken;
 
 	if (fd < 0)
 		return fd;
-	err = stcp_handshake_take(agent, info->snd_portid, &taken);
+	if (info->attrs[STCP_A_PLACES])
+		places = nla_get_u32(info->attrs[STCP_A_PLACES]);
+	err = stcp_handshake_take(agent, info->snd_portid, places, &taken);
 	if (err)
 		goto err_fd;
 	err = stcp_reply_taken(info, &taken, fd);
@@ -244,8 +251,8 @@ static const struct genl_ops stcp_genl_ops[] = {
 		.cmd		= STCP_CMD_ACCEPT,
 		.flags		= GENL_UNS_ADMIN_PERM,
 		.doit		= stcp_genl_accept,
-		.policy		= stcp_register_policy,
-		.maxattr	= STCP_A_INTERFACE,
+		.policy		= stcp_accept_policy,
+		.maxattr	= STCP_A_PLACES,
 	},
 	{
 		.cmd		= STCP_CMD_DONE,
@@ -259,7 +266,7 @@ static const struct genl_ops stcp_genl_ops[] = {
 static struct genl_family stcp_genl = {
 	.name		= STCP_GENL_NAME,
 	.version	= STCP_GENL_VERSION,
-	.maxattr	= STCP_A_INTERFACE,
+	.maxattr	= STCP_A_PLACES,
 	.module		= THIS_MODULE,
 	.netnsok	= true,
 	.parallel_ops	= true,

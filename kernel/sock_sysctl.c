@@ -6,7 +6,7 @@
  *   service       name of the service that connect() asks for; empty: the agent's choice
  *   identity      name of the identity to use; empty: the agent's choice
  *   handshake_ms  time for a handshake, from the TCP connection on
- *   max_embryos   most handshakes of the namespace at a time
+ *   max_embryos   most handshakes of the namespace at a time; users share them (sock_share.c)
  */
 #include <linux/slab.h>
 #include <linux/sysctl.h>

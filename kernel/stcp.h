@@ -182,14 +182,14 @@ struct stcp_status {
 #define STCP_GENL_VERSION	1
 
 /* Any incompatible change of the commands and attributes is a new number. */
-#define STCP_AGENT_INTERFACE	1
+#define STCP_AGENT_INTERFACE	2
 
 /* Most bytes of the wire that DONE may bring along. */
 #define STCP_MAX_WIRE_BYTES	(63 * 1024)
 
 enum stcp_command {
 	STCP_CMD_READY		= 1,	/* to the agent: a handshake is pending */
-	STCP_CMD_ACCEPT		= 2,	/* take the oldest pending handshake */
+	STCP_CMD_ACCEPT		= 2,	/* take the next pending handshake */
 	STCP_CMD_DONE		= 3,	/* end a handshake, once */
 	STCP_CMD_REGISTER	= 4,	/* become the agent of the namespace */
 };
@@ -211,6 +211,7 @@ enum stcp_attr {
 	STCP_A_PEER		= 14,	/* string: authenticated name of the peer */
 	STCP_A_CHANNEL_ID	= 15,	/* STCP_CHANNEL_ID_LEN bytes */
 	STCP_A_INTERFACE	= 16,	/* u32: STCP_AGENT_INTERFACE */
+	STCP_A_PLACES		= 17,	/* u32: places of the agent; absent: no bound */
 };
 
 enum stcp_socket_role {

@@ -20,6 +20,12 @@ struct inet_sock {
 struct ipv6_pinfo {
 	int unused;
 };
+struct hlist_node {
+	struct hlist_node *next;
+};
+struct hlist_head {
+	struct hlist_node *first;
+};
 #define STCP_SOCKADDR struct sockaddr
 
 #define list_for_each_entry_safe(at, after, head, member)                                                                                  \

@@ -3,7 +3,8 @@
 Invariants:
 - Each handshake that was taken is ended by exactly one DONE, whatever happens to its task.
 - The descriptor of a connection is closed after DONE.
-- At most `max_handshakes` are under way. A newcomer takes the place of a stranger, or waits.
+- At most `max_handshakes` are under way. A newcomer takes the place of a stranger, or waits. The kernel hands out only so many
+  handshakes of one user's connecting sockets that places are left for other users.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ class Agent:
         failed = False
         while True:
             try:
-                pending = self._netlink.accept()
+                pending = self._netlink.accept(self._places.most)
             except NetlinkError as exc:
                 if exc.errno not in _PASSING:
                     raise
@@ -209,6 +210,8 @@ class Agent:
             self._done(record.pending, result)
             sock.close()
             self._places.leave(record)
+            if record.pending.role is SocketRole.INITIATOR:
+                self._netlink.look_again()
 
     async def _do_handshake(self, stream: LegStream, record: Record) -> Opened:
         pending = record.pending

@@ -81,14 +81,20 @@ class Netlink:
         """
         self._ask(Command.REGISTER, nl.pack({Attribute.INTERFACE: nl.encode_number(abi.AGENT_INTERFACE, 4)}))
 
-    def accept(self) -> Pending | None:
-        """Take the oldest pending handshake; None without one.
+    def accept(self, places: int) -> Pending | None:
+        """Take the next pending handshake.
+
+        Args:
+            places: how many handshakes this agent has a place for. The kernel leaves room in them for each user.
+
+        Returns:
+            None where nothing is pending, or nothing that has a place: then ask again when a handshake of this agent has ended.
 
         Raises:
             NetlinkError: the kernel refuses, or its answer is malformed.
         """
         try:
-            answer = self._ask(Command.ACCEPT, bytearray())
+            answer = self._ask(Command.ACCEPT, nl.pack({Attribute.PLACES: nl.encode_number(places, 4)}))
         except NetlinkError as exc:
             if exc.errno == errno.ENOENT:
                 return None
@@ -129,6 +135,10 @@ class Netlink:
             self._waiting = None
             self._read(None)
         self._is_ready = False
+
+    def look_again(self) -> None:
+        """Let `wait_ready` return, as READY does: a place is free for what the kernel held back."""
+        self._note_ready()
 
     # -- requests ----------------------------------------------------------------------------------------------------------
 

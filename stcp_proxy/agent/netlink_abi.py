@@ -13,7 +13,7 @@ PROTOCOL: Final = 253
 """Protocol number of the sockets, in `socket(AF_INET, SOCK_STREAM, 253)`."""
 GENL_NAME: Final = "stcp"
 GENL_VERSION: Final = 1
-AGENT_INTERFACE: Final = 1
+AGENT_INTERFACE: Final = 2
 MAX_NAME: Final = 64
 """Most bytes of the name of an identity or a service."""
 MAX_PEER: Final = 255
@@ -56,6 +56,7 @@ class Attribute(enum.IntEnum):
     PEER = 14
     CHANNEL_ID = 15
     INTERFACE = 16
+    PLACES = 17
 
 
 class SocketRole(enum.IntEnum):

@@ -2,7 +2,9 @@
 
 Strangers can open connections to listening sockets and stay silent. They must not delay the handshakes of others, nor those of
 this host's own programs. So a newcomer takes the place of a stranger: the oldest of the source that holds the most places.
-Connecting sockets and authenticated peers keep their places. A newcomer waits where no stranger has a place.
+
+Connecting sockets and authenticated peers keep their places. The kernel leaves places free of connecting sockets: it hands out no
+more handshakes of one user than there would be places left (kernel/sock_share.c). A newcomer waits where no stranger has a place.
 """
 
 from __future__ import annotations
@@ -54,11 +56,15 @@ class Places:
 
     def _loser(self) -> Record | None:
         """The handshake that loses its place; None where every one keeps it."""
-        strangers = [record for record in self._held if record.pending.role is SocketRole.RESPONDER and not record.channel]
+        strangers = [record for record in self._held if _is_stranger(record)]
         if not strangers:
             return None
         places = Counter(map(_source, strangers))
         return max(strangers, key=lambda record: places[_source(record)])  # the first of them is the oldest
+
+
+def _is_stranger(record: Record) -> bool:
+    return record.pending.role is SocketRole.RESPONDER and not record.channel
 
 
 def _source(record: Record) -> tuple[int, int] | None:

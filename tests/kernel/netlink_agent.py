@@ -20,7 +20,7 @@ from .peer import KEY_DOWN, KEY_UP, PATIENCE
 
 READY, ACCEPT, DONE, REGISTER = 1, 2, 3, 4
 (ID, FD, ROLE, TIMEOUT_MS, UID, IDENTITY, SERVICE, ERROR, SEND_KEY, SEND_COUNTER, RECEIVE_KEY, RECEIVE_COUNTER, WIRE_BYTES,
- PEER, CHANNEL_ID, INTERFACE) = range(1, 17)  # fmt: skip
+ PEER, CHANNEL_ID, INTERFACE, PLACES) = range(1, 18)  # fmt: skip
 CHANNEL: Final = bytes(range(32))
 NAME: Final = b"peer of the tests"
 INITIATOR, RESPONDER = 0, 1
@@ -82,7 +82,7 @@ class Link:
     def ask(self, command: int, body: bytes = b"") -> dict[int, bytes]:
         return self._ask(self.family, command, body)
 
-    def register(self, interface: int = 1) -> None:
+    def register(self, interface: int = 2) -> None:
         self.ask(REGISTER, attribute(INTERFACE, interface))
 
     def wait_ready(self, patience: float = PATIENCE) -> None:
@@ -109,9 +109,10 @@ class Taken:
     service: bytes | None
 
 
-def take(link: Link) -> Taken | None:
+def take(link: Link, places: int | None = None) -> Taken | None:
+    """ACCEPT, of an agent with so many places."""
     try:
-        found = link.ask(ACCEPT)
+        found = link.ask(ACCEPT, b"" if places is None else attribute(PLACES, places))
     except OSError as exc:
         if exc.errno != errno.ENOENT:
             raise

@@ -14,7 +14,7 @@ from typing import Final
 
 from stcp_proxy.relay import kernel_abi as abi
 
-from .netlink_agent import ID, INTERFACE, RECEIVE_KEY, SEND_KEY, attribute
+from .netlink_agent import ID, INTERFACE, PLACES, RECEIVE_KEY, SEND_KEY, attribute
 from .peer import DATA, FIN, RESET, args
 from .random_pool import Entry, Memory, Pool, address, system_call
 
@@ -343,7 +343,7 @@ def netlink(c: Caller) -> int:
     """Generic netlink to the family, with attributes that are malformed, missing, doubled or good."""
     entry = c.pool.pick("netlink")
     parts = [attribute(c.rng.randrange(20), os.urandom(c.rng.choice((0, 1, 4, 8, 32, 64)))) for _ in range(c.rng.randrange(6))]
-    parts += c.rng.choice(([], [attribute(ID, c.rng.randrange(50), "=Q")], [attribute(INTERFACE, 1)]))
+    parts += c.rng.choice(([], [attribute(ID, c.rng.randrange(50), "=Q")], [attribute(INTERFACE, 2)], [attribute(PLACES, 4)]))
     parts += c.rng.choice(([], [attribute(SEND_KEY, bytes(32)), attribute(RECEIVE_KEY, bytes(32))]))
     body = bytearray(b"".join(parts))
     if body and c.rng.random() < 0.3:

@@ -40,8 +40,10 @@ def sysctl(name: str, value: str) -> Iterator[None]:
     path = Path("/proc/sys/net/stcp") / name
     before = path.read_text()
     path.write_text(value)
-    yield
-    path.write_text(before)
+    try:
+        yield
+    finally:
+        path.write_text(before)
 
 
 def start(listener: socket.socket) -> socket.socket:

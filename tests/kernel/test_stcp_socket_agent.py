@@ -53,7 +53,7 @@ def test_one_agent_and_only_the_agent(link: Link) -> None:
     with refused(errno.EBUSY):
         other.register()
     with refused(errno.EPROTONOSUPPORT):
-        other.register(2)
+        other.register(1)
     with tcp_listener() as listener, start(listener) as sock:
         with pytest.raises(PermissionError):
             take(other)

@@ -190,7 +190,7 @@ def test_the_application_gives_up(link: Link, state: str, how: str) -> None:
 
 
 def test_a_limit_of_handshakes(link: Link) -> None:
-    with sysctl("max_embryos", "3"), tcp_listener() as listener:
+    with sysctl("max_embryos", "5"), tcp_listener() as listener:
         socks = [start(listener) for _ in range(3)]
         with stcp_socket() as sock:
             assert sock.connect_ex(listener.getsockname()) == errno.ENOBUFS

@@ -20,7 +20,7 @@ FAMILY = 27
 CTRL = 0x10
 READY, ACCEPT, DONE, REGISTER = 1, 2, 3, 4
 ID, FD, ROLE, TIMEOUT, UID, IDENTITY, SERVICE, ERROR = range(1, 9)
-SEND_KEY, SEND_COUNTER, RECEIVE_KEY, RECEIVE_COUNTER, WIRE_BYTES, PEER, CHANNEL_ID, INTERFACE = range(9, 17)
+SEND_KEY, SEND_COUNTER, RECEIVE_KEY, RECEIVE_COUNTER, WIRE_BYTES, PEER, CHANNEL_ID, INTERFACE, PLACES = range(9, 18)
 
 
 def split(data: bytes) -> dict[int, bytes]:
@@ -66,6 +66,8 @@ class FakeKernel:
         memberships: the groups that were joined.
         more: bytes behind the description of the family.
         accept_fails: errnos that answer the next ACCEPTs; -1 for no answer at all.
+        places: the places that each ACCEPT told.
+        at_most: how many handshakes the agent may have at a time; the others are held back. None for no bound.
     """
 
     busy: bool = False
@@ -78,10 +80,13 @@ class FakeKernel:
     sent: list[bytearray] = field(default_factory=list)
     more: bytes = b""
     accept_fails: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    at_most: int | None = None
 
     def __post_init__(self) -> None:
         self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._near.setblocking(False)
+        self.taken = 0
 
     # -- what the product sees of a socket ---------------------------------------------------------------------------------
 
@@ -138,8 +143,10 @@ class FakeKernel:
         elif command == ACCEPT:
             if self.accept_fails:
                 return self.accept_fails.pop(0)
-            if not self.pending:
+            self.places.append(struct.unpack("=I", found[PLACES])[0])
+            if not self.pending or self.taken - len(self.done) == self.at_most:
                 return errno.ENOENT
+            self.taken += 1
             self.push(reply(FAMILY, sequence, ACCEPT, self.pending.popleft()))
         else:
             assert command == DONE

@@ -81,7 +81,7 @@ async def test_both_ends_get_matching_keys(
     assert left[CHANNEL_ID] == right[CHANNEL_ID]
     assert len(left[CHANNEL_ID]) == 32
     assert (left.get(PEER), right.get(PEER)) == names
-    assert kernel.registered == [1]
+    assert kernel.registered == [2]
 
 
 async def test_its_descriptor_is_closed_and_the_connection_lives(kernel: FakeKernel) -> None:

@@ -63,7 +63,7 @@ def test_a_malformed_family(kernel: FakeKernel) -> None:
 def test_register(kernel: FakeKernel) -> None:
     there = connected(kernel)
     there.register()
-    assert kernel.registered == [1]
+    assert kernel.registered == [2]
     kernel.busy = True
     with pytest.raises(NetlinkError) as caught:
         there.register()
@@ -72,13 +72,14 @@ def test_register(kernel: FakeKernel) -> None:
 
 def test_accept(kernel: FakeKernel) -> None:
     there = connected(kernel)
-    assert there.accept() is None
+    assert there.accept(256) is None
     fd = descriptor()
     kernel.offer(describe(fd, id=3))
-    pending = there.accept()
+    pending = there.accept(1)
     assert pending is not None
     assert (pending.id, pending.fd) == (3, fd)
-    assert there.accept() is None
+    assert there.accept(1_000_000) is None
+    assert kernel.places == [256, 1, 1_000_000]
     os.close(fd)
 
 
@@ -87,7 +88,7 @@ def test_a_malformed_handshake_leaves_no_descriptor_open(kernel: FakeKernel) -> 
     fd = descriptor()
     kernel.offer(describe(fd, role=9))
     with pytest.raises(NetlinkError) as caught:
-        there.accept()
+        there.accept(256)
     assert caught.value.errno == errno.EPROTO
     assert not is_open(fd)
 
@@ -108,7 +109,7 @@ def test_an_answer_without_an_acknowledgement_leaves_no_descriptor_open(
 
     monkeypatch.setattr(kernel, "answer", half)
     with pytest.raises(NetlinkError, match="did not answer"):
-        there.accept()
+        there.accept(256)
     assert not is_open(fd)
 
 
@@ -116,7 +117,7 @@ def test_a_late_answer_leaves_no_descriptor_open(kernel: FakeKernel) -> None:
     there = connected(kernel)
     fd = descriptor()
     kernel.push(reply(FAMILY, 0xABCDEF, ACCEPT, describe(fd)))
-    assert there.accept() is None
+    assert there.accept(256) is None
     assert not is_open(fd)
 
 
@@ -125,7 +126,7 @@ def test_bytes_that_are_no_answer_change_nothing(kernel: FakeKernel) -> None:
     for datagram in (b"\0" * 7, struct.pack("=IHHII", 999, FAMILY, 0, 0, 0), acknowledgement(99, errno.EIO), bytes(64)):
         kernel.push(datagram)
     there.register()
-    assert kernel.registered == [1]
+    assert kernel.registered == [2]
 
 
 def test_a_message_of_another_process_does_not_count(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +161,9 @@ async def test_ready(kernel: FakeKernel) -> None:
         await there.wait_ready()
     kernel.notify()
     there.register()  # reads the notification on its way
+    with trio.fail_after(5):
+        await there.wait_ready()
+    there.look_again()
     with trio.fail_after(5):
         await there.wait_ready()
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import socket
 
+import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
+from stcp_proxy.agent import agent as agents
 from stcp_proxy.agent.handshakes import Record
 from stcp_proxy.agent.messages import Pending
 from stcp_proxy.agent.netlink_abi import SocketRole
@@ -84,3 +87,30 @@ async def test_the_crowd_pays(autojump_clock: MockClock) -> None:
     assert waits.cancelled_caught
     places.leave(held[3])
     await places.take(record(99, "10.0.0.1"))
+
+
+async def test_fewer_places_while_running(autojump_clock: MockClock) -> None:
+    """Strangers beyond the new number lose their places to the next newcomer; connecting sockets keep theirs."""
+    places = Places(4)
+    held = [record(0, "10.0.0.1", SocketRole.INITIATOR), record(1, "10.0.0.1"), record(2, "10.0.0.2"), record(3, "10.0.0.3")]
+    scopes = [await places.take(each) for each in held]
+    places.most = 2
+    await places.take(record(4, "10.0.0.4"))
+    assert [scope.cancel_called for scope in scopes] == [False, True, True, True]
+
+
+async def test_what_the_kernel_held_back_is_asked_for_at_once(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a connecting socket's handshake makes room; nothing announces that."""
+    monkeypatch.setattr(agents, "_LOOK", 300.0)
+    kernel.at_most = 1
+    with connection() as (one, far_one), connection() as (two, far_two):
+        async with stage(kernel, narrow(2)) as running:
+            running.offer(one)
+            running.offer(two)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert kernel.taken == 1
+            for number, far in enumerate((far_one, far_two), 1):
+                far.shutdown(socket.SHUT_RDWR)
+                await running.done(number)
+    assert kernel.errors() == [errno.EKEYREJECTED] * 2
+    assert set(kernel.places) == {2}
