@@ -276,6 +276,34 @@ static void stcp_inner_reset(struct sock *isk)
 }
 
 /*
+ * FIN. An agent that has a handshake is told too, for nobody wants it any more: it sees
+ * the end of the connection, and its place is free for others.
+ */
+static void stcp_inner_end(struct stcp_sock *s)
+{
+	struct sock *isk = s->inner->sk;
+	bool held = s->handshake.taken && !s->session;
+
+	WRITE_ONCE(isk->sk_shutdown,
+		   isk->sk_shutdown | (held ? SHUTDOWN_MASK : SEND_SHUTDOWN));
+	isk->sk_prot->shutdown(isk, SEND_SHUTDOWN);
+	if (held)
+		isk->sk_state_change(isk);
+}
+
+/* The application gives up, and keeps its socket. An agent in a call notices later. */
+void stcp_inner_hang_up(struct stcp_sock *s)
+{
+	struct sock *isk = s->inner->sk;
+
+	if (!stcp_trylock(isk, NULL))
+		return;
+	if ((1 << isk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT))
+		stcp_inner_end(s);
+	stcp_unlock(isk);
+}
+
+/*
  * Let go of the inner socket: FIN behind what was sent, wait for it to be
  * acknowledged for at most @timeout. What is still in the receive queue would
  * make an RST of the FIN, so it is thrown away. The caller has the inner socket lock,
@@ -291,8 +319,7 @@ void stcp_inner_close(struct stcp_sock *s, long timeout)
 		sk_mem_uncharge(isk, STCP_CIPHERS_SIZE);
 	if ((1 << isk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)) {
 		stcp_inner_drain(isk);
-		WRITE_ONCE(isk->sk_shutdown, isk->sk_shutdown | SEND_SHUTDOWN);
-		isk->sk_prot->shutdown(isk, SEND_SHUTDOWN);
+		stcp_inner_end(s);
 	} else if (isk->sk_state == TCP_LISTEN) {
 		/* Connections that nobody has accepted have our callbacks. */
 		isk->sk_prot->disconnect(isk, 0);

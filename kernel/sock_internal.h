@@ -322,6 +322,7 @@ void stcp_inner_unhook(struct stcp_sock *s);
 void stcp_inner_close(struct stcp_sock *s, long timeout);
 bool stcp_inner_close_later(struct stcp_sock *s);
 void stcp_inner_abort(struct stcp_sock *s);
+void stcp_inner_hang_up(struct stcp_sock *s);
 void stcp_wake(struct sock *sk, __poll_t events);
 void stcp_inner_learn_ops(const struct socket *inner);
 

@@ -147,8 +147,10 @@ int stcp_disconnect(struct sock *sk, int flags)
 		return -EOPNOTSUPP;
 	stcp_handshake_cancel(s, 0);
 	stcp_state_store(sk, TCP_CLOSE);
-	if (s->handshake.taken)
+	if (s->handshake.taken) {
+		stcp_inner_hang_up(s);
 		return -EBUSY;
+	}
 	s->inner->ops->connect(s->inner, (STCP_SOCKADDR *)&none, sizeof(none), flags);
 	sock_error(s->inner->sk);
 	sk->sk_state_change(sk);

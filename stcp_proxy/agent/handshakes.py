@@ -78,7 +78,7 @@ async def connect(stream: LegStream, rule: Rule, record: Record, still: Callable
     trust, address = rule.trust, str(record.remote)
     record.service = rule.service or ""
     if not trust.choice.is_settled(address, trio.current_time()):
-        await _find_keys(rule, address, record)
+        await _find_keys(stream, rule, address, record)
     pairs = trust.choice.order(address, trio.current_time())
     if not pairs:
         raise KeyRevoked(
@@ -94,10 +94,12 @@ async def connect(stream: LegStream, rule: Rule, record: Record, still: Callable
     return _opened(channel, peer)
 
 
-async def _find_keys(rule: Rule, address: str, record: Record) -> None:
+async def _find_keys(stream: LegStream, rule: Rule, address: str, record: Record) -> None:
     """Find out which of several keys the peer has, on connections of the agent's own.
 
-    A peer closes the connection when it refuses a key, and the socket has only one connection.
+    A peer closes the connection when it refuses a key, and the socket has only one connection. The search ends early where that
+    connection has something to read. The peer has not been asked anything on it yet, so this is its end, as where the application
+    has closed its socket, or no STCP: the handshake on it says which. A user whose sockets are closed must not keep their places.
     """
     remote = record.remote
     if remote is None:
@@ -114,8 +116,26 @@ async def _find_keys(rule: Rule, address: str, record: Record) -> None:
         plain.setblocking(False)
         return plain
 
-    found = await authenticate(dial, rule, rule.trust, address=address)
-    found.stream.close()
+    failure: StcpError | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_when_readable, stream, nursery.cancel_scope)
+        try:
+            found = await authenticate(dial, rule, rule.trust, address=address)
+        except StcpError as exc:
+            failure = exc  # raised outside: a nursery would wrap it
+        else:
+            found.stream.close()
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure  # it would be part of its own traceback
+
+
+async def _cancel_when_readable(stream: LegStream, scope: trio.CancelScope) -> None:
+    await trio.lowlevel.wait_readable(stream.socket)
+    scope.cancel()
 
 
 async def listen(stream: LegStream, rule: Rule, record: Record, still: Callable[[Rule, Peer], bool]) -> Opened:

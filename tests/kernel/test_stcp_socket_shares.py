@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from .netlink_agent import INITIATOR, RESPONDER, Link, Taken, done, take, wait_taken
 from .peer import PATIENCE, how_it_ends
 from .sockets import outcome, start, stcp_socket, sysctl, tcp_listener
@@ -151,6 +153,26 @@ def test_places_of_the_agent(link: Link) -> None:
         assert take_all(link, places=1) == []
         assert sorted(users(take_all(link))) == [GREEDY] * 3 + [OTHER]
         close(greedy, other, [peer])
+
+
+@pytest.mark.parametrize("how", ["close", "shutdown"])
+def test_the_agent_sees_that_nobody_wants_a_handshake(link: Link, how: str) -> None:
+    """A silent peer does not tell. Else a user that opens and closes sockets would keep the places of the agent."""
+    with tcp_listener() as listener:
+        sock = start(listener)
+        taken = wait_taken(link)
+        with socket.socket(fileno=taken.fd) as held:
+            held.settimeout(PATIENCE)
+            with pytest.raises(BlockingIOError):
+                held.recv(1, socket.MSG_DONTWAIT)
+            if how == "close":
+                sock.close()
+            else:
+                sock.shutdown(socket.SHUT_RDWR)
+            assert held.recv(1) == b""
+            with pytest.raises(FileNotFoundError):
+                done(link, taken.number)
+        sock.close()
 
 
 def greedy_child(where: tuple[str, int], ask: int, tell: int) -> None:

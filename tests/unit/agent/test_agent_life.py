@@ -188,6 +188,22 @@ async def test_which_of_two_keys_the_peer_has_is_found_out_first(kernel: FakeKer
     assert kernel.errors() == [0, 0]
 
 
+async def test_the_search_for_a_key_ends_with_the_connection(kernel: FakeKernel) -> None:
+    """The application has closed its socket, and the peer is silent: the place is for others."""
+    auth = KeyAuth(CLIENT, {STRANGER.public: "server", SERVER.public: "server"})
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as near:
+        far, _ = listener.accept()
+        async with stage(kernel, plan(default=identity(expected(auth)))) as running:
+            running.offer(near, timeout=300_000)
+            asked, _ = await trio.to_thread.run_sync(listener.accept)  # the search has begun
+            assert not kernel.done
+            near.shutdown(socket.SHUT_RD)  # as the kernel does
+            await running.done()
+        asked.close()
+        far.close()
+    assert kernel.errors() == [errno.EKEYREJECTED]
+
+
 async def test_a_key_that_a_reload_takes_away_during_a_handshake(kernel: FakeKernel) -> None:
     with connection() as (near, far):
         async with stage(kernel, both_sides()) as running:
