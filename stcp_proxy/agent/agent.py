@@ -197,7 +197,7 @@ class Agent:
             with place:
                 result = await self._do_handshake(LegStream(sock), record)
             if place.cancelled_caught:
-                raise OverLimit(
+                raise record.refusal or OverLimit(
                     "more handshakes are under way than max_handshakes, and this stranger lost its place to a newcomer"
                 )
             _say(record)
@@ -207,6 +207,7 @@ class Agent:
         except Exception as exc:
             _log.error("handshake failed", **_facts(record), why=f"{type(exc).__name__}: {exc}", exc_info=exc)
         finally:
+            record.refusal = None  # it would be part of its own traceback
             self._done(record.pending, result)
             sock.close()
             self._places.leave(record)

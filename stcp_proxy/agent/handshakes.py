@@ -43,6 +43,7 @@ class Record:
         peer: the name of the authenticated peer.
         channel: the channel id.
         service: the service that is asked for.
+        refusal: the failure that an authenticated peer is being told.
     """
 
     pending: Pending
@@ -52,6 +53,7 @@ class Record:
     peer: str = ""
     channel: str = ""
     service: str = ""
+    refusal: StcpError | None = None
 
     @classmethod
     def of(cls, pending: Pending, sock: socket.socket) -> Record:
@@ -155,6 +157,7 @@ async def listen(stream: LegStream, rule: Rule, record: Record, still: Callable[
         rule.check_service(opening.service)
         _opened(channel, peer)  # raises while the peer can be told
     except StcpError as exc:
+        record.refusal = exc
         await channel.reject(stream, code_for(exc))
         raise
     await channel.accept(stream)

@@ -3,8 +3,11 @@
 Strangers can open connections to listening sockets and stay silent. They must not delay the handshakes of others, nor those of
 this host's own programs. So a newcomer takes the place of a stranger: the oldest of the source that holds the most places.
 
-Connecting sockets and authenticated peers keep their places. The kernel leaves places free of connecting sockets: it hands out no
-more handshakes of one user than there would be places left (kernel/sock_share.c). A newcomer waits where no stranger has a place.
+A peer that has authenticated and is refused is listened to for a moment, so that the refusal arrives. It would keep others out by
+asking for what it may not have, again and again. So it counts as a stranger. A peer that is accepted holds its place for no time.
+
+Connecting sockets keep their places. The kernel leaves places free of them: it hands out no more handshakes of one user than
+there would be places left (kernel/sock_share.c). A newcomer waits where no stranger has a place.
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ class Places:
 
 
 def _is_stranger(record: Record) -> bool:
-    return record.pending.role is SocketRole.RESPONDER and not record.channel
+    return record.pending.role is SocketRole.RESPONDER and (not record.channel or record.refusal is not None)
 
 
 def _source(record: Record) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ import ipaddress
 import socket
 
 import pytest
+import structlog
 import trio
 import trio.testing
 from trio.testing import MockClock
@@ -18,6 +19,7 @@ from stcp_proxy.agent.messages import Pending
 from stcp_proxy.agent.netlink_abi import SocketRole
 from stcp_proxy.agent.places import Places
 from stcp_proxy.config.agent_plan import AgentPlan
+from stcp_proxy.errors import Denied
 from stcp_proxy.protocol.opening import Endpoint
 
 from .fake_kernel import FakeKernel
@@ -89,6 +91,20 @@ async def test_the_crowd_pays(autojump_clock: MockClock) -> None:
     await places.take(record(99, "10.0.0.1"))
 
 
+async def test_a_refused_peer_is_a_stranger(autojump_clock: MockClock) -> None:
+    """A peer could hold all places by asking for what it may not have: it is listened to while it is told."""
+    places = Places(2)
+    refused = record(0, "10.0.0.1", channel="authenticated")
+    scope = await places.take(refused)
+    await places.take(record(1, "10.0.0.1", SocketRole.INITIATOR))
+    with trio.move_on_after(5) as waits:
+        await places.take(record(2, "10.0.0.2"))
+    assert waits.cancelled_caught
+    refused.refusal = Denied("not for this peer")
+    await places.take(record(2, "10.0.0.2"))
+    assert scope.cancel_called
+
+
 async def test_fewer_places_while_running(autojump_clock: MockClock) -> None:
     """Strangers beyond the new number lose their places to the next newcomer; connecting sockets keep theirs."""
     places = Places(4)
@@ -97,6 +113,21 @@ async def test_fewer_places_while_running(autojump_clock: MockClock) -> None:
     places.most = 2
     await places.take(record(4, "10.0.0.4"))
     assert [scope.cancel_called for scope in scopes] == [False, True, True, True]
+
+
+async def test_a_peer_that_is_told_of_its_refusal_loses_its_place(kernel: FakeKernel) -> None:
+    """The log and the application get the refusal, not the want of places."""
+    with connection() as (near, far), connection() as (last, _), structlog.testing.capture_logs() as lines:
+        async with stage(kernel, narrow(2)) as running:
+            running.offer(far, role=1, identity="server")
+            running.offer(near, service="x")
+            await running.done()  # of the side that asked; the other side waits for its end
+            running.offer(last, timeout=300)
+            running.offer(last, timeout=300)
+            await running.done(2)
+    (line,) = [line for line in lines if line["event"] == "handshake failed" and line["role"] == "responder"]
+    assert line["why"].startswith("the peer asks for the service")
+    assert kernel.errors()[:2] == [errno.EACCES, errno.EACCES]
 
 
 async def test_what_the_kernel_held_back_is_asked_for_at_once(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
