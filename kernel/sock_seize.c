@@ -11,8 +11,10 @@
  *
  * The end of the handshake takes the inner socket away: stcp_inner_seize() refuses an
  * inner socket with which the agent has done more than talk, and puts operations on it
- * that refuse everything. The descriptor may stay open. A call that began before and
- * still waits is not recalled: an agent has the keys of its connections anyway.
+ * that refuse everything but its addresses. Options of SOL_SOCKET are the socket layer's:
+ * reading them is never refused, setting them only where the kernel asks the protocol
+ * (stcp_ask_for_socket_options()). The descriptor may stay open. A call that began before
+ * and still waits is not recalled: an agent has the keys of its connections anyway.
  *
  * The module itself does not use the operations of the inner socket from then on,
  * but calls TCP.
@@ -44,6 +46,11 @@ static int stcp_refuse_bind STCP_BIND_ARGS
 }
 
 static int stcp_refuse_connect STCP_CONNECT_ARGS
+{
+	return -EBUSY;
+}
+
+static int stcp_refuse_accept STCP_ACCEPT_ARGS
 {
 	return -EBUSY;
 }
@@ -140,6 +147,7 @@ void stcp_inner_learn_ops(const struct socket *inner)
 
 		ops = &stcp_seized_ops[family];
 		*ops = stcp_held_ops[family];
+		ops->accept = stcp_refuse_accept;
 		ops->shutdown = stcp_refuse_shutdown;
 		ops->ioctl = stcp_refuse_ioctl;
 #ifdef CONFIG_COMPAT
@@ -216,6 +224,7 @@ int stcp_inner_seize(struct socket *inner, struct stcp_session *e)
 	if (!err) {
 		stcp_inner_tune(isk);
 		stcp_inner_expect(e, isk);
+		stcp_ask_for_socket_options(inner);
 		WRITE_ONCE(inner->ops, &stcp_seized_ops[stcp_inner_family(isk)]);
 	}
 	stcp_unlock(isk);

@@ -7,6 +7,8 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -19,6 +21,7 @@ from .sockets import Pair, outcome, start, stcp_socket, tcp_listener
 from .test_sharing import lock_holder
 
 IPV6_ADDRFORM = 1
+SO_ATTACH_FILTER, SO_TIMESTAMPING = 26, 37
 
 
 def test_done_is_once(link: Link) -> None:
@@ -119,6 +122,23 @@ def test_the_agent_dies() -> None:
         second.close()
 
 
+def protocol_is_asked() -> bool:
+    """Whether the socket layer leaves options of SOL_SOCKET to the protocol: since Linux 6.4."""
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int(minor)) >= (6, 4)
+
+
+def set_socket_options(sock: socket.socket) -> list[Callable[[], None]]:
+    values = {
+        socket.SO_KEEPALIVE: b"\1\0\0\0",
+        socket.SO_SNDBUF: b"\0\0\1\0",
+        socket.SO_LINGER: b"\1\0\0\0\xff\0\0\0",
+        SO_TIMESTAMPING: b"\xff\3\0\0",
+        SO_ATTACH_FILTER: bytes(16),
+    }
+    return [partial(sock.setsockopt, socket.SOL_SOCKET, option, value) for option, value in values.items()]
+
+
 def test_the_agents_descriptor_is_of_no_use_afterwards(link: Link) -> None:
     with tcp_listener() as listener, start(listener) as sock:
         taken = wait_taken(link)
@@ -139,12 +159,17 @@ def test_the_agents_descriptor_is_of_no_use_afterwards(link: Link) -> None:
             lambda: kept.connect(listener.getsockname()),
             lambda: kept.bind(("127.0.0.1", 0)),
             lambda: os.splice(taken.fd, os.pipe()[1], 1),
+            kept.accept,
+            *(set_socket_options(kept) if protocol_is_asked() else ()),
         ):
             with refused(errno.EBUSY):
                 call()
         poll = select.poll()
         poll.register(kept, select.POLLIN)
         assert poll.poll(1000) == [(kept.fileno(), select.POLLHUP)]
+        # Its addresses and what options of SOL_SOCKET stand at can be read.
+        assert kept.getpeername() == listener.getsockname()
+        assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
         # It does not keep the connection alive either.
         sock.close()
         assert how_it_ends(peer)[1] in ("eof", "reset")
