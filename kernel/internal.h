@@ -75,6 +75,16 @@ u32 stcp_buffer_bvec(const struct stcp_buffer *b, struct bio_vec *vec, u32 at,
 		     u32 len);
 void stcp_buffer_sg(const struct stcp_buffer *b, struct scatterlist *sg, u32 len);
 
+/* -- memory.c -------------------------------------------------------------- */
+
+struct stcp_payment {
+	struct mem_cgroup *memcg;	/* the active one before */
+	unsigned int flags;
+};
+
+bool stcp_pay_begin(struct stcp_payment *p, struct mem_cgroup *memcg, u32 size);
+void stcp_pay_end(const struct stcp_payment *p);
+
 /* -- cipher.c -------------------------------------------------------------- */
 
 struct stcp_cipher {

@@ -269,24 +269,36 @@ static void stcp_inner_wait_closed(struct sock *isk, long timeout)
 	remove_wait_queue(sk_sleep(isk), &wait);
 }
 
+/*
+ * Bottom halves are off, here and below: TCP then does not wait for memory, neither of
+ * the machine nor of the user's memory cgroup. The caller may be a worker for everybody.
+ */
 static void stcp_inner_reset(struct sock *isk)
 {
+	local_bh_disable();
 	isk->sk_prot->disconnect(isk, 0);
 	WRITE_ONCE(isk->sk_shutdown, SHUTDOWN_MASK);
+	local_bh_enable();
 }
 
 /*
- * FIN. An agent that has a handshake is told too, for nobody wants it any more: it sees
- * the end of the connection, and its place is free for others.
+ * FIN. It may use the reserves of memory, for without memory it is lost for good. An
+ * agent that has a handshake is told too, for nobody wants it any more: it sees the end
+ * of the connection, and its place is free for others.
  */
 static void stcp_inner_end(struct stcp_sock *s)
 {
 	struct sock *isk = s->inner->sk;
 	bool held = s->handshake.taken && !s->session;
+	gfp_t allocation = isk->sk_allocation;
 
+	local_bh_disable();
 	WRITE_ONCE(isk->sk_shutdown,
 		   isk->sk_shutdown | (held ? SHUTDOWN_MASK : SEND_SHUTDOWN));
+	isk->sk_allocation = GFP_ATOMIC;
 	isk->sk_prot->shutdown(isk, SEND_SHUTDOWN);
+	isk->sk_allocation = allocation;
+	local_bh_enable();
 	if (held)
 		isk->sk_state_change(isk);
 }

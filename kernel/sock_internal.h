@@ -116,6 +116,12 @@ static inline void stcp_inner_unlock(const struct stcp_session *e, struct sock *
 		release_sock(isk);
 }
 
+/* A kernel thread that closes files for everybody does not wait for memory. */
+static inline gfp_t stcp_gfp(void)
+{
+	return current->flags & PF_KTHREAD ? GFP_NOWAIT : GFP_KERNEL;
+}
+
 /* How long a frame is; no more than its header is wanted of one that is not allowed. */
 static inline u32 stcp_frame_size(const struct stcp_session *e, const u8 *header)
 {

@@ -13,15 +13,15 @@
  *
  * The work item never sleeps for a lock that the agent can hold: an embryo whose
  * inner socket is held is freed later. It acts with the credentials of
- * listen() and allocates for its memory cgroup. It may wait for that memory, so it is
- * not on the queue of the relays.
+ * listen() and allocates for its memory cgroup. It does not wait for that memory
+ * (memory.c), for its queue is the kernel's and has a limited number of workers: where
+ * there is none, the connection waits in TCP's queue for the next try.
  *
  * An embryo's end (stcp_embryo_over()) comes under agent->lock; the listener's close()
  * takes embryos off their lists first, then ends their handshakes one by one.
  */
 #include <linux/file.h>
 #include <linux/memcontrol.h>
-#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <net/inet_connection_sock.h>
@@ -31,6 +31,8 @@
 #define STCP_LISTEN_RETRY	msecs_to_jiffies(50)
 /* The share has no room: many listeners of one user may ask for it again. */
 #define STCP_LISTEN_FULL	msecs_to_jiffies(250)
+/* An embryo with its sockets, file and directory entry takes less. */
+#define STCP_EMBRYO_SIZE	8192
 
 void stcp_listener_kick(struct stcp_sock *s)
 {
@@ -163,7 +165,10 @@ static void stcp_listener_begin(struct stcp_sock *s, struct stcp_share *share)
 		stcp_handshake_fail(s, ECONNRESET);
 }
 
-/* An outer socket for one connection, or an ERR_PTR(): -EAGAIN when there is none. */
+/*
+ * An outer socket for one connection, or an ERR_PTR(): -EAGAIN when there is none. The
+ * listener's memory cgroup pays.
+ */
 static struct stcp_sock *stcp_listener_embryo(struct stcp_sock *parent)
 {
 	struct socket *inner;
@@ -187,19 +192,25 @@ static struct stcp_sock *stcp_listener_embryo(struct stcp_sock *parent)
 }
 
 /*
- * Make an embryo of one connection. It is counted before TCP gives it up, so that it stays
- * in TCP's queue without room for it. Return: 0; -ENOBUFS; -EAGAIN when there is none.
+ * Make an embryo of one connection. It is paid and counted before TCP gives it up, so that
+ * it stays in TCP's queue without room for it. Return: 0; -ENOBUFS; -ENOMEM; -EAGAIN
+ * when there is none.
  */
 static int stcp_listener_take(struct stcp_listener *l)
 {
 	struct stcp_agent *agent = stcp_agent_of(sock_net(stcp_outer(l->s)));
+	struct stcp_handshake *payer = &l->s->handshake;
+	struct stcp_payment payment;
 	struct stcp_share *share;
 	struct stcp_sock *s;
 
-	share = stcp_share_get(agent, l->s->handshake.share_user, STCP_RESPONDER);
+	if (!stcp_pay_begin(&payment, payer->memcg, STCP_EMBRYO_SIZE))
+		return -ENOMEM;
+	share = stcp_share_get(agent, payer->share_user, STCP_RESPONDER);
+	s = IS_ERR(share) ? ERR_CAST(share) : stcp_listener_embryo(l->s);
+	stcp_pay_end(&payment);
 	if (IS_ERR(share))
 		return PTR_ERR(share);
-	s = stcp_listener_embryo(l->s);
 	if (!IS_ERR(s) && stcp_listener_admit(l, s)) {
 		stcp_listener_begin(s, share);
 		return 0;
@@ -215,7 +226,6 @@ static void stcp_listener_work(struct work_struct *work)
 {
 	struct stcp_listener *l = container_of(to_delayed_work(work),
 					       struct stcp_listener, work);
-	struct mem_cgroup *memcg = set_active_memcg(l->s->handshake.memcg);
 	const struct cred *cred = override_creds(l->cred);
 	bool again = !stcp_listener_reap(l);
 	unsigned long delay = STCP_LISTEN_RETRY;
@@ -232,7 +242,6 @@ static void stcp_listener_work(struct work_struct *work)
 	again |= err && err != -EAGAIN && err != -EINVAL;
 	again |= !list_empty_careful(&l->dead);
 	revert_creds(cred);
-	set_active_memcg(memcg);
 	if (again && !READ_ONCE(l->closed))
 		queue_delayed_work(STCP_UNBOUND_WQ, &l->work, delay);
 }

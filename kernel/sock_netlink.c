@@ -8,8 +8,9 @@
  * an agent asks from time to time too.
  *
  * Commands run side by side (parallel_ops): none waits for the agent of another
- * namespace. None waits for a lock that user space can hold, either, for generic
- * netlink holds one of its own meanwhile, which everybody in the machine needs.
+ * namespace. None waits for a lock that user space can hold, or for the memory of a user
+ * (memory.c), for generic netlink holds a lock of its own meanwhile, which everybody in
+ * the machine needs.
  *
  * The keys in a DONE are wiped from the message, whatever becomes of it.
  */
@@ -18,7 +19,6 @@
 #include <linux/file.h>
 #include <linux/memcontrol.h>
 #include <linux/netlink.h>
-#include <linux/sched/mm.h>
 #include <net/genetlink.h>
 
 #include "sock_internal.h"
@@ -165,15 +165,22 @@ static int stcp_done_args(struct genl_info *info, struct stcp_session_args *args
 	return 0;
 }
 
+/* A session takes this much besides bytes that the agent has read, which come twice. */
+#define STCP_SESSION_SIZE	8192
+
 /* A session of the inner socket in @file, paid for by @memcg; or an ERR_PTR(). */
 static struct stcp_session *stcp_done_session(const struct stcp_session_args *args,
 					      struct file *file, struct mem_cgroup *memcg)
 {
-	struct mem_cgroup *old = set_active_memcg(memcg);
-	struct stcp_session *session = stcp_session_create(args);
+	u32 size = min_t(u32, STCP_SESSION_SIZE + 2 * args->wire_len, STCP_MAX_FRAME);
+	struct stcp_session *session;
+	struct stcp_payment payment;
 	int err;
 
-	set_active_memcg(old);
+	if (!stcp_pay_begin(&payment, memcg, size))
+		return ERR_PTR(-ENOMEM);
+	session = stcp_session_create(args);
+	stcp_pay_end(&payment);
 	if (IS_ERR(session))
 		return session;
 	err = stcp_inner_seize(sock_from_file(file), session);

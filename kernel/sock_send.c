@@ -111,7 +111,7 @@ int stcp_sock_say(struct stcp_sock *s, u8 type, u16 code)
 		;
 	if (err || e->broken || (e->fin && type == STCP_FRAME_FIN))
 		return err ?: -EPIPE;
-	if (stcp_buffer_grow(&e->out, STCP_FRAME_OVERHEAD + len, GFP_KERNEL))
+	if (stcp_buffer_grow(&e->out, STCP_FRAME_OVERHEAD + len, stcp_gfp()))
 		return -ENOMEM;
 	if (len) {
 		put_unaligned_be16(code, bytes);

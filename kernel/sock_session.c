@@ -20,11 +20,11 @@
 int stcp_session_grow(struct stcp_session *e, u32 size)
 {
 	if (!e->next) {
-		e->next = kzalloc(sizeof(*e->next), GFP_KERNEL_ACCOUNT);
+		e->next = kzalloc(sizeof(*e->next), stcp_gfp() | __GFP_ACCOUNT);
 		if (!e->next)
 			return -ENOMEM;
 	}
-	return stcp_buffer_grow(&e->next->buffer, size, GFP_KERNEL) ? -ENOMEM : 0;
+	return stcp_buffer_grow(&e->next->buffer, size, stcp_gfp()) ? -ENOMEM : 0;
 }
 
 /* @n more bytes of the frame are in the buffer. */
@@ -107,7 +107,7 @@ static int stcp_session_fill(struct stcp_session *e,
 	return stcp_session_queued(e);
 }
 
-/* Return: a session or an ERR_PTR(). The caller has made its payer the active memcg. */
+/* Return: a session or an ERR_PTR(). The caller has called stcp_pay_begin(). */
 struct stcp_session *stcp_session_create(const struct stcp_session_args *args)
 {
 	struct stcp_session *e = kzalloc(sizeof(*e), GFP_KERNEL_ACCOUNT);

@@ -1,0 +1,91 @@
+"""Sockets of the protocol of a user whose memory cgroup is full: nobody else waits for that memory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from pathlib import Path
+
+from .netlink_agent import Agent, Link, done, wait_taken
+from .peer import PATIENCE, eventually, references
+from .sockets import outcome, start, stcp_socket, sysctl, tcp_listener
+from .test_sharing import CGROUPS, cgroup, events
+
+
+def leave() -> None:
+    (CGROUPS / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def fill(group: Path) -> None:
+    """Lower the limit to what is used. By memory.high the CPUs give back what they keep in store for the cgroup."""
+    (group / "memory.max").write_text("max")
+    (group / "memory.high").write_text("0")
+    (group / "memory.high").write_text("max")
+    (group / "memory.max").write_text((group / "memory.current").read_text())
+
+
+def end(link: Link, number: int) -> int:
+    try:
+        done(link, number)
+    except OSError as exc:
+        return exc.errno or 0
+    return 0
+
+
+def test_the_end_of_a_handshake_reclaims_nothing(link: Link) -> None:
+    """The agent must not wait for memory of one user, nor call the OOM killer, while it has a lock of the whole machine."""
+    with sysctl("handshake_ms", "60000"), tcp_listener(backlog=64) as listener, contextlib.ExitStack() as opened:
+        with cgroup("stcp-done", 256 << 20) as group:
+            poor = [opened.enter_context(start(listener)) for _ in range(20)]
+            leave()
+            taken = [wait_taken(link) for _ in poor]
+            results = []
+            for each in taken:
+                fill(group)
+                results.append(end(link, each.number))
+                os.close(each.fd)
+            happened = events(group)
+            (group / "memory.max").write_text("max")
+            print(f"{results}; {happened}")
+            assert happened["oom"] == 0
+            assert errno.ENOMEM in results
+            assert set(results) <= {0, errno.ENOMEM}
+            assert [outcome(sock) for sock in poor] == results
+        others = opened.enter_context(start(listener))
+        each = wait_taken(link)
+        os.close(each.fd)
+        assert (end(link, each.number), outcome(others)) == (0, 0)
+
+
+def listening() -> socket.socket:
+    sock = stcp_socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen(64)
+    return sock
+
+
+def test_a_listener_without_memory_keeps_no_worker(agent: Agent) -> None:
+    """The kernel's queue has a limited number of them. Connections wait in TCP's queue until there is memory."""
+    before = references()
+    with contextlib.ExitStack() as opened, cgroup("stcp-listener", 256 << 20) as group:
+        poor = opened.enter_context(listening())
+        leave()
+        other = opened.enter_context(listening())
+        fill(group)
+        for _ in range(30):
+            opened.enter_context(socket.create_connection(poor.getsockname(), PATIENCE))
+            fill(group)
+        opened.enter_context(socket.create_connection(other.getsockname(), PATIENCE))
+        opened.enter_context(other.accept()[0])
+        time.sleep(0.5)
+        happened, served = events(group), len(agent.taken)
+        print(f"{served} handshakes; {happened}")
+        (group / "memory.max").write_text("max")
+        assert happened["oom"] == 0
+        assert served < 30
+        for _ in range(30):
+            opened.enter_context(poor.accept()[0])
+    eventually(lambda: references() == before, "a socket is left")
