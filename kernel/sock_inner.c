@@ -115,6 +115,7 @@ static void stcp_inner_state_change(struct sock *isk)
 /* SO_ERROR is of the outer socket, so TCP's error is copied; readers find it themselves. */
 static void stcp_inner_error_report(struct sock *isk)
 {
+	struct stcp_session *e;
 	struct stcp_sock *s;
 	int err;
 
@@ -124,9 +125,10 @@ static void stcp_inner_error_report(struct sock *isk)
 		s->inner_error_report(isk);
 		err = READ_ONCE(isk->sk_err);
 		/* Pairs with stcp_handshake_finish(). */
-		if (smp_load_acquire(&s->session)) {
+		e = smp_load_acquire(&s->session);
+		if (e) {
 			if (err)
-				WRITE_ONCE(stcp_outer(s)->sk_err, err);
+				stcp_session_tell(e, stcp_outer(s), err);
 			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLOUT | EPOLLERR);
 		}
 	}

@@ -90,6 +90,7 @@ struct stcp_session {
 	bool locked;			/* close() holds the inner lock already */
 
 	/* how it ended */
+	bool told;			/* ... has been in sk_err, once and for all */
 	int fatal;			/* 0, or the errno that recv() repeats */
 	enum stcp_end end;
 	int error;
@@ -102,6 +103,16 @@ struct stcp_session {
 	char peer[STCP_MAX_PEER];
 	u8 channel_id[STCP_CHANNEL_ID_LEN];
 };
+
+/*
+ * Put the end of the connection into sk_err, for SO_ERROR and poll(), unless it has been
+ * there. The first who finds the end does that: a system call, or a callback of TCP.
+ */
+static inline void stcp_session_tell(struct stcp_session *e, struct sock *sk, int err)
+{
+	if (!xchg(&e->told, true))
+		WRITE_ONCE(sk->sk_err, err);
+}
 
 /* The inner socket lock, unless close() holds it. */
 static inline void stcp_inner_lock(const struct stcp_session *e, struct sock *isk)
@@ -272,6 +283,7 @@ struct stcp_sock {
 	void (*inner_error_report)(struct sock *sk);
 	struct stcp_mirror mirror;
 	struct stcp_handshake handshake;
+	bool attempted;			/* connect() has begun; no disconnect() since */
 	struct stcp_session *session;	/* from the end of the handshake on */
 	struct delayed_work retry;	/* sends what TCP had no memory for */
 	struct stcp_listener *listener;	/* from listen() on */

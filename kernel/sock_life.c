@@ -126,6 +126,7 @@ int stcp_connect(struct sock *sk, STCP_SOCKADDR *addr, int len)
 	if (IS_ERR(share))
 		return PTR_ERR(share);
 	stcp_handshake_begin(s, share);
+	WRITE_ONCE(s->attempted, true);
 	err = s->inner->ops->connect(s->inner, addr, len, O_NONBLOCK);
 	if (!err)
 		stcp_handshake_connected(s);
@@ -133,6 +134,7 @@ int stcp_connect(struct sock *sk, STCP_SOCKADDR *addr, int len)
 		return 0;
 	stcp_handshake_cancel(s, 0);
 	sock_error(sk);
+	WRITE_ONCE(s->attempted, false);
 	stcp_state_store(sk, TCP_CLOSE);
 	return err;
 }
@@ -146,6 +148,7 @@ int stcp_disconnect(struct sock *sk, int flags)
 	if (s->session || s->listener)
 		return -EOPNOTSUPP;
 	stcp_handshake_cancel(s, 0);
+	WRITE_ONCE(s->attempted, false);
 	stcp_state_store(sk, TCP_CLOSE);
 	if (s->handshake.taken) {
 		stcp_inner_hang_up(s);

@@ -5,7 +5,8 @@
  *
  * poll() takes no lock. It says EPOLLIN when a whole frame, the end or an error is
  * there, and EPOLLOUT when a frame would find room. EPOLLHUP and EPOLLERR also report the
- * end of TCP's connection, before a call of the application finds it.
+ * end of TCP's connection, before a call of the application finds it. As with TCP,
+ * EPOLLERR is there until a call or SO_ERROR has reported the error.
  */
 #include <linux/module.h>
 #include <linux/poll.h>
@@ -70,16 +71,13 @@ static int stcp_op_recvmsg(struct socket *sock, struct msghdr *msg, size_t len,
 	return stcp_sock_recv(sock->sk, msg, len, flags);
 }
 
-/* The state of TCP's connection under a session. */
+/*
+ * The state of TCP's connection under a session. Its error is in sk_err of the outer
+ * socket until somebody has read it (stcp_session_tell()).
+ */
 static __poll_t stcp_poll_inner(const struct sock *isk)
 {
-	__poll_t mask = 0;
-
-	if (inet_sk_state_load(isk) == TCP_CLOSE)
-		mask |= EPOLLHUP;
-	if (READ_ONCE(isk->sk_err))
-		mask |= EPOLLERR;
-	return mask;
+	return inet_sk_state_load(isk) == TCP_CLOSE ? EPOLLHUP | EPOLLRDHUP : 0;
 }
 
 static __poll_t stcp_op_poll(struct file *file, struct socket *sock,
@@ -106,6 +104,9 @@ static __poll_t stcp_op_poll(struct file *file, struct socket *sock,
 			stcp_poll_inner(s->inner->sk);
 	else if (state == TCP_CLOSE)
 		mask |= EPOLLOUT | EPOLLWRNORM;
+	/* As TCP: until connect() makes a fresh socket of it. */
+	if (state == TCP_CLOSE && READ_ONCE(s->attempted))
+		mask |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
 	if (READ_ONCE(sk->sk_err))
 		mask |= EPOLLERR;
 	return mask;

@@ -175,7 +175,9 @@ static int stcp_send_may(struct stcp_sock *s)
 		stcp_sock_step(s);
 	if (sk->sk_err)
 		return sock_error(sk);
-	if (e->fatal || e->broken || sk->sk_shutdown & SEND_SHUTDOWN)
+	/* TCP would report once more the error that SO_ERROR has taken. */
+	if (e->fatal || e->broken || READ_ONCE(e->told) ||
+	    sk->sk_shutdown & SEND_SHUTDOWN)
 		return -EPIPE;
 	return 0;
 }

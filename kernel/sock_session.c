@@ -146,7 +146,8 @@ void stcp_session_free(struct stcp_session *e)
 
 /*
  * The connection is over, and not by FIN. Return: whether this is the first cause.
- * @fatal is what the application is told.
+ * @fatal is what the application is told. Where TCP's error has been in sk_err already,
+ * SO_ERROR may have taken it, and it does not come back.
  */
 bool stcp_session_end(struct stcp_sock *s, enum stcp_end end, int error, int fatal)
 {
@@ -157,7 +158,7 @@ bool stcp_session_end(struct stcp_sock *s, enum stcp_end end, int error, int fat
 		return false;
 	e->end = end;
 	e->error = error;
-	WRITE_ONCE(sk->sk_err, -fatal);
+	stcp_session_tell(e, sk, -fatal);
 	/* poll() that sees the end sees the error. */
 	smp_store_release(&e->fatal, fatal);
 	WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);

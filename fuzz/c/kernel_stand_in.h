@@ -39,6 +39,12 @@ typedef unsigned int gfp_t;
 #define smp_store_release(p, v) (*(p) = (v))
 #define smp_load_acquire(p) (*(p))
 #define smp_store_mb(x, v) ((x) = (v))
+#define xchg(p, v)                                                                                                                         \
+	({                                                                                                                                 \
+		__typeof__(*(p)) was_ = *(p);                                                                                              \
+		*(p) = (v);                                                                                                                \
+		was_;                                                                                                                      \
+	})
 #define DIV_ROUND_UP(n, d) (((n) + (d) - 1) / (d))
 #define min_t(type, a, b)                                                                                                                  \
 	({                                                                                                                                 \
@@ -128,6 +134,7 @@ static inline void list_move_tail(struct list_head *l, struct list_head *head)
 	list_del(l);
 	list_add_tail(l, head);
 }
+#define list_last_entry(head, type, member) container_of((head)->prev, type, member)
 #define list_first_entry(head, type, member) container_of((head)->next, type, member)
 #define list_first_entry_or_null(head, type, member) (list_empty(head) ? NULL : list_first_entry(head, type, member))
 
