@@ -73,6 +73,18 @@ void stcp_buffer_read(const struct stcp_buffer *b, u32 at, void *to, u32 len)
 	}
 }
 
+/* Copy bytes of one buffer to another one. */
+void stcp_buffer_copy(struct stcp_buffer *b, u32 at, const struct stcp_buffer *from,
+		      u32 from_at, u32 len)
+{
+	u32 part;
+
+	for (; len; at += part, from_at += part, len -= part) {
+		part = stcp_buffer_part(from_at, len);
+		stcp_buffer_write(b, at, stcp_buffer_at(from, from_at), part);
+	}
+}
+
 /* Copy bytes of a segment. Return: 0 or a negative errno. */
 int stcp_buffer_write_skb(struct stcp_buffer *b, u32 at, const struct sk_buff *skb,
 			  u32 offset, u32 len)

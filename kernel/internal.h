@@ -69,6 +69,8 @@ int stcp_buffer_grow(struct stcp_buffer *b, u32 size, gfp_t gfp);
 void stcp_buffer_free(struct stcp_buffer *b);
 void stcp_buffer_write(struct stcp_buffer *b, u32 at, const void *from, u32 len);
 void stcp_buffer_read(const struct stcp_buffer *b, u32 at, void *to, u32 len);
+void stcp_buffer_copy(struct stcp_buffer *b, u32 at, const struct stcp_buffer *from,
+		      u32 from_at, u32 len);
 int stcp_buffer_write_skb(struct stcp_buffer *b, u32 at, const struct sk_buff *skb,
 			  u32 offset, u32 len);
 u32 stcp_buffer_bvec(const struct stcp_buffer *b, struct bio_vec *vec, u32 at,

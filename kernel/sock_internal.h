@@ -56,7 +56,7 @@ struct stcp_listener;
 
 /* -- a session: what the handshake has made (sock_session.c) ---------------- */
 
-/* A DATA frame that has been opened, and how much of its text was read. */
+/* Text of DATA frames that were opened, and how much of it was read (sock_text.c). */
 struct stcp_text {
 	struct list_head list;
 	struct stcp_buffer buffer;
@@ -79,6 +79,7 @@ struct stcp_session {
 	u8 header[STCP_HEADER_LEN];	/* the first of them */
 	struct list_head texts;
 	u32 text_len;			/* unread bytes in them */
+	u32 held;			/* bytes of memory in them */
 	bool eof;			/* FIN was received */
 
 	/* sending */
@@ -157,9 +158,17 @@ int stcp_session_grow(struct stcp_session *e, u32 size);
 void stcp_session_took(struct stcp_session *e, u32 n);
 int stcp_session_take_queued(struct stcp_session *e);
 int stcp_session_next(struct stcp_session *e);
-void stcp_text_free(struct stcp_text *text);
+u32 stcp_session_buffered(const struct stcp_session *e);
 bool stcp_session_end(struct stcp_sock *s, enum stcp_end end, int error, int fatal);
 void stcp_session_abort(struct stcp_sock *s, enum stcp_end end, int error);
+
+/* -- texts (sock_text.c) ---------------------------------------------------- */
+
+void stcp_text_add(struct stcp_session *e, u32 len);
+void stcp_text_free(struct stcp_text *text);
+bool stcp_texts_full(const struct stcp_session *e, const struct sock *isk);
+int stcp_texts_read(struct stcp_session *e, u32 skip, u32 len, struct msghdr *msg,
+		    int flags);
 
 /* -- handshakes (sock_agent.c, sock_share.c, sock_netlink.c) ---------------- */
 

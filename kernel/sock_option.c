@@ -165,7 +165,7 @@ static void stcp_sock_status(const struct stcp_session *e, struct stcp_status *s
 	status->bytes_to_plain = e->received;
 	status->send_counter = e->send.n;
 	status->receive_counter = e->receive.n;
-	status->buffered = e->text_len;
+	status->buffered = stcp_session_buffered(e);
 	status->code = e->code;
 	status->text_len = e->reason_len;
 	memcpy(status->text, e->reason, e->reason_len);

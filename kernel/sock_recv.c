@@ -3,37 +3,22 @@
  * Receiving: frames become texts, texts become what recv() returns.
  *
  * stcp_sock_step() takes one frame, authenticates it, and only then acts on it. Texts
- * that were opened and not read stay in a list: most often there is at most one, more
- * only where MSG_PEEK has looked further. Errors and EOF stand behind the texts.
+ * that were opened and not read stay in a list (sock_text.c). Errors and EOF stand
+ * behind the texts.
+ *
+ * A peer can send small frames as fast as they are opened. So one call takes a bounded
+ * number of them. Where it returns although there are more, poll() is woken: a program
+ * that uses edges of epoll takes a short read for an empty socket.
  *
  * EOF is the peer's FIN and nothing else. The end of TCP's stream without it is
  * ECONNRESET, and stays so for every later call.
  */
-#include <linux/mm.h>
 #include <linux/sched/signal.h>
-#include <linux/slab.h>
-#include <linux/uio.h>
 
 #include "sock_internal.h"
 
-/* Frames without text that one call takes before it looks at signals and timeouts. */
-#define STCP_EMPTY_FRAMES	128
-
-static void stcp_step_data(struct stcp_session *e, u32 len)
-{
-	struct stcp_text *text = e->next;
-
-	e->next = NULL;
-	if (!len) {
-		stcp_text_free(text);
-		return;
-	}
-	text->at = STCP_HEADER_LEN;
-	text->end = text->at + len;
-	list_add_tail(&text->list, &e->texts);
-	WRITE_ONCE(e->text_len, e->text_len + len);
-	e->received += len;
-}
+/* Frames that one call takes before it returns what it has, or looks at signals. */
+#define STCP_CALL_FRAMES	1024
 
 static void stcp_step_fin(struct stcp_sock *s)
 {
@@ -75,7 +60,7 @@ static void stcp_step_frame(struct stcp_sock *s)
 	}
 	switch (e->header[0]) {
 	case STCP_FRAME_DATA:
-		stcp_step_data(e, length - STCP_TAG_LEN);
+		stcp_text_add(e, length - STCP_TAG_LEN);
 		break;
 	case STCP_FRAME_FIN:
 		stcp_step_fin(s);
@@ -175,65 +160,6 @@ __poll_t stcp_sock_readable(struct stcp_sock *s)
 	return EPOLLIN | EPOLLRDNORM;
 }
 
-static int stcp_text_copy(const struct stcp_text *text, u32 at, u32 len,
-			  struct msghdr *msg, int flags)
-{
-	u32 part, copied, done = 0;
-	const void *from;
-
-	if (flags & MSG_TRUNC)
-		return len;
-	for (; done < len; at += part, done += part) {
-		part = min_t(u32, len - done, PAGE_SIZE - offset_in_page(at));
-		from = page_address(text->buffer.pages[at / PAGE_SIZE]) + offset_in_page(at);
-		/* Not by page: a pipe would take ours, which no file stands behind. */
-		copied = copy_to_iter(from, part, &msg->msg_iter);
-		if (copied != part) {
-			/* The next try begins with this text again. */
-			iov_iter_revert(&msg->msg_iter, done + copied);
-			return -EFAULT;
-		}
-	}
-	return len;
-}
-
-/*
- * Read from the texts: at most @len bytes, behind @skip bytes that were peeked at.
- * Return: bytes or -EFAULT.
- */
-static int stcp_texts_read(struct stcp_session *e, u32 skip, u32 len,
-			   struct msghdr *msg, int flags)
-{
-	struct stcp_text *text, *after;
-	int n, done = 0;
-	u32 have;
-
-	list_for_each_entry_safe(text, after, &e->texts, list) {
-		have = text->end - text->at;
-		if (skip >= have) {
-			skip -= have;
-			continue;
-		}
-		if (done == len)
-			break;
-		n = stcp_text_copy(text, text->at + skip, min(have - skip, len - done),
-				   msg, flags);
-		skip = 0;
-		if (n < 0)
-			return done ?: n;
-		done += n;
-		if (flags & MSG_PEEK)
-			continue;
-		text->at += n;
-		WRITE_ONCE(e->text_len, e->text_len - n);
-		if (text->at == text->end) {
-			list_del(&text->list);
-			stcp_text_free(text);
-		}
-	}
-	return done;
-}
-
 /* Return: 0 to look again, or a negative errno. */
 static int stcp_recv_wait(struct stcp_sock *s, long *timeo)
 {
@@ -283,13 +209,14 @@ static int stcp_recv_locked(struct stcp_sock *s, struct msghdr *msg, size_t len,
 		if (n < 0)
 			return done ?: n;
 		done += n;
-		frames = n ? 0 : frames;
-		/* A peek holds no more than a receive buffer would. */
-		if (done == len || (flags & MSG_PEEK && e->text_len >= STCP_MAX_QUEUED))
+		if (done == len ||
+		    (flags & MSG_PEEK && done && stcp_texts_full(e, s->inner->sk)))
 			break;
 		n = stcp_sock_step(s);
-		if (n > 0 && ++frames % STCP_EMPTY_FRAMES)
+		if (n > 0 && ++frames % STCP_CALL_FRAMES)
 			continue;
+		if (n > 0 && (done >= target || !*timeo))
+			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLRDNORM);
 		if (n >= 0 && done >= target)
 			break;
 		if (n > 0)
@@ -321,16 +248,17 @@ int stcp_sock_wait_connected(struct sock *sk, long *timeo)
 }
 
 /*
- * Take frames until there is text, or @enough of it. Return: how much text there is. A
- * peer that sends frames without text does not keep the caller busy.
+ * Take frames until there is text, or @enough of it, or the texts hold as much memory as
+ * they may. Return: how much text there is. A peer that sends small frames does not keep
+ * the caller busy.
  */
 u32 stcp_sock_look(struct stcp_sock *s, u32 enough)
 {
 	struct stcp_session *e = s->session;
 	int frames = 0;
 
-	while (e->text_len < enough && frames++ < 8 * STCP_EMPTY_FRAMES &&
-	       stcp_sock_step(s) > 0)
+	while (e->text_len < enough && !stcp_texts_full(e, s->inner->sk) &&
+	       frames++ < STCP_CALL_FRAMES && stcp_sock_step(s) > 0)
 		;
 	return e->text_len;
 }

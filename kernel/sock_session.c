@@ -123,10 +123,10 @@ struct stcp_session *stcp_session_create(const struct stcp_session_args *args)
 	return ERR_PTR(err);
 }
 
-void stcp_text_free(struct stcp_text *text)
+/* Memory of buffers. Call under the outer socket lock. */
+u32 stcp_session_buffered(const struct stcp_session *e)
 {
-	stcp_buffer_free(&text->buffer);
-	kfree(text);
+	return e->held + (e->out.count + (e->next ? e->next->buffer.count : 0)) * PAGE_SIZE;
 }
 
 void stcp_session_free(struct stcp_session *e)

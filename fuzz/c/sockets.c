@@ -1,6 +1,6 @@
 /* Fuzzer of the receiving side of sockets of the protocol: the frame parser, texts, peeks, ends, poll().
  *
- * sock_recv.c, sock_session.c and sock_stream.c run in user space, in one thread, over the small TCP of kernel_stand_in.c. The input is a
+ * sock_recv.c, sock_session.c, sock_stream.c and sock_text.c run in user space, in one thread, over the small TCP of kernel_stand_in.c. The input is a
  * list of steps: the peer's bytes and frames arrive in pieces, memory is refused, the application reads, peeks or asks poll(). The harness
  * holds the peer's keys, so hostile frames are authentic where the input says so.
  *
@@ -9,6 +9,7 @@
  * - A peek shows what the next read brings.
  * - An end that is not EOF is an error, and the same one ever after.
  * - What poll() does not announce cannot be read.
+ * - Peeks make texts hold a receive buffer and one frame at most, whatever frames the peer sends.
  * - With all memory everything that has arrived can be read.
  * - After the end no page and no object is left.
  */
@@ -53,6 +54,12 @@ void stcp_inner_abort(struct stcp_sock *s)
 	tcp_abort(s->inner->sk, ECONNRESET);
 }
 
+void stcp_wake(struct sock *sk, __poll_t events)
+{
+	(void)sk;
+	(void)events;
+}
+
 void stcp_sock_mirror(struct stcp_sock *s)
 {
 	(void)s;
@@ -81,6 +88,7 @@ static bool start(void)
 	args.receive_counter = peer_seals.n = counters[how % 6];
 	open_leg(&wire, &wire_socket, &wire_file, &wire_leg, wire_in, wire_out, rooms[byte() % 6]);
 	open_leg(&plain, &plain_socket, &plain_file, &plain_leg, plain_in, plain_out, 4096); /* events for it mean nothing here */
+	wire.sk_rcvbuf = how & 64 ? 2 * STCP_MAX_FRAME : 8 * STCP_MAX_FRAME;
 	memset(&outer, 0, sizeof(outer));
 	outer.inner = &wire_socket;
 	stcp_outer(&outer)->sk_state = TCP_ESTABLISHED;
@@ -114,6 +122,21 @@ static void check_text(u32 size, int flags)
 		got += size;
 }
 
+static void check_held(void)
+{
+	const struct stcp_session *e = outer.session;
+	u32 held = 0, text = 0, frame = sizeof(struct stcp_text) + STCP_BUFFER_PAGES * PAGE_SIZE;
+	struct stcp_text *each, *after;
+
+	list_for_each_entry_safe(each, after, &e->texts, list) {
+		CHECK(each->at < each->end && each->end <= each->buffer.count * PAGE_SIZE);
+		held += sizeof(*each) + each->buffer.count * PAGE_SIZE;
+		text += each->end - each->at;
+	}
+	CHECK(e->held == held && e->text_len == text);
+	CHECK(held <= min_t(u32, STCP_MAX_QUEUED, wire.sk_rcvbuf) + frame);
+}
+
 /* One call of recv(), and what it may return. */
 static int call(u32 size, int flags)
 {
@@ -138,6 +161,7 @@ static int call(u32 size, int flags)
 	}
 	if (flags & MSG_PEEK)
 		CHECK(got == before);
+	check_held();
 	return n;
 }
 

@@ -36,7 +36,7 @@ KERNEL_FILES: Final = [
     "clock",
 ]
 """Files of the module's relay that run in user space. leg.c, sockopt.c, owner.c, stat.c and main.c are the socket layer's."""
-SOCKET_FILES: Final = ["sock_recv", "sock_session", "sock_stream"]
+SOCKET_FILES: Final = ["sock_recv", "sock_session", "sock_stream", "sock_text"]
 """Files of the module's sockets that run in user space, beside those of the relay."""
 KERNEL_HEADERS: Final = [
     "linux/bvec.h",

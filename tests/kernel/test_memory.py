@@ -83,6 +83,17 @@ def test_the_length_in_a_header_allocates_nothing_more() -> None:
     r.close()
 
 
+@pytest.mark.parametrize("text", [b"", b"x"], ids=["empty", "one byte"])
+def test_small_frames_hold_one_page(text: bytes) -> None:
+    """The application does not read, and no frame waits in memory of its own."""
+    r = Relay()
+    r.peer.sendall(b"".join(r.down.seal(DATA, text) for _ in range(3000)) + r.down.seal(DATA, b"end"))
+    eventually(lambda: r.status().bytes_to_plain == 3000 * len(text) + 3, "they do not come")
+    assert r.status().buffered <= PAGE
+    assert read_exactly(r.app, 3000 * len(text) + 3) == 3000 * text + b"end"
+    r.close()
+
+
 def test_a_peer_that_stops_reading_costs_a_bounded_amount() -> None:
     """One frame of buffer in the module; what TCP holds is bounded by the relay's own limits, far below tcp_rmem and tcp_wmem."""
     r = Relay(keep_plain=True)
