@@ -127,7 +127,7 @@ def test_roles_take_turns(link: Link) -> None:
         socks += [call(far) for _ in range(3)]
         roles = [taken.role for taken in take_all(link)]
         assert sorted(roles[:6]) == [INITIATOR] * 3 + [RESPONDER] * 3
-        assert all(one != two for one, two in itertools.pairwise(roles)), roles
+        assert all(one != two for one, two in itertools.pairwise(roles[:6])), roles
         close(socks)
 
 
@@ -146,12 +146,13 @@ def test_places_of_the_agent(link: Link) -> None:
         assert select.select([], greedy + other, [], 0)[1] == []
         done(link, first[0].number)
         assert outcome(greedy[0]) == 0
+        # Whoever waited for a place has kept its turn.
+        assert users(take_all(link, places=4)) == [GREEDY]
+        done(link, first[1].number)
         assert users(take_all(link, places=4)) == [OTHER]
-        for taken in (first[1], second[0]):
-            done(link, taken.number)
         # No place for anybody who connects, however few they have; and then for everybody.
         assert take_all(link, places=1) == []
-        assert sorted(users(take_all(link))) == [GREEDY] * 3 + [OTHER]
+        assert sorted(users(take_all(link))) == [GREEDY] * 2 + [OTHER]
         close(greedy, other, [peer])
 
 
@@ -163,8 +164,7 @@ def test_the_agent_sees_that_nobody_wants_a_handshake(link: Link, how: str) -> N
         taken = wait_taken(link)
         with socket.socket(fileno=taken.fd) as held:
             held.settimeout(PATIENCE)
-            with pytest.raises(BlockingIOError):
-                held.recv(1, socket.MSG_DONTWAIT)
+            assert select.select([held], [], [], 0.1)[0] == []
             if how == "close":
                 sock.close()
             else:
