@@ -85,14 +85,18 @@ def fresh(kind: Plain) -> socket.socket:
     return kind.make()
 
 
-def connecting(kind: Plain) -> socket.socket:
-    """Nobody answers: the listener's queue is full."""
+def unheard(kind: Plain) -> tuple[socket.socket, socket.socket]:
+    """A connection attempt that nobody answers, for the listener's queue is full; and the listener."""
     listener = kind.opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
     kind.opened.enter_context(socket.create_connection(listener.getsockname()))
     sock = kind.make()
     sock.setsockopt(socket.SOL_TCP, socket.TCP_SYNCNT, 1)
     assert sock.connect_ex(listener.getsockname()) == errno.EINPROGRESS
-    return sock
+    return sock, listener
+
+
+def connecting(kind: Plain) -> socket.socket:
+    return unheard(kind)[0]
 
 
 def unanswered(kind: Plain) -> socket.socket:
@@ -102,8 +106,9 @@ def unanswered(kind: Plain) -> socket.socket:
 
 
 def refused(kind: Plain) -> socket.socket:
-    sock = kind.make()
-    assert sock.connect_ex(("127.0.0.1", 1)) in (errno.EINPROGRESS, errno.ECONNREFUSED)
+    """The second SYN is: an error that connect() itself returns would be gone already."""
+    sock, listener = unheard(kind)
+    listener.close()
     eventually(lambda: "ERR" in polled(sock), "nobody refuses")
     return sock
 
