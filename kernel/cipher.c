@@ -106,35 +106,35 @@ static int stcp_cipher_advance(struct stcp_cipher *c)
 	return stcp_cipher_next_key(c);
 }
 
-/* The driver inside of one that queues its requests, by name; false for another driver. */
-static bool stcp_inner_driver(const char *name, char *inner)
+/* Does a driver hand requests to a queue? Its name has all templates that it is made of. */
+static bool stcp_driver_queues(struct crypto_aead *tfm)
 {
-	size_t len = strlen(name);
+	const char *name = crypto_tfm_alg_driver_name(crypto_aead_tfm(tfm));
 
-	if (len < 9 || len > CRYPTO_MAX_ALG_NAME || name[len - 1] != ')' ||
-	    (strncmp(name, "pcrypt(", 7) && strncmp(name, "cryptd(", 7)))
-		return false;
-	memcpy(inner, name + 7, len - 8);
-	inner[len - 8] = 0;
-	return true;
+	return strstr(name, "pcrypt(") || strstr(name, "cryptd(");
 }
 
 /*
- * AES-GCM that the CPU computes at once. Any user may have the kernel make drivers that
- * queue the requests of everybody (AF_ALG, "pcrypt(gcm(aes))"), and the kernel prefers
- * them from then on: what is inside of them is asked for by its own name.
+ * AES-GCM that the CPU computes at once. Any user may have the kernel make drivers out of
+ * templates (AF_ALG), which the kernel prefers from then on: each "pcrypt()" around a driver
+ * adds to its priority, and inside may be any other, as in
+ * "pcrypt(gcm_base(cryptd(ctr(aes-generic)),ghash-generic))". So what is inside is the user's
+ * choice too. In their place comes the best driver that nobody has made out of templates.
+ * Where there is none, it is the best one that is synchronous, for those that queue are not.
  */
 static struct crypto_aead *stcp_alloc_gcm(void)
 {
 	struct crypto_aead *tfm = crypto_alloc_aead("gcm(aes)", 0, STCP_NO_OFFLOAD);
-	char inner[CRYPTO_MAX_ALG_NAME];
+	u32 mask = STCP_NO_OFFLOAD | CRYPTO_ALG_INSTANCE;
 
-	while (!IS_ERR(tfm) &&
-	       stcp_inner_driver(crypto_tfm_alg_driver_name(crypto_aead_tfm(tfm)), inner)) {
-		crypto_free_aead(tfm);
-		tfm = crypto_alloc_aead(inner, 0, STCP_NO_OFFLOAD);
-	}
-	return tfm;
+	if (IS_ERR(tfm) || !stcp_driver_queues(tfm))
+		return tfm;
+	crypto_free_aead(tfm);
+	/* Asked first: where there is none, newer kernels would look for it for ever. */
+	if (!crypto_has_alg("gcm(aes)", CRYPTO_ALG_TYPE_AEAD,
+			    CRYPTO_ALG_TYPE_MASK | CRYPTO_NOLOAD | mask))
+		mask = STCP_NO_OFFLOAD | CRYPTO_ALG_ASYNC;
+	return crypto_alloc_aead("gcm(aes)", 0, mask);
 }
 
 int stcp_cipher_init(struct stcp_cipher *c, const u8 *key, u64 n)
