@@ -59,6 +59,17 @@ static void stcp_state_change(struct sock *sk)
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
+/*
+ * Errors of TCP are reported in softirqs and by processes. Only the timestamp of sent bytes
+ * may be reported in a hard interrupt, by some network drivers. Our locks must not be taken
+ * there, and no relay waits for it.
+ */
+static void stcp_error_report(struct sock *sk)
+{
+	if (!in_hardirq() && !irqs_disabled())
+		stcp_state_change(sk);
+}
+
 /* Whoever held the socket lets go of it, and a carrier wanted it meanwhile. */
 void stcp_release_cb(struct sock *sk)
 {
@@ -99,7 +110,7 @@ void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay)
 	sk->sk_data_ready = stcp_data_ready;
 	sk->sk_write_space = stcp_write_space;
 	sk->sk_state_change = stcp_state_change;
-	sk->sk_error_report = stcp_state_change;
+	sk->sk_error_report = stcp_error_report;
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
 	/* Whoever waits for the socket looks again. */
@@ -125,7 +136,7 @@ void stcp_leg_unhook(struct stcp_leg *leg)
 		sk->sk_write_space = leg->write_space;
 	if (sk->sk_state_change == stcp_state_change)
 		sk->sk_state_change = leg->state_change;
-	if (sk->sk_error_report == stcp_state_change)
+	if (sk->sk_error_report == stcp_error_report)
 		sk->sk_error_report = leg->error_report;
 	write_unlock_bh(&sk->sk_callback_lock);
 	/* Whoever waits for the socket looks again. */
