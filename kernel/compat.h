@@ -102,6 +102,18 @@ static inline ssize_t stcp_refuse_sendpage_op(struct socket *sock, struct page *
 #define STCP_IPV6_OFFSET(prot, type, member) do { } while (0)
 #endif
 
+/*
+ * System calls that sleep in a socket fail with EPIPE once they are woken. Without the
+ * counter, which came with 6.6 and to older kernels later, they sleep on. Call under the
+ * socket lock.
+ */
+static inline void stcp_end_sleepers(struct sock *sk)
+{
+#ifdef STCP_HAVE_DISCONNECTS
+	sk->sk_disconnects++;
+#endif
+}
+
 /* Renamed in 6.2, and the old names went away with 6.15. */
 #ifdef STCP_TIMER_DELETE
 #define stcp_timer_delete(timer)	timer_delete(timer)

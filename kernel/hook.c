@@ -92,6 +92,8 @@ void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay)
 	struct sock *sk = leg->sk;
 
 	lock_sock(sk);
+	/* A recv() that has begun would take bytes from the relay, and a send() mix in its own. */
+	stcp_end_sleepers(sk);
 	leg->role = STCP_ROLE_RELAYING;
 	leg->wire = leg == relay->wire;
 	stcp_leg_tune(leg, !leg->wire);
@@ -113,7 +115,7 @@ void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay)
 	sk->sk_error_report = stcp_error_report;
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
-	/* Whoever waits for the socket looks again. */
+	/* Whoever waits for the socket looks again, or fails. */
 	leg->state_change(sk);
 }
 

@@ -155,6 +155,29 @@ def test_a_thread_that_waits_for_a_leg_is_woken_by_the_end() -> None:
         sock.close()
 
 
+@pytest.mark.parametrize("leg", ["wire", "plain"])
+def test_a_thread_that_waits_for_a_leg_takes_nothing_from_the_relay(leg: str) -> None:
+    app, plain, peer, wire = *tcp_pair(), *tcp_pair()
+    sock = {"wire": wire, "plain": plain}[leg]
+    sock.settimeout(None)
+    took: list[bytes | int | None] = []
+
+    def read() -> None:
+        try:
+            took.append(sock.recv(100))
+        except OSError as error:
+            took.append(error.errno)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    time.sleep(0.3)
+    r = Relay(legs=(app, plain, peer, wire), keep_plain=True)
+    reader.join(10)
+    assert took == [errno.EPIPE]
+    r.check_alive()
+    r.close()
+
+
 def test_a_cork_is_drawn_at_the_handover() -> None:
     app, plain = tcp_pair()
     peer, wire = tcp_pair()
