@@ -8,6 +8,11 @@
  * stcp_turn() has made the active one. A carrier's allocation never sleeps: it
  * serves all users, so it must not wait for the memory of one of them.
  *
+ * A cgroup at its limit refuses whoever does not reclaim. Page cache brings a cgroup
+ * there in the long run, and while its processes sleep, nobody reclaims. So relays that
+ * wait for a page would wait for ever, while TCP charges what it receives beyond the
+ * limit. Therefore the buffers of an owner's relays have an allowance beyond it.
+ *
  * Single pages are always found where there is memory at all; 64 KiB in one
  * piece are not.
  */
@@ -16,15 +21,48 @@
 
 #include "internal.h"
 
+/* 16 MiB: some hundred frames, a part of which peers may leave incomplete. */
+#define STCP_BEYOND_PAGES	((16 << 20) / PAGE_SIZE)
+
+/*
+ * A page beyond the limit. __GFP_HIGH has it charged there, and would also take from the
+ * machine's reserves, so the machine is asked first.
+ */
+static struct page *stcp_page_beyond(struct stcp_buffer *b, gfp_t gfp)
+{
+	struct page *page;
+
+	if (!b->allowance)
+		return NULL;
+	if (atomic_inc_return(b->allowance) > STCP_BEYOND_PAGES)
+		goto err;
+	page = alloc_page(gfp);
+	if (!page)
+		goto err;
+	__free_page(page);
+	page = alloc_page(gfp | __GFP_HIGH | __GFP_ACCOUNT);
+	if (!page)
+		goto err;
+	b->beyond++;
+	return page;
+
+err:
+	atomic_dec(b->allowance);
+	return NULL;
+}
+
 /*
  * Make room for the first @size bytes. A relay's carrier asks with GFP_NOWAIT, a
  * system call of a socket's owner with GFP_KERNEL. Return: 0 or -ENOBUFS.
  */
 int stcp_buffer_grow(struct stcp_buffer *b, u32 size, gfp_t gfp)
 {
+	gfp |= __GFP_NOWARN;
 	while (b->count * PAGE_SIZE < size) {
-		struct page *page = alloc_page(gfp | __GFP_NOWARN | __GFP_ACCOUNT);
+		struct page *page = alloc_page(gfp | __GFP_ACCOUNT);
 
+		if (!page)
+			page = stcp_page_beyond(b, gfp);
 		if (!page)
 			return -ENOBUFS;
 		b->pages[b->count] = page;
@@ -40,6 +78,9 @@ void stcp_buffer_free(struct stcp_buffer *b)
 	WRITE_ONCE(b->count, 0);
 	while (count--)
 		__free_page(b->pages[count]);
+	if (b->beyond)
+		atomic_sub(b->beyond, b->allowance);
+	b->beyond = 0;
 }
 
 static u8 *stcp_buffer_at(const struct stcp_buffer *b, u32 at)

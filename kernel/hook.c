@@ -59,14 +59,9 @@ static void stcp_state_change(struct sock *sk)
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
-/*
- * Errors of TCP are reported in softirqs and by processes. Only the timestamp of sent bytes
- * may be reported in a hard interrupt, by some network drivers. Our locks must not be taken
- * there, and no relay waits for it.
- */
 static void stcp_error_report(struct sock *sk)
 {
-	if (!in_hardirq() && !irqs_disabled())
+	if (!stcp_in_hard_interrupt())
 		stcp_state_change(sk);
 }
 

@@ -63,6 +63,8 @@ enum stcp_mode {
 struct stcp_buffer {
 	struct page *pages[STCP_BUFFER_PAGES];
 	u32 count;
+	u32 beyond;		/* how many of them are beyond the cgroup's limit */
+	atomic_t *allowance;	/* counts those of an owner; NULL: there may be none */
 };
 
 int stcp_buffer_grow(struct stcp_buffer *b, u32 size, gfp_t gfp);
@@ -113,6 +115,7 @@ struct stcp_owner {
 	kuid_t user;
 	struct list_head all;		/* this and relays: under the owners' mutex */
 	unsigned int relays;
+	atomic_t beyond;		/* pages of buffers beyond the limit of @memcg */
 	struct list_head line;		/* directions with something to do; under */
 	struct list_head turn;		/* stcp_line_lock, as its place between owners */
 };
@@ -173,6 +176,16 @@ int stcp_leg_claim(struct sock *sk, struct stcp_leg **claimed);
 void stcp_leg_unclaim(struct stcp_leg *leg);
 
 /* -- hook.c ---------------------------------------------------------------- */
+
+/*
+ * Errors of TCP are reported in softirqs and by processes. Only the timestamp of sent bytes
+ * may be reported in a hard interrupt, by some network drivers. Our locks must not be taken
+ * there, and nothing of ours waits for it.
+ */
+static inline bool stcp_in_hard_interrupt(void)
+{
+	return in_hardirq() || irqs_disabled();
+}
 
 void stcp_release_cb(struct sock *sk);
 void stcp_leg_hook(struct stcp_leg *leg, struct stcp_relay *relay);

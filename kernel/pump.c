@@ -267,6 +267,7 @@ void stcp_direction_init(struct stcp_direction *d, struct stcp_relay *relay,
 	d->to = to;
 	d->step = step;
 	d->want = want;
+	d->buffer.allowance = &relay->owner->beyond;
 	d->retry_delay = STCP_RETRY_DELAY;
 }
 

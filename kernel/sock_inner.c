@@ -119,6 +119,8 @@ static void stcp_inner_error_report(struct sock *isk)
 	struct stcp_sock *s;
 	int err;
 
+	if (stcp_in_hard_interrupt())
+		return;
 	read_lock_bh(&isk->sk_callback_lock);
 	s = stcp_outer_of(isk);
 	if (s && !s->listener) {
