@@ -280,6 +280,6 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		;
 	check_what_the_application_got();
 	CHECK(!stand_in_works && !stand_in_pages && stand_in_objects == objects && !plain_file.count && !owner.relays);
-	CHECK(!wire.charged && list_empty(&owner.line));
+	CHECK(!wire.charged && list_empty(&owner.line) && !owner.beyond.counter);
 	return 0;
 }

@@ -155,12 +155,24 @@ static inline bool refcount_dec_and_test(refcount_t *r)
 	return !--r->count;
 }
 
+typedef struct {
+	int counter;
+} atomic_t;
+#define atomic_inc_return(a) (++(a)->counter)
+#define atomic_dec(a) ((void)--(a)->counter)
+#define atomic_sub(n, a) ((void)((a)->counter -= (n)))
+
+/* -- where the code runs: never in an interrupt ---- */
+#define in_hardirq() false
+#define irqs_disabled() false
+
 /* -- memory ---- */
 #define GFP_KERNEL 1u
 #define GFP_NOWAIT 2u
 #define GFP_ATOMIC 4u
 #define __GFP_NOWARN 8u
 #define __GFP_ACCOUNT 16u
+#define __GFP_HIGH 32u
 #define GFP_KERNEL_ACCOUNT (GFP_KERNEL | __GFP_ACCOUNT)
 struct mem_cgroup {
 	int unused;
@@ -308,6 +320,12 @@ struct crypto_wait {
 #define CRYPTO_ALG_KERN_DRIVER_ONLY 0
 #define CRYPTO_ALG_NEED_FALLBACK 0
 #define CRYPTO_ALG_ALLOCATES_MEMORY 0
+#define CRYPTO_ALG_INSTANCE 0
+#define CRYPTO_ALG_ASYNC 0
+#define CRYPTO_ALG_TYPE_AEAD 0
+#define CRYPTO_ALG_TYPE_MASK 0
+#define CRYPTO_NOLOAD 0
+#define crypto_has_alg(name, type, mask) true
 #define CRYPTO_TFM_REQ_MAY_BACKLOG 0
 #define CRYPTO_MAX_ALG_NAME 128
 #define crypto_aead_tfm(tfm) (tfm)
@@ -337,6 +355,7 @@ typedef struct {
 	const void *user;
 } sockptr_t;
 #define set_bit(bit, at) (*(at) |= 1ul << (bit))
+#define stcp_end_sleepers(sk) ((void)(sk)) /* there are none */
 #define _STCP_COMPAT_H /* compat.h is about differences between kernels */
 #define stcp_ask_for_socket_options(socket) ((void)(socket))
 #define stcp_leave_socket_options(socket) ((void)(socket))
