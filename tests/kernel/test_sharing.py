@@ -260,7 +260,7 @@ def test_an_owner_has_a_limited_number_of_relays() -> None:
 
 
 def test_a_cgroup_at_its_limit_stops_no_relay() -> None:
-    """Its processes sleep, so nobody reclaims. What has come must pass all the same: it keeps the memory that its buffers lack."""
+    """Its processes sleep, so nobody reclaims. What has come must pass, for it keeps the memory that buffers lack."""
     legs = [(tcp_pair(), tcp_pair()) for _ in range(20)]
     fds = [str(sock.fileno()) for (_, plain), (_, wire) in legs for sock in (plain, wire)]
     script = (
