@@ -356,7 +356,7 @@ typedef struct {
 } sockptr_t;
 #define set_bit(bit, at) (*(at) |= 1ul << (bit))
 #define stcp_end_sleepers(sk) ((void)(sk)) /* there are none */
-#define _STCP_COMPAT_H /* compat.h is about differences between kernels */
+#define _STCP_COMPAT_H                     /* compat.h is about differences between kernels */
 #define stcp_ask_for_socket_options(socket) ((void)(socket))
 #define stcp_leave_socket_options(socket) ((void)(socket))
 

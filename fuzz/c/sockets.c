@@ -128,7 +128,8 @@ static void check_held(void)
 	u32 held = 0, text = 0, frame = sizeof(struct stcp_text) + STCP_BUFFER_PAGES * PAGE_SIZE;
 	struct stcp_text *each, *after;
 
-	list_for_each_entry_safe(each, after, &e->texts, list) {
+	list_for_each_entry_safe(each, after, &e->texts, list)
+	{
 		CHECK(each->at < each->end && each->end <= each->buffer.count * PAGE_SIZE);
 		held += sizeof(*each) + each->buffer.count * PAGE_SIZE;
 		text += each->end - each->at;
