@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -160,11 +160,13 @@ class Agent:
 
     Attributes:
         taken: every handshake it has taken.
+        without_memory: how many of them failed because their user had no memory.
     """
 
     def __init__(self, answer: int = 0, *, before: Callable[[Taken], None] | None = None, **changed: object) -> None:
         self.answer, self.before, self.changed = answer, before, changed
         self.taken: list[Taken] = []
+        self.without_memory = 0
         self.link = Link()
         self.link.register()
         self._stop = threading.Event()
@@ -178,8 +180,12 @@ class Agent:
                 if self.before:
                     self.before(taken)
                 os.close(taken.fd)
-                with suppress(FileNotFoundError):  # its application may have closed meanwhile
+                try:
                     done(self.link, taken.number, self.answer, swapped=taken.role == RESPONDER, **self.changed)  # type: ignore[arg-type]
+                except OSError as exc:
+                    if exc.errno not in (errno.ENOENT, errno.ENOMEM):  # its application may have closed meanwhile
+                        raise
+                    self.without_memory += exc.errno == errno.ENOMEM
             if select.select([self.link.sock], [], [], 0.05)[0]:
                 self.link.sock.recv(1 << 17)
 
