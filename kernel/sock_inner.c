@@ -130,7 +130,7 @@ static void stcp_inner_error_report(struct sock *isk)
 		e = smp_load_acquire(&s->session);
 		if (e) {
 			if (err)
-				stcp_session_tell(e, stcp_outer(s), err);
+				stcp_session_report(e, stcp_outer(s), err);
 			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLOUT | EPOLLERR);
 		}
 	}
@@ -287,8 +287,8 @@ static void stcp_inner_reset(struct sock *isk)
 
 /*
  * FIN. It may use the reserves of memory, for without memory it is lost for good. An
- * agent that has a handshake is told too, for nobody wants it any more: it sees the end
- * of the connection, and its place is free for others.
+ * agent that has a handshake sees the end of the connection, for nobody wants the
+ * handshake any more: its place is free for others.
  */
 static void stcp_inner_end(struct stcp_sock *s)
 {

@@ -73,7 +73,7 @@ static int stcp_op_recvmsg(struct socket *sock, struct msghdr *msg, size_t len,
 
 /*
  * The state of TCP's connection under a session. Its error is in sk_err of the outer
- * socket until somebody has read it (stcp_session_tell()).
+ * socket until somebody has read it (stcp_session_report()).
  */
 static __poll_t stcp_poll_inner(const struct sock *isk)
 {

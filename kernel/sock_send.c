@@ -176,7 +176,7 @@ static int stcp_send_may(struct stcp_sock *s)
 	if (sk->sk_err)
 		return sock_error(sk);
 	/* TCP would report once more the error that SO_ERROR has taken. */
-	if (e->fatal || e->broken || READ_ONCE(e->told) ||
+	if (e->fatal || e->broken || READ_ONCE(e->reported) ||
 	    sk->sk_shutdown & SEND_SHUTDOWN)
 		return -EPIPE;
 	return 0;

@@ -146,7 +146,7 @@ void stcp_session_free(struct stcp_session *e)
 
 /*
  * The connection is over, and not by FIN. Return: whether this is the first cause.
- * @fatal is what the application is told. Where TCP's error has been in sk_err already,
+ * @fatal is the errno for the application. Where TCP's error has been in sk_err already,
  * SO_ERROR may have taken it, and it does not come back.
  */
 bool stcp_session_end(struct stcp_sock *s, enum stcp_end end, int error, int fatal)
@@ -158,7 +158,7 @@ bool stcp_session_end(struct stcp_sock *s, enum stcp_end end, int error, int fat
 		return false;
 	e->end = end;
 	e->error = error;
-	stcp_session_tell(e, sk, -fatal);
+	stcp_session_report(e, sk, -fatal);
 	/* poll() that sees the end sees the error. */
 	smp_store_release(&e->fatal, fatal);
 	WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);

@@ -45,7 +45,7 @@ struct stcp_session {
 	bool locked;			/* close() holds the inner lock already */
 
 	/* how it ended */
-	bool told;			/* ... has been in sk_err, once and for all */
+	u32 reported;			/* ... has been in sk_err, once and for all */
 	int fatal;			/* 0, or the errno that recv() repeats */
 	enum stcp_end end;
 	int error;
@@ -63,9 +63,9 @@ struct stcp_session {
  * Put the end of the connection into sk_err, for SO_ERROR and poll(), unless it has been
  * there. The first who finds the end does that: a system call, or a callback of TCP.
  */
-static inline void stcp_session_tell(struct stcp_session *e, struct sock *sk, int err)
+static inline void stcp_session_report(struct stcp_session *e, struct sock *sk, int err)
 {
-	if (!xchg(&e->told, true))
+	if (!xchg(&e->reported, 1))
 		WRITE_ONCE(sk->sk_err, err);
 }
 

@@ -43,7 +43,7 @@ class Record:
         peer: the name of the authenticated peer.
         channel: the channel id.
         service: the service that is asked for.
-        refusal: the failure that an authenticated peer is being told.
+        refusal: why an authenticated peer is refused, while the refusal is sent.
     """
 
     pending: Pending
@@ -101,7 +101,8 @@ async def _find_keys(stream: LegStream, rule: Rule, address: str, record: Record
 
     A peer closes the connection when it refuses a key, and the socket has only one connection. The search ends early where that
     connection has something to read. The peer has not been asked anything on it yet, so this is its end, as where the application
-    has closed its socket, or no STCP: the handshake on it says which. A user whose sockets are closed must not keep their places.
+    has closed its socket, or it does not speak STCP: the handshake on it shows which. A user who closes sockets must not keep the
+    places of their handshakes.
     """
     remote = record.remote
     if remote is None:

@@ -3,11 +3,11 @@
 Strangers can open connections to listening sockets and stay silent. They must not delay the handshakes of others, nor those of
 this host's own programs. So a newcomer takes the place of a stranger: the oldest of the source that holds the most places.
 
-A peer that has authenticated and is refused is listened to for a moment, so that the refusal arrives. It would keep others out by
-asking for what it may not have, again and again. So it counts as a stranger. A peer that is accepted holds its place for no time.
+After a refusal the agent waits for the peer's end of the stream, so that the refusal arrives. A peer that asks again and again
+for what it may not have would keep others out. So a refused peer counts as a stranger. An accepted peer frees its place at once.
 
-Connecting sockets keep their places. The kernel leaves places free of them: it hands out no more handshakes of one user than
-there would be places left (kernel/sock_share.c). A newcomer waits where no stranger has a place.
+Connecting sockets keep their places. The kernel hands out one more handshake of a user only while the user has fewer places than
+are free of connecting sockets (kernel/sock_share.c). A newcomer waits where no stranger has a place.
 """
 
 from __future__ import annotations

@@ -7,24 +7,15 @@ import errno
 import os
 import socket
 import time
-from pathlib import Path
 
 from .netlink_agent import Agent, Link, done, wait_taken
 from .peer import PATIENCE, eventually, references
 from .sockets import outcome, start, stcp_socket, sysctl, tcp_listener
-from .test_sharing import CGROUPS, cgroup, events
+from .test_sharing import CGROUPS, cgroup, events, fill
 
 
 def leave() -> None:
     (CGROUPS / "cgroup.procs").write_text(str(os.getpid()))
-
-
-def fill(group: Path) -> None:
-    """Lower the limit to what is used. By memory.high the CPUs give back what they keep in store for the cgroup."""
-    (group / "memory.max").write_text("max")
-    (group / "memory.high").write_text("0")
-    (group / "memory.high").write_text("max")
-    (group / "memory.max").write_text((group / "memory.current").read_text())
 
 
 def end(link: Link, number: int) -> int:

@@ -158,7 +158,7 @@ def test_places_of_the_agent(link: Link) -> None:
 
 @pytest.mark.parametrize("how", ["close", "shutdown"])
 def test_the_agent_sees_that_nobody_wants_a_handshake(link: Link, how: str) -> None:
-    """A silent peer does not tell. Else a user that opens and closes sockets would keep the places of the agent."""
+    """A silent peer gives no sign of it. Else a user that opens and closes sockets would keep the places of the agent."""
     with tcp_listener() as listener:
         sock = start(listener)
         taken = wait_taken(link)
@@ -176,7 +176,7 @@ def test_the_agent_sees_that_nobody_wants_a_handshake(link: Link, how: str) -> N
 
 
 def greedy_child(where: tuple[str, int], ask: int, tell: int) -> None:
-    """A user with ids of its own, each of which connects as many sockets as it gets. Tells how many these are."""
+    """A user with ids of its own, each of which connects as many sockets as it gets. Writes how many these are."""
     os.setgid(GREEDY)
     os.setuid(GREEDY)
     assert LIBC.unshare(CLONE_NEWUSER) == 0, os.strerror(ctypes.get_errno())

@@ -66,7 +66,7 @@ class FakeKernel:
         memberships: the groups that were joined.
         more: bytes behind the description of the family.
         accept_fails: errnos that answer the next ACCEPTs; -1 for no answer at all.
-        places: the places that each ACCEPT told.
+        places: the number of places in each ACCEPT.
         at_most: how many handshakes the agent may have at a time; the others are held back. None for no bound.
     """
 

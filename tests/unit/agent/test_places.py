@@ -92,7 +92,7 @@ async def test_the_crowd_pays(autojump_clock: MockClock) -> None:
 
 
 async def test_a_refused_peer_is_a_stranger(autojump_clock: MockClock) -> None:
-    """A peer could hold all places by asking for what it may not have: it is listened to while it is told."""
+    """A peer could hold all places by asking for what it may not have: the agent waits while the refusal is sent."""
     places = Places(2)
     refused = record(0, "10.0.0.1", channel="authenticated")
     scope = await places.take(refused)
@@ -115,7 +115,7 @@ async def test_fewer_places_while_running(autojump_clock: MockClock) -> None:
     assert [scope.cancel_called for scope in scopes] == [False, True, True, True]
 
 
-async def test_a_peer_that_is_told_of_its_refusal_loses_its_place(kernel: FakeKernel) -> None:
+async def test_a_peer_that_waits_for_its_refusal_loses_its_place(kernel: FakeKernel) -> None:
     """The log and the application get the refusal, not the want of places."""
     with connection() as (near, far), connection() as (last, _), structlog.testing.capture_logs() as lines:
         async with stage(kernel, narrow(2)) as running:

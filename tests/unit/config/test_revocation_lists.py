@@ -1,4 +1,4 @@
-"""Revocation lists: who has to sign them, and what changes when the bundle holds the certificate of an intermediate."""
+"""Tests of revocation lists: which keys may sign them, and which are read when the bundle has an intermediate certificate."""
 
 from __future__ import annotations
 
