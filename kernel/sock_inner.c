@@ -290,7 +290,7 @@ static void stcp_inner_reset(struct sock *isk)
  * agent that has a handshake sees the end of the connection, for nobody wants the
  * handshake any more: its place is free for others.
  */
-static void stcp_inner_end(struct stcp_sock *s)
+static void stcp_inner_send_fin(struct stcp_sock *s)
 {
 	struct sock *isk = s->inner->sk;
 	bool held = s->handshake.taken && !s->session;
@@ -315,7 +315,7 @@ void stcp_inner_hang_up(struct stcp_sock *s)
 	if (!stcp_trylock(isk, NULL))
 		return;
 	if ((1 << isk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT))
-		stcp_inner_end(s);
+		stcp_inner_send_fin(s);
 	stcp_unlock(isk);
 }
 
@@ -335,7 +335,7 @@ void stcp_inner_close(struct stcp_sock *s, long timeout)
 		sk_mem_uncharge(isk, STCP_CIPHERS_SIZE);
 	if ((1 << isk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)) {
 		stcp_inner_drain(isk);
-		stcp_inner_end(s);
+		stcp_inner_send_fin(s);
 	} else if (isk->sk_state == TCP_LISTEN) {
 		/* Connections that nobody has accepted have our callbacks. */
 		isk->sk_prot->disconnect(isk, 0);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import signal
 import socket
 import struct
 import time
@@ -325,13 +326,18 @@ def close(c: Caller) -> int:
 
 
 def fork(c: Caller) -> int:
-    """A child with all descriptors that calls a little and ends, while the parent goes on."""
+    """A child with all descriptors that calls a little and ends, while the parent goes on.
+
+    It has both ends of connections. So nobody else ends a call that waits for the other end: a signal kills the child.
+    """
     try:
         child = os.fork()
     except OSError as exc:
         return -(exc.errno or 1)
     if child:
         return child
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, 2)
     end = time.monotonic() + 0.5
     for _ in range(c.rng.randrange(12)):
         if time.monotonic() < end:
