@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -103,7 +104,8 @@ class Pool:
     def take(self, sock: socket.socket, kind: str, seal: Cipher | None = None) -> None:
         """Take a socket. It rarely blocks, and never for long, unless an option is changed at random."""
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 0, 50_000))
+            with suppress(OSError):  # from Linux 6.4 on a leg that relays refuses it
+                sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", 0, 50_000))
         sock.setblocking(self.rng.random() < 0.2)
         self.add(sock.detach(), kind, seal)
 
