@@ -1,14 +1,17 @@
 """The agent of kernel sockets: takes pending handshakes from the module, does each in a task, and answers with keys or an errno.
 
 Invariants:
-- Each handshake that was taken is ended by exactly one DONE, whatever happens to its task.
+- Each handshake that was taken is ended by exactly one DONE, whatever happens to its task. Only a description without a number
+  gets none: the kernel ends that handshake when its time is over.
 - The descriptor of a connection is closed after DONE.
+- No content of one handshake ends the agent or fails another handshake. Users choose part of that content.
 - At most `max_handshakes` are under way. A newcomer takes the place of a stranger, or waits. The kernel hands out only so many
   handshakes of one user's connecting sockets that places are left for other users.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -21,7 +24,7 @@ import trio
 
 from stcp_proxy.agent import handshakes
 from stcp_proxy.agent.handshakes import Record
-from stcp_proxy.agent.messages import Opened, Pending
+from stcp_proxy.agent.messages import Opened, Pending, UnreadableHandshake
 from stcp_proxy.agent.netlink import Netlink, NetlinkError, open_netlink
 from stcp_proxy.agent.netlink_abi import SocketRole
 from stcp_proxy.agent.places import Places
@@ -39,12 +42,15 @@ _AGAIN: Final = 0.5
 """Seconds between two attempts: to register while another agent is registered, and after a failure that passes."""
 _LOOK: Final = 1.0
 """Seconds after which ACCEPT is asked without READY, which is lost where the kernel has no memory for it."""
-_PASSING: Final = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_PASSING: Final = (errno.EAGAIN, errno.EMFILE, errno.EMSGSIZE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 """Failures of ACCEPT that leave the handshake with the kernel, or end it, and say nothing about the connection to the module."""
 _REMEDIES: Final = {
     errno.EMFILE: "raise the limit of open files (LimitNOFILE=); the agent tries again",
     errno.ENFILE: "raise fs.file-max; the agent tries again",
 }
+_NOT_WANTED: Final = (errno.ENOENT, errno.EBADF)
+"""Answers to DONE for a handshake that has ended in the kernel. EBADF: the module was unloaded."""
+_ONE_RELEASE: Final = "install stcp.ko and stcp-proxy of one release"
 _WHY: Final = {
     errno.ENOENT: (
         "the kernel has no sockets of this protocol",
@@ -52,7 +58,7 @@ _WHY: Final = {
     ),
     errno.ENODEV: ("the module was unloaded", "load it again with `modprobe stcp protocol=253`: this agent waits for it"),
     errno.EPERM: ("this process may not register as agent", "give it CAP_NET_ADMIN"),
-    errno.EPROTONOSUPPORT: ("the kernel module speaks a different interface", "install stcp.ko and stcp-proxy of one release"),
+    errno.EPROTONOSUPPORT: ("the kernel module speaks a different interface", _ONE_RELEASE),
 }
 
 
@@ -156,6 +162,9 @@ class Agent:
         while True:
             try:
                 pending = self._netlink.accept(self._places.most)
+            except UnreadableHandshake as exc:
+                await self._end_unreadable(exc)
+                continue
             except NetlinkError as exc:
                 if exc.errno not in _PASSING:
                     raise
@@ -171,24 +180,43 @@ class Agent:
             with trio.move_on_after(_LOOK):
                 await self._netlink.wait_ready()
 
+    async def _end_unreadable(self, exc: UnreadableHandshake) -> None:
+        """End a handshake whose description is malformed. Its descriptor is closed already."""
+        _log.error("handshake failed", why=str(exc), remedy=_ONE_RELEASE, handshake=exc.number)
+        if exc.number is None:
+            await trio.sleep(_AGAIN)  # the next answer may be no better
+        else:
+            self._done(exc.number, OTHER)
+            await trio.lowlevel.checkpoint()
+
     async def _take_all(self, nursery: trio.Nursery) -> None:
         while True:
             pending = await self._next()
-            try:
-                sock = socket.socket(fileno=pending.fd)
-            except OSError:
-                os.close(pending.fd)
-                self._done(pending, OTHER)
-                continue
-            record = Record.of(pending, sock)
-            try:
-                place = await self._places.take(record)
-            except BaseException:
-                self._done(pending, OTHER)
-                sock.close()
-                raise
-            nursery.start_soon(self._serve_one, sock, record, place)
+            sock = self._socket(pending)
+            if sock is not None:
+                await self._start(nursery, sock, Record.of(pending, sock))
             await trio.lowlevel.checkpoint()
+
+    def _socket(self, pending: Pending) -> socket.socket | None:
+        """Make a socket of the descriptor of a handshake. Where that fails, end the handshake."""
+        try:
+            return socket.socket(fileno=pending.fd)
+        except OSError as exc:
+            why = f"the descriptor of the connection is no socket: {exc.strerror}"
+            _log.error("handshake failed", why=why, remedy=_ONE_RELEASE, user=pending.uid, handshake=pending.id)
+            self._done(pending.id, OTHER)
+            with contextlib.suppress(OSError):
+                os.close(pending.fd)
+            return None
+
+    async def _start(self, nursery: trio.Nursery, sock: socket.socket, record: Record) -> None:
+        """Start a handshake when it has a place. Where this is cancelled before, end it."""
+        try:
+            place = await self._places.take(record)
+        except BaseException:
+            self._end(sock, record, OTHER)
+            raise
+        nursery.start_soon(self._serve_one, sock, record, place)
 
     async def _serve_one(self, sock: socket.socket, record: Record, place: trio.CancelScope) -> None:
         """Bring one handshake to its end."""
@@ -208,11 +236,16 @@ class Agent:
             _log.error("handshake failed", **_facts(record), why=f"{type(exc).__name__}: {exc}", exc_info=exc)
         finally:
             record.refusal = None  # it would be part of its own traceback
-            self._done(record.pending, result)
+            self._end(sock, record, result)
+
+    def _end(self, sock: socket.socket, record: Record, result: Opened | int) -> None:
+        """End a handshake for the module, and free what it had."""
+        self._done(record.pending.id, result, **_facts(record))
+        with contextlib.suppress(OSError):
             sock.close()
-            self._places.leave(record)
-            if record.pending.role is SocketRole.INITIATOR:
-                self._netlink.look_again()
+        self._places.leave(record)
+        if record.pending.role is SocketRole.INITIATOR:
+            self._netlink.look_again()
 
     async def _do_handshake(self, stream: LegStream, record: Record) -> Opened:
         pending = record.pending
@@ -237,16 +270,22 @@ class Agent:
 
         return check
 
-    def _done(self, pending: Pending, result: Opened | int) -> None:
+    def _done(self, number: int, result: Opened | int, **facts: object) -> None:
+        """Send DONE. Whatever becomes of it, the other handshakes go on."""
         try:
-            self._netlink.done(pending.id, result)
+            self._netlink.done(number, result)
         except NetlinkError as exc:
-            if exc.errno in (errno.ENOENT, errno.EBADF):  # EBADF: the module was unloaded
-                _log.debug("handshake is not wanted any more", why=exc.strerror, handshake=pending.id)
+            if exc.errno in _NOT_WANTED:
+                _log.debug("handshake is not wanted any more", why=exc.strerror, handshake=number)
                 return
-            _log.error("the module refused the end of a handshake", why=exc.strerror, handshake=pending.id)
-            if isinstance(result, Opened):
-                self._done(pending, OTHER)
+            _log.error("the module refused the end of a handshake", **facts, why=exc.strerror, handshake=number)
+        except Exception as exc:
+            why = f"{type(exc).__name__}: {exc}"
+            _log.error("the end of a handshake was not sent to the module", **facts, why=why, handshake=number, exc_info=exc)
+        else:
+            return
+        if isinstance(result, Opened):
+            self._done(number, OTHER, **facts)
 
 
 def open_agent(plan: AgentPlan) -> Agent:

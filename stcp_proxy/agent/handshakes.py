@@ -57,7 +57,7 @@ class Record:
 
     @classmethod
     def of(cls, pending: Pending, sock: socket.socket) -> Record:
-        """The record of a handshake that begins now."""
+        """The record of a handshake that the kernel has just handed out."""
         return cls(pending, _remote(sock), time.monotonic())
 
     def note(self, channel: exchange.Channel, peer: Peer) -> None:
@@ -180,9 +180,11 @@ def _opened(channel: exchange.Channel, peer: Peer) -> Opened:
 
 
 def _remote(sock: socket.socket) -> Endpoint | None:
-    """The other end of a TCP connection; None where it is gone."""
+    """The other end of a TCP connection; None where it is gone, or has no IP address."""
     try:
-        host, port = sock.getpeername()[:2]
-        return Endpoint(ipaddress.ip_address(host.partition("%")[0]), port)
+        match sock.getpeername():
+            case (str() as host, int() as port, *_):
+                return Endpoint(ipaddress.ip_address(host.partition("%")[0]), port)
     except (OSError, ValueError):
-        return None
+        pass
+    return None

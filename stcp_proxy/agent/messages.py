@@ -8,9 +8,24 @@ from dataclasses import dataclass
 from stcp_proxy.agent.netlink_abi import CHANNEL_ID_LEN, MAX_NAME, MAX_PEER, MAX_WIRE_BYTES, Attribute, SocketRole
 from stcp_proxy.net import netlink_messages as nl
 from stcp_proxy.net.netlink_messages import MalformedMessage
+from stcp_proxy.redact import shown
 from stcp_proxy.relay.engine import DirectionKey
 
 _U32, _U64 = 4, 8
+_NUL = b"\0"
+
+
+class UnreadableHandshake(Exception):
+    """A reply to ACCEPT that describes no pending handshake.
+
+    Args:
+        what: what is wrong with it.
+        number: the handshake, for DONE; None where the reply does not tell.
+    """
+
+    def __init__(self, what: str, number: int | None = None) -> None:
+        super().__init__(what)
+        self.number = number
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +40,7 @@ class Pending:
         uid: the effective user of the socket's owner.
         identity: the name of STCP_IDENTITY; None without one.
         service: the name of STCP_SERVICE; None without one.
+        bad_name: which of the two is no name, with its value, escaped; empty where both are. Any bytes can be set as a name.
     """
 
     id: int
@@ -34,6 +50,7 @@ class Pending:
     uid: int
     identity: str | None = None
     service: str | None = None
+    bad_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +81,21 @@ def descriptor_of(found: Mapping[int, bytes]) -> int | None:
     return fd if fd >= 0 else None
 
 
+def number_of(found: Mapping[int, bytes]) -> int | None:
+    """The number of the handshake in a reply to ACCEPT, whatever else is wrong with it. None without one."""
+    try:
+        return nl.number(found, Attribute.ID, _U64)
+    except MalformedMessage:
+        return None
+
+
 def read_pending(found: Mapping[int, bytes]) -> Pending:
     """Read the reply to ACCEPT.
 
+    A name comes from an application, so a malformed name is a fault of this one handshake: see `Pending.bad_name`.
+
     Raises:
-        MalformedMessage: an attribute is missing or does not fit. The descriptor, if there is one, is open.
+        MalformedMessage: another attribute is missing or does not fit. The descriptor, if there is one, is open.
     """
     fd = descriptor_of(found)
     role = nl.number(found, Attribute.ROLE, _U32)
@@ -76,15 +103,26 @@ def read_pending(found: Mapping[int, bytes]) -> Pending:
         raise MalformedMessage("a pending handshake without a descriptor")
     if role not in list(SocketRole):
         raise MalformedMessage(f"a pending handshake in role {role}")
+    identity, bad_identity = _name(found, Attribute.IDENTITY)
+    service, bad_service = _name(found, Attribute.SERVICE)
     return Pending(
         id=nl.number(found, Attribute.ID, _U64),
         fd=fd,
         role=SocketRole(role),
         timeout=nl.number(found, Attribute.TIMEOUT_MS, _U32) / 1000,
         uid=nl.number(found, Attribute.UID, _U32),
-        identity=nl.text(found, Attribute.IDENTITY, MAX_NAME),
-        service=nl.text(found, Attribute.SERVICE, MAX_NAME),
+        identity=identity,
+        service=service,
+        bad_name=bad_identity or bad_service,
     )
+
+
+def _name(found: Mapping[int, bytes], kind: Attribute) -> tuple[str | None, str]:
+    """A name, None without one; and what is wrong with it, empty where nothing is."""
+    try:
+        return nl.text(found, kind, MAX_NAME), ""
+    except MalformedMessage:
+        return None, f"STCP_{kind.name} of the socket is {shown(found[kind].removesuffix(_NUL))}"
 
 
 def failed(number: int, error: int) -> bytearray:

@@ -21,7 +21,7 @@ import trio
 
 from stcp_proxy.agent import messages
 from stcp_proxy.agent import netlink_abi as abi
-from stcp_proxy.agent.messages import Opened, Pending
+from stcp_proxy.agent.messages import Opened, Pending, UnreadableHandshake
 from stcp_proxy.agent.netlink_abi import Attribute, Command
 from stcp_proxy.net import netlink_messages as nl
 from stcp_proxy.net.netlink_messages import MalformedMessage, Message
@@ -91,7 +91,8 @@ class Netlink:
             None where nothing is pending, or nothing that has a place: then ask again when a handshake of this agent has ended.
 
         Raises:
-            NetlinkError: the kernel refuses, or its answer is malformed.
+            NetlinkError: the kernel refuses.
+            UnreadableHandshake: its answer is malformed or missing. The descriptor is closed; the handshake waits for DONE.
         """
         try:
             answer = self._ask(Command.ACCEPT, nl.pack({Attribute.PLACES: nl.encode_number(places, 4)}))
@@ -100,12 +101,13 @@ class Netlink:
                 return None
             raise
         if answer is None:
-            raise NetlinkError(errno.EPROTO, "the kernel does not describe a pending handshake")
+            raise UnreadableHandshake("the kernel does not describe a pending handshake")
+        data = answer.body[abi.GENL_HEADER.size :]
         try:
-            return messages.read_pending(nl.parse(answer.body[abi.GENL_HEADER.size :]))
+            return messages.read_pending(nl.parse(data))
         except MalformedMessage as exc:
             self._drop(answer)
-            raise NetlinkError(errno.EPROTO, str(exc)) from None
+            raise UnreadableHandshake(str(exc), messages.number_of(nl.parse_prefix(data))) from None
 
     def done(self, number: int, result: Opened | int) -> None:
         """End a handshake.
@@ -187,9 +189,9 @@ class Netlink:
         """Close the descriptor in an answer that nobody takes."""
         if answer is None or answer.kind != self._family or answer.body[:1] != bytes([Command.ACCEPT]):
             return
-        with contextlib.suppress(MalformedMessage):
-            fd = messages.descriptor_of(nl.parse(answer.body[abi.GENL_HEADER.size :]))
-            if fd is not None:
+        fd = messages.descriptor_of(nl.parse_prefix(answer.body[abi.GENL_HEADER.size :]))
+        if fd is not None:
+            with contextlib.suppress(OSError):
                 os.close(fd)
 
     def _read(self, sequence: int | None) -> tuple[Message | None, int | None]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stcp_proxy.agent.messages import Pending
-from stcp_proxy.agent.netlink_abi import SocketRole
+from stcp_proxy.agent.netlink_abi import MAX_NAME, SocketRole
 from stcp_proxy.config import KeyAuth, PskAuth
 from stcp_proxy.config.agent_plan import DEFAULT_IDENTITY, AgentPlan, IdentityPlan
 from stcp_proxy.errors import NoIdentity, ServiceUnknown
@@ -85,6 +85,11 @@ class Policy:
         Raises:
             NoIdentity: there is none.
         """
+        if pending.bad_name:
+            raise NoIdentity(
+                f"{pending.bad_name}, which is not UTF-8 text of 1 to {MAX_NAME} bytes",
+                remedy="correct the name in the application of this user, or in the sysctl (net.stcp.identity, net.stcp.service)",
+            )
         name = pending.identity or DEFAULT_IDENTITY
         identity = self.plan.identities.get(name)
         if identity is None:

@@ -6,6 +6,7 @@ the wrong connection, or call a host protected that is not. The numbers are the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -144,6 +145,18 @@ def parse(data: bytes) -> dict[int, bytes]:
         if kind in found:
             raise MalformedMessage(f"attribute {kind} comes twice")
         found[kind] = value
+    return found
+
+
+def parse_prefix(data: bytes) -> dict[int, bytes]:
+    """The attributes before the first that is malformed, by type. An attribute that comes twice is left out."""
+    found: dict[int, bytes] = {}
+    with contextlib.suppress(MalformedMessage):
+        for kind, value in attributes(data):
+            if kind in found:
+                del found[kind]
+                break
+            found[kind] = value
     return found
 
 

@@ -109,7 +109,7 @@ async def test_a_descriptor_that_is_no_socket(kernel: FakeKernel, tmp_path: Path
 async def test_failures_of_accept_that_pass(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     """The netlink socket is kept: its end would fail the handshakes under way."""
     monkeypatch.setattr(agents, "_AGAIN", 0.01)
-    kernel.accept_fails = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, -1]
+    kernel.accept_fails = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EMSGSIZE, errno.EAGAIN, -1]
     with connection() as (near, far), structlog.testing.capture_logs() as lines:
         async with stage(kernel, both_sides()) as running:
             running.offer(far, role=1, identity="server")

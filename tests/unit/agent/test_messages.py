@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stcp_proxy.agent import messages
 from stcp_proxy.agent.messages import Opened
 from stcp_proxy.agent.netlink_abi import MAX_PEER, MAX_WIRE_BYTES, SocketRole
-from stcp_proxy.net.netlink_messages import MalformedMessage, parse
+from stcp_proxy.net.netlink_messages import MalformedMessage, parse, parse_prefix
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.relay.engine import DirectionKey
 
@@ -51,16 +51,44 @@ def test_a_pending_handshake_without_one_of_its_parts(missing: int) -> None:
         (FD, bytes(8)),
         (ROLE, struct.pack("=I", 2)),
         (ID, bytes(4)),
-        (IDENTITY, b"\0"),
-        (IDENTITY, b""),
-        (IDENTITY, b"a\0b\0"),
-        (IDENTITY, b"x" * 65),
-        (SERVICE, b"\xff\xfe"),
     ],
 )
 def test_a_pending_handshake_with_a_wrong_part(kind: int, value: bytes) -> None:
     with pytest.raises(MalformedMessage):
         messages.read_pending(split(describe(9)) | {kind: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shown"),
+    [
+        (IDENTITY, b"\0", "STCP_IDENTITY of the socket is b''"),
+        (IDENTITY, b"", "STCP_IDENTITY of the socket is b''"),
+        (IDENTITY, b"a\0b\0", r"STCP_IDENTITY of the socket is b'a\x00b'"),
+        (IDENTITY, b"- " * 33, "STCP_IDENTITY of the socket is b'- - - "),
+        (IDENTITY, b"x" * 65, "STCP_IDENTITY of the socket is (not shown, it may be a key)"),
+        (SERVICE, b"\xff\xfe", r"STCP_SERVICE of the socket is b'\xff\xfe'"),
+        (SERVICE, b"\x1b[2J\n\xff", r"STCP_SERVICE of the socket is b'\x1b[2J\n\xff'"),
+    ],
+)
+def test_a_name_that_is_no_name_is_a_fault_of_one_handshake(kind: int, value: bytes, shown: str) -> None:
+    pending = messages.read_pending(split(describe(9, id=3)) | {kind: value})
+    assert (pending.id, pending.fd, pending.identity, pending.service) == (3, 9, None, None)
+    assert pending.bad_name.startswith(shown)
+
+
+@given(st.binary(max_size=80))
+def test_any_name_is_read_or_refused(name: bytes) -> None:
+    pending = messages.read_pending(split(describe(9)) | {IDENTITY: name})
+    assert (pending.identity is None) == bool(pending.bad_name)
+    assert pending.bad_name.isascii()
+
+
+def test_what_can_be_read_of_a_malformed_reply() -> None:
+    body = describe(9, id=3)
+    found = parse_prefix(body + b"\1")
+    assert (messages.number_of(found), messages.descriptor_of(found)) == (3, 9)
+    assert messages.number_of(parse_prefix(body + describe(7, id=4))) is None  # which of the two is meant?
+    assert messages.number_of({}) is messages.descriptor_of({}) is None
 
 
 def test_a_name_as_long_as_it_may_be() -> None:

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from stcp_proxy.agent import netlink, netlink_abi
-from stcp_proxy.agent.messages import Opened
+from stcp_proxy.agent.messages import Opened, UnreadableHandshake
 from stcp_proxy.agent.netlink import NetlinkError
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.relay.engine import DirectionKey
@@ -86,11 +86,17 @@ def test_accept(kernel: FakeKernel) -> None:
 def test_a_malformed_handshake_leaves_no_descriptor_open(kernel: FakeKernel) -> None:
     there = connected(kernel)
     fd = descriptor()
-    kernel.offer(describe(fd, role=9))
-    with pytest.raises(NetlinkError) as caught:
+    kernel.offer(describe(fd, id=5, role=9))
+    with pytest.raises(UnreadableHandshake) as caught:
         there.accept(256)
-    assert caught.value.errno == errno.EPROTO
+    assert caught.value.number == 5
     assert not is_open(fd)
+
+
+def test_a_descriptor_that_is_closed_already_is_no_failure(kernel: FakeKernel) -> None:
+    there = connected(kernel)
+    kernel.push(reply(FAMILY, 0xABCDEF, ACCEPT, describe(2**31 - 1)))
+    assert there.accept(256) is None
 
 
 def test_an_answer_without_an_acknowledgement_leaves_no_descriptor_open(
