@@ -210,13 +210,20 @@ class Agent:
             return None
 
     async def _start(self, nursery: trio.Nursery, sock: socket.socket, record: Record) -> None:
-        """Start a handshake when it has a place. Where this is cancelled before, end it."""
+        """Start a handshake when it has a place. Where its time is over before, or this is cancelled, end it."""
+        number, has_started = OTHER, False
         try:
-            place = await self._places.take(record)
-        except BaseException:
-            self._end(sock, record, OTHER)
-            raise
-        nursery.start_soon(self._serve_one, sock, record, place)
+            with trio.move_on_at(record.deadline):
+                place = await self._places.take(record)
+                nursery.start_soon(self._serve_one, sock, record, place)
+                has_started = True
+            if not has_started:
+                number = errno.ETIMEDOUT
+                what = f"no place was free for the handshake within {record.pending.timeout:g} s"
+                _say_failed(record, OverLimit(what, remedy="raise max_handshakes if this load is expected"), number)
+        finally:
+            if not has_started:
+                self._end(sock, record, number)
 
     async def _serve_one(self, sock: socket.socket, record: Record, place: trio.CancelScope) -> None:
         """Bring one handshake to its end."""
@@ -252,7 +259,7 @@ class Agent:
         stream.socket.setblocking(False)
         rule = self._policy.rule(pending, record.remote)
         record.identity = rule.identity
-        with trio.move_on_after(pending.timeout):
+        with trio.move_on_at(record.deadline):
             if pending.role is SocketRole.INITIATOR:
                 return await handshakes.connect(stream, rule, record, self._still(record))
             return await handshakes.listen(stream, rule, record, self._still(record))

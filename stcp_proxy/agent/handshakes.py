@@ -39,6 +39,7 @@ class Record:
         pending: the handshake.
         remote: the other end of the TCP connection; None where it is gone.
         started: when it began, by `time.monotonic`.
+        deadline: when it has to be done, by Trio's clock. A wait for a place is part of its time.
         identity: the identity that the socket uses.
         peer: the name of the authenticated peer.
         channel: the channel id.
@@ -49,6 +50,7 @@ class Record:
     pending: Pending
     remote: Endpoint | None
     started: float
+    deadline: float
     identity: str = ""
     peer: str = ""
     channel: str = ""
@@ -58,7 +60,7 @@ class Record:
     @classmethod
     def of(cls, pending: Pending, sock: socket.socket) -> Record:
         """The record of a handshake that the kernel has just handed out."""
-        return cls(pending, _remote(sock), time.monotonic())
+        return cls(pending, _remote(sock), time.monotonic(), trio.current_time() + pending.timeout)
 
     def note(self, channel: exchange.Channel, peer: Peer) -> None:
         """Note the authenticated peer."""

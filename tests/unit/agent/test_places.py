@@ -62,7 +62,7 @@ async def test_silent_strangers_hold_nobody_up(kernel: FakeKernel) -> None:
 
 def record(number: int, remote: str, role: SocketRole = SocketRole.RESPONDER, channel: str = "") -> Record:
     pending = Pending(number, -1, role, 1.0, 0)
-    return Record(pending, Endpoint(ipaddress.ip_address(remote), 1), 0.0, channel=channel)
+    return Record(pending, Endpoint(ipaddress.ip_address(remote), 1), 0.0, 1.0, channel=channel)
 
 
 async def test_the_crowd_pays(autojump_clock: MockClock) -> None:
