@@ -363,6 +363,21 @@ async def test_a_result_that_the_module_refuses(kernel: FakeKernel) -> None:
     assert sum(line["event"] == "the module refused the end of a handshake" for line in lines) == 2
 
 
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.ECONNABORTED])
+async def test_a_connection_that_ends_before_its_keys_are_there(kernel: FakeKernel, number: int) -> None:
+    """A peer may reset its connection at any time: no fault of the module. The module has ended the handshake itself."""
+    kernel.refused = {0: number}
+    with connection() as (near, far), structlog.testing.capture_logs() as lines:
+        async with stage(kernel, both_sides()) as running:
+            running.offer(near)
+            running.offer(far, role=1, identity="server")
+            await until(lambda: sum(line["event"] == "connection ended" for line in lines) == 2)
+    assert not kernel.done
+    assert {line["log_level"] for line in lines} == {"info"}
+    ends = [line for line in lines if line["event"] == "connection ended"]
+    assert {line["channel"] for line in ends} == {line["channel"] for line in lines if line["event"] == "socket authenticated"}
+
+
 def test_every_result_is_one_that_the_module_tells() -> None:
     """The list of kernel/sock_netlink.c."""
     every = {*results.REJECTED.values(), *(number for _, number in results._FAILED), results.OTHER, errno.EPROTO}
