@@ -6,7 +6,7 @@ import errno
 import select
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -97,6 +97,15 @@ class Pair(FramePeer):
 
     def status(self) -> abi.Status:
         return abi.Status.unpack(self.app.getsockopt(abi.SOL_STCP, abi.STATUS, abi.STATUS_ARGS.size))
+
+    def send_until_full(self) -> int:
+        """Send until nothing has found room for half a second: the peer's receive buffer grows for a while. Returns bytes."""
+        self.app.setblocking(False)
+        sent = 0
+        while select.select([], [self.app], [], 0.5)[1]:
+            with suppress(BlockingIOError):
+                sent += self.app.send(bytes(100_000))
+        return sent
 
     def close(self) -> None:
         self.app.close()

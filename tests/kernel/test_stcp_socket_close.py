@@ -47,11 +47,7 @@ def test_a_thread_of_the_kernel_closes_without_waiting(agent: Agent) -> None:
     """One worker closes files for everybody. SO_LINGER with bytes that nobody reads must not keep it from closing a pipe."""
     before = references()
     with Pair() as p:
-        p.app.setblocking(False)
-        sent = 0
-        while select.select([], [p.app], [], 0.5)[1]:  # the peer's receive buffer grows for a while
-            with contextlib.suppress(BlockingIOError):
-                sent += p.app.send(bytes(100_000))
+        sent = p.send_until_full()
         p.app.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1000))
         with circle(p.app.fileno()):
             p.app.close()
@@ -63,11 +59,7 @@ def test_a_thread_of_the_kernel_closes_without_waiting(agent: Agent) -> None:
                 assert select.select([reader], [], [], 10)[0], "the worker stands still"
             os.close(reader)
             # Nothing of it was lost.
-            got = 0
-            while got < sent:
-                kind, text = p.read_frame()
-                assert kind == DATA
-                got += len(text)
+            p.read_data(sent)
             assert p.read_frame() == (FIN, b"")
     eventually(lambda: references() == before, "the socket is left")
 
