@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -63,6 +63,9 @@ def outcome(sock: socket.socket, patience: float = 20) -> int:
 class Pair(FramePeer):
     """An application's socket of the protocol, connected to a peer. An agent has to be there.
 
+    Args:
+        connected: called before the peer is accepted, for TCP charges the cgroup of accept().
+
     Attributes:
         app: the socket of the protocol.
         peer: the other end of its inner socket.
@@ -76,6 +79,7 @@ class Pair(FramePeer):
         counters: tuple[int, int] = (0, 0),
         listens: bool = False,
         patience: float = PATIENCE,
+        connected: Callable[[], None] = lambda: None,
     ) -> None:
         if listens:
             with stcp_socket(family) as listener:
@@ -89,6 +93,7 @@ class Pair(FramePeer):
                 self.app = stcp_socket(family)
                 self.app.settimeout(patience)
                 self.app.connect(tcp.getsockname())
+                connected()
                 self.peer, _ = tcp.accept()
         self.app.settimeout(patience)
         self.peer.settimeout(patience)

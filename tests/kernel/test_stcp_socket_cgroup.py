@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import time
 
 from .netlink_agent import Agent, Link, done, wait_taken
-from .peer import PATIENCE, eventually, references
-from .sockets import outcome, start, stcp_socket, sysctl, tcp_listener
+from .peer import DATA, FIN, PATIENCE, RESET, eventually, how_it_ends, references
+from .sockets import Pair, outcome, start, stcp_socket, sysctl, tcp_listener
 from .test_sharing import CGROUPS, cgroup, events, fill
+from .test_stcp_socket_close import circle, collected
 
 
 def leave() -> None:
@@ -78,4 +80,41 @@ def test_a_listener_without_memory_keeps_no_worker(agent: Agent) -> None:
         assert served < 30
         for _ in range(30 - agent.without_memory):
             opened.enter_context(poor.accept()[0])
+    eventually(lambda: references() == before, "a socket is left")
+
+
+def test_a_worker_that_closes_reclaims_nothing(agent: Agent) -> None:
+    """One worker of the kernel closes files for everybody. It must not wait for memory of one user to send FIN or RESET.
+
+    Bytes that were not read use up what TCP has charged ahead, so some of these closes need a further charge.
+    """
+    before = references()
+    with contextlib.ExitStack() as opened, cgroup("stcp-close", 256 << 20) as group:
+        poor = []
+        for _ in range(12):
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+            poor.append(opened.enter_context(Pair(connected=leave)))
+        asked = []
+        for unread, p in enumerate(poor):
+            p.app.sendall(b"sent")
+            for _ in range(unread):
+                p.send(DATA, b"not read")
+            fill(group)
+            full = events(group)["max"]
+            with circle(p.app.fileno()):
+                p.app.close()
+            reader, writer = os.pipe()
+            with circle(writer):
+                os.close(writer)
+            with collected():
+                assert select.select([reader], [], [], 10)[0], "the worker stands still"
+                assert p.read_data(4) == b"sent"
+                assert p.read_frame() == ((RESET, b"\x00\x08") if unread else (FIN, b""))
+                assert how_it_ends(p.peer) == (0, "eof")
+            os.close(reader)
+            asked.append(events(group)["max"] - full)
+        happened = events(group)
+        print(f"charges beyond the limit: {asked}; {happened}")
+        assert sum(asked) > 0
+        assert happened["oom"] == 0
     eventually(lambda: references() == before, "a socket is left")
