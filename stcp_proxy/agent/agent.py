@@ -50,8 +50,6 @@ _REMEDIES: Final = {
 }
 _NOT_WANTED: Final = (errno.ENOENT, errno.EBADF)
 """Answers to DONE for a handshake that has ended in the kernel. EBADF: the module was unloaded."""
-_CONNECTION_ENDED: Final = (errno.ECONNRESET, errno.ECONNABORTED)
-"""Answers to DONE with keys where the TCP connection has ended meanwhile. The module has ended the handshake then."""
 _ONE_RELEASE: Final = "install stcp.ko and stcp-proxy of one release"
 _WHY: Final = {
     errno.ENOENT: (
@@ -287,7 +285,7 @@ class Agent:
             if exc.errno in _NOT_WANTED:
                 _log.debug("handshake is not wanted any more", why=exc.strerror, handshake=number)
                 return
-            if exc.errno in _CONNECTION_ENDED:
+            if exc.errno == errno.ECONNRESET:  # the module has ended the handshake
                 why = "the TCP connection ended before the module had its keys"
                 _log.info("connection ended", **facts, why=why, handshake=number, log_class=LogClass.CONNECTIONS)
                 return

@@ -352,8 +352,9 @@ async def test_a_log_line_for_each_handshake(kernel: FakeKernel) -> None:
     assert str(CLIENT.public) not in str(lines)
 
 
-async def test_a_result_that_the_module_refuses(kernel: FakeKernel) -> None:
-    kernel.refused = {0: errno.EINVAL}
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ECONNABORTED])
+async def test_a_result_that_the_module_refuses(kernel: FakeKernel, number: int) -> None:
+    kernel.refused = {0: number}
     with connection() as (near, far), structlog.testing.capture_logs() as lines:
         async with stage(kernel, both_sides()) as running:
             running.offer(near)
@@ -363,10 +364,9 @@ async def test_a_result_that_the_module_refuses(kernel: FakeKernel) -> None:
     assert sum(line["event"] == "the module refused the end of a handshake" for line in lines) == 2
 
 
-@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.ECONNABORTED])
-async def test_a_connection_that_ends_before_its_keys_are_there(kernel: FakeKernel, number: int) -> None:
+async def test_a_connection_that_ends_before_its_keys_are_there(kernel: FakeKernel) -> None:
     """A peer may reset its connection at any time: no fault of the module. The module has ended the handshake itself."""
-    kernel.refused = {0: number}
+    kernel.refused = {0: errno.ECONNRESET}
     with connection() as (near, far), structlog.testing.capture_logs() as lines:
         async with stage(kernel, both_sides()) as running:
             running.offer(near)
