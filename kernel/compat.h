@@ -146,14 +146,14 @@ static inline void stcp_end_sleepers(struct sock *sk)
  */
 static inline void stcp_ask_for_socket_options(struct socket *sock)
 {
-#ifdef SOCK_CUSTOM_SOCKOPT
+#ifdef STCP_ASK_SOCKET_OPTIONS
 	set_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
 #endif
 }
 
 static inline void stcp_leave_socket_options(struct socket *sock)
 {
-#ifdef SOCK_CUSTOM_SOCKOPT
+#ifdef STCP_ASK_SOCKET_OPTIONS
 	clear_bit(SOCK_CUSTOM_SOCKOPT, &sock->flags);
 #endif
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import os
 import socket
 from collections.abc import Iterator
 
@@ -16,6 +17,12 @@ def refused(number: int) -> Iterator[None]:
     with pytest.raises(OSError, match=r"\[Errno") as caught:
         yield
     assert errno.errorcode[caught.value.errno or 0] == errno.errorcode[number]
+
+
+def protocol_is_asked() -> bool:
+    """Whether the socket layer leaves options of SOL_SOCKET to the protocol: since Linux 6.4."""
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int(minor)) >= (6, 4)
 
 
 def disconnect(sock: socket.socket) -> None:

@@ -16,7 +16,9 @@ import pytest
 from stcp_proxy.relay import kernel_abi as abi
 
 from .peer import FIN, Relay, args, eventually, how_it_ends, references, tcp_pair, ulp
-from .refusals import disconnect, refused
+from .refusals import disconnect, protocol_is_asked, refused
+
+SO_TIMESTAMPING = 37
 
 
 @pytest.mark.parametrize("leg", ["wire", "plain"])
@@ -115,6 +117,9 @@ def test_other_options_are_refused_while_relaying(leg: str) -> None:
             sock.getsockopt(level, number, 64)
     with refused(errno.EBUSY):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 100)
+    for number in (socket.SO_LINGER, socket.SO_RCVTIMEO, SO_TIMESTAMPING) if protocol_is_asked() else ():
+        with refused(errno.EBUSY):
+            sock.setsockopt(socket.SOL_SOCKET, number, bytes(16))
     r.check_alive()
     r.close()
 

@@ -16,7 +16,7 @@ from stcp_proxy.relay import kernel_abi as abi
 
 from .netlink_agent import SEND_KEY, Agent, Link, attribute, done, take, wait_taken
 from .peer import eventually, how_it_ends, read_exactly, references
-from .refusals import disconnect, refused
+from .refusals import disconnect, protocol_is_asked, refused
 from .sockets import Pair, outcome, start, stcp_socket, tcp_listener
 from .test_sharing import lock_holder
 
@@ -120,12 +120,6 @@ def test_the_agent_dies() -> None:
             assert outcome(second) == 0
         first.close()
         second.close()
-
-
-def protocol_is_asked() -> bool:
-    """Whether the socket layer leaves options of SOL_SOCKET to the protocol: since Linux 6.4."""
-    major, minor = os.uname().release.split(".")[:2]
-    return (int(major), int(minor)) >= (6, 4)
 
 
 def set_socket_options(sock: socket.socket) -> list[Callable[[], None]]:
