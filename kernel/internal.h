@@ -86,7 +86,7 @@ struct stcp_payment {
 	unsigned int flags;
 };
 
-bool stcp_pay_begin(struct stcp_payment *p, struct mem_cgroup *memcg, u32 size);
+bool stcp_pay_begin(struct stcp_payment *p, struct mem_cgroup *memcg, u32 size, bool beyond);
 void stcp_pay_end(const struct stcp_payment *p);
 
 /* -- cipher.c -------------------------------------------------------------- */

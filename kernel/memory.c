@@ -22,12 +22,14 @@
 #include "internal.h"
 
 /*
- * From now on this thread allocates for @memcg without reclaim. Return: false without
- * doing so when there is no memory for @size bytes, at most STCP_MAX_FRAME.
+ * From now on this thread allocates for @memcg without reclaim. With @beyond the limit of
+ * @memcg does not count, only the memory of the machine does. Return: false without doing
+ * so when there is no memory for @size bytes, at most STCP_MAX_FRAME.
  */
-bool stcp_pay_begin(struct stcp_payment *p, struct mem_cgroup *memcg, u32 size)
+bool stcp_pay_begin(struct stcp_payment *p, struct mem_cgroup *memcg, u32 size, bool beyond)
 {
-	struct stcp_buffer asked = {};
+	atomic_t allowance = ATOMIC_INIT(0);
+	struct stcp_buffer asked = { .allowance = beyond ? &allowance : NULL };
 	bool there;
 
 	p->memcg = set_active_memcg(memcg);

@@ -23,6 +23,9 @@
 
 #include "sock_internal.h"
 
+/* Handshakes of an agent that is gone, which end before others get the lock. */
+#define STCP_GONE_AT_ONCE	64
+
 static unsigned int stcp_agent_id __read_mostly;
 
 struct stcp_agent *stcp_agent_of(const struct net *net)
@@ -33,6 +36,12 @@ struct stcp_agent *stcp_agent_of(const struct net *net)
 bool stcp_agent_there(const struct net *net)
 {
 	return READ_ONCE(stcp_agent_of(net)->portid);
+}
+
+/* A look without the lock: whoever acts on it looks again under the lock. */
+bool stcp_agent_is(const struct stcp_agent *agent, u32 portid)
+{
+	return READ_ONCE(agent->portid) == portid;
 }
 
 static struct stcp_sock *stcp_handshake_sock(struct stcp_handshake *hs)
@@ -224,7 +233,7 @@ static struct stcp_handshake *stcp_handshake_find(struct stcp_agent *agent, u64 
 {
 	struct stcp_handshake *hs;
 
-	list_for_each_entry(hs, &agent->accepted, list)
+	list_for_each_entry(hs, stcp_accepted(agent, id), list)
 		if (hs->id == id)
 			return hs;
 	return NULL;
@@ -238,7 +247,7 @@ struct file *stcp_handshake_finishing(struct stcp_agent *agent, u64 id, u32 port
 	struct stcp_handshake *hs;
 
 	spin_lock_bh(&agent->lock);
-	hs = stcp_handshake_find(agent, id);
+	hs = portid == agent->portid ? stcp_handshake_find(agent, id) : NULL;
 	if (portid != agent->portid) {
 		file = ERR_PTR(-EPERM);
 	} else if (hs && hs->state == STCP_HS_ACCEPTED) {
@@ -282,17 +291,31 @@ int stcp_agent_register(struct stcp_agent *agent, u32 portid)
 	return err;
 }
 
-/* A netlink port was closed. If it was the agent's, what it had accepted fails. */
+/*
+ * A netlink port was closed. If it was the agent's, what it had accepted fails. There may
+ * be many, so the lock is given back now and then. The next agent does not find them any
+ * more; their time, their close() and the end of TCP's connection still do.
+ */
 void stcp_agent_gone(struct stcp_agent *agent, u32 portid)
 {
-	struct stcp_handshake *hs, *after;
+	struct stcp_handshake *hs;
+	int i, left = STCP_GONE_AT_ONCE;
+	LIST_HEAD(gone);
 
 	spin_lock_bh(&agent->lock);
 	if (portid == agent->portid) {
 		WRITE_ONCE(agent->portid, 0);
-		list_for_each_entry_safe(hs, after, &agent->accepted, list)
-			stcp_handshake_leave(agent, stcp_handshake_sock(hs), NULL,
-					     -ECONNABORTED);
+		for (i = 0; i < STCP_ACCEPTED_BUCKETS; i++)
+			list_splice_init(&agent->accepted[i], &gone);
+	}
+	while ((hs = list_first_entry_or_null(&gone, struct stcp_handshake, list))) {
+		stcp_handshake_leave(agent, stcp_handshake_sock(hs), NULL, -ECONNABORTED);
+		if (--left)
+			continue;
+		left = STCP_GONE_AT_ONCE;
+		spin_unlock_bh(&agent->lock);
+		cond_resched();
+		spin_lock_bh(&agent->lock);
 	}
 	spin_unlock_bh(&agent->lock);
 }
@@ -303,9 +326,12 @@ static int __net_init stcp_agent_init(struct net *net)
 {
 	struct stcp_agent *agent = stcp_agent_of(net);
 
+	int i;
+
 	spin_lock_init(&agent->lock);
 	INIT_LIST_HEAD(&agent->connecting);
-	INIT_LIST_HEAD(&agent->accepted);
+	for (i = 0; i < STCP_ACCEPTED_BUCKETS; i++)
+		INIT_LIST_HEAD(&agent->accepted[i]);
 	stcp_shares_init(agent);
 	agent->handshake_ms = 10000;
 	agent->max_embryos = 4096;

@@ -92,6 +92,7 @@ struct stcp_handshake {
 };
 
 enum { STCP_SHARE_BUCKETS = 64 };	/* a power of two */
+enum { STCP_ACCEPTED_BUCKETS = 256 };
 
 /* The agent of a network namespace, and what waits for it. */
 struct stcp_agent {
@@ -99,7 +100,8 @@ struct stcp_agent {
 	u32 portid;			/* 0 without an agent */
 	bool told;			/* READY was sent, and ACCEPT has not said ENOENT since */
 	u64 last_id;
-	struct list_head connecting, accepted;
+	struct list_head connecting;
+	struct list_head accepted[STCP_ACCEPTED_BUCKETS];	/* by number */
 	unsigned int count;		/* of all shares */
 	unsigned int taken[2];		/* on @accepted, by role */
 	struct hlist_head shares[STCP_SHARE_BUCKETS];	/* by user */
@@ -124,8 +126,15 @@ struct stcp_taken {
 	struct file *file;
 };
 
+/* Where a handshake is that the agent has. */
+static inline struct list_head *stcp_accepted(struct stcp_agent *agent, u64 id)
+{
+	return &agent->accepted[id % STCP_ACCEPTED_BUCKETS];
+}
+
 struct stcp_agent *stcp_agent_of(const struct net *net);
 bool stcp_agent_there(const struct net *net);
+bool stcp_agent_is(const struct stcp_agent *agent, u32 portid);
 void stcp_handshake_expired(struct timer_list *timer);
 void stcp_handshake_begin(struct stcp_sock *s, struct stcp_share *share);
 void stcp_handshake_connected(struct stcp_sock *s);

@@ -204,7 +204,7 @@ static int stcp_listener_take(struct stcp_listener *l)
 	struct stcp_share *share;
 	struct stcp_sock *s;
 
-	if (!stcp_pay_begin(&payment, payer->memcg, STCP_EMBRYO_SIZE))
+	if (!stcp_pay_begin(&payment, payer->memcg, STCP_EMBRYO_SIZE, false))
 		return -ENOMEM;
 	share = stcp_share_get(agent, payer->share_user, STCP_RESPONDER);
 	s = IS_ERR(share) ? ERR_CAST(share) : stcp_listener_embryo(l->s);

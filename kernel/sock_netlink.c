@@ -12,7 +12,8 @@
  * (memory.c), for generic netlink holds a lock of its own meanwhile, which everybody in
  * the machine needs.
  *
- * The keys in a DONE are wiped from the message, whatever becomes of it.
+ * The keys in a DONE are wiped from the message, whatever becomes of it, but for a message
+ * that is not of the right form: it does not get here.
  */
 #include <linux/cred.h>
 #include <linux/fdtable.h>
@@ -96,13 +97,37 @@ static int stcp_reply_taken(struct genl_info *info, const struct stcp_taken *t, 
 	return genlmsg_reply(reply, info);
 }
 
+/* What is asked for first: a table of some thousand descriptors. */
+#define STCP_TABLE_SIZE		STCP_MAX_FRAME
+
+/*
+ * A descriptor of the agent. Its table may have to grow, which must not reclaim the
+ * memory of the agent's cgroup here. A cgroup at its limit is no reason for the agent to
+ * stop, and a table grows only as far as the limit of descriptors.
+ */
+static int stcp_accept_fd(void)
+{
+	struct stcp_payment payment;
+	int fd;
+
+	if (!stcp_pay_begin(&payment, NULL, STCP_TABLE_SIZE, true))
+		return -ENOMEM;
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	stcp_pay_end(&payment);
+	return fd;
+}
+
 static int stcp_genl_accept(struct sk_buff *skb, struct genl_info *info)
 {
 	struct stcp_agent *agent = stcp_genl_agent(info);
-	int fd = get_unused_fd_flags(O_CLOEXEC), err;
 	u32 places = U32_MAX;
 	struct stcp_taken taken;
+	int fd, err;
 
+	/* From anybody else nothing is taken, and nothing grows. */
+	if (!stcp_agent_is(agent, info->snd_portid))
+		return -EPERM;
+	fd = stcp_accept_fd();
 	if (fd < 0)
 		return fd;
 	if (info->attrs[STCP_A_PLACES])
@@ -177,7 +202,7 @@ static struct stcp_session *stcp_done_session(const struct stcp_session_args *ar
 	struct stcp_payment payment;
 	int err;
 
-	if (!stcp_pay_begin(&payment, memcg, size))
+	if (!stcp_pay_begin(&payment, memcg, size, false))
 		return ERR_PTR(-ENOMEM);
 	session = stcp_session_create(args);
 	stcp_pay_end(&payment);

@@ -158,7 +158,7 @@ struct stcp_handshake *stcp_share_take(struct stcp_agent *agent, u32 places)
 	agent->next_role = !share->role;
 	hs = list_first_entry(&share->pending, struct stcp_handshake, list);
 	hs->state = STCP_HS_ACCEPTED;
-	list_move_tail(&hs->list, &agent->accepted);
+	list_move_tail(&hs->list, stcp_accepted(agent, hs->id));
 	share->taken++;
 	agent->taken[share->role]++;
 	if (list_empty(&share->pending))

@@ -14,7 +14,7 @@
 #include "sock_internal.h"
 
 static unsigned int stcp_shortest_ms = 10, stcp_longest_ms = 600000;
-static unsigned int stcp_fewest = 1, stcp_most = 1000000;
+static unsigned int stcp_fewest = 1, stcp_most = 65536;
 
 enum { STCP_SYSCTLS = 4 };
 

@@ -17,7 +17,7 @@ from stcp_proxy.relay import kernel_abi as abi
 from .netlink_agent import SEND_KEY, Agent, Link, attribute, done, take, wait_taken
 from .peer import eventually, how_it_ends, read_exactly, references
 from .refusals import disconnect, protocol_is_asked, refused
-from .sockets import Pair, outcome, start, stcp_socket, tcp_listener
+from .sockets import Pair, outcome, start, stcp_socket, sysctl, tcp_listener
 from .test_sharing import lock_holder
 
 IPV6_ADDRFORM = 1
@@ -214,6 +214,33 @@ def test_close_does_not_wait_for_the_agent() -> None:
         victim.app.sendall(b"text")
         assert victim.read_data(4) == b"text"
     eventually(lambda: references() == before, "a socket of the killed user is left")
+
+
+def test_many_handshakes_each_by_its_number() -> None:
+    """More than are in one row of the table, and more than end at once when the agent is gone."""
+    link = Link()
+    link.register()
+    with sysctl("handshake_ms", "60000"), tcp_listener(backlog=700) as listener:
+        socks = {}
+        for _ in range(600):
+            sock = start(listener)
+            taken = wait_taken(link)
+            os.close(taken.fd)
+            socks[taken.number] = sock
+        *first, _ = numbers = list(socks)
+        for number in first[::3]:
+            done(link, number, errno.EACCES)
+            assert outcome(socks[number]) == errno.EACCES
+        for number in first[::3]:
+            with pytest.raises(FileNotFoundError):
+                done(link, number, errno.EACCES)
+        link.close()
+        for number in set(numbers) - set(first[::3]):
+            assert outcome(socks[number]) == errno.ECONNABORTED
+        with Agent(), start(listener) as sock:
+            assert outcome(sock) == 0
+        for sock in socks.values():
+            sock.close()
 
 
 @pytest.mark.parametrize("harm", ["shutdown", "linger", "closed by the peer"])

@@ -53,6 +53,29 @@ def test_the_end_of_a_handshake_reclaims_nothing(link: Link) -> None:
         assert (end(link, each.number), outcome(others)) == (0, 0)
 
 
+def test_a_descriptor_for_the_agent_reclaims_nothing(link: Link) -> None:
+    """Its table of descriptors has to grow, and its own memory cgroup is full. It must not wait, nor stop."""
+    with sysctl("handshake_ms", "60000"), tcp_listener(backlog=64) as listener, contextlib.ExitStack() as opened:
+        socks = [opened.enter_context(start(listener)) for _ in range(20)]
+        with cgroup("stcp-accept", 256 << 20) as group:
+            limit = max(int(name) for name in os.listdir("/proc/self/fd"))
+            while bin(limit + 1).count("1") != 1 or limit < 255:  # a table doubles
+                limit = os.dup(link.sock.fileno())
+                opened.callback(os.close, limit)
+            fill(group)
+            taken = [wait_taken(link) for _ in socks]
+            happened = events(group)
+            (group / "memory.max").write_text("max")
+            leave()
+        print(f"descriptors {[each.fd for each in taken]}; {happened}")
+        assert max(each.fd for each in taken) > limit
+        assert happened["oom"] == 0
+        for each in taken:
+            os.close(each.fd)
+            done(link, each.number)
+        assert [outcome(sock) for sock in socks] == [0] * len(socks)
+
+
 def listening() -> socket.socket:
     sock = stcp_socket()
     sock.bind(("127.0.0.1", 0))
