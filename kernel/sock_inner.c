@@ -307,13 +307,21 @@ static void stcp_inner_send_fin(struct stcp_sock *s)
 		isk->sk_state_change(isk);
 }
 
-/* The application gives up, and keeps its socket. An agent in a call notices later. */
+/*
+ * The application gives up a handshake that the agent has, and keeps its socket. Where
+ * somebody holds the lock, FIN waits for close(). The agent is told all the same: the
+ * handshake counts no more, so the application must not be able to keep its place by
+ * calls that take the lock.
+ */
 void stcp_inner_hang_up(struct stcp_sock *s)
 {
 	struct sock *isk = s->inner->sk;
 
-	if (!stcp_trylock(isk, NULL))
+	if (!stcp_trylock(isk, NULL)) {
+		WRITE_ONCE(isk->sk_shutdown, SHUTDOWN_MASK);
+		isk->sk_state_change(isk);
 		return;
+	}
 	if ((1 << isk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT))
 		stcp_inner_send_fin(s);
 	stcp_unlock(isk);

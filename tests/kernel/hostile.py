@@ -4,6 +4,8 @@
     python -m tests.kernel.hostile FOLDER closes     closes the wire legs while it holds the plain ones; prints "closed" then
     python -m tests.kernel.hostile FOLDER agent      as the agent of a network namespace of its own, closes a socket of the
                                                      protocol while it holds the connection underneath; prints "closed" then
+    python -m tests.kernel.hostile FOLDER gives-up   the same with a handshake that goes on: the application gives it up and keeps
+                                                     the socket; prints "seen" when the agent sees the end of the connection
 
 The result of getsockopt(TCP_SAVED_SYN) is copied with the socket locked. It goes to a file of a FUSE file system that the user
 has mounted in a user namespace of its own and that never answers a read.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -32,6 +35,7 @@ LIBC: Final = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
 SO_GET_FILTER = 26  # SO_ATTACH_FILTER, in setsockopt()
+LISTENERS: Final[list[socket.socket]] = []
 LOOKUP, GETATTR, OPEN, READ, INIT = 1, 3, 14, 15, 26
 
 
@@ -144,25 +148,47 @@ def close_while_held(folder: str) -> None:
     ending.wire.close()
 
 
-def close_held_by_the_agent(folder: str) -> None:
-    """Close a socket of the protocol whose agent holds the lock of the TCP connection underneath."""
+def own_handshake(folder: str) -> tuple[int, Link, int, socket.socket, socket.socket]:
+    """Be the agent of a new network namespace. Returns the device of FUSE; of a handshake link, number, socket, connection."""
     device = mount(folder, CLONE_NEWNET)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS, up
+    Path("/proc/sys/net/stcp/handshake_ms").write_text("600000")
     link = Link()
     link.register()
-    listener = tcp_listener()
-    sock = start(listener)
+    LISTENERS.append(tcp_listener())
+    sock = start(LISTENERS[-1])
     taken = wait_taken(link)
     held = socket.socket(fileno=taken.fd)
     attach_filter(held)
-    done(link, taken.number)
+    return device, link, taken.number, sock, held
+
+
+def close_held_by_the_agent(folder: str) -> None:
+    """Close a socket of the protocol whose agent holds the lock of the TCP connection underneath."""
+    device, link, number, sock, held = own_handshake(folder)
+    done(link, number)
     assert outcome(sock) == 0
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1000))
     in_thread(serve, device)
     hold(folder, [held], get_filter)
     sock.close()
     held.detach()
+
+
+def give_up_while_held(folder: str) -> None:
+    """Give up a handshake while somebody holds the lock of the TCP connection underneath."""
+    device, link, _, sock, held = own_handshake(folder)
+    in_thread(serve, device)
+    hold(folder, [held], get_filter)
+    poll = select.poll()
+    poll.register(held, select.POLLIN)
+    assert poll.poll(100) == []
+    sock.shutdown(socket.SHUT_RDWR)
+    assert poll.poll(1000 * PATIENCE), "the agent does not see that nobody wants the handshake"
+    held.detach()
+    sock.detach()
+    link.sock.detach()
 
 
 def abort_fuse() -> None:
@@ -175,8 +201,14 @@ def abort_fuse() -> None:
 
 
 def main(folder: str, how: str = "holds") -> None:
-    {"holds": hold_all, "closes": close_while_held, "agent": close_held_by_the_agent}[how](folder)
-    print("held" if how == "holds" else "closed", flush=True)
+    call, says = {
+        "holds": (hold_all, "held"),
+        "closes": (close_while_held, "closed"),
+        "agent": (close_held_by_the_agent, "closed"),
+        "gives-up": (give_up_while_held, "seen"),
+    }[how]
+    call(folder)
+    print(says, flush=True)
     time.sleep(600)
 
 

@@ -216,6 +216,14 @@ def test_close_does_not_wait_for_the_agent() -> None:
     eventually(lambda: references() == before, "a socket of the killed user is left")
 
 
+def test_the_agent_sees_the_end_of_a_connection_that_somebody_holds() -> None:
+    """A handshake that is given up counts no more for its user, so calls that take the lock must not keep its place."""
+    before = references()
+    with lock_holder("gives-up", says="seen"):
+        pass
+    eventually(lambda: references() == before, "a socket of the killed user is left")
+
+
 def test_many_handshakes_each_by_its_number() -> None:
     """More than are in one row of the table, and more than end at once when the agent is gone."""
     link = Link()
