@@ -179,10 +179,6 @@ struct stcp_sock {
 	struct inet_sock inet;		/* first */
 	struct socket *inner;
 	struct file *file;		/* of @inner */
-	void (*inner_data_ready)(struct sock *sk);
-	void (*inner_write_space)(struct sock *sk);
-	void (*inner_state_change)(struct sock *sk);
-	void (*inner_error_report)(struct sock *sk);
 	struct stcp_mirror mirror;
 	struct stcp_handshake handshake;
 	bool attempted;			/* connect() has begun; no disconnect() since */
@@ -229,11 +225,14 @@ void stcp_sock_close(struct sock *sk, long timeout);
 int stcp_socks_init(void);
 void stcp_socks_exit(void);
 
-/* -- the inner socket (sock_inner.c) ---------------------------------------- */
+/* -- the inner socket (sock_inner.c, sock_hook.c, sock_seize.c) -------------- */
 
 int stcp_inner_create(struct stcp_sock *s);
 int stcp_inner_own(struct stcp_sock *s, struct socket *inner);
-void stcp_inner_child(struct socket *inner, const struct stcp_sock *listener);
+void stcp_inner_learn_callbacks(const struct sock *isk);
+int stcp_inner_hook(struct stcp_sock *s);
+void stcp_inner_child(struct socket *inner);
+void stcp_inner_alone(struct sock *isk);
 void stcp_inner_listener(struct stcp_sock *s, struct stcp_listener *listener);
 void stcp_inner_charge(struct stcp_sock *s);
 void stcp_inner_hold(struct socket *inner);

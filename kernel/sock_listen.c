@@ -177,7 +177,7 @@ static struct stcp_sock *stcp_listener_embryo(struct stcp_sock *parent)
 
 	if (err)
 		return ERR_PTR(err);
-	stcp_inner_child(inner, parent);
+	stcp_inner_child(inner);
 	sk = stcp_embryo_alloc(stcp_outer(parent));
 	if (!sk) {
 		sock_release(inner);
@@ -355,6 +355,7 @@ void stcp_listener_shutdown(struct stcp_sock *s)
 	struct sock *sk = stcp_outer(s);
 
 	WRITE_ONCE(s->listener->closed, true);
+	stcp_inner_alone(s->inner->sk);
 	kernel_sock_shutdown(s->inner, SHUT_RDWR);
 	stcp_state_store(sk, TCP_CLOSE);
 	sk->sk_state_change(sk);

@@ -128,8 +128,8 @@ static int stcp_held_setsockopt(struct socket *sock, int level, int optname,
 
 /*
  * inet6_stream_ops is not exported everywhere, so the operations are taken from the
- * first inner socket of a family. The owner's reference keeps sockets with ours from
- * outliving the module.
+ * first inner socket of a family, and TCP's callbacks with them. The owner's reference
+ * keeps sockets with ours from outliving the module.
  */
 void stcp_inner_learn_ops(const struct socket *inner)
 {
@@ -163,6 +163,7 @@ void stcp_inner_learn_ops(const struct socket *inner)
 		ops->mmap = stcp_refuse_mmap;
 		ops->poll = stcp_seized_poll;
 		stcp_inner_ops[family] = inner->ops;
+		stcp_inner_learn_callbacks(inner->sk);
 	}
 	mutex_unlock(&stcp_inner_mutex);
 }
