@@ -232,7 +232,8 @@ static int stcp_done(struct genl_info *info, const struct stcp_session_args *arg
 		if (IS_ERR(session)) {
 			failed = PTR_ERR(session);
 			session = NULL;
-			err = failed == -ENOMEM ? failed : -ECONNABORTED;
+			err = failed == -ENOMEM || failed == -ECONNRESET ? failed :
+									   -ECONNABORTED;
 		}
 	}
 	if (!stcp_handshake_finish(agent, id, session, err)) {

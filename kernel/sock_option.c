@@ -80,6 +80,9 @@ static void stcp_mirror_apply(struct sock *isk, const struct stcp_mirror *to,
 		sk_dst_reset(isk);
 	}
 	if (to->pacing != was->pacing) {
+		/* As SO_MAX_PACING_RATE does: without fq TCP paces itself. */
+		if (to->pacing != ~0UL)
+			cmpxchg(&isk->sk_pacing_status, SK_PACING_NONE, SK_PACING_NEEDED);
 		isk->sk_max_pacing_rate = to->pacing;
 		isk->sk_pacing_rate = min(isk->sk_pacing_rate, to->pacing);
 	}

@@ -187,6 +187,8 @@ static int stcp_inner_check(struct socket *inner)
 	if (READ_ONCE(inner->ops) != &stcp_held_ops[stcp_inner_family(isk)] ||
 	    READ_ONCE(isk->sk_prot) != prot || inet_csk_has_ulp(isk))
 		return -ECONNABORTED;
+	if (isk->sk_state == TCP_CLOSE)
+		return -ECONNRESET;
 	/* A peer that has sent all it had to say may have closed already. */
 	if (!((1 << isk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)) ||
 	    (isk->sk_shutdown & SEND_SHUTDOWN) || tcp_sk(isk)->repair)
@@ -208,8 +210,8 @@ static void stcp_inner_tune(struct sock *isk)
 
 /*
  * Take the inner socket from the agent. Return: 0; -ECONNABORTED for one that is not as
- * it was handed out or not connected any more; -EBUSY when a call of the agent goes on
- * holding it.
+ * it was handed out; -ECONNRESET for one that is not connected any more; -EBUSY when a
+ * call of the agent goes on holding it.
  */
 int stcp_inner_seize(struct socket *inner, struct stcp_session *e)
 {

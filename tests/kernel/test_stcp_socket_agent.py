@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable
 from functools import partial
@@ -251,7 +252,7 @@ def test_many_handshakes_each_by_its_number() -> None:
             sock.close()
 
 
-@pytest.mark.parametrize("harm", ["shutdown", "linger", "closed by the peer"])
+@pytest.mark.parametrize("harm", ["shutdown", "linger", "closed by the peer", "reset by the peer"])
 def test_an_agent_that_does_more_than_talk(link: Link, harm: str) -> None:
     with tcp_listener() as listener, start(listener) as sock:
         taken = wait_taken(link)
@@ -262,6 +263,8 @@ def test_an_agent_that_does_more_than_talk(link: Link, harm: str) -> None:
         elif harm == "linger":
             kept.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\xff\0\0\0")
         else:
+            if harm == "reset by the peer":
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             peer.close()
             time.sleep(0.1)
         if harm in ("linger", "closed by the peer"):
@@ -273,8 +276,9 @@ def test_an_agent_that_does_more_than_talk(link: Link, harm: str) -> None:
             peer.close()
             assert time.monotonic() - began < 3
             return
-        with pytest.raises(ConnectionAbortedError):
+        number = errno.ECONNRESET if harm == "reset by the peer" else errno.ECONNABORTED
+        with refused(number):
             done(link, taken.number)
-        assert outcome(sock) == errno.ECONNABORTED
+        assert outcome(sock) == number
         kept.close()
         peer.close()

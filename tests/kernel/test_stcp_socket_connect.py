@@ -22,6 +22,7 @@ from .refusals import refused
 from .sockets import Pair, address, outcome, start, stcp_socket, sysctl, tcp_listener
 
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
+SO_MAX_PACING_RATE = 47
 
 
 @FAMILIES
@@ -266,3 +267,15 @@ def test_keepalive_takes_effect_at_once(agent: Agent) -> None:
         assert p.app.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         p.app.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
         assert timer_of(p.app) == 0
+
+
+def test_pacing_without_a_queue_that_does_it(agent: Agent) -> None:
+    """TCP lets ten segments pass before it paces, 650 KB here."""
+    with Pair() as p:
+        p.app.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, 500_000)
+        began = time.monotonic()
+        sender = threading.Thread(target=p.app.sendall, args=(bytes(2_000_000),))
+        sender.start()
+        p.read_data(2_000_000)
+        sender.join()
+        assert time.monotonic() - began > 1.5
