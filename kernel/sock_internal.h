@@ -266,7 +266,7 @@ u32 stcp_sock_look(struct stcp_sock *s, u32 enough);
 __poll_t stcp_sock_readable(struct stcp_sock *s);
 __poll_t stcp_sock_writable(struct stcp_sock *s);
 
-/* -- listening (sock_listen.c) ---------------------------------------------- */
+/* -- listening (sock_listen.c, sock_backlog.c) ------------------------------ */
 
 struct stcp_listener {
 	struct stcp_sock *s;
@@ -285,6 +285,9 @@ void stcp_listener_shutdown(struct stcp_sock *s);
 void stcp_listener_destroy(struct stcp_sock *s);
 void stcp_listener_kick(struct stcp_sock *s);
 void stcp_embryo_over(struct stcp_sock *s, bool good);
+
+bool stcp_listener_wants(struct stcp_listener *l);
+bool stcp_listener_admit(struct stcp_listener *l, struct stcp_sock *s);
 
 /* -- options (sock_option.c) ------------------------------------------------ */
 
