@@ -107,13 +107,26 @@ static bool stcp_listener_reap(struct stcp_listener *l)
 	return true;
 }
 
+/*
+ * Give an embryo to the agent. Once its handshake is pending, the agent may end it, and the
+ * program may accept and close the socket. From then on nothing but the references taken
+ * here keeps the memory of both sockets. stcp_handshake_connected() makes the handshake
+ * pending, or a callback of TCP does before it, where TCP Fast Open establishes the
+ * connection just now. An embryo that fails earlier is dead: only the work item frees it.
+ */
 static void stcp_listener_begin(struct stcp_sock *s, struct stcp_share *share)
 {
+	struct sock *sk = stcp_outer(s), *isk = s->inner->sk;
+
+	sock_hold(sk);
+	sock_hold(isk);
 	stcp_handshake_begin(s, share);
-	stcp_handshake_connected(s);
 	/* What happened before the callbacks were on has called nobody. */
-	if (inet_sk_state_load(s->inner->sk) == TCP_CLOSE)
+	if (inet_sk_state_load(isk) == TCP_CLOSE)
 		stcp_handshake_fail(s, ECONNRESET);
+	stcp_handshake_connected(s);
+	sock_put(isk);
+	sock_put(sk);
 }
 
 /*
