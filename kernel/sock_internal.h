@@ -268,6 +268,8 @@ __poll_t stcp_sock_writable(struct stcp_sock *s);
 
 /* -- listening (sock_listen.c, sock_backlog.c) ------------------------------ */
 
+enum { STCP_LISTEN_RUN = 64 };	/* the most that one run of the work item takes */
+
 struct stcp_listener {
 	struct stcp_sock *s;
 	spinlock_t lock;		/* protects the rest but @work */

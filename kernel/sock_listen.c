@@ -193,9 +193,11 @@ static void stcp_listener_work(struct work_struct *work)
 	const struct cred *cred = override_creds(l->cred);
 	bool again = !stcp_listener_reap(l);
 	unsigned long delay = STCP_LISTEN_RETRY;
+	unsigned int left = STCP_LISTEN_RUN;
 	int err = 0;
 
-	while (!err && stcp_listener_wants(l)) {
+	while (!err && left && stcp_listener_wants(l)) {
+		left--;
 		err = stcp_listener_take(l);
 		if (err == -ECONNABORTED)
 			err = 0;
@@ -205,6 +207,10 @@ static void stcp_listener_work(struct work_struct *work)
 		delay = STCP_LISTEN_FULL;
 	again |= err && err != -EAGAIN && err != -EINVAL;
 	again |= !list_empty_careful(&l->dead);
+	if (!err && !left) {
+		again = true;
+		delay = 0;
+	}
 	revert_creds(cred);
 	if (again && !READ_ONCE(l->closed))
 		queue_delayed_work(STCP_UNBOUND_WQ, &l->work, delay);
