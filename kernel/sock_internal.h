@@ -189,6 +189,8 @@ struct stcp_sock {
 	struct stcp_sock *parent;	/* the listener, until accept() */
 	struct list_head embryo;	/* on a list of it, under its lock */
 	struct in6_addr source;		/* the prefix that counts as one source */
+	bool seen_at_agent;		/* by a look (sock_backlog.c), under its lock */
+	unsigned long seen_since;	/* jiffies */
 	char service[STCP_MAX_NAME + 1];	/* STCP_SERVICE */
 	char identity[STCP_MAX_NAME + 1];	/* STCP_IDENTITY */
 };
@@ -268,7 +270,7 @@ __poll_t stcp_sock_writable(struct stcp_sock *s);
 
 /* -- listening (sock_listen.c, sock_backlog.c) ------------------------------ */
 
-enum { STCP_LISTEN_RUN = 64 };	/* the most that one run of the work item takes */
+enum { STCP_LISTEN_RUN = 64 };	/* the most that one run of the work item takes or ends */
 
 struct stcp_listener {
 	struct stcp_sock *s;
@@ -276,6 +278,7 @@ struct stcp_listener {
 	struct list_head embryos, ready, dead;
 	unsigned int embryo_count, ready_count;
 	unsigned int limit;		/* of both together */
+	unsigned long look;		/* no look at the embryos before that; jiffies */
 	bool closed;
 	const struct cred *cred;	/* of listen() */
 	struct delayed_work work;	/* accepts from TCP, frees the dead */
@@ -288,8 +291,10 @@ void stcp_listener_destroy(struct stcp_sock *s);
 void stcp_listener_kick(struct stcp_sock *s);
 void stcp_embryo_over(struct stcp_sock *s, bool good);
 
-bool stcp_listener_wants(struct stcp_listener *l);
+bool stcp_listener_queued(const struct stcp_listener *l);
+bool stcp_listener_room(struct stcp_listener *l);
 bool stcp_listener_admit(struct stcp_listener *l, struct stcp_sock *s);
+unsigned long stcp_listener_make_room(struct stcp_listener *l);
 
 /* -- options (sock_option.c) ------------------------------------------------ */
 

@@ -6,10 +6,12 @@
  * embryo of it: an outer socket that no descriptor leads to, with a handshake for the
  * agent. An embryo is on one of three lists: embryos (the handshake goes on), ready
  * (for accept()), dead (the work item frees it). Embryos and ready ones together are
- * bounded by the backlog, and the embryos of all of a user's listeners by the user's
- * share (sock_share.c); the rest waits in TCP's own queue, as ever. A source, that
- * is an IPv4 address or an IPv6 /64, has at most three quarters of the embryos; what
- * comes from it beyond that is closed. Each embryo has its time.
+ * bounded by the backlog (sock_backlog.c), and the embryos of all of a user's listeners by
+ * the user's share (sock_share.c); the rest waits in TCP's own queue, as ever. Each
+ * embryo has its time, and a shorter one while a newcomer waits for a place.
+ *
+ * A run of the work item frees the dead and takes at most STCP_LISTEN_RUN connections. The
+ * work item queues itself again while TCP has more, so a flood never keeps the dead.
  *
  * The work item never sleeps for a lock that the agent can hold: an embryo whose
  * inner socket is held is freed later. It acts with the credentials of
@@ -92,7 +94,8 @@ static bool stcp_listener_reap(struct stcp_listener *l)
 	bool freed;
 
 	while ((s = stcp_listener_pop(l, &l->dead))) {
-		stcp_handshake_cancel(s, 0);
+		/* Only an embryo that has lost its place still has a handshake. */
+		stcp_handshake_cancel(s, -ETIMEDOUT);
 		freed = !s->inner || stcp_inner_close_later(s);
 		spin_lock_bh(&l->lock);
 		if (freed)
@@ -186,33 +189,46 @@ static int stcp_listener_take(struct stcp_listener *l)
 	return 0;
 }
 
+/* Return: when the work item has to come again by itself; MAX_JIFFY_OFFSET: not at all. */
+static unsigned long stcp_listener_again(struct stcp_listener *l, int err, bool stuck)
+{
+	unsigned long delay = MAX_JIFFY_OFFSET;
+
+	if (stuck || !list_empty_careful(&l->dead))
+		delay = STCP_LISTEN_RETRY;
+	if (err == -ENOBUFS)
+		delay = min(delay, STCP_LISTEN_FULL);
+	else if (err == -EAGAIN || err == -EINVAL)
+		return delay;
+	else if (err)
+		return STCP_LISTEN_RETRY;
+	if (!stcp_listener_queued(l))
+		return delay;
+	/* The bound of one run. */
+	if (!err && stcp_listener_room(l))
+		return 0;
+	return min(delay, stcp_listener_make_room(l));
+}
+
 static void stcp_listener_work(struct work_struct *work)
 {
 	struct stcp_listener *l = container_of(to_delayed_work(work),
 					       struct stcp_listener, work);
 	const struct cred *cred = override_creds(l->cred);
-	bool again = !stcp_listener_reap(l);
-	unsigned long delay = STCP_LISTEN_RETRY;
+	bool stuck = !stcp_listener_reap(l);
 	unsigned int left = STCP_LISTEN_RUN;
+	unsigned long delay;
 	int err = 0;
 
-	while (!err && left && stcp_listener_wants(l)) {
-		left--;
+	while (!err && left-- && stcp_listener_queued(l) && stcp_listener_room(l)) {
 		err = stcp_listener_take(l);
 		if (err == -ECONNABORTED)
 			err = 0;
 		cond_resched();
 	}
-	if (err == -ENOBUFS && !again)
-		delay = STCP_LISTEN_FULL;
-	again |= err && err != -EAGAIN && err != -EINVAL;
-	again |= !list_empty_careful(&l->dead);
-	if (!err && !left) {
-		again = true;
-		delay = 0;
-	}
+	delay = stcp_listener_again(l, err, stuck);
 	revert_creds(cred);
-	if (again && !READ_ONCE(l->closed))
+	if (delay != MAX_JIFFY_OFFSET && !READ_ONCE(l->closed))
 		queue_delayed_work(STCP_UNBOUND_WQ, &l->work, delay);
 }
 
@@ -229,6 +245,7 @@ static struct stcp_listener *stcp_listener_create(struct stcp_sock *s)
 	INIT_LIST_HEAD(&l->embryos);
 	INIT_LIST_HEAD(&l->ready);
 	INIT_LIST_HEAD(&l->dead);
+	l->look = jiffies;
 	INIT_DELAYED_WORK(&l->work, stcp_listener_work);
 	l->cred = get_current_cred();
 	stcp_handshake_payer(s);

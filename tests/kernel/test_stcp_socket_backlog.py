@@ -1,19 +1,23 @@
-"""Places of a listener: the end of connections beyond the share of their source, and of those that are refused."""
+"""Places of a listener: sources share them, silent connections lose them to newcomers, and others wait in TCP's queue."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 
+import pytest
+
 from .netlink_agent import Link, Taken, done, take, wait_taken
-from .peer import PATIENCE, how_it_ends
+from .peer import PATIENCE, how_it_ends, stat
 from .sockets import sysctl
 from .test_stcp_socket_listen import listening
 
@@ -49,6 +53,150 @@ def silent_calls(link: Link, listener: socket.socket, *sources: str) -> tuple[li
     for taken in found:
         os.close(taken.fd)
     return peers, found
+
+
+def serve(link: Link, listener: socket.socket, peer: socket.socket) -> None:
+    """The connection gets to the agent soon, and to accept()."""
+    deadline = time.monotonic() + SOON
+    while (taken := take(link)) is None:
+        assert time.monotonic() < deadline, "a newcomer did not get to the agent"
+        time.sleep(0.01)
+    os.close(taken.fd)
+    done(link, taken.number, swapped=True)
+    sock, whence = listener.accept()
+    assert whence == peer.getsockname()
+    sock.close()
+
+
+def test_a_newcomer_takes_the_place_of_a_silent_one(link: Link) -> None:
+    """The oldest of the source that has most of them loses it, and nobody loses anything while nobody waits."""
+    with sysctl("handshake_ms", LONG), listening(backlog=8) as listener:
+        silent, found = silent_calls(link, listener, *[SILENT] * 6, *[OTHER] * 2)
+        time.sleep(1.5)
+        assert select.select(silent, [], [], 0)[0] == []
+        failed = stat()["HandshakesFailed"]
+        newcomer = call(listener)
+        serve(link, listener, newcomer)
+        assert select.select(silent, [], [], 0.3)[0] == silent[:1]
+        assert how_it_ends(silent[0])[1] in ("eof", "reset")
+        with pytest.raises(FileNotFoundError):
+            done(link, found[0].number)
+        assert stat()["HandshakesFailed"] == failed + 1
+        close(silent, [newcomer])
+
+
+def test_many_newcomers_take_many_places(link: Link) -> None:
+    """At most one silent connection ends for each newcomer, all of them of the source that has most."""
+    with sysctl("handshake_ms", LONG), listening(backlog=8) as listener:
+        silent, _ = silent_calls(link, listener, *[SILENT] * 6, *[OTHER] * 2)
+        newcomers = [call(listener) for _ in range(4)]
+        for newcomer in newcomers:
+            serve(link, listener, newcomer)
+        ended = select.select(silent, [], [], 0.3)[0]
+        assert ended == silent[: len(ended)]
+        assert 1 <= len(ended) <= 4
+        close(silent, newcomers)
+
+
+@pytest.mark.parametrize("backlog", [1, 2, 3])
+def test_few_places(link: Link, backlog: int) -> None:
+    """A source may have all of them."""
+    with sysctl("handshake_ms", LONG), listening(backlog=backlog) as listener:
+        silent, _ = silent_calls(link, listener, *[SILENT] * backlog)
+        newcomer = call(listener)
+        serve(link, listener, newcomer)
+        assert how_it_ends(silent[0])[1] in ("eof", "reset")
+        close(silent, [newcomer])
+
+
+def test_a_source_leaves_a_place(link: Link) -> None:
+    with sysctl("handshake_ms", LONG), listening(backlog=4) as listener:
+        silent, _ = silent_calls(link, listener, *[SILENT] * 3)
+        beyond = call(listener, SILENT)
+        beyond.settimeout(SOON)
+        assert how_it_ends(beyond)[1] in ("eof", "reset")
+        newcomer = call(listener)
+        serve(link, listener, newcomer)
+        assert select.select(silent, [], [], 0)[0] == []
+        close(silent, [beyond, newcomer])
+
+
+def test_silent_ones_that_fill_the_share_of_the_user(link: Link) -> None:
+    """A backlog of more than half of max_embryos is never full."""
+    with sysctl("handshake_ms", LONG), listening(backlog=16) as listener, sysctl("max_embryos", "8"):
+        silent, _ = silent_calls(link, listener, *[SILENT] * 4)
+        newcomer = call(listener)
+        serve(link, listener, newcomer)
+        assert select.select(silent, [], [], 0.3)[0] == silent[:1]
+        close(silent, [newcomer])
+
+
+class SlowAgent:
+    """An agent that takes every handshake at once, and says half a second later that each is good.
+
+    Attributes:
+        lost: how many were over by then.
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        link = Link()
+        link.register()
+        answers: deque[tuple[float, int]] = deque()
+        while not self._stop.is_set():
+            while (taken := take(link)) is not None:
+                os.close(taken.fd)
+                answers.append((time.monotonic() + 0.5, taken.number))
+            while answers and answers[0][0] <= time.monotonic():
+                try:
+                    done(link, answers.popleft()[1], swapped=True)
+                except FileNotFoundError:
+                    self.lost += 1
+            time.sleep(0.01)
+        link.close()
+
+    def __enter__(self) -> SlowAgent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def begin_burst(listener: socket.socket, count: int) -> list[socket.socket]:
+    """Connections from four addresses in turn, so none of them is beyond the share of its source."""
+    return [begin_call(listener.getsockname(), f"127.0.0.{2 + number % 4}") for number in range(count)]
+
+
+def all_served(listener: socket.socket, agent: SlowAgent, peers: list[socket.socket]) -> None:
+    served = [listener.accept() for _ in peers]
+    assert {whence for _, whence in served} == {peer.getsockname() for peer in peers}
+    assert agent.lost == 0
+    assert select.select(peers, [], [], 0)[0] == []
+    close([sock for sock, _ in served])
+
+
+def test_a_burst_of_three_backlogs_loses_none() -> None:
+    """The listener is full for longer than a silent embryo would have, and each handshake ends in time."""
+    with listening(backlog=8) as listener, SlowAgent() as agent:
+        peers = begin_burst(listener, 24)
+        all_served(listener, agent, peers)
+        close(peers)
+
+
+def test_an_agent_that_comes_late_finds_all() -> None:
+    """The listener and TCP's queue are full for three seconds before the agent takes the first."""
+    with sysctl("handshake_ms", LONG), listening(backlog=8) as listener:
+        peers = begin_burst(listener, 16)
+        time.sleep(3)
+        with SlowAgent() as agent:
+            all_served(listener, agent, peers)
+        close(peers)
 
 
 def connect_until(where: tuple[str, int], end: float) -> None:
