@@ -142,22 +142,35 @@ static bool stcp_recv_more(const struct stcp_sock *s)
 	return READ_ONCE(s->session->queued_whole) || stcp_inner_ready(s->inner->sk);
 }
 
-/* What poll() asks. */
+/*
+ * Is SO_RCVLOWAT reached, with the frames that are there? How much text they hold is exact
+ * for one frame, and a guess for more. As with TCP, there is enough when no more would
+ * find room.
+ */
+static bool stcp_recv_enough(const struct stcp_sock *s, u32 lowat)
+{
+	const struct stcp_session *e = s->session;
+	struct sock *isk = s->inner->sk;
+	u32 bytes = READ_ONCE(e->in_end) + tcp_inq(isk) +
+		    READ_ONCE(e->queued_end) - READ_ONCE(e->queued_at);
+
+	return lowat <= 1 || READ_ONCE(e->text_len) + bytes >= lowat + STCP_FRAME_OVERHEAD ||
+	       tcp_epollin_ready(isk, INT_MAX);
+}
+
+/* What poll() asks. FIN and RESET end the peer's texts, so they are EPOLLRDHUP. */
 __poll_t stcp_sock_readable(struct stcp_sock *s)
 {
 	struct stcp_session *e = s->session;
-	struct sock *isk = s->inner->sk;
-	int lowat = READ_ONCE(stcp_outer(s)->sk_rcvlowat);
-	u32 text = READ_ONCE(e->text_len);
+	u32 lowat = max(READ_ONCE(stcp_outer(s)->sk_rcvlowat), 1);
+	bool more = stcp_recv_more(s);
 
-	if (stcp_recv_over(s) || text >= max(lowat, 1))
+	if (more && READ_ONCE(e->ends))
+		return EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
+	if (stcp_recv_over(s) || READ_ONCE(e->text_len) >= lowat ||
+	    (more && stcp_recv_enough(s, lowat)))
 		return EPOLLIN | EPOLLRDNORM;
-	if (!stcp_recv_more(s))
-		return 0;
-	/* Exact for one frame; how much text there is in more of them is a guess. */
-	if (lowat > 1 && text + max(tcp_inq(isk) - STCP_FRAME_OVERHEAD, 1) < lowat)
-		return 0;
-	return EPOLLIN | EPOLLRDNORM;
+	return 0;
 }
 
 /* Return: 0 to look again, or a negative errno. */

@@ -44,7 +44,9 @@ static int stcp_session_queued(struct stcp_session *e)
 	const u8 *at = e->queued + e->queued_at;
 	int err;
 
-	e->queued_whole = left >= STCP_HEADER_LEN && left >= stcp_frame_size(e, at);
+	WRITE_ONCE(e->queued_whole,
+		   left >= STCP_HEADER_LEN && left >= stcp_frame_size(e, at));
+	WRITE_ONCE(e->ends, e->queued_whole && stcp_frame_ends(e, at));
 	if (e->queued_whole)
 		return 0;
 	if (left) {
@@ -53,6 +55,7 @@ static int stcp_session_queued(struct stcp_session *e)
 			return err;
 		stcp_buffer_write(&e->next->buffer, 0, at, left);
 		stcp_session_took(e, left);
+		WRITE_ONCE(e->queued_at, e->queued_end);
 	}
 	kvfree(e->queued);
 	e->queued = NULL;
@@ -72,7 +75,7 @@ int stcp_session_take_queued(struct stcp_session *e)
 		return err;
 	stcp_buffer_write(&e->next->buffer, 0, e->queued + e->queued_at, len);
 	stcp_session_took(e, len);
-	e->queued_at += len;
+	WRITE_ONCE(e->queued_at, e->queued_at + len);
 	return 0;
 }
 

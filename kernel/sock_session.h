@@ -18,8 +18,8 @@ struct stcp_text {
 };
 
 /*
- * Under the outer socket lock. @in_end and @header are written under the inner lock
- * too, and read under either.
+ * Under the outer socket lock. @queued, @in_end, @header and @ends are written under the
+ * inner lock too, and read under either.
  */
 struct stcp_session {
 	struct stcp_cipher send, receive;
@@ -31,6 +31,7 @@ struct stcp_session {
 	struct stcp_text *next;		/* the frame that is being received */
 	u32 in_end;			/* bytes of it */
 	u8 header[STCP_HEADER_LEN];	/* the first of them */
+	bool ends;			/* by its header the frame is no text */
 	struct list_head texts;
 	u32 text_len;			/* unread bytes in them */
 	u32 held;			/* bytes of memory in them */
@@ -93,6 +94,12 @@ static inline u32 stcp_frame_size(const struct stcp_session *e, const u8 *header
 {
 	return stcp_header_valid(header, e->eof) ?
 	       STCP_HEADER_LEN + get_unaligned_be16(header + 2) : STCP_HEADER_LEN;
+}
+
+/* Is the frame no text, but FIN, RESET, or one that is not allowed? */
+static inline bool stcp_frame_ends(const struct stcp_session *e, const u8 *header)
+{
+	return header[0] != STCP_FRAME_DATA || !stcp_header_valid(header, e->eof);
 }
 
 /* What DONE brings. */

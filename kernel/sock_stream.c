@@ -24,19 +24,26 @@
 
 /*
  * Tell TCP how many bytes the next frame lacks. Call under the inner socket lock, or
- * in a callback. A header that is not allowed is ready at once: it is the end.
+ * in a callback. A header that is not allowed is ready at once: it is the end. While
+ * there are frames of the agent, TCP's bytes may begin anywhere in a frame.
  */
 void stcp_inner_expect(struct stcp_session *e, struct sock *isk)
 {
 	u32 have = READ_ONCE(e->in_end), need = 1;
 	u8 header[STCP_HEADER_LEN];
+	bool ends = false;
 
 	memcpy(header, e->header, sizeof(header));
 	if (have < sizeof(header) &&
-	    !stcp_peek(isk, header + have, sizeof(header) - have))
+	    !stcp_peek(isk, header + have, sizeof(header) - have)) {
 		need = sizeof(header) - have;
-	else if (stcp_frame_size(e, header) > have)
-		need = stcp_frame_size(e, header) - have;
+	} else {
+		ends = stcp_frame_ends(e, header);
+		if (stcp_frame_size(e, header) > have)
+			need = stcp_frame_size(e, header) - have;
+	}
+	if (!e->queued)
+		WRITE_ONCE(e->ends, ends);
 	WRITE_ONCE(isk->sk_rcvlowat, need);
 }
 

@@ -8,7 +8,7 @@
  * - The application gets a prefix of the text of authentic DATA frames, and EOF only behind an authentic FIN and all text before it.
  * - A peek shows what the next read brings.
  * - An end that is not EOF is an error, and the same one ever after.
- * - What poll() does not announce cannot be read.
+ * - What poll() does not announce cannot be read, or is less than SO_RCVLOWAT.
  * - Peeks make texts hold a receive buffer and one frame at most, whatever frames the peer sends.
  * - With all memory everything that has arrived can be read.
  * - After the end no page and no object is left.
@@ -169,9 +169,15 @@ static int call(u32 size, int flags)
 static void ask_poll(void)
 {
 	__poll_t events = stcp_sock_readable(&outer);
+	u32 lowat = (u32)max(stcp_outer(&outer)->sk_rcvlowat, 1);
 
 	refusals = 0;
-	if (!events && stcp_outer(&outer)->sk_rcvlowat <= 1)
+	if (!events) {
+		CHECK(lowat == 1 || !tcp_epollin_ready(&wire, INT_MAX) || !stcp_inner_ready(&wire));
+		CHECK(stcp_sock_look(&outer, lowat) < lowat);
+		check_held();
+	}
+	if (!events && lowat == 1)
 		CHECK(call(1, MSG_PEEK) == -EAGAIN);
 	if (ended)
 		CHECK(events & EPOLLIN);
