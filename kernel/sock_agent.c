@@ -74,10 +74,13 @@ static void stcp_handshake_leave(struct stcp_agent *agent, struct stcp_sock *s,
 	if (err)
 		WRITE_ONCE(sk->sk_err, -err);
 	stcp_state_store(sk, session ? TCP_ESTABLISHED : TCP_CLOSE);
-	if (s->parent)
+	if (s->parent) {
 		stcp_embryo_over(s, session);
-	else
-		sk->sk_state_change(sk);
+		return;
+	}
+	sk->sk_state_change(sk);
+	/* SIGIO, as TCP sends it at the end of connect(). */
+	sk_wake_async(sk, SOCK_WAKE_IO, session ? POLL_OUT : POLL_ERR);
 }
 
 /* It may come late, for the attempt after the one whose time was over. */

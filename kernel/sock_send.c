@@ -205,6 +205,8 @@ static int stcp_send_wait(struct stcp_sock *s, long *timeo)
 	struct sock *sk = stcp_outer(s);
 	int err;
 
+	/* For SIGIO: who does not wait hears of room, too. */
+	sk_set_bit(SOCKWQ_ASYNC_NOSPACE, sk);
 	if (stcp_send_ask(s))
 		return 0;
 	if (!*timeo)
@@ -212,7 +214,6 @@ static int stcp_send_wait(struct stcp_sock *s, long *timeo)
 	if (signal_pending(current))
 		return sock_intr_errno(*timeo);
 	add_wait_queue(sk_sleep(sk), &wait);
-	sk_set_bit(SOCKWQ_ASYNC_NOSPACE, sk);
 	err = sk_wait_event(sk, timeo, stcp_send_has_room(s) || sk->sk_err ||
 			    sk->sk_shutdown & SEND_SHUTDOWN, &wait);
 	remove_wait_queue(sk_sleep(sk), &wait);
