@@ -111,7 +111,8 @@ static void stcp_inner_data_ready(struct sock *isk)
 	} else {
 		stcp_inner_expect(e, isk);
 		if (stcp_inner_ready(isk))
-			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLRDNORM);
+			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLRDNORM |
+						 (e->ends ? EPOLLRDHUP : 0));
 	}
 	read_unlock_bh(&isk->sk_callback_lock);
 }

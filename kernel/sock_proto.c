@@ -77,7 +77,9 @@ static int stcp_op_recvmsg(struct socket *sock, struct msghdr *msg, size_t len,
  */
 static __poll_t stcp_poll_inner(const struct sock *isk)
 {
-	return inet_sk_state_load(isk) == TCP_CLOSE ? EPOLLHUP | EPOLLRDHUP : 0;
+	if (inet_sk_state_load(isk) == TCP_CLOSE)
+		return EPOLLHUP | EPOLLRDHUP;
+	return READ_ONCE(isk->sk_shutdown) & RCV_SHUTDOWN ? EPOLLRDHUP : 0;
 }
 
 static __poll_t stcp_op_poll(struct file *file, struct socket *sock,

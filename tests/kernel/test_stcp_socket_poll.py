@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -203,3 +204,67 @@ def test_an_error_that_was_read_does_not_come_back(agent: Agent) -> None:
         assert [receive(sock), receive(sock)] == 2 * ["ECONNRESET"]
         assert so_error(sock) == "no error"
         assert "ERR" not in polled(sock)
+
+
+def between(opened: contextlib.ExitStack, kind: type[Plain]) -> tuple[socket.socket, socket.socket]:
+    """Two sockets of the kind, connected to each other."""
+    if kind is Plain:
+        return kind(opened).pair()
+    listener = opened.enter_context(stcp_socket())
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    near = opened.enter_context(stcp_socket())
+    near.connect(listener.getsockname())
+    return near, opened.enter_context(listener.accept()[0])
+
+
+def hung_up(sock: socket.socket, patience: float) -> set[str]:
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return {name for _, mask in poll.poll(patience * 1000) for name, bit in EVENTS.items() if mask & bit}
+
+
+HANG_UPS: Final[dict[str, Callable[[socket.socket], None]]] = {
+    "close": lambda far: far.close(),
+    "SHUT_WR": lambda far: far.shutdown(socket.SHUT_WR),
+}
+
+
+@pytest.mark.parametrize("kind", [Plain, Protocol])
+@pytest.mark.parametrize("how", ["close", "SHUT_WR"])
+@pytest.mark.parametrize("waits", [False, True], ids=["is there", "comes"])
+def test_a_peer_that_hangs_up_before_anything_was_read(agent: Agent, kind: type[Plain], how: str, waits: bool) -> None:
+    with contextlib.ExitStack() as opened:
+        near, far = between(opened, kind)
+        if waits:
+            opened.callback((thread := threading.Timer(0.3, HANG_UPS[how], (far,))).join)
+            thread.start()
+        else:
+            HANG_UPS[how](far)
+        assert hung_up(near, 10) == {"RDHUP"}
+        assert polled(near) == {"IN", "RDNORM", "OUT", "WRNORM", "RDHUP"}
+        assert near.recv(1) == b""
+        assert hung_up(near, 0) == {"RDHUP"}
+
+
+@pytest.mark.parametrize("kind", [Plain, Protocol])
+def test_a_peer_that_closes_behind_text(agent: Agent, kind: type[Plain]) -> None:
+    with contextlib.ExitStack() as opened:
+        near, far = between(opened, kind)
+        far.send(b"text")
+        far.close()
+        assert hung_up(near, 10) == {"RDHUP"}
+        assert polled(near) == {"IN", "RDNORM", "OUT", "WRNORM", "RDHUP"}
+        assert (near.recv(9), near.recv(9)) == (b"text", b"")
+
+
+@pytest.mark.parametrize("kind", [Plain, Protocol])
+def test_the_end_of_what_the_peer_sends_behind_text(agent: Agent, kind: type[Plain]) -> None:
+    """Frames of text hide the FIN behind them from poll() until they are read."""
+    with contextlib.ExitStack() as opened:
+        near, far = between(opened, kind)
+        far.send(b"text")
+        far.shutdown(socket.SHUT_WR)
+        assert hung_up(near, 1) == ({"RDHUP"} if kind is Plain else set())
+        assert near.recv(4) == b"text"
+        assert hung_up(near, 10) == {"RDHUP"}
