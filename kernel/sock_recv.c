@@ -7,8 +7,9 @@
  * behind the texts.
  *
  * A peer can send small frames as fast as they are opened. So one call takes a bounded
- * number of them. Where it returns although there are more, poll() is woken: a program
- * that uses edges of epoll takes a short read for an empty socket.
+ * number of them. Where it returns although there are more, or without memory for the
+ * next one, poll() is woken: a program that uses edges of epoll takes a short read for
+ * an empty socket.
  *
  * EOF is the peer's FIN and nothing else. The end of TCP's stream without it is
  * ECONNRESET, and stays so for every later call.
@@ -228,7 +229,7 @@ static int stcp_recv_locked(struct stcp_sock *s, struct msghdr *msg, size_t len,
 		n = stcp_sock_step(s);
 		if (n > 0 && ++frames % STCP_CALL_FRAMES)
 			continue;
-		if (n > 0 && (done >= target || !*timeo))
+		if (n > 0 ? done >= target || !*timeo : n && done)
 			stcp_wake(stcp_outer(s), EPOLLIN | EPOLLRDNORM);
 		if (n >= 0 && done >= target)
 			break;
