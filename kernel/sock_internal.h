@@ -245,6 +245,12 @@ bool stcp_inner_close_later(struct stcp_sock *s);
 void stcp_inner_abort(struct stcp_sock *s);
 void stcp_inner_hang_up(struct stcp_sock *s);
 void stcp_wake(struct sock *sk, __poll_t events);
+/*
+ * The least receive buffer of TCP. A frame of the largest size fits into the window
+ * that TCP makes of it, half of it or so, with a segment to spare.
+ */
+#define STCP_MIN_RCVBUF		(4 * STCP_MAX_FRAME)
+
 void stcp_inner_learn_ops(const struct socket *inner);
 
 /* -- bytes of the inner socket (sock_stream.c) ------------------------------ */

@@ -55,7 +55,7 @@ static void stcp_mirror_buffers(struct sock *isk, const struct stcp_mirror *to,
 	if (to->rcvbuf && to->rcvbuf != was->rcvbuf) {
 		/* A frame has to fit. */
 		isk->sk_userlocks |= SOCK_RCVBUF_LOCK;
-		WRITE_ONCE(isk->sk_rcvbuf, max(to->rcvbuf, 2 * STCP_MAX_FRAME));
+		WRITE_ONCE(isk->sk_rcvbuf, max(to->rcvbuf, STCP_MIN_RCVBUF));
 	}
 }
 

@@ -201,10 +201,10 @@ static void stcp_inner_tune(struct sock *isk)
 {
 	sock_reset_flag(isk, SOCK_LINGER);
 	WRITE_ONCE(isk->sk_tsflags, 0);
-	if (isk->sk_rcvbuf < 2 * STCP_MAX_FRAME) {
-		WRITE_ONCE(isk->sk_rcvbuf, 2 * STCP_MAX_FRAME);
+	if (isk->sk_rcvbuf < STCP_MIN_RCVBUF) {
+		WRITE_ONCE(isk->sk_rcvbuf, STCP_MIN_RCVBUF);
 		WRITE_ONCE(tcp_sk(isk)->window_clamp,
-			   tcp_win_from_space(isk, 2 * STCP_MAX_FRAME));
+			   tcp_win_from_space(isk, STCP_MIN_RCVBUF));
 	}
 }
 

@@ -134,3 +134,20 @@ def test_an_end_is_readable_below_the_low_water_mark(agent: Agent, raw: Callable
         p.peer.sendall(raw(p.down))
         assert by_select(p.app)(PATIENCE)
         assert how_it_ends(p.app) == (0, ending)
+
+
+@pytest.mark.parametrize("piece", [1000, 16_384, 65_530])
+def test_a_frame_of_the_largest_size_fits_the_window(agent: Agent, piece: int) -> None:
+    """Where it does not, poll() reports that the window is full, and recv() has nothing to return."""
+    text = noise(MAX_TEXT)
+    with Pair() as p:
+        p.app.setblocking(True)
+        p.peer.setsockopt(socket.SOL_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(3):
+            raw = p.down.seal(DATA, text)
+            for at in range(0, 65_530, piece):
+                deliver(p, raw[at : min(at + piece, 65_530)])
+            assert not by_select(p.app)(0.2)
+            p.peer.sendall(raw[65_530:])
+            assert by_select(p.app)(PATIENCE)
+            assert p.app.recv(1 << 17, socket.MSG_DONTWAIT) == text
