@@ -271,6 +271,7 @@ int stcp_sock_recv(struct sock *sk, struct msghdr *msg, size_t len, int flags);
 int stcp_sock_wait_connected(struct sock *sk, long *timeo);
 int stcp_sock_step(struct stcp_sock *s);
 u32 stcp_sock_look(struct stcp_sock *s, u32 enough);
+int stcp_sock_inq(struct sock *sk);
 __poll_t stcp_sock_readable(struct stcp_sock *s);
 __poll_t stcp_sock_writable(struct stcp_sock *s);
 

@@ -114,21 +114,6 @@ static __poll_t stcp_op_poll(struct file *file, struct socket *sock,
 	return mask;
 }
 
-/* Bytes that recv() would return: they have to be opened to be counted. */
-static int stcp_inq(struct sock *sk)
-{
-	struct stcp_sock *s = stcp_sk(sk);
-	int n = -EINVAL;
-
-	lock_sock(sk);
-	if (inet_sk_state_load(sk) == TCP_ESTABLISHED)
-		n = stcp_sock_look(s, STCP_MAX_QUEUED);
-	else if (sk->sk_state != TCP_LISTEN)
-		n = 0;
-	release_sock(sk);
-	return n;
-}
-
 static int stcp_op_ioctl(struct socket *sock, unsigned int cmd, unsigned long arg)
 {
 	struct sock *sk = sock->sk;
@@ -137,7 +122,7 @@ static int stcp_op_ioctl(struct socket *sock, unsigned int cmd, unsigned long ar
 
 	switch (cmd) {
 	case SIOCINQ:
-		n = stcp_inq(sk);
+		n = stcp_sock_inq(sk);
 		break;
 	case SIOCOUTQ:
 	case SIOCOUTQNSD:
@@ -145,6 +130,13 @@ static int stcp_op_ioctl(struct socket *sock, unsigned int cmd, unsigned long ar
 			return -EINVAL;
 		n = READ_ONCE(tp->write_seq) -
 		    (cmd == SIOCOUTQ ? READ_ONCE(tp->snd_una) : READ_ONCE(tp->snd_nxt));
+		/* These are bytes of TCP and of the agent. */
+		if (inet_sk_state_load(sk) == TCP_SYN_SENT)
+			n = 0;
+		break;
+	case SIOCATMARK:
+		/* There are no urgent bytes. */
+		n = 0;
 		break;
 	default:
 #if IS_ENABLED(CONFIG_IPV6)

@@ -277,6 +277,21 @@ u32 stcp_sock_look(struct stcp_sock *s, u32 enough)
 	return e->text_len;
 }
 
+/* Bytes that recv() would return: they have to be opened to be counted. */
+int stcp_sock_inq(struct sock *sk)
+{
+	struct stcp_sock *s = stcp_sk(sk);
+	int n = -EINVAL;
+
+	lock_sock(sk);
+	if (inet_sk_state_load(sk) == TCP_ESTABLISHED)
+		n = stcp_sock_look(s, STCP_MAX_QUEUED);
+	else if (sk->sk_state != TCP_LISTEN)
+		n = 0;
+	release_sock(sk);
+	return n;
+}
+
 int stcp_sock_recv(struct sock *sk, struct msghdr *msg, size_t len, int flags)
 {
 	long timeo;

@@ -247,6 +247,8 @@ static int stcp_send_locked(struct stcp_sock *s, struct msghdr *msg, long *timeo
 {
 	int done = 0, err;
 
+	if (!msg_data_left(msg))
+		return stcp_send_may(s);
 	while (msg_data_left(msg)) {
 		err = stcp_send_begin(s);
 		if (err == -EAGAIN) {
