@@ -137,10 +137,10 @@ static bool stcp_recv_over(const struct stcp_sock *s)
 	       (READ_ONCE(isk->sk_shutdown) & RCV_SHUTDOWN);
 }
 
-/* Is there a frame to take? */
+/* Is there a frame to take, or was there no memory to begin one? */
 static bool stcp_recv_more(const struct stcp_sock *s)
 {
-	return READ_ONCE(s->session->queued_whole) || stcp_inner_ready(s->inner->sk);
+	return READ_ONCE(s->session->queued) || stcp_inner_ready(s->inner->sk);
 }
 
 /*

@@ -58,7 +58,7 @@ static int stcp_session_queued(struct stcp_session *e)
 		WRITE_ONCE(e->queued_at, e->queued_end);
 	}
 	kvfree(e->queued);
-	e->queued = NULL;
+	WRITE_ONCE(e->queued, NULL);
 	return 0;
 }
 

@@ -50,6 +50,7 @@ void open_leg(struct sock *sk, struct socket *socket, struct file *file, struct 
 
 /* kernel_stand_in.c */
 extern int stand_in_objects, stand_in_pages, stand_in_works;
+extern bool stand_in_callers_refused; /* whether allocations that may sleep fail too */
 bool run_a_work_item(unsigned int which);
 bool skip_to_the_next_work_item(void);
 

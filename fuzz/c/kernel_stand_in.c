@@ -15,10 +15,11 @@ void stand_in_broken(const char *what, const char *file, int line)
 /* -- memory: counted, and refused when the input says so ---- */
 
 int stand_in_objects, stand_in_pages;
+bool stand_in_callers_refused;
 
 static bool refuse(gfp_t gfp)
 {
-	return gfp & GFP_NOWAIT && input_refuses();
+	return (gfp & GFP_NOWAIT || stand_in_callers_refused) && input_refuses();
 }
 
 struct page *alloc_page(gfp_t gfp)
