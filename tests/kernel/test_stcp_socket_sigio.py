@@ -35,6 +35,7 @@ def blocked() -> Iterator[None]:
 
 
 def tell_by_signals(sock: socket.socket) -> None:
+    sock.setblocking(False)  # with a timeout Python would wait in poll()
     fcntl.fcntl(sock, F_SETOWN_EX, struct.pack("ii", F_OWNER_TID, threading.get_native_id()))
     fcntl.fcntl(sock, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
 
