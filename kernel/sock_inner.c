@@ -74,7 +74,11 @@ void stcp_inner_charge(struct stcp_sock *s)
 	release_sock(isk);
 }
 
-/* The listener leaves its group of the port, so TCP gives its queue to no other one. */
+/*
+ * The listener leaves its group of the port, so TCP gives its queue to no other one. Call
+ * with the inner socket locked: TCP takes a listener out of its group under this lock too,
+ * and does not expect that it has left meanwhile (reuseport_stop_listen_sock()).
+ */
 void stcp_inner_alone(struct sock *isk)
 {
 	if (rcu_access_pointer(isk->sk_reuseport_cb))

@@ -342,7 +342,9 @@ void stcp_listener_shutdown(struct stcp_sock *s)
 	struct sock *sk = stcp_outer(s);
 
 	WRITE_ONCE(s->listener->closed, true);
+	lock_sock(s->inner->sk);
 	stcp_inner_alone(s->inner->sk);
+	release_sock(s->inner->sk);
 	kernel_sock_shutdown(s->inner, SHUT_RDWR);
 	stcp_state_store(sk, TCP_CLOSE);
 	sk->sk_state_change(sk);
