@@ -12,7 +12,9 @@
  * user, and given back. Without them the caller gives up, or tries again later. With them
  * PF_MEMALLOC keeps the kernel from reclaiming: what the user's other threads take at
  * the same moment exceeds the limit for once, by some KiB. Without the first step a user
- * could use up the reserves of the machine.
+ * could use up the reserves of the machine. The agent's table of descriptors is the
+ * exception (sock_netlink.c): it can be longer than what was asked for, by as much as the
+ * limit of descriptors allows, once for each doubling.
  *
  * A carrier that needs the next key has no first step: it cannot give up (cipher.c).
  */

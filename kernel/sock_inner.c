@@ -81,6 +81,8 @@ void stcp_inner_charge(struct stcp_sock *s)
  */
 void stcp_inner_alone(struct sock *isk)
 {
+	/* First out of TCP's table: a new listener would make a group with this one. */
+	isk->sk_prot->unhash(isk);
 	if (rcu_access_pointer(isk->sk_reuseport_cb))
 		reuseport_detach_sock(isk);
 }

@@ -89,6 +89,12 @@ static int stcp_step_receive(struct stcp_session *e, struct sock *isk)
 	return err ?: 1;
 }
 
+/* Is there a frame to take, or was there no memory to begin one? */
+static bool stcp_recv_more(const struct stcp_sock *s)
+{
+	return READ_ONCE(s->session->queued) || stcp_inner_ready(s->inner->sk);
+}
+
 /*
  * Take one frame, or find the end. The caller has the outer socket lock.
  *
@@ -123,10 +129,13 @@ int stcp_sock_step(struct stcp_sock *s)
 	n = stcp_session_next(e);
 	stcp_inner_expect(e, isk);
 	stcp_inner_unlock(e, isk);
+	/* Behind text the end has woken nobody who waits for EPOLLRDHUP alone. */
+	if (READ_ONCE(e->ends) && stcp_recv_more(s))
+		stcp_wake(stcp_outer(s), EPOLLIN | EPOLLRDNORM | EPOLLRDHUP);
 	return n ?: 1;
 }
 
-/* Is there an end, whatever it is? Needs no lock, as the next two. */
+/* Is there an end, whatever it is? Needs no lock, as the next two and stcp_recv_more(). */
 static bool stcp_recv_over(const struct stcp_sock *s)
 {
 	const struct sock *isk = s->inner->sk;
@@ -135,12 +144,6 @@ static bool stcp_recv_over(const struct stcp_sock *s)
 	return smp_load_acquire(&s->session->fatal) || READ_ONCE(s->session->eof) ||
 	       READ_ONCE(isk->sk_err) || inet_sk_state_load(isk) == TCP_CLOSE ||
 	       (READ_ONCE(isk->sk_shutdown) & RCV_SHUTDOWN);
-}
-
-/* Is there a frame to take, or was there no memory to begin one? */
-static bool stcp_recv_more(const struct stcp_sock *s)
-{
-	return READ_ONCE(s->session->queued) || stcp_inner_ready(s->inner->sk);
 }
 
 /*

@@ -18,8 +18,9 @@ struct stcp_text {
 };
 
 /*
- * Under the outer socket lock. @queued, @in_end, @header and @ends are written under the
- * inner lock too, and read under either.
+ * Under the outer socket lock. @queued, @in_end and @header are written under the inner
+ * lock too, and read under either; @ends is written under the inner lock. poll() reads
+ * them without a lock.
  */
 struct stcp_session {
 	struct stcp_cipher send, receive;
