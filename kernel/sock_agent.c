@@ -250,16 +250,19 @@ struct file *stcp_handshake_finishing(struct stcp_agent *agent, u64 id, u32 port
 	struct stcp_handshake *hs;
 
 	spin_lock_bh(&agent->lock);
-	hs = portid == agent->portid ? stcp_handshake_find(agent, id) : NULL;
 	if (portid != agent->portid) {
 		file = ERR_PTR(-EPERM);
-	} else if (hs && hs->state == STCP_HS_ACCEPTED) {
+		goto out;
+	}
+	hs = stcp_handshake_find(agent, id);
+	if (hs && hs->state == STCP_HS_ACCEPTED) {
 		hs->state = STCP_HS_FINISHING;
 		file = get_file(stcp_handshake_sock(hs)->file);
 		*memcg = hs->memcg;
 		if (*memcg)
 			css_get(&(*memcg)->css);
 	}
+out:
 	spin_unlock_bh(&agent->lock);
 	return file;
 }
@@ -328,7 +331,6 @@ void stcp_agent_gone(struct stcp_agent *agent, u32 portid)
 static int __net_init stcp_agent_init(struct net *net)
 {
 	struct stcp_agent *agent = stcp_agent_of(net);
-
 	int i;
 
 	spin_lock_init(&agent->lock);

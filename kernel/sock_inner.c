@@ -75,11 +75,12 @@ void stcp_inner_charge(struct stcp_sock *s)
 }
 
 /*
- * The listener leaves its group of the port, so TCP gives its queue to no other one. Call
- * with the inner socket locked: TCP takes a listener out of its group under this lock too,
- * and does not expect that it has left meanwhile (reuseport_stop_listen_sock()).
+ * A listener leaves the group of its port (SO_REUSEPORT), so TCP gives its queue to no
+ * other listener. Call with the inner socket locked: TCP takes a listener out of its group
+ * under this lock too, and does not expect that it has left meanwhile
+ * (reuseport_stop_listen_sock()).
  */
-void stcp_inner_alone(struct sock *isk)
+void stcp_inner_leave_group(struct sock *isk)
 {
 	/* First out of TCP's table: a new listener would make a group with this one. */
 	isk->sk_prot->unhash(isk);
@@ -180,7 +181,7 @@ void stcp_inner_close(struct stcp_sock *s, long timeout)
 		stcp_inner_send_fin(s);
 	} else if (isk->sk_state == TCP_LISTEN) {
 		/* Connections that nobody has accepted may have our callbacks. */
-		stcp_inner_alone(isk);
+		stcp_inner_leave_group(isk);
 		isk->sk_prot->disconnect(isk, 0);
 	}
 	stcp_unlock(isk);

@@ -234,7 +234,7 @@ int stcp_inner_own(struct stcp_sock *s, struct socket *inner);
 void stcp_inner_learn_callbacks(const struct sock *isk);
 int stcp_inner_hook(struct stcp_sock *s);
 void stcp_inner_child(struct socket *inner);
-void stcp_inner_alone(struct sock *isk);
+void stcp_inner_leave_group(struct sock *isk);
 void stcp_inner_listener(struct stcp_sock *s, struct stcp_listener *listener);
 void stcp_inner_charge(struct stcp_sock *s);
 void stcp_inner_hold(struct socket *inner);

@@ -343,7 +343,7 @@ void stcp_listener_shutdown(struct stcp_sock *s)
 
 	WRITE_ONCE(s->listener->closed, true);
 	lock_sock(s->inner->sk);
-	stcp_inner_alone(s->inner->sk);
+	stcp_inner_leave_group(s->inner->sk);
 	release_sock(s->inner->sk);
 	kernel_sock_shutdown(s->inner, SHUT_RDWR);
 	stcp_state_store(sk, TCP_CLOSE);

@@ -6,6 +6,7 @@ It reads and writes netlink with `struct` alone, so that a mistake of the produc
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 from collections import deque
@@ -161,6 +162,15 @@ class FakeKernel:
     def errors(self) -> list[int]:
         """The errno of each DONE, 0 for success."""
         return [-struct.unpack("=i", found[ERROR])[0] for found in self.done]
+
+
+def is_open(fd: int) -> bool:
+    """Whether this process has the descriptor."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def connected(kernel: FakeKernel) -> Netlink:

@@ -22,7 +22,7 @@ from trio.testing import MockClock
 from stcp_proxy.agent import agent as agents
 from stcp_proxy.agent import handshakes
 
-from .fake_kernel import FD, ID, IDENTITY, ROLE, SERVICE, TIMEOUT, UID, FakeKernel, describe, split
+from .fake_kernel import FD, ID, IDENTITY, ROLE, SERVICE, TIMEOUT, UID, FakeKernel, describe, is_open, split
 from .stage import Stage, both_sides, connection, stage
 
 BAD = 99
@@ -43,14 +43,6 @@ def body(fd: int, change: Change = dict, more: bytes = b"") -> bytes:
     """The description of a bad handshake."""
     found = change(split(describe(fd, id=BAD)))
     return b"".join(attribute(kind, value) for kind, value in found.items()) + more
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 @contextlib.asynccontextmanager

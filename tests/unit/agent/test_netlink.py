@@ -17,7 +17,7 @@ from stcp_proxy.agent.netlink import NetlinkError
 from stcp_proxy.protocol.secret import Secret
 from stcp_proxy.relay.engine import DirectionKey
 
-from .fake_kernel import ACCEPT, FAMILY, FakeKernel, acknowledgement, connected, describe, reply
+from .fake_kernel import ACCEPT, FAMILY, FakeKernel, acknowledgement, connected, describe, is_open, reply
 
 KEY = b"\x5a" * 32
 
@@ -27,14 +27,6 @@ def descriptor() -> int:
     left, right = socket.socketpair()
     right.close()
     return left.detach()
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def test_the_family_is_found_and_the_group_joined(kernel: FakeKernel) -> None:
