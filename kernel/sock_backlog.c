@@ -10,24 +10,26 @@
  * Two sources can still fill all places with silent connections, and a source can fill
  * the share of the listener's user. So an embryo loses its place when all of this holds:
  *  - the listener or the user's share is full, and a connection waits in TCP's queue;
- *  - the agent has had the embryo for STCP_SILENT.
- * Embryos that wait for the agent keep their places. So a burst waits in TCP's queue, and
- * connections wait for an agent that restarts.
+ *  - for STCP_SILENT it has been the peer's turn: the agent has the embryo and has read
+ *    all that has come.
+ * Embryos that wait for the agent keep their places, before it takes them and while it has
+ * not read what has come. So a burst waits in TCP's queue, connections wait for an agent
+ * that restarts, and an agent that is slow loses none.
  *
  * The loser is the oldest embryo of the source that has most such embryos, as in the agent
  * (stcp_proxy/agent/places.py). Sources that have equally many lose in any order.
  *
- * A handshake does not store when the agent took it. So a look at the embryos stores when
- * it first sees each of them at the agent. Looks happen only while a connection waits for
- * a place: every embryo has the whole STCP_SILENT from the first of them on.
+ * Nothing stores when the peer's turn began. So a look at the embryos stores when it first
+ * finds that it has. Looks happen only while a connection waits for a place: every embryo
+ * has the whole STCP_SILENT from the first of them on.
  */
 #include <linux/jhash.h>
 #include <linux/random.h>
-#include <net/inet_connection_sock.h>
+#include <net/tcp.h>
 
 #include "sock_internal.h"
 
-/* Time with the agent after which an embryo may lose its place. */
+/* How long it is the peer's turn before an embryo may lose its place. */
 #define STCP_SILENT		HZ
 /* Time between two looks of which the first found too few embryos to end. */
 #define STCP_LOOK_AGAIN		msecs_to_jiffies(250)
@@ -92,16 +94,19 @@ static u32 stcp_source_bucket(const struct stcp_sock *s, u32 key)
 	       (STCP_SOURCE_BUCKETS - 1);
 }
 
-/* Has the agent had it for long? While DONE is being carried out, it is not silent. */
+/*
+ * Has it been the peer's turn for long? An embryo that is on a list of the listener has its
+ * inner socket.
+ */
 static bool stcp_embryo_silent(struct stcp_sock *s, unsigned long now)
 {
-	if (READ_ONCE(s->handshake.state) != STCP_HS_ACCEPTED)
-		return false;
-	if (!s->seen_at_agent) {
-		s->seen_at_agent = true;
-		s->seen_since = now;
-	}
-	return !time_before(now, s->seen_since + STCP_SILENT);
+	bool was = s->peers_turn;
+
+	s->peers_turn = READ_ONCE(s->handshake.state) == STCP_HS_ACCEPTED &&
+			!tcp_inq(s->inner->sk);
+	if (s->peers_turn && !was)
+		s->peers_turn_since = now;
+	return s->peers_turn && !time_before(now, s->peers_turn_since + STCP_SILENT);
 }
 
 /* Split @most losers by bucket: each time one of the bucket that has most left. */

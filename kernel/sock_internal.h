@@ -189,8 +189,8 @@ struct stcp_sock {
 	struct stcp_sock *parent;	/* the listener, until accept() */
 	struct list_head embryo;	/* on a list of it, under its lock */
 	struct in6_addr source;		/* the prefix that counts as one source */
-	bool seen_at_agent;		/* by a look (sock_backlog.c), under its lock */
-	unsigned long seen_since;	/* jiffies */
+	bool peers_turn;		/* says a look (sock_backlog.c), under its lock */
+	unsigned long peers_turn_since;	/* jiffies */
 	char service[STCP_MAX_NAME + 1];	/* STCP_SERVICE */
 	char identity[STCP_MAX_NAME + 1];	/* STCP_IDENTITY */
 };

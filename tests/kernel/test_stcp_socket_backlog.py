@@ -132,14 +132,14 @@ def test_silent_ones_that_fill_the_share_of_the_user(link: Link) -> None:
 
 
 class SlowAgent:
-    """An agent that takes every handshake at once, and says half a second later that each is good.
+    """An agent that takes every handshake at once, reads nothing, and says later that each is good.
 
     Attributes:
         lost: how many were over by then.
     """
 
-    def __init__(self) -> None:
-        self.lost = 0
+    def __init__(self, delay: float = 0.5) -> None:
+        self.delay, self.lost = delay, 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -151,7 +151,7 @@ class SlowAgent:
         while not self._stop.is_set():
             while (taken := take(link)) is not None:
                 os.close(taken.fd)
-                answers.append((time.monotonic() + 0.5, taken.number))
+                answers.append((time.monotonic() + self.delay, taken.number))
             while answers and answers[0][0] <= time.monotonic():
                 try:
                     done(link, answers.popleft()[1], swapped=True)
@@ -187,6 +187,17 @@ def test_a_burst_of_three_backlogs_loses_none() -> None:
         peers = begin_burst(listener, 24)
         all_served(listener, agent, peers)
         close(peers)
+
+
+def test_an_agent_that_is_slow_loses_none() -> None:
+    """It has not read what the peers have said for longer than a silent embryo would have: they are not silent."""
+    with sysctl("handshake_ms", LONG), listening(backlog=8) as listener, SlowAgent(3) as agent:
+        peers = begin_burst(listener, 16)
+        for peer in select.select([], peers, [], SOON)[1]:
+            peer.sendall(b"first message")
+        served = [listener.accept()[0] for _ in range(8)]
+        assert agent.lost == 0
+        close(served, peers)
 
 
 def test_an_agent_that_comes_late_finds_all() -> None:
