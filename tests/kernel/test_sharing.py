@@ -61,7 +61,8 @@ def lock_holder(*how: str, says: str = "held") -> Iterator[None]:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
-                assert select.select([process.stdout], [], [], PATIENCE)[0], f"it does not come to {says!r}"
+                # Under the checkers Python needs half a minute to start.
+                assert select.select([process.stdout], [], [], 3 * PATIENCE)[0], f"it does not come to {says!r}"
                 assert process.stdout.readline() == f"{says}\n"
                 yield
             finally:
